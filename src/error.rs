@@ -1,0 +1,150 @@
+//! What an error knows: the place in `config.json` it comes from, and what to do about it.
+//!
+//! Errors travel as [`anyhow::Error`]; each layer adds what only it knows. The two types here are those that
+//! somebody looks for again: [`Fault`], whose parts the JSON log carries as keys of their own, and [`Refusal`],
+//! which commands branch on.
+
+use std::{error, fmt, io};
+
+use nix::errno::Errno;
+
+/// A place in `config.json`, as a JSON pointer (RFC 6901).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pointer(String);
+
+impl Pointer {
+    /// The whole document.
+    pub const fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// The member `name` of the object at this place.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Self {
+        Self(format!("{}/{}", self.0, name.replace('~', "~0").replace('/', "~1")))
+    }
+
+    /// The element `index`, from 0, of the array at this place.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}/{index}", self.0))
+    }
+
+    /// An error about the value at this place.
+    pub fn error(&self, message: impl fmt::Display) -> anyhow::Error {
+        self.fault(message).into()
+    }
+
+    /// Like [`Pointer::error`], with a way out for whoever wrote the value.
+    pub fn error_with_hint(&self, message: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
+        Fault { hint: Some(hint.to_string()), ..self.fault(message) }.into()
+    }
+
+    fn fault(&self, message: impl fmt::Display) -> Fault {
+        Fault { pointer: self.clone(), message: message.to_string(), hint: None }
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
+    }
+}
+
+/// Something wrong with one value of `config.json`.
+#[derive(Debug)]
+pub struct Fault {
+    pub pointer: Pointer,
+    pub message: String,
+    /// What would make it right.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "config.json: {}: {}", self.pointer, self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
+
+impl error::Error for Fault {}
+
+/// A refusal that other programs recognise by its text or that a command treats as success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No state directory of that name.
+    NoSuchContainer(String),
+    /// The container has no process that could receive a signal.
+    NotRunning(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The texts that containerd, CRI-O and conmon look for.
+            Self::NoSuchContainer(id) => write!(f, "container {id:?} does not exist"),
+            Self::NotRunning(id) => write!(f, "container {id:?} has ended: container not running"),
+        }
+    }
+}
+
+impl error::Error for Refusal {}
+
+/// One line for people: the whole chain, outermost first, with the name of every errno.
+pub fn line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        match errno_of(cause) {
+            Some(errno) => text.push_str(&describe(errno)),
+            None => text.push_str(&cause.to_string()),
+        }
+    }
+    text
+}
+
+/// The errno at the bottom of the chain, if the kernel said no.
+pub fn errno(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(errno_of)
+}
+
+/// `No such file or directory (ENOENT)`.
+pub fn describe(errno: Errno) -> String {
+    format!("{} ({errno:?})", errno.desc())
+}
+
+fn errno_of(cause: &(dyn error::Error + 'static)) -> Option<Errno> {
+    cause
+        .downcast_ref::<Errno>()
+        .copied()
+        .or_else(|| cause.downcast_ref::<rustix::io::Errno>().map(|e| Errno::from_raw(e.raw_os_error())))
+        .or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error().map(Errno::from_raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pointer_escapes_as_rfc_6901_says() {
+        let pointer = Pointer::root().field("linux").field("unified").field("a/b~c").index(3);
+        assert_eq!(pointer.to_string(), "/linux/unified/a~1b~0c/3");
+        assert_eq!(Pointer::root().to_string(), "/");
+    }
+
+    #[test]
+    fn a_line_names_the_errno_once() {
+        let failed: anyhow::Result<()> = Err(Errno::EPERM).context("mount \"proc\" on /proc");
+        assert_eq!(line(&failed.unwrap_err()), "mount \"proc\" on /proc: Operation not permitted (EPERM)");
+    }
+
+    #[test]
+    fn a_fault_says_where_what_and_the_way_out() {
+        let error = Pointer::root().field("hostname").error_with_hint("needs a uts namespace", "add one");
+        assert_eq!(line(&error), "config.json: /hostname: needs a uts namespace (add one)");
+    }
+}
