@@ -2,8 +2,10 @@
 
 mod cgroup;
 mod error;
+mod init;
 mod signals;
 mod supervise;
+mod sync;
 mod sys;
 mod terminal;
 

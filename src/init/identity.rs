@@ -1,0 +1,91 @@
+//! Becoming the user: capabilities(7), credentials(7).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::path;
+use super::step::{Failure, Identity, Of as _, Part};
+use crate::sys::cred;
+
+/// The order matters: the bounding set needs CAP_SETPCAP, the groups need CAP_SETGID, and both go with the user id.
+pub fn assume(who: &Identity) -> Result<(), Failure> {
+    for number in 0..64 {
+        if who.bounding >> number & 1 == 0 {
+            match cred::drop_from_bounding_set(number) {
+                // Beyond the last capability of this kernel.
+                Err(Errno::INVAL) => break,
+                result => result?,
+            }
+        }
+    }
+    own_standard_streams(who.uid);
+    // A user id other than 0 would lose what is to be kept.
+    cred::keep_capabilities(true)?;
+    if let Some(groups) = &who.groups {
+        rustix::thread::set_thread_groups(groups)?;
+    }
+    let (uid, gid) = (cred::uid(who.uid), cred::gid(who.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    cred::keep_capabilities(false)?;
+    cred::set_capabilities(who.sets).of(Part::Source)?;
+    cred::clear_ambient()?;
+    for number in 0..64 {
+        if who.ambient >> number & 1 == 1 {
+            cred::raise_ambient(number)?;
+        }
+    }
+    rustix::process::umask(Mode::from_raw_mode(who.umask));
+    Ok(())
+}
+
+/// Lets the user reopen its own standard streams, as `echo >/dev/stderr` does: gives it those pipes and terminals that are
+/// not its own. /dev/null belongs to everybody, and what cannot change hands is usable through the descriptor all the same.
+fn own_standard_streams(uid: u32) {
+    let null = rustix::fs::makedev(1, 3);
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if let Ok(stat) = rustix::fs::fstat(stream) {
+            let is_null =
+                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == null;
+            if stat.st_uid != uid && !is_null {
+                let _ = rustix::fs::fchown(stream, Some(cred::uid(uid)), None);
+            }
+        }
+    }
+}
+
+/// Changes to `path`, which must be inside the root: a descriptor of a directory of the host that leaked into the
+/// container, reached as `/proc/self/fd/7`, is a magic link and refused (CVE-2024-21626).
+pub fn change_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    let directory = path::open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    rustix::process::fchdir(directory.as_fd())
+}
+
+/// The first of `candidates` that is a file which the user may execute.
+///
+/// # Errors
+/// `ENOENT` if there is none; `EACCES` or `EISDIR` if the best there is cannot be executed.
+pub fn find_program(candidates: &[std::ffi::CString]) -> Result<usize, Errno> {
+    let mut best = Errno::NOENT;
+    for (index, candidate) in candidates.iter().enumerate() {
+        match executable(candidate) {
+            Ok(()) => return Ok(index),
+            Err(errno @ (Errno::ACCESS | Errno::ISDIR | Errno::PERM | Errno::LOOP)) if best == Errno::NOENT => {
+                best = errno;
+            }
+            Err(_) => {}
+        }
+    }
+    Err(best)
+}
+
+fn executable(path: &CStr) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    rustix::fs::access(path, Access::EXEC_OK)
+}

@@ -1,0 +1,188 @@
+//! The init process between clone and execve: it performs a ready-made list of steps and decides nothing.
+//!
+//! Nothing here allocates, panics, formats, reads the environment or uses a C library function with hidden state, so that
+//! the process works inside a memory limit of a few pages and never waits for a lock that its parent held. Strings arrive
+//! as `&CStr`; a failure leaves as twelve bytes. `clippy.toml` and the lints below hold this; see also
+//! `tests/init_allocates_nothing.rs`.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod console;
+mod copy_up;
+mod devices;
+mod identity;
+mod mount;
+mod path;
+pub mod step;
+mod sysctl;
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+
+use self::step::{Failure, Step};
+use crate::sync::{Message, SIZE};
+use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::{keyring, net, process};
+
+/// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`) and, as runc adds, that its user may search it;
+/// keyrings(7).
+const KEYRING_PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
+
+/// Performs `steps` and becomes the program; ends the process if a step fails, having told the parent which.
+pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
+    let mut init = Init { parent, root: None, program: None };
+    // Modes are given in full; the user's own mask comes with the identity.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    for (number, step) in (0..).zip(steps) {
+        if let Err(Failure { errno, part }) = init.step(step) {
+            let told = init.tell(Message::Failed { step: number, errno, part });
+            // After `start` nobody reads the socket any more, so the user is told directly.
+            if let (Err(_), Step::Execute { .. }, Some(program)) = (told, step, init.program) {
+                complain(program, errno);
+            }
+            break;
+        }
+    }
+    process::exit_now(1)
+}
+
+struct Init<'a> {
+    parent: BorrowedFd<'a>,
+    root: Option<OwnedFd>,
+    program: Option<&'a CString>,
+}
+
+impl<'a> Init<'a> {
+    fn step(&mut self, step: &'a Step) -> Result<(), Failure> {
+        match step {
+            Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
+            Step::NewCgroupNamespace => Ok(process::unshare(libc::CLONE_NEWCGROUP)?),
+            Step::JoinSessionKeyring { name } => Ok(join_session_keyring(name)?),
+            Step::NewSession => Ok(rustix::process::setsid().map(drop)?),
+            Step::LoopbackUp => Ok(loopback_up()?),
+            Step::HostPropagation { path, propagation, reach } => {
+                Ok(mount::host_propagation(path, *propagation, *reach)?)
+            }
+            Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
+            Step::OpenRootfs { path } => {
+                self.root = Some(mount::open_rootfs(path)?);
+                Ok(())
+            }
+            Step::Mount(what) => mount::mount(self.root()?, what),
+            Step::Bind(what) => mount::bind(self.root()?, what),
+            Step::Remount(what) => mount::remount(self.root()?, what),
+            Step::Populate { directory, entries } => devices::populate(self.root()?, directory, entries),
+            Step::PivotRoot => Ok(self.pivot_root()?),
+            Step::MoveRoot => Ok(self.move_root()?),
+            Step::ChangeRoot => Ok(self.change_root()?),
+            Step::RootPropagation { propagation, reach } => {
+                let what = Attributes { propagation: *propagation, ..Attributes::default() };
+                Ok(set_attributes(self.root()?, *reach, what)?)
+            }
+            Step::MakeDirectory { path } => Ok(path::directory(self.root()?, path).map(drop)?),
+            Step::Console { socket, size, mount } => {
+                let socket = socket.as_ref().map_or(self.parent, |socket| socket.as_fd());
+                console::open(self.root()?, socket, *size, *mount)
+            }
+            Step::Seal { path, attributes } => mount::seal(self.root()?, path, *attributes),
+            Step::Hostname { name } => Ok(rustix::system::sethostname(name.to_bytes())?),
+            Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),
+            Step::Sysctl { settings } => sysctl::write(settings),
+            Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, path)?),
+            Step::MaskPaths { paths } => mount::mask(self.root()?, paths),
+            Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(*resource, *soft, *hard)?),
+            Step::Personality { domain } => Ok(process::set_personality(*domain)?),
+            Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
+            Step::ChangeDirectory { path } => Ok(identity::change_directory(self.root()?, path)?),
+            Step::Identity(who) => identity::assume(who),
+            Step::FindProgram { candidates } => {
+                self.program = candidates.get(identity::find_program(candidates)?);
+                Ok(())
+            }
+            Step::AwaitParent => Ok(await_byte(self.parent)?),
+            Step::Ready => Ok(self.tell(Message::Ready)?),
+            Step::AwaitStart { fifo } => Ok(await_byte(fifo.as_fd())?),
+            Step::Execute { argv, envp, keep } => self.execute(argv, envp, *keep),
+        }
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.root.as_ref().map(|root| root.as_fd()).ok_or(Errno::BADF)
+    }
+
+    fn tell(&self, message: Message) -> Result<(), Errno> {
+        rustix::net::send(self.parent, &message.to_bytes(), SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// The old root ends up mounted on the new one, both at `/`, and the working directory with it; pivot_root(2).
+    fn pivot_root(&self) -> Result<(), Errno> {
+        rustix::process::fchdir(self.root()?)?;
+        rustix::process::pivot_root(c".", c".")?;
+        // Of a shared host root, the detaching must not reach the host.
+        let slave = libc::MS_SLAVE;
+        mount::host_propagation(c".", slave, Reach::WholeTree)?;
+        rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
+        rustix::process::chdir(c"/")
+    }
+
+    fn move_root(&self) -> Result<(), Errno> {
+        rustix::process::fchdir(self.root()?)?;
+        rustix::mount::mount_move(c".", c"/")?;
+        rustix::process::chroot(c".")?;
+        rustix::process::chdir(c"/")
+    }
+
+    fn change_root(&self) -> Result<(), Errno> {
+        rustix::process::fchdir(self.root()?)?;
+        rustix::process::chroot(c".")?;
+        rustix::process::chdir(c"/")
+    }
+
+    fn execute(&self, argv: &process::Argv, envp: &process::Argv, keep: u32) -> Result<(), Failure> {
+        let program = self.program.ok_or(Errno::NOENT)?;
+        process::close_on_exec_from(keep)?;
+        Err(process::execve(program, argv, envp).into())
+    }
+}
+
+fn complain(program: &CStr, errno: Errno) {
+    let reason = nix::errno::Errno::from_raw(errno.raw_os_error()).desc();
+    for text in [b"exec ", program.to_bytes(), b": ", reason.as_bytes(), b"\n"] {
+        let _ = rustix::io::write(rustix::stdio::stderr(), text);
+    }
+}
+
+fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+    match keyring::join_session(name) {
+        // A kernel without keys, or a seccomp filter around us that hides them.
+        Err(Errno::NOSYS) => Ok(()),
+        serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS),
+    }
+}
+
+fn loopback_up() -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    net::bring_loopback_up(socket.as_fd())
+}
+
+/// # Errors
+/// `EPIPE` if whoever should have written has gone.
+fn await_byte(from: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut byte = [0; SIZE];
+    loop {
+        match rustix::io::read(from, &mut byte) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(Errno::PIPE),
+            result => return result.map(drop),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Paths of the container: always resolved by the kernel against a descriptor of the rootfs, never by joining strings.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+
+use crate::sys::Errno;
+
+/// The longest path, with its NUL, that the kernel takes; limits.h.
+const PATH_MAX: usize = 4096;
+/// How many dangling symbolic links on the way to a directory that is to be made are followed; path_resolution(7) has 40.
+const MAX_LINKS: u8 = 8;
+
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens `path` inside `root`: absolute and symbolic links, and `..`, cannot leave it; openat2(2).
+///
+/// # Errors
+/// `ELOOP` for a magic link such as `/proc/self/fd/3`.
+pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_with(root, path, flags, INSIDE)
+}
+
+/// Like [`open`], but a symbolic link anywhere on the way is `ELOOP`.
+pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_with(root, path, flags, INSIDE | ResolveFlags::NO_SYMLINKS)
+}
+
+fn open_with(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    loop {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // A rename or mount elsewhere made the kernel unsure that it stayed inside: openat2(2) says to ask again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens the directory `path` inside `root`, made with all that is missing above it (mode 0755).
+pub fn directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => make_directory(root, path, MAX_LINKS),
+        result => result,
+    }
+}
+
+/// Opens the file `path` inside `root`; an empty one (mode 0755, as runc's) is made if it is missing.
+pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    match open(root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => {
+            let (parent, name) = parent(root, path)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+            match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755)) {
+                Ok(_) | Err(Errno::EXIST) => open(root, path, OFlags::PATH),
+                Err(errno) => Err(errno),
+            }
+        }
+        result => result,
+    }
+}
+
+/// The directory that holds `path`, made if it is missing, and the last component.
+pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
+    let bytes = path.to_bytes_with_nul();
+    let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(Errno::INVAL)?;
+    let name = bytes.get(slash + 1..).and_then(|name| CStr::from_bytes_with_nul(name).ok()).ok_or(Errno::INVAL)?;
+    let mut buffer = Buffer::new();
+    buffer.push(bytes.get(..slash.max(1)).ok_or(Errno::INVAL)?)?;
+    Ok((directory(root, buffer.as_cstr(0)?)?, name))
+}
+
+/// Makes `path` and what is missing above it, one component at a time, each below a directory already held open.
+fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Errno> {
+    let mut prefix = Buffer::new();
+    let mut parent: Option<OwnedFd> = None;
+    let mut components = path.to_bytes().split(|&byte| byte == b'/').filter(|c| !c.is_empty());
+    while let Some(component) = components.next() {
+        prefix.push(b"/")?;
+        let start = prefix.length;
+        prefix.push(component)?;
+        let existing = open(root, prefix.as_cstr(0)?, OFlags::PATH | OFlags::DIRECTORY);
+        let opened = match existing {
+            Err(Errno::NOENT) => {
+                let above = parent.as_ref().map_or(root, |parent| parent.as_fd());
+                let name = prefix.as_cstr(start)?;
+                match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+                match open(root, prefix.as_cstr(0)?, OFlags::PATH | OFlags::DIRECTORY) {
+                    // A dangling link, as /var/run -> /run in an image without /run: make what it names.
+                    Err(Errno::NOENT) if links > 0 => {
+                        let mut target = Buffer::new();
+                        target.push_link(above, name, prefix.bytes_to(start))?;
+                        make_directory(root, target.as_cstr(0)?, links - 1)?
+                    }
+                    result => result?,
+                }
+            }
+            result => result?,
+        };
+        parent = Some(opened);
+    }
+    parent.map_or_else(|| open(root, c"/", OFlags::PATH | OFlags::DIRECTORY), Ok)
+}
+
+/// A path under construction, NUL-terminated, without the heap.
+struct Buffer {
+    bytes: [u8; PATH_MAX],
+    length: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        Self { bytes: [0; PATH_MAX], length: 0 }
+    }
+
+    /// # Errors
+    /// `ENAMETOOLONG` when there is no room for it and a NUL.
+    fn push(&mut self, part: &[u8]) -> Result<(), Errno> {
+        let end = self.length.saturating_add(part.len());
+        if end >= PATH_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(part);
+        self.length = end;
+        if let Some(nul) = self.bytes.get_mut(end) {
+            *nul = 0;
+        }
+        Ok(())
+    }
+
+    /// Appends what the link `name` in `directory` points to, as a path from the root; `above` is the directory's path.
+    fn push_link(&mut self, directory: BorrowedFd<'_>, name: &CStr, above: &[u8]) -> Result<(), Errno> {
+        let mut space = [std::mem::MaybeUninit::uninit(); PATH_MAX];
+        let (target, _) = rustix::fs::readlinkat_raw(directory, name, &mut space)?;
+        if target.first() != Some(&b'/') {
+            self.push(above)?;
+        }
+        self.push(target)
+    }
+
+    fn bytes_to(&self, end: usize) -> &[u8] {
+        self.bytes.get(..end).unwrap_or_default()
+    }
+
+    fn as_cstr(&self, start: usize) -> Result<&CStr, Errno> {
+        self.bytes.get(start..).and_then(|b| CStr::from_bytes_until_nul(b).ok()).ok_or(Errno::INVAL)
+    }
+}
+
+/// Whether a descriptor is a directory.
+pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Whether a descriptor is on procfs; statfs(2).
+pub fn is_on_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}

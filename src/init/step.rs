@@ -1,0 +1,218 @@
+//! What the init process can be asked to do: one kernel request each, with its arguments in kernel form.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use rustix::mount::MountAttrFlags;
+
+use crate::sys::cred::Sets;
+use crate::sys::mount::{Attributes, Reach};
+use crate::sys::process::Argv;
+
+/// One thing for the init process to do. `program.rs` decides which and in what order.
+#[derive(Debug)]
+pub enum Step {
+    /// setns(2) into a namespace of `kind` (`CLONE_NEW*`).
+    JoinNamespace { namespace: OwnedFd, kind: i32 },
+    /// unshare(CLONE_NEWCGROUP): its root is the cgroup that the process was cloned into.
+    NewCgroupNamespace,
+    /// Joins a session keyring of the container's own and lets its user search it.
+    JoinSessionKeyring { name: CString },
+    /// setsid(2).
+    NewSession,
+    /// Brings `lo` up.
+    LoopbackUp,
+    /// Changes the propagation (`MS_*`) of the mount at `path` of the host and, with `Reach::WholeTree`, of all below.
+    HostPropagation { path: CString, propagation: u64, reach: Reach },
+    /// Detaches the host's mount at `path`, or covers it when that is not permitted, before `MS_MOVE` moves `/` away.
+    HideHostMount { path: CString },
+    /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
+    OpenRootfs { path: CString },
+    /// Mounts a new file system in the rootfs.
+    Mount(Mount),
+    /// Mounts a part of the host's tree in the rootfs.
+    Bind(Bind),
+    /// Changes a mount that is already there.
+    Remount(Remount),
+    /// Makes device nodes and links in one directory of the rootfs, which is made if it is missing.
+    Populate { directory: CString, entries: Vec<Entry> },
+    /// pivot_root(2) into the rootfs and detaches the old root.
+    PivotRoot,
+    /// Moves the rootfs onto `/` and enters it with chroot(2); for hosts whose root cannot be pivoted away.
+    MoveRoot,
+    /// chroot(2) into the rootfs, without a mount namespace.
+    ChangeRoot,
+    /// Sets the propagation (`MS_*`) of `/`.
+    RootPropagation { propagation: u64, reach: Reach },
+    /// Makes a directory and those above it.
+    MakeDirectory { path: CString },
+    /// Opens a pty in the container's devpts, sends its master through `socket` with `/dev/pts/N` as the text, and makes
+    /// its other end the controlling terminal, the standard streams and `/dev/console`.
+    Console { socket: Option<OwnedFd>, size: Option<(u16, u16)>, mount: bool },
+    /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path of the rootfs.
+    Seal { path: CString, attributes: Attributes },
+    /// sethostname(2).
+    Hostname { name: CString },
+    /// setdomainname(2).
+    Domainname { name: CString },
+    /// Writes kernel parameters, each a path below /proc/sys and a value, through a procfs nobody else can reach.
+    Sysctl { settings: Vec<(CString, CString)> },
+    /// Makes a path read-only; nothing happens if it does not exist.
+    ReadOnlyPath { path: CString },
+    /// Covers paths: directories with one empty read-only tmpfs, all else with /dev/null. What does not exist is skipped.
+    MaskPaths { paths: Vec<CString> },
+    /// setrlimit(2): `RLIMIT_*`, soft, hard.
+    Rlimit { resource: u32, soft: u64, hard: u64 },
+    /// personality(2).
+    Personality { domain: u32 },
+    /// Sets no_new_privs; prctl(2).
+    NoNewPrivileges,
+    /// chdir(2) to a path of the container, which must be inside it.
+    ChangeDirectory { path: CString },
+    /// Becomes the user: bounding set, ids, groups, file mode mask, capabilities.
+    Identity(Identity),
+    /// Chooses the first candidate that the user may execute.
+    FindProgram { candidates: Vec<CString> },
+    /// Waits until the parent has recorded the container; ends if the parent has gone.
+    AwaitParent,
+    /// Tells the parent that all but the program's start is done.
+    Ready,
+    /// Waits for the byte that `start` writes.
+    AwaitStart { fifo: OwnedFd },
+    /// execve(2) of the program found. Descriptors from `keep` on are closed.
+    Execute { argv: Argv, envp: Argv, keep: u32 },
+}
+
+/// A new file system.
+#[derive(Debug)]
+pub struct Mount {
+    pub fstype: CString,
+    pub source: Option<CString>,
+    /// Options of the file system: a flag, or a key and a value; fsconfig(2).
+    pub parameters: Vec<Parameter>,
+    pub attributes: MountAttrFlags,
+    pub propagation: Option<(u64, Reach)>,
+    pub target: Target,
+    /// For a tmpfs: takes over the mode of the directory that it covers.
+    pub inherit_mode: bool,
+    /// For a tmpfs: starts with a copy of what it covers.
+    pub copy_up: bool,
+}
+
+#[derive(Debug)]
+pub struct Parameter {
+    pub key: CString,
+    pub value: Option<CString>,
+    /// Which of the mount's options this was, from 0.
+    pub option: u16,
+}
+
+/// A part of the host's tree.
+#[derive(Debug)]
+pub struct Bind {
+    /// A path of the host.
+    pub source: CString,
+    pub follow_source: bool,
+    pub recursive: bool,
+    pub this_mount: Attributes,
+    pub whole_tree: Attributes,
+    pub target: Target,
+}
+
+#[derive(Debug)]
+pub struct Remount {
+    pub parameters: Vec<Parameter>,
+    pub this_mount: Attributes,
+    pub whole_tree: Attributes,
+    pub target: Target,
+}
+
+/// Where in the rootfs something is mounted.
+#[derive(Debug)]
+pub struct Target {
+    /// An absolute path of the container, without `..`.
+    pub path: CString,
+    pub rule: TargetRule,
+}
+
+/// Which targets are acceptable; all are resolved inside the rootfs without magic links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetRule {
+    /// Symbolic links are followed inside the rootfs; what is found must not be on procfs, whose files tell programs
+    /// (security modules among them) about the kernel.
+    Usual,
+    /// Like `Usual`, but a symbolic link as the last component is an error.
+    NoFollow,
+    /// One of the files of procfs that may be covered.
+    ListedProcFile,
+    /// /proc or /sys themselves: an ordinary directory, and no symbolic link on the way.
+    KernelDirectory,
+    /// /proc, covered by a part of the host's procfs.
+    ProcFromHost,
+}
+
+/// What [`Step::Populate`] makes.
+#[derive(Debug)]
+pub enum Entry {
+    /// mknod(2); an existing node with the same type and number is left as it is.
+    Node { name: CString, mode: u32, device: u64, uid: u32, gid: u32 },
+    /// symlink(2); an existing file of that name stays.
+    Link { name: CString, target: CString },
+    /// symlink(2), in the place of whatever has that name.
+    ReplacingLink { name: CString, target: CString },
+}
+
+/// Who the program runs as.
+#[derive(Debug)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups; `None` leaves them as they are.
+    pub groups: Option<Vec<rustix::process::Gid>>,
+    pub umask: u32,
+    pub bounding: u64,
+    pub sets: Sets,
+    pub ambient: u64,
+}
+
+/// The part of a step that failed, for the sentence that the parent makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    Source,
+    Target,
+    /// The target is on procfs and may not be covered.
+    OnProc,
+    /// Which option, node, path or setting of the step, from 0.
+    Item(u16),
+}
+
+/// Why a step failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    pub errno: crate::sys::Errno,
+    pub part: Part,
+}
+
+impl From<crate::sys::Errno> for Failure {
+    fn from(errno: crate::sys::Errno) -> Self {
+        Self { errno, part: Part::Whole }
+    }
+}
+
+/// Says which part of the step an errno belongs to.
+pub trait Of<T> {
+    fn of(self, part: Part) -> Result<T, Failure>;
+}
+
+impl<T> Of<T> for Result<T, crate::sys::Errno> {
+    fn of(self, part: Part) -> Result<T, Failure> {
+        self.map_err(|errno| Failure { errno, part })
+    }
+}
+
+/// `Part::Item` of an index.
+pub fn item(index: usize) -> Part {
+    // 15 bits is what a message has room for; see sync.rs.
+    Part::Item(u16::try_from(index).unwrap_or(u16::MAX).min(0x7fff))
+}

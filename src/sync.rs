@@ -1,0 +1,84 @@
+//! What parent and child tell each other, over a SOCK_SEQPACKET pair that execve(2) closes.
+//!
+//! ```text
+//! child                          parent
+//!   the steps …                  records the state, adjusts the process
+//!                    ◀────────   one byte: the container is recorded
+//!   Ready            ────────▶   `create` only: nothing is left but the program's start
+//!   end of file      ────────▶   the program has started
+//! ```
+//! `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
+//! as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
+
+use crate::init::step::Part;
+use crate::sys::Errno;
+
+/// The size of a message of the child.
+pub const SIZE: usize = 12;
+
+/// What the child says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    Ready,
+    Failed { step: u32, errno: Errno, part: Part },
+}
+
+impl Message {
+    /// Kind and part, step, errno.
+    pub fn to_bytes(self) -> [u8; SIZE] {
+        let (kind, step, errno) = match self {
+            Self::Ready => (0, 0, 0),
+            Self::Failed { step, errno, part } => {
+                let part = match part {
+                    Part::Whole => 0,
+                    Part::Source => 1,
+                    Part::Target => 2,
+                    Part::OnProc => 3,
+                    Part::Item(index) => 0x100 | u32::from(index) << 16,
+                };
+                (1 | part << 1, step, errno.raw_os_error())
+            }
+        };
+        let mut bytes = [0; SIZE];
+        let words = kind.to_ne_bytes().into_iter().chain(step.to_ne_bytes()).chain(errno.to_ne_bytes());
+        for (to, from) in bytes.iter_mut().zip(words) {
+            *to = from;
+        }
+        bytes
+    }
+
+    pub fn from_bytes(bytes: [u8; SIZE]) -> Self {
+        let [k0, k1, k2, k3, s0, s1, s2, s3, e0, e1, e2, e3] = bytes;
+        let kind = u32::from_ne_bytes([k0, k1, k2, k3]);
+        if kind & 1 == 0 {
+            return Self::Ready;
+        }
+        let part = match kind >> 1 & 0x1ff {
+            0 => Part::Whole,
+            1 => Part::Source,
+            2 => Part::Target,
+            3 => Part::OnProc,
+            _ => Part::Item(u16::try_from(kind >> 17).unwrap_or(u16::MAX)),
+        };
+        Self::Failed {
+            step: u32::from_ne_bytes([s0, s1, s2, s3]),
+            errno: Errno::from_raw_os_error(i32::from_ne_bytes([e0, e1, e2, e3])),
+            part,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_as_it_was_sent() {
+        let parts = [Part::Whole, Part::Source, Part::Target, Part::OnProc, Part::Item(0), Part::Item(32_767)];
+        for part in parts {
+            let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
+            assert_eq!(Message::from_bytes(message.to_bytes()), message);
+        }
+        assert_eq!(Message::from_bytes(Message::Ready.to_bytes()), Message::Ready);
+    }
+}

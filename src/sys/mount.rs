@@ -1,0 +1,52 @@
+//! mount_setattr(2), which rustix does not wrap, and opening a file system type with its messages.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use super::{Errno, check};
+
+/// What mount_setattr(2) changes: `MOUNT_ATTR_*` to set and to clear, and `MS_SHARED` and its kin or 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    pub propagation: u64,
+}
+
+impl Attributes {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether the mounts below the given one change with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    ThisMount,
+    WholeTree,
+}
+
+/// Changes the mount that `mount` is the root of; mount_setattr(2).
+///
+/// # Errors
+/// `EINVAL` if `mount` is not the root of a mount; `EPERM` if an attribute is locked.
+pub fn set_attributes(mount: BorrowedFd<'_>, reach: Reach, what: Attributes) -> Result<(), Errno> {
+    let attr =
+        libc::mount_attr { attr_set: what.set, attr_clr: what.clear, propagation: what.propagation, userns_fd: 0 };
+    let flags = match reach {
+        Reach::ThisMount => libc::AT_EMPTY_PATH,
+        Reach::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+    };
+    // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel only
+    // reads both. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result).map(drop)
+}

@@ -1,0 +1,155 @@
+//! clone(2), execve(2), close_range(2) and signals.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+use super::{Errno, check};
+
+/// Which of the two processes returns from [`clone3`].
+#[derive(Debug)]
+pub enum Cloned {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Makes a child with `flags` (`CLONE_NEW*`), born in the cgroup whose directory is `cgroup`; clone(2).
+///
+/// The child is a copy of this process, as after fork(2). The caller must be single-threaded: of several threads only
+/// this one would exist in the child, and locks that others held would stay locked.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN; `ENOSPC` when a limit of `/proc/sys/user` is reached; `EBUSY` when the cgroup has
+/// controllers enabled for its children, `EOPNOTSUPP` when it is in the state `domain invalid`.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: `clone_args` is plain old data, for which all zeros means "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | u64::from(libc::CLONE_PIDFD.unsigned_abs());
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
+    // SAFETY: `args` lives across the call, its size is the one passed, and its one pointer, to `pidfd`, is valid for
+    // the `int` that the kernel writes there before it returns. Without CLONE_VM the child has memory of its own.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel has just opened this descriptor for us and nobody else knows its number.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd })
+}
+
+/// A NULL-terminated array of pointers to C strings, as execve(2) wants it, made before clone.
+pub struct Argv {
+    // The strings that the pointers point to: owned here, so that they live as long as the pointers.
+    _strings: Vec<std::ffi::CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Argv {
+    pub fn new(strings: Vec<std::ffi::CString>) -> Self {
+        // The heap buffer of a CString does not move when the CString does.
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { _strings: strings, pointers }
+    }
+}
+
+impl std::fmt::Debug for Argv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self._strings).finish()
+    }
+}
+
+/// Becomes the program at `path`; returns only on failure. execve(2).
+pub fn execve(path: &CStr, argv: &Argv, envp: &Argv) -> Errno {
+    // SAFETY: `path` is NUL-terminated; both arrays end with NULL and their strings are owned by the `Argv` that the
+    // caller borrows across the call. The kernel copies all of it and writes nothing.
+    let result =
+        unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    check(result).err().unwrap_or(Errno::NOEXEC)
+}
+
+/// Leaves at once: no destructors, no exit handlers. _exit(2).
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: takes no pointers and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Marks every descriptor from `first` on to be closed by execve(2); close_range(2).
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers. Marking closes nothing, so no owner of a descriptor is affected.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    check(result).map(drop)
+}
+
+/// Gives `signal` its default action again; sigaction(2).
+pub fn default_signal(signal: c_int) {
+    // SAFETY: SIG_DFL installs no handler of ours, and the call takes no pointers that the kernel keeps.
+    let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Blocks no signal any more; sigprocmask(2).
+pub fn unblock_all_signals() -> Result<(), Errno> {
+    let none = 0_u64;
+    // SAFETY: the kernel reads the eight bytes of `none`, which live across the call; the old mask is not asked for.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Forbids other processes to trace this one or to open its descriptors through /proc; `PR_SET_DUMPABLE`, prctl(2).
+pub fn set_undumpable() -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Adopts the orphaned descendants of this process; `PR_SET_CHILD_SUBREAPER`, prctl(2).
+pub fn set_child_subreaper() -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Puts this process into new namespaces of the kinds `flags` (`CLONE_NEW*`); unshare(2).
+pub fn unshare(flags: c_int) -> Result<(), Errno> {
+    // SAFETY: takes no pointers, and the kinds of namespaces do not include CLONE_FILES, which could surprise owners
+    // of descriptors on other threads.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
+}
+
+/// Joins a namespace of `kind` (`CLONE_NEW*`, 0 for any); setns(2).
+///
+/// # Errors
+/// `EINVAL` if the namespace is of another kind.
+pub fn setns(namespace: BorrowedFd<'_>, kind: c_int) -> Result<(), Errno> {
+    // SAFETY: takes no pointers; the descriptor is open for as long as it is borrowed.
+    check(unsafe { libc::syscall(libc::SYS_setns, namespace.as_raw_fd(), kind) }).map(drop)
+}
+
+/// Sets the execution domain; personality(2).
+pub fn set_personality(domain: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
+}
+
+/// Sets the soft and hard limit of `resource` (`RLIMIT_*`); setrlimit(2).
+///
+/// # Errors
+/// `EPERM` when the hard limit is raised without CAP_SYS_RESOURCE; `EINVAL` when soft exceeds hard.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads `limit`, which lives across the call; the old limit is not asked for.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
+    };
+    check(result).map(drop)
+}
