@@ -38,8 +38,8 @@ long ptrace(enum __ptrace_request request, ...) {
         || given->iov_len > LARGEST)
         return next(request, pid, address, data);
 
-    // The kernel cuts a longer buffer to the size of its own.
-    memset(whole, 0, sizeof whole);
+    // The kernel cuts a longer buffer to the size of its own. What follows the copy is zero from the start: User Mode
+    // Linux has but one size.
     memcpy(whole, given->iov_base, given->iov_len);
     uint64_t in_use;
     memcpy(&in_use, whole + HEADER, sizeof in_use);
