@@ -1,11 +1,16 @@
 //! A container runtime for Linux and cgroup v2; ARCHITECTURE.md is the map.
 
 mod cgroup;
+mod clock;
+mod command;
 mod error;
+mod log;
+mod notify;
 mod signals;
 mod supervise;
 mod sys;
 mod terminal;
+mod unix_socket;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,21 @@
-//! The only unsafe code: system calls that neither nix nor rustix wraps safely, one file for each family.
+//! The only unsafe code: system calls that neither nix nor rustix wraps, one file for each family.
 //!
-//! A wrapper is one system call: safe signature, `Result<_, Errno>`, no policy, no context.
+//! A wrapper is one system call: safe signature, `Result<_, Errno>`, no policy, no context. What rustix wraps safely is
+//! called through rustix, in `init/` too: its functions are bare system calls that take `&CStr` without allocating.
 #![allow(unsafe_code, reason = "this folder is where unsafe code lives; every block says why it is sound")]
+
+pub mod signal;
+
+pub use rustix::io::Errno;
+
+/// The result of a raw system call whose errno the C library has put aside.
+fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result < 0 {
+        return Err(last_errno());
+    }
+    Ok(result)
+}
+
+fn last_errno() -> Errno {
+    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
