@@ -9,6 +9,7 @@ pub mod keyring;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod signal;
 
 pub use rustix::io::Errno;
 

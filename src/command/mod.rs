@@ -1,0 +1,3 @@
+//! The commands, one file each: its arguments and what it does.
+
+pub mod spec;

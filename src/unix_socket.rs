@@ -1,0 +1,91 @@
+//! Sockets that have a path, of any length: an address holds 107 bytes only, so the path's end is reached through
+//! `/proc/self/fd`; unix(7).
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::sys::Errno;
+
+/// Connects a new socket of `kind` to the one at `path`; close-on-exec.
+///
+/// # Errors
+/// `ENOENT`; `ECONNREFUSED` if nobody listens; `EPROTOTYPE` if that socket is of another kind; words of its own if the
+/// path leads to something else.
+pub fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
+    // Opened first, so that what was looked at is what is connected to.
+    let target = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let status = target.metadata().with_context(|| format!("stat {}", path.display()))?;
+    ensure!(status.file_type().is_socket(), "{} is not a socket", path.display());
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    address
+        .and_then(|address| connect_to(&address, kind))
+        .with_context(|| format!("connect to {}", path.display()))
+}
+
+/// Connects a new socket of `kind` to `address`; close-on-exec.
+pub fn connect_to(address: &SocketAddrUnix, kind: SocketType) -> Result<OwnedFd, Errno> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&socket, address)?;
+    Ok(socket)
+}
+
+/// Makes a socket of `kind` called `name` in `directory`, which everybody may connect to; close-on-exec.
+///
+/// # Errors
+/// `EADDRINUSE` if there is something of that name.
+pub fn bind(directory: &Path, name: &str, kind: SocketType) -> Result<OwnedFd> {
+    let anchor = File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+    let made =
+        SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", anchor.as_raw_fd())).and_then(|address| {
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+            rustix::net::bind(&socket, &address)?;
+            // Not by fchmod(2) before, which would set the mode of a socket's inode that no directory holds.
+            rustix::fs::chmodat(anchor.as_fd(), name, 0o777.into(), rustix::fs::AtFlags::empty())?;
+            Ok(socket)
+        });
+    made.with_context(|| format!("bind {}/{name}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::error::line;
+
+    #[test]
+    fn a_path_longer_than_an_address_is_connected_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a".repeat(100)).join("b".repeat(100));
+        fs::create_dir_all(&deep).unwrap();
+        let name = "c".repeat(60);
+        let _listening = bind(&deep, &name, SocketType::DGRAM).unwrap();
+        connect(&deep.join(&name), SocketType::DGRAM).unwrap();
+        assert_eq!(fs::metadata(deep.join(&name)).unwrap().permissions().mode() & 0o777, 0o777);
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let shown = path.display();
+        let refused = |path: &Path| line(&connect(path, SocketType::STREAM).unwrap_err());
+        assert_eq!(refused(&path), format!("open {shown}: No such file or directory (ENOENT)"));
+        fs::write(&path, "").unwrap();
+        assert_eq!(refused(&path), format!("{shown} is not a socket"));
+        fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(refused(&path), format!("connect to {shown}: Connection refused (ECONNREFUSED)"));
+    }
+}
