@@ -9,7 +9,7 @@
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, Result};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitOptions, WaitStatus};
 
 use crate::notify::NotifySocket;
@@ -44,6 +44,9 @@ pub fn supervise(
     }
     let queue = signals.queue()?;
     loop {
+        if let Some(terminal) = &mut foreground.terminal {
+            terminal.look_for_foreground();
+        }
         for source in foreground.wait(&queue)? {
             match source {
                 Source::Signals => {
@@ -85,7 +88,7 @@ impl Foreground<'_> {
         let signals = (Source::Signals, PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN));
         let (sources, mut polled): (Vec<_>, Vec<_>) =
             terminal.map(|(side, fd)| (Source::Terminal(side), fd)).chain(notify).chain([signals]).unzip();
-        wait_for(&mut polled)?;
+        wait_for(&mut polled, self.terminal.as_ref().and_then(Terminal::patience))?;
         let ready = sources.into_iter().zip(polled).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(ready.map(|(source, _)| source).collect())
     }
@@ -152,7 +155,7 @@ fn output_is_ready(terminal: &Terminal, queue: &SignalQueue) -> Result<bool> {
         let output = terminal.polled().filter_map(|(side, fd)| (side == Side::Output).then_some(fd));
         let signals = PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN);
         let mut polled: Vec<_> = [signals].into_iter().chain(output).collect();
-        wait_for(&mut polled)?;
+        wait_for(&mut polled, None)?;
         if polled.iter().skip(1).any(|output| !output.revents().is_empty()) {
             return Ok(true);
         }
@@ -164,8 +167,8 @@ fn output_is_ready(terminal: &Terminal, queue: &SignalQueue) -> Result<bool> {
     }
 }
 
-fn wait_for(polled: &mut [PollFd<'_>]) -> Result<()> {
-    rustix::io::retry_on_intr(|| rustix::event::poll(polled, None))
+fn wait_for(polled: &mut [PollFd<'_>], at_most: Option<&Timespec>) -> Result<()> {
+    rustix::io::retry_on_intr(|| rustix::event::poll(polled, at_most))
         .map(drop)
         .context("wait for the container")
 }

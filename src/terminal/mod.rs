@@ -15,7 +15,7 @@ mod user;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::stdio;
 
@@ -37,7 +37,7 @@ pub struct Terminal {
     pty: Pty,
     /// None after its end.
     input: Option<OwnedFd>,
-    /// The input is a terminal on which another job runs: it cannot be read until we are continued; SIGTTIN, signal(7).
+    /// The input is a terminal on which another job runs: it says that it can be read, and then cannot; SIGTTIN, signal(7).
     in_background: bool,
     output: OwnedFd,
     to_pty: Buffer,
@@ -94,6 +94,20 @@ impl Terminal {
         self.resize();
     }
 
+    /// How long to wait at most for what [`Terminal::polled`] names, before [`Terminal::look_for_foreground`]: a shell's
+    /// `fg` tells a job that was not stopped nothing.
+    pub fn patience(&self) -> Option<&'static Timespec> {
+        const LOOK_EVERY: &Timespec = &Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        self.in_background.then_some(LOOK_EVERY)
+    }
+
+    /// Goes on with the input if the user's terminal is ours again.
+    pub fn look_for_foreground(&mut self) {
+        if self.in_background && self.keyboard.as_ref().is_some_and(|keyboard| !keyboard.is_in_background()) {
+            self.resume();
+        }
+    }
+
     /// What to wait for at present.
     pub fn polled(&self) -> impl Iterator<Item = (Side, PollFd<'_>)> {
         let reads_input = self.to_pty.is_empty() && !self.in_background && !self.pty.is_hung_up();
@@ -137,10 +151,13 @@ impl Terminal {
 
     fn read_input(&mut self) -> Result<(), Errno> {
         let Some(input) = &self.input else { return Ok(()) };
+        if let Some(keyboard) = self.keyboard.as_mut().filter(|keyboard| keyboard.is_pending()) {
+            keyboard.renew();
+        }
         match self.to_pty.fill(input) {
             Ok(1..) => {}
             Err(Errno::AGAIN) => return Ok(()),
-            Err(Errno::IO) => {
+            Err(Errno::IO) if self.keyboard.as_ref().is_some_and(RawMode::is_in_background) => {
                 self.in_background = true;
                 return Ok(());
             }

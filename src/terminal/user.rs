@@ -70,8 +70,7 @@ impl RawMode {
     /// Not while we are in the background: the terminal belongs to another job then, and since SIGTTOU is blocked the
     /// kernel would let us spoil it; setpgid(2), tty_ioctl(4).
     pub(super) fn renew(&mut self) {
-        let owner = rustix::termios::tcgetpgrp(&self.keyboard);
-        if owner.is_ok_and(|group| group != rustix::process::getpgrp()) {
+        if self.is_in_background() {
             return;
         }
         let Ok(mut modes) = rustix::termios::tcgetattr(&self.keyboard) else { return };
@@ -82,6 +81,17 @@ impl RawMode {
         modes.output_modes.set(OutputModes::OPOST, self.newlines == Newlines::Outside);
         // It worked or the terminal is gone, which the reader of the keyboard finds out.
         let _ = rustix::termios::tcsetattr(&self.keyboard, OptionalActions::Now, &modes);
+    }
+
+    /// Whether the terminal has never been made raw: we were started in the background.
+    pub(super) fn is_pending(&self) -> bool {
+        self.saved.is_none()
+    }
+
+    /// Whether the terminal is at present another job's; without job control it is nobody's.
+    pub(super) fn is_in_background(&self) -> bool {
+        let owner = rustix::termios::tcgetpgrp(&self.keyboard);
+        owner.is_ok_and(|group| group != rustix::process::getpgrp())
     }
 }
 
