@@ -2,3 +2,5 @@
 //!
 //! A wrapper is one system call: safe signature, `Result<_, Errno>`, no policy, no context.
 #![allow(unsafe_code, reason = "this folder is where unsafe code lives; every block says why it is sound")]
+
+pub mod bpf;
