@@ -1,1 +1,102 @@
-//! cgroup v2
+//! The container's cgroup: where it is, its limits, and which devices it may use. cgroup v2 only.
+//!
+//! [`plan`] decides without touching the machine; [`CgroupPlan::create`] makes the directory, writes every limit and
+//! attaches the device filter *before* there is a process to hold, because the init process is cloned straight into the
+//! cgroup (CLONE_INTO_CGROUP). A limit that cannot be set is an error that names its place in `config.json`.
+//!
+//! `fs.rs` is the driver that works on the file system alone: where the cgroup goes and how its directories are made.
+//! What a limit means (`resources`, `devices.rs`, `filter.rs`), how it is written (`apply.rs`) and how a cgroup ends
+//! (`removal.rs`) does not depend on the driver.
+//!
+//! Sources: config-linux.md § Control groups; the kernel's admin-guide/cgroup-v2.rst; cgroups(7).
+
+mod apply;
+mod control_file;
+mod controllers;
+mod devices;
+mod filter;
+mod fs;
+mod removal;
+mod resources;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use oci_spec::runtime::Linux;
+
+use crate::error::Pointer;
+
+pub use removal::{kill, remove};
+
+/// What was decided about a container's cgroup.
+#[derive(Debug)]
+pub struct CgroupPlan {
+    place: fs::Place,
+    limits: resources::Limits,
+    /// `None` if every device is allowed.
+    filter: Option<filter::Filter>,
+}
+
+/// Decides where the cgroup of container `id` goes and what it may use; `at` is where `linux` stands.
+///
+/// # Errors
+/// A value that makes no sense whatever the machine. Whether the machine has the controllers is found out by
+/// [`CgroupPlan::create`].
+pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan> {
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let resources_at = at.field("resources");
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    Ok(CgroupPlan {
+        place: fs::Place::plan(path, id, &at.field("cgroupsPath"))?,
+        limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
+        filter: filter::compile(&devices::plan(rules, &resources_at.field("devices"))?)?,
+    })
+}
+
+impl CgroupPlan {
+    /// Makes the cgroup with everything in force, ready for a process to be cloned into it.
+    ///
+    /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone.
+    pub fn create(&self) -> Result<Cgroup> {
+        let mount = fs::Mount::find()?;
+        let place = self.place.resolve()?;
+        let made = fs::make(&mount, &place)?;
+        let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
+        let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
+        apply::limits(&self.limits, &target, &mount, &enabled)?;
+        apply::filter(self.filter.as_ref(), &target)?;
+        Ok(Cgroup(made))
+    }
+}
+
+/// A cgroup that was just made. Dropping it removes it with everything in it; so a container that does not come to
+/// be leaves nothing behind.
+///
+/// Only directories that [`CgroupPlan::create`] made itself are removed.
+#[derive(Debug)]
+pub struct Cgroup(fs::Made);
+
+impl Cgroup {
+    /// The absolute path in the host's cgroup2 mount.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The cgroup's directory, close-on-exec; what clone3(2) takes for CLONE_INTO_CGROUP.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.dir.as_fd()
+    }
+
+    /// Leaves the cgroup to the container; [`remove`] takes it away later.
+    pub fn keep(self) -> PathBuf {
+        self.0.keep()
+    }
+}
+
+/// Whether somebody has frozen this cgroup (not one above it). A cgroup that is gone is not frozen.
+pub fn is_frozen(path: &Path) -> bool {
+    let frozen = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.freeze");
+    control_file::open_dir(path).and_then(frozen).is_ok_and(|text| text.trim() == "1")
+}

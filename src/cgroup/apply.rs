@@ -1,0 +1,146 @@
+//! Putting limits and the device filter into force on a cgroup.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+
+use super::control_file;
+use super::controllers::{self, Enabled};
+use super::filter::Filter;
+use super::fs::Mount;
+use super::resources::{Limits, WhenRefused, Write};
+use crate::error::Fault;
+use crate::sys::bpf;
+
+/// What the kernel is told about the filter: it asks no more than that there is a licence.
+const LICENSE: &CStr = c"Apache-2.0";
+
+/// The cgroup to act on.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    pub(super) dir: BorrowedFd<'a>,
+    pub(super) path: &'a Path,
+    /// Whether it was just made, and so holds nothing that came before.
+    pub(super) fresh: bool,
+}
+
+/// Writes every limit, or says which one cannot be.
+pub(super) fn limits(limits: &Limits, target: &Target<'_>, mount: &Mount, enabled: &Enabled) -> Result<()> {
+    if !target.fresh {
+        check_ceilings(limits, target)?;
+    }
+    let lacks = |write: &Write| !control_file::lists(&enabled.controllers, write.controller());
+    let mut again = Vec::new();
+    for write in &limits.writes {
+        let mut tried = (&*write.file, &write.value);
+        let mut outcome = control_file::write(target.dir, tried.0, tried.1);
+        if let (Err(Errno::NOENT), WhenRefused::Instead { file, value }) = (outcome, &write.refused) {
+            tried = (file, value);
+            outcome = control_file::write(target.dir, tried.0, tried.1);
+        }
+        match (outcome, &write.refused) {
+            (Ok(()), _) | (Err(Errno::NOENT), WhenRefused::Unneeded) => {}
+            (Err(Errno::INVAL), WhenRefused::Again) => again.push(write),
+            // A cgroup has no files of controllers that it does not have.
+            (Err(Errno::NOENT), _) if write.needs_controller() && lacks(write) => {
+                return Err(controllers::missing(write, mount, enabled));
+            }
+            (Err(errno), _) => return Err(not_taken(write, tried, target, errno)),
+        }
+    }
+    for write in again {
+        control_file::write(target.dir, &write.file, &write.value)
+            .map_err(|errno| not_taken(write, (&*write.file, &write.value), target, errno))?;
+    }
+    Ok(())
+}
+
+fn not_taken(
+    write: &Write,
+    (file, value): (&str, &String),
+    target: &Target<'_>,
+    errno: Errno,
+) -> anyhow::Error {
+    let message = format!("write {value:?} to {}", target.path.join(file).display());
+    let hint = (errno == Errno::NOENT).then(|| "this kernel has no such control file".to_owned());
+    anyhow::Error::new(errno).context(Fault { pointer: write.at.clone(), message, hint })
+}
+
+/// Refuses a limit below what is in use, where the specification asks for that check.
+fn check_ceilings(limits: &Limits, target: &Target<'_>) -> Result<()> {
+    for ceiling in &limits.ceilings {
+        // If the usage cannot be read, neither can the limit be written, and that says more.
+        let usage =
+            control_file::read(target.dir, "memory.current").ok().and_then(|text| text.trim().parse().ok());
+        if let Some(usage) = usage.filter(|usage: &u64| ceiling.bytes <= *usage) {
+            let (what, bytes) = (ceiling.what, ceiling.bytes);
+            return Err(ceiling.at.error(format_args!("rejecting {what} limit {bytes} <= usage {usage}")));
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the device filter; `None` allows every device.
+pub(super) fn filter(filter: Option<&Filter>, target: &Target<'_>) -> Result<()> {
+    let cgroup = target.path.display();
+    let before = if target.fresh { Vec::new() } else { attached(target.dir)? };
+    if let Some(filter) = filter {
+        let program = load(filter)?;
+        bpf::prog_attach(target.dir, program.as_fd(), bpf::CGROUP_DEVICE, bpf::ALLOW_MULTI)
+            .with_context(|| format!("attach the device filter to {cgroup}"))?;
+    }
+    // After the new one is in force: every filter of a cgroup must allow a device, so at no time is more allowed.
+    for program in before {
+        bpf::prog_detach(target.dir, program.as_fd(), bpf::CGROUP_DEVICE)
+            .with_context(|| format!("detach an old device filter from {cgroup}"))?;
+    }
+    Ok(())
+}
+
+fn load(filter: &Filter) -> Result<OwnedFd> {
+    let load = |log: &mut [u8]| {
+        // The verifier gives up with EAGAIN when a signal comes.
+        let mut tries =
+            (0..30).map(|_| bpf::prog_load(bpf::PROG_CGROUP_DEVICE, filter.instructions(), LICENSE, log));
+        tries.find(|result| !matches!(result, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))
+    };
+    load(&mut []).or_else(|errno| {
+        let mut log = vec![0; 1 << 20];
+        match load(&mut log) {
+            Ok(program) => Ok(program),
+            Err(_) => Err(errno).with_context(|| match end_of(&log) {
+                Some(end) => format!("load the device filter ({end})"),
+                None => "load the device filter".to_owned(),
+            }),
+        }
+    })
+}
+
+/// The last lines of the verifier's log, which say what it minds.
+fn end_of(log: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next()?);
+    let mut lines: Vec<_> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    lines.reverse();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// The device filters that a cgroup has already.
+fn attached(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
+    // The kernel attaches no more than 64 to one cgroup.
+    let mut ids = [0; 64];
+    let count =
+        bpf::prog_query(cgroup, bpf::CGROUP_DEVICE, &mut ids).context("look for old device filters")?;
+    let mut programs = Vec::new();
+    for id in ids.iter().take(count) {
+        match bpf::prog_by_id(*id) {
+            Ok(program) => programs.push(program),
+            // Kept from us by a security module: it stays, and can only forbid more.
+            Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => {}
+            Err(errno) => return Err(errno).context("open an old device filter"),
+        }
+    }
+    Ok(programs)
+}

@@ -1,0 +1,229 @@
+//! Handing controllers down the tree to the container's cgroup, and saying why one is not there.
+//!
+//! A cgroup has the controllers that its parent lists in `cgroup.subtree_control`; cgroup-v2.rst § Controlling Controllers.
+//! All that the root has are enabled, not only those a limit needs, so that statistics are there. When nothing
+//! is missing, which is so for all but the first container on a host, this reads two files and writes none.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+
+use super::control_file::{self, lists};
+use super::fs::{Mount, Mounted};
+use super::resources::{Limits, Write};
+use crate::error::Fault;
+
+/// Controllers that may be used in a threaded cgroup; cgroup-v2.rst § Threads.
+const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
+
+/// What the container's cgroup has.
+#[derive(Debug)]
+pub(super) struct Enabled {
+    /// As `cgroup.controllers` lists them.
+    pub(super) controllers: String,
+    refusals: Vec<Refusal>,
+}
+
+/// A controller that a cgroup above would not hand down.
+#[derive(Debug)]
+struct Refusal {
+    controller: String,
+    by: PathBuf,
+    errno: Errno,
+}
+
+/// Enables what is missing in the cgroup `leaf` at `place`, and makes sure that it can hold processes and `limits`.
+pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: &Limits) -> Result<Enabled> {
+    let read = |dir: BorrowedFd<'_>, place: &Path| {
+        control_file::read(dir, "cgroup.controllers")
+            .with_context(|| format!("read {}/cgroup.controllers", mount.path_of(place).display()))
+    };
+    // Those that need a cgroup that is not threaded: a domain.
+    let domain = limits
+        .writes
+        .iter()
+        .find(|write| write.needs_controller() && !THREADED.contains(&write.controller()));
+    let mut controllers = read(leaf, place)?;
+    let mut refusals = Vec::new();
+    let available = read(mount.dir.as_fd(), Path::new(""))?;
+    if available.split_ascii_whitespace().any(|name| !lists(&controllers, name)) {
+        controllers = hand_down(mount, place, available, domain, &mut refusals)?;
+    }
+    // Whoever has a controller that threaded cgroups cannot have is a domain: no need to ask.
+    if controllers.split_ascii_whitespace().all(|name| THREADED.contains(&name)) {
+        let leaf = Level::open(mount, place)?;
+        let kind = leaf.kind()?;
+        if let Some(write) = domain.filter(|_| kind != "domain") {
+            let (path, name) = (leaf.path.display(), write.controller());
+            return Err(write.at.error_with_hint(
+                format_args!("cannot enter cgroup {path} with domain controllers such as {name} -- it is in {kind:?} mode"),
+                "a cgroup above it holds processes or is threaded: choose another cgroupsPath",
+            ));
+        }
+        if kind == "domain invalid" {
+            for place in from_the_root(place).skip(1) {
+                Level::open(mount, place)?.make_threaded_if_invalid()?;
+            }
+            leaf.make_threaded_if_invalid()?;
+        }
+    }
+    Ok(Enabled { controllers, refusals })
+}
+
+/// The cgroups above `place`, the root first.
+fn from_the_root(place: &Path) -> impl Iterator<Item = &Path> {
+    let mut above: Vec<_> = place.ancestors().skip(1).collect();
+    above.reverse();
+    above.into_iter()
+}
+
+/// Enables controllers from the root down to the parent of `place`; gives those that arrive.
+fn hand_down(
+    mount: &Mount,
+    place: &Path,
+    available: String,
+    domain: Option<&Write>,
+    refusals: &mut Vec<Refusal>,
+) -> Result<String> {
+    let mut handed = available;
+    for place in from_the_root(place) {
+        let level = Level::open(mount, place)?;
+        let enabled = level.read("cgroup.subtree_control")?;
+        let missing: Vec<_> = handed.split_ascii_whitespace().filter(|name| !lists(&enabled, name)).collect();
+        let add = |names: &[&str]| level.write("cgroup.subtree_control", &format!("+{}", names.join(" +")));
+        let one_by_one = || missing.iter().filter_map(|name| Some((*name, add(&[*name]).err()?))).collect();
+        let outcome = if missing.is_empty() { Ok(()) } else { add(&missing) };
+        let refused: Vec<(&str, Errno)> = match outcome {
+            Ok(()) => Vec::new(),
+            // The cgroup holds processes. One by one, the threaded controllers would be taken, and would thereby
+            // make every child a cgroup that can hold no process.
+            Err(Errno::BUSY) => missing.iter().map(|name| (*name, Errno::BUSY)).collect(),
+            Err(Errno::OPNOTSUPP) if domain.is_none() => {
+                level.make_threaded_if_invalid()?;
+                one_by_one()
+            }
+            Err(_) => one_by_one(),
+        };
+        let is_refused = |name: &str| refused.iter().any(|(refused, _)| *refused == name);
+        let taken: Vec<_> = handed.split_ascii_whitespace().filter(|name| !is_refused(name)).collect();
+        let taken = taken.join(" ");
+        refusals.extend(refused.iter().map(|(name, errno)| Refusal {
+            controller: (*name).to_owned(),
+            by: level.path.clone(),
+            errno: *errno,
+        }));
+        handed = taken;
+    }
+    Ok(handed)
+}
+
+/// A cgroup on the way down.
+struct Level {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl Level {
+    fn open(mount: &Mount, place: &Path) -> Result<Self> {
+        let path = mount.path_of(place);
+        let dir = control_file::open_dir(&path).with_context(|| format!("open cgroup {}", path.display()))?;
+        Ok(Self { path, dir })
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        control_file::read(self.dir.as_fd(), name)
+            .with_context(|| format!("read {}", self.path.join(name).display()))
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), Errno> {
+        control_file::write(self.dir.as_fd(), name, value)
+    }
+
+    /// `domain`, `domain threaded`, `domain invalid` or `threaded`; the root of all, which has no type, is a domain.
+    fn kind(&self) -> Result<String> {
+        match control_file::read(self.dir.as_fd(), "cgroup.type") {
+            Ok(kind) => Ok(kind.trim().to_owned()),
+            Err(Errno::NOENT) => Ok("domain".to_owned()),
+            Err(errno) => Err(errno).with_context(|| format!("read {}/cgroup.type", self.path.display())),
+        }
+    }
+
+    /// Below a cgroup that has both processes and threaded controllers, another can hold processes only if it is
+    /// threaded too.
+    fn make_threaded_if_invalid(&self) -> Result<()> {
+        if self.kind()? == "domain invalid" {
+            self.write("cgroup.type", "threaded")
+                .with_context(|| format!("write \"threaded\" to {}/cgroup.type", self.path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why `write` has no controller to go to, and what to do about it.
+pub(super) fn missing(write: &Write, mount: &Mount, enabled: &Enabled) -> anyhow::Error {
+    let name = write.controller();
+    let what = format!("{} = {:?} needs the {name} controller", write.file, write.value);
+    if let Some(refusal) = enabled.refusals.iter().find(|refusal| refusal.controller == name) {
+        return refused(write, &what, refusal);
+    }
+    let (why, hint) = absent(name, mount);
+    write.at.error_with_hint(format_args!("{what}, {why}"), format_args!("{hint}, or remove the limit"))
+}
+
+fn refused(write: &Write, what: &str, Refusal { by, errno, .. }: &Refusal) -> anyhow::Error {
+    let by_name = by.display();
+    if *errno == Errno::BUSY {
+        let count = control_file::open_dir(by)
+            .and_then(|dir| control_file::read(dir.as_fd(), "cgroup.procs"))
+            .map_or(0, |text| text.lines().count());
+        return write.at.error_with_hint(
+            format_args!("{what}, which {by_name} cannot hand down while it holds processes itself: {count} now"),
+            format_args!(
+                "move them into a leaf: mkdir {by_name}/init; for p in $(cat {by_name}/cgroup.procs); do echo $p \
+                 >{by_name}/init/cgroup.procs; done"
+            ),
+        );
+    }
+    let hint = matches!(*errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
+        .then(|| "that cgroup is not delegated to this user or container".to_owned());
+    let message = format!("{what}: write \"+{}\" to {by_name}/cgroup.subtree_control", write.controller());
+    anyhow::Error::new(*errno).context(Fault { pointer: write.at.clone(), message, hint })
+}
+
+/// Why the root of the hierarchy has no controller `name`, and the way out.
+fn absent(name: &str, mount: &Mount) -> (String, String) {
+    let v1_name = if name == "io" { "blkio" } else { name };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let v1 = mounts
+        .lines()
+        .filter_map(Mounted::parse)
+        .find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|option| option == v1_name));
+    let boot = format!("boot with cgroup_no_v1={v1_name} or systemd.unified_cgroup_hierarchy=1");
+    if let Some(v1) = v1 {
+        return (format!("which is bound to cgroup v1 at {} instead of cgroup v2", v1.at.display()), boot);
+    }
+    let root = mount.path.display();
+    // Only a root that is no root, but what a cgroup namespace shows as one, has a type.
+    if mount.path.join("cgroup.type").exists() {
+        return (
+            format!("which is not among those that {root} was given"),
+            "enable it in the cgroup above, outside this container".to_owned(),
+        );
+    }
+    // subsys_name, hierarchy (0 is cgroup v2), num_cgroups, enabled.
+    let kernel = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let row = kernel.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    match row.into_iter().find(|row| row.first() == Some(&v1_name)).as_deref() {
+        Some([_, _, _, "0"]) => (
+            "which is disabled in this kernel".to_owned(),
+            format!("boot with cgroup_enable={v1_name} and without cgroup_disable={v1_name}"),
+        ),
+        Some([_, hierarchy, ..]) if *hierarchy != "0" => {
+            ("which is bound to a cgroup v1 hierarchy that is not mounted here".to_owned(), boot)
+        }
+        _ => ("which this kernel does not have".to_owned(), "use a kernel that is built with it".to_owned()),
+    }
+}

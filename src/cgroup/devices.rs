@@ -1,0 +1,159 @@
+//! Which devices a container may use: the rules of `linux.resources.devices`.
+//!
+//! The rules say it in cgroup v1's words: each allows or denies reading, writing and making (mknod) the nodes of some
+//! devices, in the listed order. For each of the three, the last rule that names the device decides; what no rule names is
+//! denied. Last of all come rules of our own for the devices that every container has, as in runc.
+//!
+//! Where runc takes a rule of type `a` to mean all devices and all access whatever else it says, it means here no more
+//! than it says.
+
+use anyhow::Result;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use crate::error::Pointer;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) allow: bool,
+    pub(super) kind: Kind,
+    /// `None` is any.
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: Access,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Any,
+    Block,
+    Char,
+}
+
+/// A set of what one can do with a device, in the kernel's bits: `BPF_DEVCG_ACC_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access(pub(super) u8);
+
+impl Access {
+    pub(super) const MKNOD: Self = Self(1);
+    pub(super) const READ: Self = Self(2);
+    pub(super) const WRITE: Self = Self(4);
+    pub(super) const ALL: Self = Self(7);
+
+    fn parse(text: &str) -> Option<Self> {
+        text.chars().try_fold(Self(0), |set, letter| {
+            let access = match letter {
+                'r' => Self::READ,
+                'w' => Self::WRITE,
+                'm' => Self::MKNOD,
+                _ => return None,
+            };
+            Some(Self(set.0 | access.0))
+        })
+    }
+}
+
+/// Every container's devices. Making a node is allowed for all, because one that the rules do not name is of no use.
+const DEFAULT: [Rule; 11] = [
+    Rule { access: Access::MKNOD, ..allow(Kind::Char, None, None) },
+    Rule { access: Access::MKNOD, ..allow(Kind::Block, None, None) },
+    allow(Kind::Char, Some(1), Some(3)),    // null
+    allow(Kind::Char, Some(1), Some(5)),    // zero
+    allow(Kind::Char, Some(1), Some(7)),    // full
+    allow(Kind::Char, Some(1), Some(8)),    // random
+    allow(Kind::Char, Some(1), Some(9)),    // urandom
+    allow(Kind::Char, Some(5), Some(0)),    // tty
+    allow(Kind::Char, Some(5), Some(2)),    // ptmx
+    allow(Kind::Char, Some(136), None),     // pts/*
+    allow(Kind::Char, Some(10), Some(200)), // net/tun, which VPNs in containers count on
+];
+
+const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>) -> Rule {
+    Rule { allow: true, kind, major, minor, access: Access::ALL }
+}
+
+/// The rules of the specification, checked, and then those for every container.
+pub(super) fn plan(rules: &[LinuxDeviceCgroup], at: &Pointer) -> Result<Vec<Rule>> {
+    let given = rules.iter().enumerate().map(|(index, rule)| {
+        let at = at.index(index);
+        Ok(Rule {
+            allow: rule.allow(),
+            kind: match rule.typ() {
+                None | Some(LinuxDeviceType::A) => Kind::Any,
+                Some(LinuxDeviceType::B) => Kind::Block,
+                Some(LinuxDeviceType::C | LinuxDeviceType::U) => Kind::Char,
+                Some(LinuxDeviceType::P) => {
+                    return Err(at.field("type").error("\"p\" is no type of device: \"a\", \"b\" or \"c\""));
+                }
+            },
+            major: number(rule.major(), &at.field("major"))?,
+            minor: number(rule.minor(), &at.field("minor"))?,
+            access: access(rule.access().as_deref().unwrap_or_default(), index, &at.field("access"))?,
+        })
+    });
+    given.chain(DEFAULT.map(Ok)).collect()
+}
+
+/// Absent or -1 is any.
+fn number(given: Option<i64>, at: &Pointer) -> Result<Option<u32>> {
+    match given {
+        None | Some(-1) => Ok(None),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(at.error(format_args!("{number} is neither a device number nor -1, any"))),
+        },
+    }
+}
+
+fn access(text: &str, index: usize, at: &Pointer) -> Result<Access> {
+    if text.is_empty() {
+        let message = format_args!("device access at {index} field cannot be empty");
+        return Err(at.error_with_hint(message, "letters out of \"rwm\""));
+    }
+    Access::parse(text).ok_or_else(|| at.error(format_args!("device access {text:?} is not made of \"rwm\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(json: &str) -> Result<Vec<Rule>> {
+        plan(&serde_json::from_str::<Vec<_>>(json).unwrap(), &Pointer::root().field("devices"))
+    }
+
+    #[test]
+    fn the_default_devices_come_last() {
+        let rules = planned(
+            r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "b", "major": 8, "minor": -1, "access": "mr"}]"#,
+        );
+        let (given, default) =
+            (rules.as_deref().unwrap().split_at(2).0, rules.as_deref().unwrap().split_at(2).1);
+        let deny = Rule { allow: false, ..allow(Kind::Any, None, None) };
+        assert_eq!(given, [deny, Rule { access: Access(3), ..allow(Kind::Block, Some(8), None) }]);
+        assert_eq!(default, DEFAULT);
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_sensible_is_refused_where_it_stands() {
+        let refused = |json| crate::error::line(&planned(json).unwrap_err());
+        assert_eq!(
+            refused(r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c"}]"#),
+            "config.json: /devices/1/access: device access at 1 field cannot be empty (letters out of \"rwm\")"
+        );
+        assert_eq!(
+            refused(r#"[{"allow": true, "access": "rx"}]"#),
+            "config.json: /devices/0/access: device access \"rx\" is not made of \"rwm\""
+        );
+        assert_eq!(
+            refused(r#"[{"allow": true, "type": "p", "access": "r"}]"#),
+            "config.json: /devices/0/type: \"p\" is no type of device: \"a\", \"b\" or \"c\""
+        );
+        assert_eq!(
+            refused(r#"[{"allow": true, "major": -2, "access": "r"}]"#),
+            "config.json: /devices/0/major: -2 is neither a device number nor -1, any"
+        );
+        assert_eq!(
+            refused(r#"[{"allow": true, "minor": 4294967296, "access": "r"}]"#),
+            "config.json: /devices/0/minor: 4294967296 is neither a device number nor -1, any"
+        );
+    }
+}

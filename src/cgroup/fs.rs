@@ -1,0 +1,311 @@
+//! The file system driver: where the container's cgroup goes, and the directories that make it.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::{control_file, removal};
+use crate::error::Pointer;
+
+const USUAL_MOUNT: &str = "/sys/fs/cgroup";
+
+/// Where a container's cgroup goes: config-linux.md § Cgroups Path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An absolute path in the specification: below the root of the hierarchy.
+    BelowRoot(PathBuf),
+    /// A relative path, or none: below the parent of the runtime's own cgroup, which itself holds processes and so can
+    /// have no children with limits.
+    BesideOwn(PathBuf),
+}
+
+impl Place {
+    /// Decides by `cgroupsPath`, which stands at `at`; without one, the container's `id` is the name.
+    ///
+    /// The `slice:prefix:name` of the systemd driver is a plain relative path here, as in runc.
+    pub(super) fn plan(path: Option<&Path>, id: &str, at: &Pointer) -> Result<Self> {
+        let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(Self::BesideOwn(id.into()));
+        };
+        let mut names = PathBuf::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => names.push(name),
+                Component::ParentDir => {
+                    return Err(at.error(format_args!("{path:?} must not contain \"..\"")));
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        if names.as_os_str().is_empty() {
+            return Err(at.error(format_args!("{path:?} names no cgroup of the container's own")));
+        }
+        if names.as_os_str().as_bytes().iter().any(|byte| matches!(byte, 0 | b'\n')) {
+            return Err(at.error(format_args!("{path:?} holds a character that no cgroup's name can have")));
+        }
+        Ok(if path.is_absolute() { Self::BelowRoot(names) } else { Self::BesideOwn(names) })
+    }
+
+    /// The path below the root of the hierarchy.
+    pub(super) fn resolve(&self) -> Result<PathBuf> {
+        match self {
+            Self::BelowRoot(names) => Ok(names.clone()),
+            Self::BesideOwn(names) => {
+                let text = control_file::read(CWD, "/proc/self/cgroup").context("read /proc/self/cgroup")?;
+                Ok(parent_of_own(&text)?.join(names))
+            }
+        }
+    }
+}
+
+/// The parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; that of the root is the root.
+fn parent_of_own(text: &str) -> Result<PathBuf> {
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own =
+        Path::new(own.context("find the runtime's own cgroup: none of cgroup v2 in /proc/self/cgroup")?);
+    if own.components().any(|component| component == Component::ParentDir) {
+        bail!(
+            "the runtime's own cgroup, /{}, is outside its cgroup namespace (give an absolute cgroupsPath)",
+            own.display()
+        );
+    }
+    Ok(own.parent().unwrap_or(Path::new("")).to_owned())
+}
+
+/// Where the cgroup v2 hierarchy is mounted.
+#[derive(Debug)]
+pub(super) struct Mount {
+    pub(super) dir: OwnedFd,
+    pub(super) path: PathBuf,
+}
+
+impl Mount {
+    /// Finds it at the usual place, or else, on a host with cgroup v1 as well, wherever it is.
+    pub(super) fn find() -> Result<Self> {
+        if let Some(mount) = Self::open(Path::new(USUAL_MOUNT)) {
+            return Ok(mount);
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        let found = mounts.lines().filter_map(Mounted::parse).filter(|mount| mount.kind == "cgroup2");
+        found.filter_map(|mount| Self::open(&mount.at)).next().with_context(|| {
+            format!(
+                "find cgroup v2: it is not mounted here (mount it: mount -t cgroup2 cgroup2 {USUAL_MOUNT}, or boot with \
+                 systemd.unified_cgroup_hierarchy=1)"
+            )
+        })
+    }
+
+    /// `None` if it is not there, or is hidden below another mount.
+    fn open(path: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, path, flags, Mode::empty()).ok()?;
+        let stat = fstatfs(dir.as_fd()).ok()?;
+        (stat.filesystem_type() == CGROUP2_SUPER_MAGIC).then(|| Self { dir, path: path.to_owned() })
+    }
+
+    /// The absolute path of `place`, which may be empty for the root itself.
+    pub(super) fn path_of(&self, place: &Path) -> PathBuf {
+        // Joining an empty path would leave a slash at the end.
+        if place.as_os_str().is_empty() { self.path.clone() } else { self.path.join(place) }
+    }
+}
+
+/// A line of `/proc/self/mountinfo`; proc_pid_mountinfo(5).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mounted<'a> {
+    pub(super) at: PathBuf,
+    pub(super) kind: &'a str,
+    /// The options of the file system: for cgroup v1, its controllers.
+    pub(super) options: &'a str,
+}
+
+impl<'a> Mounted<'a> {
+    pub(super) fn parse(line: &'a str) -> Option<Self> {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut system = system.split(' ');
+        let kind = system.next()?;
+        Some(Self { at: unescape(mount.split(' ').nth(4)?), kind, options: system.nth(1)? })
+    }
+}
+
+/// Undoes `\040` and the like.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.split_at_checked(3).filter(|_| *first == b'\\').and_then(|(digits, after)| {
+            Some((u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()?, after))
+        });
+        let (byte, after) = escaped.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// The container's cgroup and whatever directories were made for it; dropping it removes these.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) path: PathBuf,
+    pub(super) dir: OwnedFd,
+    /// Whether the container's own directory was made, rather than found.
+    pub(super) fresh: bool,
+    directories: Directories,
+}
+
+impl Made {
+    pub(super) fn keep(mut self) -> PathBuf {
+        self.directories.own = None;
+        self.directories.above.clear();
+        std::mem::take(&mut self.path)
+    }
+}
+
+/// Directories that were made.
+#[derive(Debug, Default)]
+struct Directories {
+    /// The container's own, whose processes are the container's.
+    own: Option<PathBuf>,
+    /// Those above it, outermost first, in which by now other containers may be.
+    above: Vec<PathBuf>,
+}
+
+impl Drop for Directories {
+    fn drop(&mut self) {
+        // An error here must not hide the one that led here. A directory that somebody else uses by now stays.
+        let _ = self.own.take().map(|own| removal::remove(&own));
+        while let Some(path) = self.above.pop() {
+            let _ = unlinkat(CWD, &path, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+/// Makes the cgroup at `place` with those above it; finds it if it is there already, and then it must be empty.
+pub(super) fn make(mount: &Mount, place: &Path) -> Result<Made> {
+    let path = mount.path_of(place);
+    let mut directories = Directories::default();
+    make_directories(mount, place, &mut directories)?;
+    let dir = control_file::open_dir_at(mount.dir.as_fd(), place)
+        .with_context(|| format!("open cgroup {}", path.display()))?;
+    let made = Made { path, dir, fresh: directories.own.is_some(), directories };
+    if !made.fresh {
+        check_unused(&made)?;
+    }
+    Ok(made)
+}
+
+fn make_directories(mount: &Mount, place: &Path, made: &mut Directories) -> Result<()> {
+    let mkdir = |place: &Path| {
+        let context = || format!("create cgroup {}", mount.path_of(place).display());
+        match mkdirat(&mount.dir, place, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ok(Outcome::Made(mount.path_of(place))),
+            Err(Errno::EXIST) => Ok(Outcome::Found),
+            Err(Errno::NOENT) => Ok(Outcome::NothingAbove),
+            Err(errno) => Err(errno).with_context(context),
+        }
+    };
+    let mut above: Vec<_> = place.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    above.reverse();
+    // More than once, because another runtime that gives up may take a directory away that both need.
+    for _ in 0..8 {
+        match mkdir(place)? {
+            Outcome::Made(path) => {
+                made.own = Some(path);
+                return Ok(());
+            }
+            Outcome::Found => return Ok(()),
+            Outcome::NothingAbove => {}
+        }
+        for level in &above {
+            if let Outcome::Made(path) = mkdir(level)? {
+                made.above.push(path);
+            }
+        }
+    }
+    Err(Errno::NOENT).with_context(|| format!("create cgroup {}", mount.path_of(place).display()))
+}
+
+enum Outcome {
+    Made(PathBuf),
+    Found,
+    NothingAbove,
+}
+
+/// A cgroup that was there before must be as good as new: in a frozen one the container would never run, and next to
+/// processes it would not be alone.
+fn check_unused(made: &Made) -> Result<()> {
+    let events = control_file::read(made.dir.as_fd(), "cgroup.events")
+        .with_context(|| format!("read {}/cgroup.events", made.path.display()))?;
+    if control_file::value(&events, "populated") == Some("1") {
+        let count = removal::tasks(&made.path).len();
+        bail!("container's cgroup is not empty: {count} process(es) found in {}", made.path.display());
+    }
+    if super::is_frozen(&made.path) || control_file::value(&events, "frozen") == Some("1") {
+        bail!("container's cgroup unexpectedly frozen: {}", made.path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> Result<Place> {
+        Place::plan(Some(Path::new(path)), "c1", &Pointer::root().field("linux").field("cgroupsPath"))
+    }
+
+    #[test]
+    fn an_absolute_path_is_below_the_root_and_any_other_beside_the_own_cgroup() {
+        assert_eq!(place("/docker//x/./y/").unwrap(), Place::BelowRoot("docker/x/y".into()));
+        assert_eq!(place("docker/x").unwrap(), Place::BesideOwn("docker/x".into()));
+        assert_eq!(
+            place("system.slice:docker:12").unwrap(),
+            Place::BesideOwn("system.slice:docker:12".into())
+        );
+        assert_eq!(place("").unwrap(), Place::BesideOwn("c1".into()));
+        assert_eq!(Place::plan(None, "c1", &Pointer::root()).unwrap(), Place::BesideOwn("c1".into()));
+    }
+
+    #[test]
+    fn a_path_that_leaves_its_place_is_refused() {
+        let refused = |path| crate::error::line(&place(path).unwrap_err());
+        assert_eq!(
+            refused("/a/../../b"),
+            "config.json: /linux/cgroupsPath: \"/a/../../b\" must not contain \"..\""
+        );
+        assert_eq!(
+            refused("/."),
+            "config.json: /linux/cgroupsPath: \"/.\" names no cgroup of the container's own"
+        );
+        assert_eq!(
+            refused("a\0b"),
+            "config.json: /linux/cgroupsPath: \"a\\0b\" holds a character that no cgroup's name can have"
+        );
+    }
+
+    #[test]
+    fn the_parent_of_the_own_cgroup_is_found_among_those_of_cgroup_v1() {
+        let parent = |text| parent_of_own(text).map(|path| path.to_str().unwrap().to_owned());
+        assert_eq!(parent("5:cpu:/x\n0::/user.slice/session-1.scope\n").unwrap(), "user.slice");
+        assert_eq!(parent("0::/\n").unwrap(), "");
+        assert_eq!(parent("0::/a\n").unwrap(), "");
+        assert!(parent("5:cpu:/x\n").is_err());
+        assert!(parent("0::/../a\n").is_err());
+    }
+
+    #[test]
+    fn a_line_of_mountinfo_gives_its_place_and_its_controllers() {
+        let line =
+            "32 31 0:29 / /sys/fs/cg\\040roup/cpu\\134 rw,relatime shared:7 - cgroup cgroup rw,cpu,cpuacct";
+        let expected =
+            Mounted { at: "/sys/fs/cg roup/cpu\\".into(), kind: "cgroup", options: "rw,cpu,cpuacct" };
+        assert_eq!(Mounted::parse(line), Some(expected));
+        assert_eq!(Mounted::parse("32 31"), None);
+    }
+}

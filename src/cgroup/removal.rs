@@ -1,0 +1,188 @@
+//! How a cgroup ends: its processes are killed, and its directories go, innermost first.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::{Errno, pread};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::control_file;
+
+/// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
+/// example, take longer, and no runtime can help that.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a cgroup that says it is empty but cannot be removed yet.
+const SETTLING: Duration = Duration::from_millis(10);
+
+/// Kills every process in the cgroup and in those below it. Does nothing if the cgroup is gone.
+pub fn kill(path: &Path) -> Result<()> {
+    let result = control_file::open_dir(path).and_then(|dir| {
+        match control_file::write(dir.as_fd(), "cgroup.kill", "1") {
+            // A threaded cgroup holds threads, of processes that may have others elsewhere.
+            Err(Errno::OPNOTSUPP) => kill_one_by_one(path, &dir),
+            result => result,
+        }
+    });
+    match result {
+        // ENODEV: it went away after it was opened.
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("write \"1\" to {}/cgroup.kill", path.display())),
+    }
+}
+
+/// Kills while frozen, so that nothing can fork meanwhile; SIGKILL reaches a frozen process.
+fn kill_one_by_one(path: &Path, dir: &OwnedFd) -> Result<(), Errno> {
+    control_file::write(dir.as_fd(), "cgroup.freeze", "1")?;
+    for task in tasks(path) {
+        // It may have ended by itself.
+        let _ = kill_process(task, Signal::KILL);
+    }
+    control_file::write(dir.as_fd(), "cgroup.freeze", "0")
+}
+
+/// Removes the cgroup with everything in it: processes are killed and waited for. Does nothing if it is gone.
+///
+/// # Errors
+/// Processes that do not die within ten seconds.
+pub fn remove(path: &Path) -> Result<()> {
+    let remove = || unlinkat(CWD, path, AtFlags::REMOVEDIR);
+    let context = || format!("remove cgroup {}", path.display());
+    // Nearly always, nothing is left in it.
+    match remove() {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::BUSY) => {}
+        Err(errno) => return Err(errno).with_context(context),
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        kill(path)?;
+        let Some(events) = Events::open(path).with_context(context)? else { return Ok(()) };
+        if !events.wait_until_empty(deadline).with_context(context)? {
+            bail!("{}: {} process(es) outlive SIGKILL by {PATIENCE:?}", context(), tasks(path).len());
+        }
+        remove_below(path).with_context(context)?;
+        match remove() {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // Somebody made a new cgroup in it, or the kernel has not finished with the last process.
+            Err(Errno::BUSY) if Instant::now() < deadline => events.wait(SETTLING).with_context(context)?,
+            Err(errno) => return Err(errno).with_context(context),
+        }
+    }
+}
+
+/// The processes in a cgroup and in those below it that this process can see; of a threaded cgroup, the threads.
+pub(super) fn tasks(path: &Path) -> Vec<Pid> {
+    let mut tasks = Vec::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let Ok(dir) = control_file::open_dir(&path) else { continue };
+        let list = control_file::read(dir.as_fd(), "cgroup.procs")
+            .or_else(|_| control_file::read(dir.as_fd(), "cgroup.threads"))
+            .unwrap_or_default();
+        // Those of other pid namespaces appear as 0.
+        tasks.extend(list.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+        open.extend(children(&dir).unwrap_or_default().into_iter().map(|name| path.join(name)));
+    }
+    tasks
+}
+
+/// `cgroup.events`, which wakes its poll(2)ers when it changes.
+struct Events(OwnedFd);
+
+impl Events {
+    /// `None` if the cgroup is gone.
+    fn open(path: &Path) -> Result<Option<Self>, Errno> {
+        match openat(CWD, path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => Ok(Some(Self(file))),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether no process is left before the deadline.
+    fn wait_until_empty(&self, deadline: Instant) -> Result<bool, Errno> {
+        loop {
+            let mut buffer = [0; 256];
+            let length = match pread(&self.0, &mut buffer, 0) {
+                Ok(length) => length,
+                Err(Errno::NODEV) => return Ok(true),
+                Err(errno) => return Err(errno),
+            };
+            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+            if control_file::value(&text, "populated") != Some("1") {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.wait(left)?;
+        }
+    }
+
+    /// Waits for a change since the last reading, but no longer than this.
+    fn wait(&self, at_most: Duration) -> Result<(), Errno> {
+        let timeout = Timespec::try_from(at_most).map_err(|_| Errno::OVERFLOW)?;
+        match poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Removes the cgroups below an empty one as far as that is possible.
+///
+/// The container may have made them, so there may be more of them, and deeper, than a path or a stack can hold: one
+/// descriptor goes down and up again.
+fn remove_below(path: &Path) -> Result<(), Errno> {
+    let mut dir = match control_file::open_dir(path) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    // The children still to remove, of each directory on the way down.
+    let mut levels = vec![children(&dir)?];
+    while let Some(names) = levels.last_mut() {
+        let Some(name) = names.last() else {
+            levels.pop();
+            if levels.is_empty() {
+                break;
+            }
+            dir = control_file::open_dir_at(dir.as_fd(), Path::new(".."))?;
+            // What was emptied can go now; if it cannot, the caller sees that its own cannot either.
+            if let Some(name) = levels.last_mut().and_then(Vec::pop) {
+                let _ = unlinkat(&dir, &name, AtFlags::REMOVEDIR);
+            }
+            continue;
+        };
+        match unlinkat(&dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::BUSY) => match control_file::open_dir_at(dir.as_fd(), name) {
+                Ok(child) => {
+                    levels.push(children(&child)?);
+                    dir = child;
+                }
+                Err(_) => drop(names.pop()),
+            },
+            _ => drop(names.pop()),
+        }
+    }
+    Ok(())
+}
+
+/// The names of the cgroups in a cgroup.
+fn children(dir: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if entry.file_type() == FileType::Directory && !matches!(name, b"." | b"..") {
+            names.push(std::ffi::OsStr::from_bytes(name).into());
+        }
+    }
+    Ok(names)
+}
