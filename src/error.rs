@@ -62,8 +62,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "config.json: {}: {}", self.pointer, self.message)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
+        write!(f, "config.json: {}: {}", self.pointer, self.message)
     }
 }
 
@@ -90,7 +89,7 @@ impl fmt::Display for Refusal {
 
 impl error::Error for Refusal {}
 
-/// One line for people: the whole chain, outermost first, with the name of every errno.
+/// One line for people: the whole chain, outermost first, with the name of every errno, and the way out.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -102,8 +101,33 @@ pub fn line(error: &anyhow::Error) -> String {
             None => text.push_str(&cause.to_string()),
         }
     }
+    if let Some(hint) = hint(error) {
+        text.push_str(&format!(" ({hint})"));
+    }
     text
 }
+
+/// The value of `config.json` that the error is about, if it is about one.
+pub fn fault(error: &anyhow::Error) -> Option<&Fault> {
+    error.downcast_ref()
+}
+
+/// What would make it right, if the error knows.
+pub fn hint(error: &anyhow::Error) -> Option<&str> {
+    fault(error).and_then(|fault| fault.hint.as_deref()).or_else(|| Some(&error.downcast_ref::<Hint>()?.1))
+}
+
+/// A context with a way out, for errors that are not about a value of `config.json`.
+#[derive(Debug)]
+pub struct Hint(pub String, pub String);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for Hint {}
 
 /// The errno at the bottom of the chain, if the kernel said no.
 pub fn errno(error: &anyhow::Error) -> Option<Errno> {

@@ -1,21 +1,36 @@
 //! A container runtime for Linux and cgroup v2; ARCHITECTURE.md is the map.
 
+mod bundle;
+mod capabilities;
 mod cgroup;
+mod cli;
 mod clock;
 mod command;
+mod container;
+mod create;
+mod devices;
 mod error;
 mod init;
 mod log;
+mod mountinfo;
+mod mounts;
+mod namespaces;
 mod notify;
+mod path;
+mod plan;
+mod process;
+mod program;
 mod signals;
+mod state;
 mod supervise;
 mod sync;
 mod sys;
+mod sysctl;
 mod terminal;
 mod unix_socket;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    cli::main()
 }

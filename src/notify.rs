@@ -8,7 +8,7 @@
 //! ```
 //! As runc has it, down to the names inside.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -26,10 +26,8 @@ use rustix::net::{
 use crate::sys::Errno;
 use crate::unix_socket;
 
-/// Where the container sees the directory.
-pub const MOUNT_POINT: &str = "/run/notify";
-/// How the directory is mounted there.
-pub const MOUNT_OPTIONS: [&str; 5] = ["bind", "nosuid", "noexec", "nodev", "ro"];
+/// Where the container sees the directory, mounted read-only, nosuid, nodev and noexec.
+pub const MOUNT_POINT: &CStr = c"/run/notify";
 /// What tells the container's program of it.
 pub const ENVIRONMENT: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 

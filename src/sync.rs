@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn a_message_arrives_as_it_was_sent() {
-        let parts = [Part::Whole, Part::Source, Part::Target, Part::OnProc, Part::Item(0), Part::Item(32_767)];
+        let parts =
+            [Part::Whole, Part::Source, Part::Target, Part::OnProc, Part::Item(0), Part::Item(32_767)];
         for part in parts {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
             assert_eq!(Message::from_bytes(message.to_bytes()), message);

@@ -1,3 +1,11 @@
 //! The commands, one file each: its arguments and what it does.
 
+pub mod create;
+pub mod delete;
+pub mod kill;
+pub mod list;
+mod making;
+pub mod run;
 pub mod spec;
+pub mod start;
+pub mod state;

@@ -37,7 +37,8 @@ pub fn open(
     }
     if on_dev_console {
         let target = path::file(root, c"/dev/console").of(Part::Target)?;
-        mount::attach(mount::detached_clone(peer.as_fd(), false)?.as_fd(), target.as_fd()).of(Part::Target)?;
+        mount::attach(mount::detached_clone(peer.as_fd(), false)?.as_fd(), target.as_fd())
+            .of(Part::Target)?;
     }
     let mut name = Name::new();
     let number = rustix::fs::fstat(&peer)?.st_rdev;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::path;
 use crate::sys::cred;
 
 /// How deep directories may nest: each level holds two descriptors and one buffer on the stack.
@@ -62,14 +63,8 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, below: u8) -> Resu
             inherit(copy.as_fd(), &stat)
         }
         FileType::Symlink => {
-            let mut space = [MaybeUninit::uninit(); 4096];
-            let (target, rest) = rustix::fs::readlinkat_raw(from, name, &mut space)?;
-            let nul = rest.first_mut().ok_or(Errno::NAMETOOLONG)?;
-            nul.write(0);
-            let length = target.len();
-            let mut path = [0_u8; 4096];
-            path.get_mut(..length).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(target);
-            let target = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::NAMETOOLONG)?;
+            let mut space = [0; path::PATH_MAX];
+            let target = path::read_link(from, name, &mut space)?.ok_or(Errno::INVAL)?;
             rustix::fs::symlinkat(target, to, name)?;
             owner(to, name, &stat)
         }

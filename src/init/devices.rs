@@ -57,6 +57,7 @@ fn link(directory: BorrowedFd<'_>, name: &CStr, target: &CStr) -> Result<(), Err
 
 fn expect_node(directory: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -> Result<(), Errno> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let is_it = FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device);
+    let is_it =
+        FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device);
     if is_it { Ok(()) } else { Err(Errno::EXIST) }
 }

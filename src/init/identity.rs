@@ -73,7 +73,9 @@ pub fn find_program(candidates: &[std::ffi::CString]) -> Result<usize, Errno> {
     for (index, candidate) in candidates.iter().enumerate() {
         match executable(candidate) {
             Ok(()) => return Ok(index),
-            Err(errno @ (Errno::ACCESS | Errno::ISDIR | Errno::PERM | Errno::LOOP)) if best == Errno::NOENT => {
+            Err(errno @ (Errno::ACCESS | Errno::ISDIR | Errno::PERM | Errno::LOOP))
+                if best == Errno::NOENT =>
+            {
                 best = errno;
             }
             Err(_) => {}

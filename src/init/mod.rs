@@ -15,6 +15,7 @@
 mod console;
 mod copy_up;
 mod devices;
+mod home;
 mod identity;
 mod mount;
 mod path;
@@ -24,6 +25,7 @@ mod sysctl;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
@@ -36,9 +38,17 @@ use crate::sys::{keyring, net, process};
 /// keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
 
+const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// Performs `steps` and becomes the program; ends the process if a step fails, having told the parent which.
 pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
-    let mut init = Init { parent, root: None, program: None };
+    // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
+    // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
+    let _ = process::set_undumpable();
+    // The Rust runtime ignores SIGPIPE, and the parent blocks what it forwards; a program starts with neither.
+    process::default_signal(libc::SIGPIPE);
+    let _ = process::unblock_all_signals();
+    let mut init = Init { parent, root: None, program: None, home: home::Home::default() };
     // Modes are given in full; the user's own mask comes with the identity.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (number, step) in (0..).zip(steps) {
@@ -58,6 +68,7 @@ struct Init<'a> {
     parent: BorrowedFd<'a>,
     root: Option<OwnedFd>,
     program: Option<&'a CString>,
+    home: home::Home,
 }
 
 impl<'a> Init<'a> {
@@ -74,6 +85,10 @@ impl<'a> Init<'a> {
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
             Step::OpenRootfs { path } => {
                 self.root = Some(mount::open_rootfs(path)?);
+                Ok(())
+            }
+            Step::HoldRootfs { path } => {
+                self.root = Some(rustix::fs::open(path.as_c_str(), HOLD, rustix::fs::Mode::empty())?);
                 Ok(())
             }
             Step::Mount(what) => mount::mount(self.root()?, what),
@@ -107,6 +122,7 @@ impl<'a> Init<'a> {
                 self.program = candidates.get(identity::find_program(candidates)?);
                 Ok(())
             }
+            Step::FindHome { uid } => Ok(self.home.find(*uid)?),
             Step::AwaitParent => Ok(await_byte(self.parent)?),
             Step::Ready => Ok(self.tell(Message::Ready)?),
             Step::AwaitStart { fifo } => Ok(await_byte(fifo.as_fd())?),
@@ -149,7 +165,7 @@ impl<'a> Init<'a> {
     fn execute(&self, argv: &process::Argv, envp: &process::Argv, keep: u32) -> Result<(), Failure> {
         let program = self.program.ok_or(Errno::NOENT)?;
         process::close_on_exec_from(keep)?;
-        Err(process::execve(program, argv, envp).into())
+        Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
 }
 

@@ -31,7 +31,11 @@ pub fn detached_clone(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Er
 }
 
 /// A new, detached file system without parameters.
-pub fn detached(fstype: &CStr, parameters: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+pub fn detached(
+    fstype: &CStr,
+    parameters: &[(&CStr, &CStr)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in parameters {
         rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
@@ -105,6 +109,9 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
     if !what.follow_source {
         flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
+    if what.copy_symlink && copy_symlink(root, what)? {
+        return Ok(());
+    }
     let source = rustix::mount::open_tree(CWD, what.source.as_c_str(), flags).of(Part::Source)?;
     if what.target.rule == TargetRule::ProcFromHost && !path::is_on_procfs(source.as_fd())? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
@@ -113,6 +120,19 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
     let target = open_target(root, &what.target, kind)?;
     change(source.as_fd(), what.this_mount, what.whole_tree)?;
     attach(source.as_fd(), target.as_fd()).of(Part::Target)
+}
+
+/// Makes the source's link at the target, unless the source is no link; an existing file stays.
+fn copy_symlink(root: BorrowedFd<'_>, what: &Bind) -> Result<bool, Failure> {
+    let mut space = [0; path::PATH_MAX];
+    let Some(link) = path::read_link(CWD, &what.source, &mut space).of(Part::Source)? else {
+        return Ok(false);
+    };
+    let (parent, name) = path::parent(root, &what.target.path).of(Part::Target)?;
+    match rustix::fs::symlinkat(link, &parent, name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(true),
+        Err(errno) => Err(Failure { errno, part: Part::Target }),
+    }
 }
 
 pub fn remount(root: BorrowedFd<'_>, what: &Remount) -> Result<(), Failure> {
@@ -187,7 +207,8 @@ pub fn mask(root: BorrowedFd<'_>, paths: &[std::ffi::CString]) -> Result<(), Fai
 fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let null = path::open_without_links(root, c"/dev/null", OFlags::PATH)?;
     let stat = rustix::fs::statat(&null, c"", AtFlags::EMPTY_PATH)?;
-    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == NULL_DEVICE;
+    let is_null =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == NULL_DEVICE;
     if is_null { Ok(null) } else { Err(Errno::NODEV) }
 }
 
@@ -222,30 +243,21 @@ fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<Owne
     if target.rule == TargetRule::KernelDirectory || target.rule == TargetRule::ProcFromHost {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let opened = match path::open_without_links(root, &target.path, flags) {
-            Err(Errno::NOENT) => {
-                path::directory(root, &target.path).and_then(|_| path::open_without_links(root, &target.path, flags))
-            }
+            Err(Errno::NOENT) => path::directory(root, &target.path)
+                .and_then(|_| path::open_without_links(root, &target.path, flags)),
             result => result,
         };
         return opened.of(Part::Target);
     }
-    if target.rule == TargetRule::NoFollow {
-        match path::open(root, &target.path, OFlags::PATH | OFlags::NOFOLLOW) {
-            Ok(found) => {
-                let stat = rustix::fs::statat(&found, c"", AtFlags::EMPTY_PATH).of(Part::Target)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                    return Err(Failure { errno: Errno::LOOP, part: Part::Target });
-                }
-            }
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(Failure { errno, part: Part::Target }),
-        }
-    }
-    let opened = match kind {
-        Kind::Directory => path::directory(root, &target.path),
-        Kind::File => path::file(root, &target.path),
-    }
-    .of(Part::Target)?;
+    let existing = match target.rule {
+        TargetRule::NoFollow => path::open(root, &target.path, OFlags::PATH | OFlags::NOFOLLOW).ok(),
+        _ => None,
+    };
+    let opened = match (existing, kind) {
+        (Some(existing), _) => existing,
+        (None, Kind::Directory) => path::directory(root, &target.path).of(Part::Target)?,
+        (None, Kind::File) => path::file(root, &target.path).of(Part::Target)?,
+    };
     if target.rule != TargetRule::ListedProcFile && path::is_on_procfs(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
     }

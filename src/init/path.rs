@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use crate::sys::Errno;
 
 /// The longest path, with its NUL, that the kernel takes; limits.h.
-const PATH_MAX: usize = 4096;
+pub const PATH_MAX: usize = 4096;
 /// How many dangling symbolic links on the way to a directory that is to be made are followed; path_resolution(7) has 40.
 const MAX_LINKS: u8 = 8;
 
@@ -27,7 +27,12 @@ pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> R
     open_with(root, path, flags, INSIDE | ResolveFlags::NO_SYMLINKS)
 }
 
-fn open_with(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+fn open_with(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     loop {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // A rename or mount elsewhere made the kernel unsure that it stayed inside: openat2(2) says to ask again.
@@ -64,7 +69,8 @@ pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
 pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
     let bytes = path.to_bytes_with_nul();
     let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(Errno::INVAL)?;
-    let name = bytes.get(slash + 1..).and_then(|name| CStr::from_bytes_with_nul(name).ok()).ok_or(Errno::INVAL)?;
+    let name =
+        bytes.get(slash + 1..).and_then(|name| CStr::from_bytes_with_nul(name).ok()).ok_or(Errno::INVAL)?;
     let mut buffer = Buffer::new();
     buffer.push(bytes.get(..slash.max(1)).ok_or(Errno::INVAL)?)?;
     Ok((directory(root, buffer.as_cstr(0)?)?, name))
@@ -103,6 +109,23 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
         parent = Some(opened);
     }
     parent.map_or_else(|| open(root, c"/", OFlags::PATH | OFlags::DIRECTORY), Ok)
+}
+
+/// What the symbolic link at `path` points to, in `space`; `None` if it is no link.
+pub fn read_link<'a>(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    space: &'a mut [u8; PATH_MAX],
+) -> Result<Option<&'a CStr>, Errno> {
+    let mut raw = [std::mem::MaybeUninit::uninit(); PATH_MAX];
+    let (target, _) = match rustix::fs::readlinkat_raw(directory, path, &mut raw) {
+        Err(Errno::INVAL) => return Ok(None),
+        result => result?,
+    };
+    let end = target.len();
+    space.get_mut(..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(target);
+    *space.get_mut(end).ok_or(Errno::NAMETOOLONG)? = 0;
+    CStr::from_bytes_until_nul(space).map(Some).map_err(|_| Errno::NAMETOOLONG)
 }
 
 /// A path under construction, NUL-terminated, without the heap.

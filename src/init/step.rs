@@ -28,6 +28,8 @@ pub enum Step {
     HideHostMount { path: CString },
     /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
     OpenRootfs { path: CString },
+    /// Opens the rootfs without making it a mount; for a container without a mount namespace.
+    HoldRootfs { path: CString },
     /// Mounts a new file system in the rootfs.
     Mount(Mount),
     /// Mounts a part of the host's tree in the rootfs.
@@ -73,13 +75,15 @@ pub enum Step {
     Identity(Identity),
     /// Chooses the first candidate that the user may execute.
     FindProgram { candidates: Vec<CString> },
+    /// Looks the user's home directory up in the container's /etc/passwd, for a `HOME` that the bundle does not set.
+    FindHome { uid: u32 },
     /// Waits until the parent has recorded the container; ends if the parent has gone.
     AwaitParent,
     /// Tells the parent that all but the program's start is done.
     Ready,
     /// Waits for the byte that `start` writes.
     AwaitStart { fifo: OwnedFd },
-    /// execve(2) of the program found. Descriptors from `keep` on are closed.
+    /// execve(2) of the program found; `envp` has room for `HOME`. Descriptors from `keep` on are closed.
     Execute { argv: Argv, envp: Argv, keep: u32 },
 }
 
@@ -113,6 +117,8 @@ pub struct Bind {
     /// A path of the host.
     pub source: CString,
     pub follow_source: bool,
+    /// If the source is a symbolic link, makes the same link instead of a mount.
+    pub copy_symlink: bool,
     pub recursive: bool,
     pub this_mount: Attributes,
     pub whole_tree: Attributes,
@@ -141,7 +147,7 @@ pub enum TargetRule {
     /// Symbolic links are followed inside the rootfs; what is found must not be on procfs, whose files tell programs
     /// (security modules among them) about the kernel.
     Usual,
-    /// Like `Usual`, but a symbolic link as the last component is an error.
+    /// Like `Usual`, but a symbolic link as the last component is itself covered.
     NoFollow,
     /// One of the files of procfs that may be covered.
     ListedProcFile,

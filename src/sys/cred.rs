@@ -51,7 +51,11 @@ pub fn set_capabilities(sets: Sets) -> Result<(), Errno> {
     const LOW: u64 = u32::MAX as u64;
     let half = |shift: u32| {
         let part = |mask: u64| u32::try_from(mask >> shift & LOW).unwrap_or(0);
-        Data { effective: part(sets.effective), permitted: part(sets.permitted), inheritable: part(sets.inheritable) }
+        Data {
+            effective: part(sets.effective),
+            permitted: part(sets.permitted),
+            inheritable: part(sets.inheritable),
+        }
     };
     let mut header = Header { version: VERSION_3, pid: 0 };
     let data = [half(0), half(32)];

@@ -30,8 +30,12 @@ pub enum Reach {
 /// # Errors
 /// `EINVAL` if `mount` is not the root of a mount; `EPERM` if an attribute is locked.
 pub fn set_attributes(mount: BorrowedFd<'_>, reach: Reach, what: Attributes) -> Result<(), Errno> {
-    let attr =
-        libc::mount_attr { attr_set: what.set, attr_clr: what.clear, propagation: what.propagation, userns_fd: 0 };
+    let attr = libc::mount_attr {
+        attr_set: what.set,
+        attr_clr: what.clear,
+        propagation: what.propagation,
+        userns_fd: 0,
+    };
     let flags = match reach {
         Reach::ThisMount => libc::AT_EMPTY_PATH,
         Reach::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,

@@ -1,9 +1,13 @@
 //! clone(2), execve(2), close_range(2) and signals.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{Errno, check};
+
+/// `CLONE_INTO_CGROUP`, which libc has in too small a type; linux/sched.h.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Which of the two processes returns from [`clone3`].
 #[derive(Debug)]
@@ -28,12 +32,13 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
     }
     // SAFETY: `args` lives across the call, its size is the one passed, and its one pointer, to `pidfd`, is valid for
     // the `int` that the kernel writes there before it returns. Without CLONE_VM the child has memory of its own.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Cloned::Child);
     }
@@ -44,31 +49,56 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
 
 /// A NULL-terminated array of pointers to C strings, as execve(2) wants it, made before clone.
 pub struct Argv {
-    // The strings that the pointers point to: owned here, so that they live as long as the pointers.
-    _strings: Vec<std::ffi::CString>,
-    pointers: Vec<*const c_char>,
+    // Owned here, so that the strings live as long as the pointers to them.
+    strings: Vec<CString>,
+    // Atomic only so that the room for one more can be filled through a shared reference.
+    pointers: Vec<AtomicPtr<c_char>>,
 }
 
 impl Argv {
-    pub fn new(strings: Vec<std::ffi::CString>) -> Self {
-        // The heap buffer of a CString does not move when the CString does.
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { _strings: strings, pointers }
+    pub fn new(strings: Vec<CString>) -> Self {
+        Self::with_nulls(strings, 1)
+    }
+
+    /// Like [`Argv::new`], with room for one more string, which [`execve`] fills.
+    pub fn with_room(strings: Vec<CString>) -> Self {
+        Self::with_nulls(strings, 2)
+    }
+
+    fn with_nulls(strings: Vec<CString>, nulls: usize) -> Self {
+        // The heap buffer of a CString stays where it is when the CString moves.
+        let pointers = strings
+            .iter()
+            .map(|string| AtomicPtr::new(string.as_ptr().cast_mut()))
+            .chain((0..nulls).map(|_| AtomicPtr::default()))
+            .collect();
+        Self { strings, pointers }
     }
 }
 
 impl std::fmt::Debug for Argv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(&self._strings).finish()
+        f.debug_list().entries(&self.strings).finish()
     }
 }
 
-/// Becomes the program at `path`; returns only on failure. execve(2).
-pub fn execve(path: &CStr, argv: &Argv, envp: &Argv) -> Errno {
-    // SAFETY: `path` is NUL-terminated; both arrays end with NULL and their strings are owned by the `Argv` that the
-    // caller borrows across the call. The kernel copies all of it and writes nothing.
-    let result =
-        unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+/// Becomes the program at `path`; returns only on failure. `more` takes the room that [`Argv::with_room`] left in `envp`;
+/// without room it is not passed on. execve(2).
+pub fn execve(path: &CStr, argv: &Argv, envp: &Argv, more: Option<&CStr>) -> Errno {
+    let room = envp.pointers.len().checked_sub(2).filter(|room| *room == envp.strings.len());
+    let room = room.and_then(|room| envp.pointers.get(room));
+    if let (Some(room), Some(more)) = (room, more) {
+        room.store(more.as_ptr().cast_mut(), Ordering::Relaxed);
+    }
+    // SAFETY: `path` is NUL-terminated. An AtomicPtr has the layout of a pointer; both arrays end with NULL, and their
+    // strings are owned by the `Argv`s that the caller borrows across the call, but for `more`, which it borrows too. The
+    // kernel copies all of it and writes nothing.
+    let result = unsafe {
+        libc::syscall(libc::SYS_execve, path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr())
+    };
+    if let Some(room) = room {
+        room.store(std::ptr::null_mut(), Ordering::Relaxed);
+    }
     check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
@@ -149,7 +179,13 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the kernel reads `limit`, which lives across the call; the old limit is not asked for.
     let result = unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
     };
     check(result).map(drop)
 }

@@ -1,0 +1,137 @@
+//! A bundle: a directory with `config.json`, not yet believed; bundle.md.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use oci_spec::runtime::Spec;
+use serde::Deserialize as _;
+
+use crate::error::{Fault, Hint, Pointer};
+
+/// The name of the configuration in a bundle.
+pub const CONFIG: &str = "config.json";
+
+/// An open bundle: what it says, unchecked.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute, as the caller named it.
+    pub path: PathBuf,
+    pub spec: Spec,
+}
+
+impl Bundle {
+    /// Reads the bundle at `path`; with `config`, a file that takes the place of its `config.json`.
+    ///
+    /// # Errors
+    /// Wrong JSON or a value of the wrong type, with line, column and the pointer of the value.
+    pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
+        let path = std::path::absolute(path).with_context(|| format!("find bundle {}", path.display()))?;
+        let file = config.map_or_else(|| path.join(CONFIG), Path::to_path_buf);
+        let text = match fs::read(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound && config.is_none() => {
+                let hint = if path.is_dir() {
+                    "a bundle is a directory with config.json in it; `runtime spec` writes one".to_owned()
+                } else {
+                    "there is no such directory".to_owned()
+                };
+                return Err(error).context(Hint(format!("open bundle {}: {CONFIG}", path.display()), hint));
+            }
+            result => result.with_context(|| format!("read {}", file.display()))?,
+        };
+        match serde_json::from_slice(&text) {
+            Ok(spec) => Ok(Self { path, spec }),
+            Err(_) => Err(explain(&text)),
+        }
+    }
+
+    /// The directory that becomes `/`: absolute, without symbolic links.
+    ///
+    /// # Errors
+    /// If there is none, or if it is no directory.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let at = Pointer::root().field("root");
+        let Some(root) = self.spec.root() else {
+            return Err(at.error_with_hint("is missing", "add {\"path\": \"rootfs\"}"));
+        };
+        let at = at.field("path");
+        if root.path().as_os_str().is_empty() {
+            return Err(at.error("the path is empty"));
+        }
+        let named = self.path.join(root.path());
+        let found = fs::canonicalize(&named).with_context(|| Fault {
+            pointer: at.clone(),
+            message: format!("open rootfs {}", named.display()),
+            hint: None,
+        })?;
+        if found.is_dir() {
+            Ok(found)
+        } else {
+            Err(at.error(format_args!("{} is no directory", named.display())))
+        }
+    }
+}
+
+/// Decodes again, this time keeping track of where: twice the work, which only a failure has to pay.
+fn explain(text: &[u8]) -> anyhow::Error {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut track = serde_path_to_error::Track::new();
+    let result = Spec::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
+    let error = match result.and_then(|_| deserializer.end()) {
+        Err(error) => error,
+        Ok(()) => return anyhow::anyhow!("{CONFIG}: cannot be decoded"),
+    };
+    let mut pointer = Pointer::root();
+    for segment in track.path().iter() {
+        use serde_path_to_error::Segment;
+        pointer = match segment {
+            Segment::Seq { index } => pointer.index(*index),
+            Segment::Map { key } => pointer.field(key),
+            Segment::Enum { variant } => pointer.field(variant),
+            Segment::Unknown => pointer,
+        };
+    }
+    let (line, column) = (error.line(), error.column());
+    let message = error.to_string();
+    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
+    Misshapen { line, column, pointer, message: message.to_owned() }.into()
+}
+
+/// A `config.json` that is not JSON, or in which a value has the wrong type.
+#[derive(Debug)]
+struct Misshapen {
+    line: usize,
+    column: usize,
+    pointer: Pointer,
+    message: String,
+}
+
+impl std::fmt::Display for Misshapen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{CONFIG}:{}:{}: {}: {}", self.line, self.column, self.pointer, self.message)
+    }
+}
+
+impl std::error::Error for Misshapen {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_by_line_column_and_pointer() {
+        let text = b"{\n \"ociVersion\": \"1.0.2\",\n \"process\": {\"cwd\": \"/\", \"user\": {\"uid\": 0, \"gid\": 0},\n  \"args\": [5]}\n}";
+        assert_eq!(
+            explain(text).to_string(),
+            "config.json:4:12: /process/args/0: invalid type: integer `5`, expected a string"
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_named_by_line_and_column() {
+        assert!(
+            explain(b"{\n  nonsense\n}").to_string().starts_with("config.json:2:3: /: key must be a string")
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! The five capability sets as masks; config.md § Linux Process, capabilities(7).
+
+use std::str::FromStr as _;
+
+use anyhow::Result;
+use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+
+use crate::error::Pointer;
+use crate::sys::cred::Sets;
+
+/// The sets of the container's first process: bit N is capability number N.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilityPlan {
+    pub bounding: u64,
+    pub sets: Sets,
+    pub ambient: u64,
+    /// Ambient capabilities that cannot be had because they are not both permitted and inheritable; runc warns.
+    pub lost_ambient: u64,
+}
+
+/// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with runc.
+pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<CapabilityPlan> {
+    let Some(capabilities) = capabilities else { return Ok(CapabilityPlan::default()) };
+    let sets = Sets {
+        effective: mask(capabilities.effective().as_ref(), &at.field("effective"))?,
+        permitted: mask(capabilities.permitted().as_ref(), &at.field("permitted"))?,
+        inheritable: mask(capabilities.inheritable().as_ref(), &at.field("inheritable"))?,
+    };
+    let excess = sets.effective & !sets.permitted;
+    if excess != 0 {
+        let message = format!("{} is effective but not permitted", names(excess));
+        return Err(at.field("effective").error_with_hint(message, "add it to \"permitted\""));
+    }
+    let ambient = mask(capabilities.ambient().as_ref(), &at.field("ambient"))?;
+    let possible = sets.permitted & sets.inheritable;
+    Ok(CapabilityPlan {
+        bounding: mask(capabilities.bounding().as_ref(), &at.field("bounding"))?,
+        sets,
+        ambient: ambient & possible,
+        lost_ambient: ambient & !possible,
+    })
+}
+
+/// The names of the capabilities in `mask`, as `CAP_CHOWN, CAP_KILL`.
+pub fn names(mask: u64) -> String {
+    let mut known: Vec<_> =
+        caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0).collect();
+    known.sort_by_key(caps::Capability::index);
+    known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn mask(set: Option<&Capabilities>, at: &Pointer) -> Result<u64> {
+    let mut mask = 0;
+    for capability in set.into_iter().flatten() {
+        let name = format!("CAP_{capability}");
+        let known = caps::Capability::from_str(&name)
+            .map_err(|_| at.error(format_args!("unknown capability {name:?}")))?;
+        mask |= known.bitmask();
+    }
+    Ok(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(value: serde_json::Value) -> Result<CapabilityPlan> {
+        let capabilities: LinuxCapabilities = serde_json::from_value(value).unwrap();
+        plan(Some(&capabilities), &Pointer::root().field("process").field("capabilities"))
+    }
+
+    #[test]
+    fn a_name_becomes_the_bit_of_its_number() {
+        let plan = planned(json!({"bounding": ["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"]})).unwrap();
+        assert_eq!(plan.bounding, 1 | 1 << 40);
+        assert_eq!(names(plan.bounding), "CAP_CHOWN, CAP_CHECKPOINT_RESTORE");
+    }
+
+    #[test]
+    fn what_is_effective_must_be_permitted() {
+        let error = planned(json!({"effective": ["CAP_KILL"]})).unwrap_err();
+        assert_eq!(
+            line(&error),
+            "config.json: /process/capabilities/effective: CAP_KILL is effective but not permitted (add it to \
+             \"permitted\")"
+        );
+    }
+
+    #[test]
+    fn ambient_capabilities_need_the_permitted_and_the_inheritable_set() {
+        let plan = planned(json!({
+            "permitted": ["CAP_KILL", "CAP_CHOWN"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN"]
+        }))
+        .unwrap();
+        assert_eq!((plan.ambient, plan.lost_ambient), (1 << 5, 1));
+    }
+}

@@ -1,0 +1,25 @@
+//! `runtime create`: everything but the start of the program.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::making::Making;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::create::Start;
+
+/// Create a container; `start` then starts its program
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    #[command(flatten)]
+    making: Making,
+    /// Name of the container, unique on this host
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &Create, context: &Context) -> Result<()> {
+    let bundle = args.making.bundle.as_deref().unwrap_or(Path::new("."));
+    args.making.create(bundle, &args.id, Start::Later, context).map(drop)
+}

@@ -1,0 +1,45 @@
+//! `runtime kill`: a signal for the init process.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::error::Refusal;
+use crate::signals::Signal;
+use crate::sys::Errno;
+
+/// Send a signal to a container's init process
+#[derive(Debug, clap::Args)]
+pub struct Kill {
+    /// Do not mind if the container is not running
+    #[arg(short, long, hide = true)]
+    all: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+    /// Name or number: "KILL", "SIGKILL" and "9" are the same
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    signal: Signal,
+}
+
+pub fn run(args: &Kill, context: &Context) -> Result<()> {
+    let container = context.root.load(&args.id)?;
+    // Without a pid namespace of its own, the end of the init process ends no other process.
+    if args.signal == Signal::KILL && !container.state.private_pid_namespace {
+        if container.init()?.is_none() && !args.all {
+            return Err(Refusal::NotRunning(args.id.as_str().to_owned()).into());
+        }
+        return container.kill_all();
+    }
+    let sent = match container.init()? {
+        Some(init) => args.signal.send(init.as_fd()),
+        None => Err(Errno::SRCH),
+    };
+    match sent {
+        Err(Errno::SRCH) if args.all => Ok(()),
+        Err(Errno::SRCH) => Err(Refusal::NotRunning(args.id.as_str().to_owned()).into()),
+        sent => sent.with_context(|| format!("send {} to the init process", args.signal)),
+    }
+}

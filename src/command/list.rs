@@ -1,0 +1,139 @@
+//! `runtime list`: all containers of a root.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::Context;
+use crate::container::Container;
+use crate::error::{Refusal, line};
+use crate::state::{Report, Status};
+
+/// List the containers
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Print only the names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Table,
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => bail!("invalid format option {text:?} (known are \"table\" and \"json\")"),
+        }
+    }
+}
+
+pub fn run(args: &List, context: &Context) -> Result<()> {
+    let mut containers: Vec<(Container, Status)> = Vec::new();
+    for id in context.root.ids()? {
+        let found = context.root.load(&id).and_then(|container| {
+            let status = container.status()?;
+            Ok((container, status))
+        });
+        match found {
+            Ok(found) => containers.push(found),
+            // In the making, or gone since.
+            Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {}
+            Err(error) => {
+                let _ =
+                    writeln!(std::io::stderr().lock(), "load container {}: {}", id.as_str(), line(&error));
+            }
+        }
+    }
+    let text = if args.quiet {
+        containers.iter().fold(String::new(), |text, (container, _)| text + &container.state.id + "\n")
+    } else {
+        let owners = Owners::read();
+        let owners: Vec<String> =
+            containers.iter().map(|(container, _)| owners.name(container.state.owner)).collect();
+        let reports: Vec<Report<'_>> = containers
+            .iter()
+            .zip(&owners)
+            .map(|((container, status), owner)| container.report(*status, owner))
+            .collect();
+        match args.format {
+            Format::Table => table(&reports),
+            Format::Json => json(&reports)?,
+        }
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
+}
+
+/// An empty list is `null`, as runc has it.
+fn json(reports: &[Report<'_>]) -> Result<String> {
+    let text = if reports.is_empty() { Ok("null".into()) } else { serde_json::to_string(reports) };
+    text.context("encode the list")
+}
+
+/// Columns at least 12 wide with 3 blanks between, as runc's.
+fn table(reports: &[Report<'_>]) -> String {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.id.to_owned(),
+            report.pid.to_string(),
+            report.status.to_string(),
+            report.bundle.to_owned(),
+            report.created.to_owned(),
+            report.owner.to_owned(),
+        ]
+    }));
+    let width = |column: usize| {
+        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        (longest.unwrap_or(0) + 3).max(12)
+    };
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            match widths.get(column) {
+                Some(width) => drop(write!(text, "{cell:<width$}")),
+                None => text.push_str(cell),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Names of users, from /etc/passwd alone: a static program cannot ask the C library's other sources.
+struct Owners(HashMap<u32, String>);
+
+impl Owners {
+    fn read() -> Self {
+        let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let users = text.lines().filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
+        });
+        // Of several names for one number the first counts.
+        let mut names = HashMap::new();
+        for (number, name) in users {
+            names.entry(number).or_insert(name);
+        }
+        Self(names)
+    }
+
+    fn name(&self, user: u32) -> String {
+        self.0.get(&user).cloned().unwrap_or_else(|| format!("#{user}"))
+    }
+}

@@ -1,0 +1,65 @@
+//! The options that `create` and `run` share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::bundle::Bundle;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::create::{self, Created, Keyring, Request, Start, Switch};
+
+#[derive(Debug, clap::Args)]
+pub struct Making {
+    /// Path to the bundle directory [default: the current directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Use this file instead of the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Send the terminal to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Write the process ID of the container to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Use MS_MOVE and chroot instead of pivot_root, for hosts whose root is a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Do not make a session keyring for the container
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass this many file descriptors on, from 3 (after those of LISTEN_FDS)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+impl Making {
+    /// Makes the container `id` from the bundle.
+    pub fn create(
+        &self,
+        bundle: &Path,
+        id: &ContainerId,
+        program: Start,
+        context: &Context,
+    ) -> Result<Created> {
+        if context.systemd_cgroup {
+            bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to");
+        }
+        let bundle = Bundle::open(bundle, self.config.as_deref())?;
+        create::create(
+            &bundle,
+            &Request {
+                id,
+                root: &context.root,
+                program,
+                pid_file: self.pid_file.as_deref(),
+                console_socket: self.console_socket.as_deref(),
+                switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
+                keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
+                preserve_fds: self.preserve_fds,
+                environment: &context.environment,
+            },
+        )
+    }
+}

@@ -1,0 +1,90 @@
+//! `runtime run`: create, start, wait, delete.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::making::Making;
+use crate::bundle::CONFIG;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::create::{Created, Start};
+use crate::signals::{Signal, Signals};
+use crate::supervise::supervise;
+use crate::sys::process::set_child_subreaper;
+use crate::terminal::Terminal;
+
+/// Create a container, start its program, wait for it and delete the container
+///
+/// The exit status is the program's, or 128+N if signal N ended it.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    making: Making,
+    /// Leave the container running and return
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the state and the cgroup after the program's end
+    #[arg(long)]
+    keep: bool,
+    /// Do not adopt processes that the container leaves behind
+    #[arg(long)]
+    no_subreaper: bool,
+    /// Name of the container, unique on this host, or the path of its bundle, whose name is then the container's
+    #[arg(value_name = "ID|BUNDLE")]
+    target: Option<String>,
+}
+
+pub fn run(args: &Run, context: &Context) -> Result<u8> {
+    let (bundle, id) = resolve(args.making.bundle.as_deref(), args.target.as_deref())?;
+    if !args.no_subreaper {
+        set_child_subreaper().context("become a subreaper")?;
+    }
+    if args.detach {
+        let created = args.making.create(&bundle, &id, Start::Detached, context)?;
+        if let Some(notify) = &created.notify {
+            notify.relay(created.pidfd.as_fd(), created.pid)?;
+        }
+        return Ok(0);
+    }
+    // Before the container exists, so that a signal that arrives meanwhile reaches it in the end.
+    let signals = Signals::block()?;
+    let created = args.making.create(&bundle, &id, Start::Attached, context)?;
+    let Created { container, pid, pidfd, master, notify } = created;
+    let attached = master.map(Terminal::attach).transpose();
+    let ended = attached.and_then(|terminal| supervise(pid, pidfd.as_fd(), &signals, terminal, notify));
+    if ended.is_err() {
+        // We can no longer look after it.
+        let _ = Signal::KILL.send(pidfd.as_fd());
+    }
+    if !args.keep {
+        container.remove()?;
+    }
+    ended
+}
+
+/// What the argument means. One with a slash, or one that names a bundle while there is none in the current directory, is
+/// the bundle.
+fn resolve(bundle: Option<&Path>, target: Option<&str>) -> Result<(PathBuf, ContainerId)> {
+    let names_bundle = |target: &str| {
+        target.contains('/') || Path::new(target).join(CONFIG).exists() && !Path::new(CONFIG).exists()
+    };
+    match (bundle, target) {
+        (None, Some(target)) if names_bundle(target) => named_after(Path::new(target)),
+        (bundle, Some(id)) => Ok((bundle.unwrap_or(Path::new(".")).to_path_buf(), id.parse()?)),
+        (bundle, None) => named_after(bundle.unwrap_or(Path::new("."))),
+    }
+}
+
+fn named_after(bundle: &Path) -> Result<(PathBuf, ContainerId)> {
+    let found = std::fs::canonicalize(bundle).with_context(|| format!("open bundle {}", bundle.display()))?;
+    let name = found.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let id = name.parse().map_err(|error| {
+        anyhow!(
+            "{error}: the directory's name cannot be the container's; use `run --bundle {} ID`",
+            bundle.display()
+        )
+    })?;
+    Ok((bundle.to_path_buf(), id))
+}

@@ -1,0 +1,24 @@
+//! `runtime state`: what there is to know about a container, as JSON.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::Context;
+use crate::container::ContainerId;
+
+/// Print the state of a container
+#[derive(Debug, clap::Args)]
+pub struct State {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &State, context: &Context) -> Result<()> {
+    let container = context.root.load(&args.id)?;
+    let report = container.report(container.status()?, "");
+    let mut text = serde_json::to_vec_pretty(&report).context("encode the state")?;
+    text.push(b'\n');
+    std::io::stdout().lock().write_all(&text).context("write to standard output")
+}

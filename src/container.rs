@@ -1,0 +1,356 @@
+//! Containers as the file system knows them: a directory for each below the container root (`--root`).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::cgroup;
+use crate::error::Refusal;
+use crate::signals::Signal;
+use crate::state::{self, Report, State, Status};
+use crate::sys::Errno;
+
+/// The pipe that a created container waits on for its start.
+const FIFO: &str = "exec.fifo";
+
+/// The name of a container: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        if text.is_empty() {
+            bail!("container ID cannot be empty");
+        }
+        if text.len() > 255 || matches!(text, "." | "..") || !text.chars().all(allowed) {
+            bail!(
+                "invalid container ID format: {text:?} (use letters, digits, \"_\", \"+\", \"-\" and \".\")"
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The directory that holds the state directories.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Named by the user, not by us.
+    is_explicit: bool,
+}
+
+impl Root {
+    /// The directory named with `--root`, made absolute.
+    ///
+    /// # Errors
+    /// If it is `/`.
+    pub fn explicit(path: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(path).with_context(|| format!("find root {}", path.display()))?;
+        let is_top = fs::canonicalize(&absolute).is_ok_and(|path| path == Path::new("/"));
+        if is_top || absolute == Path::new("/") {
+            bail!("--root {}: the container root cannot be /", path.display());
+        }
+        Ok(Self { path: absolute, is_explicit: true })
+    }
+
+    /// `/run/runtime`; for an ordinary user, `runtime` below the directory of `XDG_RUNTIME_DIR` in `runtime_dir`.
+    pub fn default_for(user: u32, runtime_dir: Option<PathBuf>) -> Self {
+        let base = runtime_dir.filter(|path| user != 0 && !path.as_os_str().is_empty());
+        Self { path: base.unwrap_or_else(|| PathBuf::from("/run")).join("runtime"), is_explicit: false }
+    }
+
+    fn directory(&self, id: &ContainerId) -> PathBuf {
+        self.path.join(id.as_str())
+    }
+
+    /// Makes the directory of a new container.
+    pub fn create(&self, id: &ContainerId) -> Result<NewContainer> {
+        let path = self.directory(id);
+        let made = DirBuilder::new().mode(0o711).create(&path);
+        let made = match made {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.path)
+                    .with_context(|| format!("make root {}", self.path.display()))?;
+                DirBuilder::new().mode(0o711).create(&path)
+            }
+            made => made,
+        };
+        match made {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("container with given ID already exists: {:?}", id.as_str())
+            }
+            made => made.with_context(|| format!("make {}", path.display()))?,
+        }
+        Ok(NewContainer { path, keep: false })
+    }
+
+    /// # Errors
+    /// [`Refusal::NoSuchContainer`].
+    pub fn load(&self, id: &ContainerId) -> Result<Container> {
+        let directory = self.directory(id);
+        match fs::read(directory.join(state::FILE)) {
+            Ok(text) => {
+                let state = serde_json::from_slice(&text)
+                    .with_context(|| format!("decode {}", directory.join(state::FILE).display()))?;
+                Ok(Container { directory, state })
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into())
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("read {}", directory.join(state::FILE).display()))
+            }
+        }
+    }
+
+    /// Removes what an aborted `create` left of `id`.
+    pub fn sweep(&self, id: &ContainerId) -> Result<()> {
+        remove_directory(&self.directory(id))
+    }
+
+    /// The names of all directories, sorted. A missing default root is an empty one.
+    pub fn ids(&self) -> Result<Vec<ContainerId>> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.is_explicit => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read root {}", self.path.display()))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read root {}", self.path.display()))?;
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+/// The directory of a container in the making; removed on drop, unless kept.
+#[derive(Debug)]
+pub struct NewContainer {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl NewContainer {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the pipe that the init process will wait on, and opens it for both, so that it can be read without waiting for
+    /// whoever writes.
+    pub fn make_fifo(&self) -> Result<OwnedFd> {
+        let path = self.path.join(FIFO);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o622);
+        nix::unistd::mkfifo(&path, mode).with_context(|| format!("make {}", path.display()))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Ok(file.with_context(|| format!("open {}", path.display()))?.into())
+    }
+
+    /// Writes the state file, so that a reader finds either none or a whole one.
+    pub fn save(&self, state: &State) -> Result<()> {
+        save(&self.path, state)
+    }
+
+    pub fn keep(mut self, state: State) -> Container {
+        self.keep = true;
+        Container { directory: std::mem::take(&mut self.path), state }
+    }
+}
+
+impl Drop for NewContainer {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = remove_directory(&self.path);
+        }
+    }
+}
+
+/// A container that has been recorded.
+#[derive(Debug)]
+pub struct Container {
+    directory: PathBuf,
+    pub state: State,
+}
+
+impl Container {
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
+            return Ok(Status::Paused);
+        }
+        if !self.is_alive()? {
+            return Ok(Status::Stopped);
+        }
+        Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
+    }
+
+    /// What `state` prints.
+    pub fn report<'a>(&'a self, status: Status, owner: &'a str) -> Report<'a> {
+        let state = &self.state;
+        Report {
+            oci_version: &state.oci_version,
+            id: &state.id,
+            pid: if status == Status::Stopped { 0 } else { state.init_process_pid },
+            status,
+            bundle: &state.bundle,
+            rootfs: &state.rootfs,
+            created: &state.created,
+            annotations: &state.annotations,
+            owner,
+        }
+    }
+
+    /// Whether the init process is still the one that was recorded, and not a zombie.
+    fn is_alive(&self) -> Result<bool> {
+        let stat = state::process_stat(self.state.init_process_pid)?;
+        Ok(stat.is_some_and(|stat| !stat.is_zombie && stat.start == self.state.init_process_start))
+    }
+
+    /// The init process, held so that its number cannot come to mean another one; `None` if it has ended.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.state.init_process_pid) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Ok(None),
+            pidfd => pidfd.with_context(|| format!("open process {pid}"))?,
+        };
+        // In this order: what is alive now is what the descriptor is of.
+        Ok(self.is_alive()?.then_some(pidfd))
+    }
+
+    /// Lets a created container's program start.
+    pub fn start(&self) -> Result<()> {
+        let path = self.directory.join(FIFO);
+        let fifo = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let mut fifo = match fifo {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("cannot start an already running container: {:?}", self.state.id)
+            }
+            // Nobody can read it any more.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                bail!("cannot start a container that has stopped: {:?}", self.state.id)
+            }
+            fifo => fifo.with_context(|| format!("open {}", path.display()))?,
+        };
+        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    /// Ends every process of the container at once.
+    pub fn kill_all(&self) -> Result<()> {
+        match (self.state.cgroup(), self.init()?) {
+            (Some(cgroup), _) if cgroup.exists() => cgroup::kill(cgroup),
+            (_, Some(init)) => {
+                use std::os::fd::AsFd as _;
+                Signal::KILL.send(init.as_fd()).context("kill the init process")
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Removes the cgroup, with what may live on in it, and the directory.
+    pub fn remove(self) -> Result<()> {
+        if let Some(cgroup) = self.state.cgroup() {
+            cgroup::remove(cgroup).with_context(|| format!("remove cgroup {}", cgroup.display()))?;
+        }
+        remove_directory(&self.directory)
+    }
+}
+
+fn save(directory: &Path, state: &State) -> Result<()> {
+    let path = directory.join(state::FILE);
+    let temporary = directory.join(".state.json");
+    let text = serde_json::to_vec(state).context("encode the state")?;
+    let write = || {
+        let mut file: File =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&text)?;
+        fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.
+fn remove_directory(path: &Path) -> Result<()> {
+    for name in [state::FILE, FIFO] {
+        let _ = fs::remove_file(path.join(name));
+    }
+    let removed = match fs::remove_dir(path) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("remove {}", path.display())),
+    }
+}
+
+/// Writes `pid` to the file at `path`, by rename, so that a reader finds either none or a whole one.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| anyhow!("--pid-file {}: is no file", path.display()))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    let write = || {
+        // Digits alone: go-runc's reader takes nothing else.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary)?;
+        write!(file, "{pid}")?;
+        fs::rename(&temporary, path)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("write pid file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_leave_the_container_root() {
+        for id in ["", ".", "..", "a/b", "a b", "ä", "a\0", "a:b"] {
+            assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
+        }
+        for id in ["a", "A_1+2-3.4", "...", ".a"] {
+            assert_eq!(id.parse::<ContainerId>().unwrap().as_str(), id);
+        }
+    }
+
+    #[test]
+    fn the_top_directory_cannot_be_the_container_root() {
+        assert!(Root::explicit(Path::new("/")).is_err());
+        assert!(Root::explicit(Path::new("/..//.")).is_err());
+    }
+
+    #[test]
+    fn an_ordinary_user_has_a_root_of_their_own() {
+        let root = Root::default_for(1000, Some(PathBuf::from("/run/user/1000")));
+        assert_eq!(root.path, Path::new("/run/user/1000/runtime"));
+        assert_eq!(Root::default_for(0, Some(PathBuf::from("/x"))).path, Path::new("/run/runtime"));
+        assert_eq!(Root::default_for(0, Some(PathBuf::new())).path, Path::new("/run/runtime"));
+    }
+}

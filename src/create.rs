@@ -1,0 +1,417 @@
+//! The parent's side of making a container: everything is prepared, then cloned, then recorded.
+//!
+//! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::io::IoSliceMut;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{WaitId, WaitIdOptions};
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
+use crate::error::{Fault, Pointer};
+use crate::namespaces::{self, Join, NamespacePlan, word};
+use crate::notify::NotifySocket;
+use crate::plan::Plan;
+use crate::program::{Program, RootSwitch, Wiring};
+use crate::signals::Signal;
+use crate::state::{self, Config, State};
+use crate::sync::{self, Message};
+use crate::sys::process::{Cloned, clone3, close_on_exec_from, setns};
+use crate::terminal::console_socket;
+use crate::{capabilities, clock, init, mountinfo, notify, path, sys};
+
+/// What the caller of `create` or `run` asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub id: &'a ContainerId,
+    pub root: &'a Root,
+    pub program: Start,
+    pub pid_file: Option<&'a Path>,
+    pub console_socket: Option<&'a Path>,
+    pub switch: Switch,
+    pub keyring: Keyring,
+    /// How many descriptors from 3 on the program inherits besides those of socket activation.
+    pub preserve_fds: u32,
+    pub environment: &'a Environment,
+}
+
+/// When the container's program starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// When `start` says so.
+    Later,
+    /// At once, and this process stays with it.
+    Attached,
+    /// At once, and this process leaves it alone.
+    Detached,
+}
+
+/// `--no-pivot` or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    Pivot,
+    Move,
+}
+
+/// `--no-new-keyring` or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyring {
+    New,
+    Inherited,
+}
+
+/// What the runtime's own environment says.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// `NOTIFY_SOCKET`; sd_notify(3).
+    pub notify_socket: Option<OsString>,
+    /// `LISTEN_FDS`, if `LISTEN_PID` is this process; sd_listen_fds(3).
+    pub listen_fds: u32,
+}
+
+/// A container that has been made.
+#[derive(Debug)]
+pub struct Created {
+    pub container: Container,
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The terminal to relay, for a program that was started attached and has one.
+    pub master: Option<OwnedFd>,
+    /// Where the program says that it is ready, if it starts at once and somebody wants to know.
+    pub notify: Option<NotifySocket>,
+}
+
+/// Makes the container that `bundle` describes, and records it.
+///
+/// # Errors
+/// Whatever it made is gone when it returns one.
+pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
+    let plan = Plan::new(bundle, request.id.as_str())?;
+    require_capabilities(&plan)?;
+    let inherited = inherited_descriptors(request)?;
+    let console_socket = connect_console(&plan, request)?;
+    let join = open_namespaces(&plan.namespaces)?;
+
+    let directory = request.root.create(request.id)?;
+    let cgroup = plan.cgroup.create()?;
+    let mut wiring = Wiring { join, console_socket, inherited, ..Wiring::default() };
+    if request.program == Start::Later {
+        wiring.fifo = Some(directory.make_fifo()?);
+    }
+    wire(&mut wiring, &plan, request, &directory, &cgroup)?;
+    let notify = bind_notify_socket(request, &directory)?;
+    let record = Record::of(&plan, request, cgroup.path());
+    let pid_namespace = take_pid_namespace(&mut wiring.join);
+    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
+    let oom_score_adj = plan.process.oom_score_adj;
+    let program = Program::new(plan, wiring)?;
+
+    let (ours, theirs) = socket_pair()?;
+    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    let mut init = clone(new, &cgroup, pid_namespace, &program, &theirs)?;
+    drop(theirs);
+
+    let state = record.of_process(init.pid)?;
+    directory.save(&state)?;
+    if let Some(score) = oom_score_adj {
+        adjust_oom_score(init.pid, score)?;
+    }
+    // It may have failed meanwhile, and says so below.
+    let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+    let master = await_child(ours.as_fd(), request.program, &init, &program)?;
+    if let Some(path) = request.pid_file {
+        write_pid_file(path, init.pid)?;
+    }
+
+    cgroup.keep();
+    init.keep = true;
+    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
+    Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, master, notify })
+}
+
+/// The init process until it is recorded; killed on drop, unless kept.
+struct Init {
+    pid: i32,
+    pidfd: OwnedFd,
+    keep: bool,
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = Signal::KILL.send(self.pidfd.as_fd());
+            let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+fn clone(
+    new: i32,
+    cgroup: &Cgroup,
+    pid_namespace: Option<(Join, OwnedFd)>,
+    program: &Program,
+    theirs: &OwnedFd,
+) -> Result<Init> {
+    // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
+    // takes that back; pid_namespaces(7).
+    let own = match &pid_namespace {
+        Some((join, namespace)) => {
+            let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
+            let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
+            setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
+                pointer: at,
+                message: "join the pid namespace".into(),
+                hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
+            })?;
+            Some(own)
+        }
+        None => None,
+    };
+    let cloned = clone3(u64::from(new.unsigned_abs()), Some(cgroup.fd()));
+    if matches!(cloned, Ok(Cloned::Child)) {
+        init::perform(&program.steps, theirs.as_fd());
+    }
+    if let Some(own) = own {
+        setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
+    }
+    match cloned.with_context(|| format!("clone into cgroup {}", cgroup.path().display()))? {
+        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
+        Cloned::Child => bail!("the init process returned"),
+    }
+}
+
+/// Waits until the child has become the program, or waits for its start.
+fn await_child(
+    socket: BorrowedFd<'_>,
+    start: Start,
+    init: &Init,
+    program: &Program,
+) -> Result<Option<OwnedFd>> {
+    let mut master = None;
+    loop {
+        let mut bytes = [0; 64];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
+        .context("hear from the init process")?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                master = descriptors.last();
+            }
+        }
+        let text = bytes.get(..received.bytes).unwrap_or_default();
+        match <[u8; sync::SIZE]>::try_from(text) {
+            Ok(message) => match Message::from_bytes(message) {
+                Message::Ready => return Ok(master),
+                Message::Failed { step, errno, part } => return Err(program.explain(step, errno, part)),
+            },
+            Err(_) if received.bytes > 0 => {}
+            Err(_) => {
+                ended_early(init)?;
+                if start == Start::Later {
+                    bail!("the init process ended before it could be started");
+                }
+                return Ok(master);
+            }
+        }
+    }
+}
+
+/// # Errors
+/// If the process has ended without having become the program: something killed it.
+fn ended_early(init: &Init) -> Result<()> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = rustix::process::waitid(WaitId::PidFd(init.pidfd.as_fd()), options)
+        .context("ask for the init process")?;
+    let Some(signal) = status.and_then(|status| status.terminating_signal()) else { return Ok(()) };
+    if state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed) {
+        return Err(anyhow!("the init process was ended by signal {signal}").context(crate::error::Hint(
+            "start the container's program".into(),
+            "if a memory limit is set, it may be too low".into(),
+        )));
+    }
+    Ok(())
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context("make a socket pair")
+}
+
+fn require_capabilities(plan: &Plan) -> Result<()> {
+    let wanted = plan.process.capabilities.sets.permitted;
+    let own = sys::cred::capabilities().context("look up the runtime's own capabilities")?.permitted;
+    let lacking = wanted & !own;
+    if lacking == 0 {
+        return Ok(());
+    }
+    let at = Pointer::root().field("process").field("capabilities").field("permitted");
+    Err(at.error_with_hint(
+        format_args!("the runtime itself has no {}: operation not permitted", capabilities::names(lacking)),
+        "take it out of all sets, or run the runtime with it",
+    ))
+}
+
+/// How many descriptors from 3 on are the program's.
+fn inherited_descriptors(request: &Request<'_>) -> Result<u32> {
+    let count = request.environment.listen_fds.saturating_add(request.preserve_fds);
+    for number in 3..count.saturating_add(3) {
+        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
+        }
+    }
+    Ok(count)
+}
+
+fn connect_console(plan: &Plan, request: &Request<'_>) -> Result<Option<OwnedFd>> {
+    match (request.console_socket, plan.process.terminal, request.program) {
+        (Some(_), false, _) | (Some(_), true, Start::Attached) => {
+            bail!("cannot use console socket if the runtime will not detach or allocate tty")
+        }
+        (None, true, Start::Later | Start::Detached) => {
+            bail!("cannot allocate tty if the runtime will detach without setting console socket")
+        }
+        (Some(path), true, _) => console_socket::connect(path).map(Some),
+        (None, _, _) => Ok(None),
+    }
+}
+
+fn open_namespaces(namespaces: &NamespacePlan) -> Result<Vec<(Join, OwnedFd)>> {
+    let open = |join: &Join| {
+        let file = fs::File::open(&join.path).with_context(|| Fault {
+            pointer: Pointer::root().field("linux").field("namespaces").index(join.index).field("path"),
+            message: format!("open {} namespace {:?}", word(join.kind), join.path),
+            hint: None,
+        })?;
+        Ok((Join { kind: join.kind, path: join.path.clone(), index: join.index }, file.into()))
+    };
+    namespaces.join.iter().map(open).collect()
+}
+
+fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)> {
+    let place = join.iter().position(|(join, _)| join.kind == libc::CLONE_NEWPID)?;
+    Some(join.remove(place))
+}
+
+fn wire(
+    wiring: &mut Wiring,
+    plan: &Plan,
+    request: &Request<'_>,
+    directory: &NewContainer,
+    cgroup: &Cgroup,
+) -> Result<()> {
+    wiring.cgroup = Some(cgroup.path().to_path_buf());
+    wiring.has_kcore = Path::new("/proc/kcore").exists();
+    if request.keyring == Keyring::New {
+        // As runc calls it.
+        wiring.keyring = Some(CString::new(format!("_ses.{}", request.id.as_str()))?);
+    }
+    if request.switch == Switch::Move {
+        wiring.root = RootSwitch::Move { hide: kernel_mounts_outside(&plan.rootfs)? };
+    }
+    if matches!(plan.propagation, Some((libc::MS_SHARED, _))) {
+        wiring.rootfs_parent = Some(c_path(&mountinfo::mount_point_of(&plan.rootfs)?)?);
+    }
+    if request.environment.notify_socket.is_some() {
+        notify::make_directory(directory.path())?;
+        wiring.notify = Some(c_path(&notify::directory(directory.path()))?);
+        wiring.env.push(CString::new(notify::ENVIRONMENT)?);
+    }
+    if request.environment.listen_fds > 0 {
+        wiring.env.push(CString::new(format!("LISTEN_FDS={}", request.environment.listen_fds))?);
+        wiring.env.push(CString::new("LISTEN_PID=1")?);
+    }
+    Ok(())
+}
+
+/// The host's views of the kernel. After MS_MOVE they would still be mounted above the new root, out of sight but not out of
+/// reach, so they are unmounted first, as runc does.
+fn kernel_mounts_outside(rootfs: &Path) -> Result<Vec<CString>> {
+    let mounts = mountinfo::read()?;
+    let outside = mounts.into_iter().filter(|mount| {
+        matches!(mount.fstype.as_str(), "proc" | "sysfs") && !mount.mount_point.starts_with(rootfs)
+    });
+    outside.map(|mount| c_path(&mount.mount_point)).collect()
+}
+
+/// Before the program can start. `start` does this for a program that starts later.
+fn bind_notify_socket(request: &Request<'_>, directory: &NewContainer) -> Result<Option<NotifySocket>> {
+    match &request.environment.notify_socket {
+        Some(host) if request.program != Start::Later => NotifySocket::bind(directory.path(), host).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    path::c_string(path, &Pointer::root())
+}
+
+fn adjust_oom_score(pid: i32, score: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    fs::write(&path, score.to_string()).with_context(|| Fault {
+        pointer: Pointer::root().field("process").field("oomScoreAdj"),
+        message: format!("write {score} to {path}"),
+        hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+    })
+}
+
+/// The state without the process.
+struct Record(State);
+
+impl Record {
+    fn of(plan: &Plan, request: &Request<'_>, cgroup: &Path) -> Self {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut labels = vec![format!("bundle={}", plan.bundle.display())];
+        labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
+        let joined = plan.namespaces.join.iter();
+        Self(State {
+            id: request.id.as_str().to_owned(),
+            init_process_pid: 0,
+            init_process_start: 0,
+            created: clock::rfc3339_nanos(SystemTime::now()),
+            oci_version: plan.oci_version.clone(),
+            bundle: text(&plan.bundle),
+            rootfs: text(&plan.rootfs),
+            annotations: plan.annotations.clone(),
+            owner: rustix::process::getuid().as_raw(),
+            rootless: false,
+            cgroup_manager: "cgroupfs".into(),
+            cgroup_paths: BTreeMap::from([(String::new(), text(cgroup))]),
+            namespace_paths: joined
+                .filter_map(|join| {
+                    let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;
+                    Some(((*name).to_owned(), text(&join.path)))
+                })
+                .collect(),
+            private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
+            config: Config { rootfs: text(&plan.rootfs), labels },
+        })
+    }
+
+    fn of_process(self, pid: i32) -> Result<State> {
+        let Self(mut state) = self;
+        let stat = state::process_stat(pid)?;
+        state.init_process_pid = pid;
+        state.init_process_start = stat.map_or(0, |stat| stat.start);
+        for (_, name, link) in namespaces::LINKS {
+            state.namespace_paths.entry(name.to_owned()).or_insert_with(|| format!("/proc/{pid}/ns/{link}"));
+        }
+        Ok(state)
+    }
+}

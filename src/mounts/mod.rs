@@ -1,0 +1,393 @@
+//! The mounts of `config.json`; config.md § Mounts. The one thing to know: everything is decided here, on the text alone;
+//! what is on disk is looked at by the init process, through descriptors.
+
+mod options;
+
+use std::ffi::CString;
+use std::path::Path;
+
+use anyhow::Result;
+use oci_spec::runtime;
+use rustix::mount::MountAttrFlags;
+
+use self::options::Options;
+use crate::error::Pointer;
+use crate::init::step::{Bind, Mount, Parameter, Remount, Step, Target, TargetRule};
+use crate::path;
+use crate::sys::mount::{Attributes, Reach};
+
+/// Options of ID-mapped mounts, which are refused by name.
+const IDMAP: [&str; 2] = ["idmap", "ridmap"];
+
+/// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
+/// modules among them, about the kernel (CVE-2019-16884).
+const COVERABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// What is mounted, in order.
+#[derive(Debug)]
+pub struct MountPlan {
+    mounts: Vec<(usize, Planned)>,
+    /// Whether /dev is a part of the host's tree, in which nothing is made.
+    pub dev_is_bound: bool,
+}
+
+#[derive(Debug)]
+enum Planned {
+    Step(Step),
+    /// `type: cgroup` without a cgroup namespace: the container's cgroup, whose path is known once it exists.
+    Cgroup {
+        this_mount: Attributes,
+        whole_tree: Attributes,
+        target: Target,
+    },
+    /// A tmpfs or /dev that is to be read-only: only after everything below it is in place.
+    Sealed {
+        mount: Step,
+        seal: Step,
+    },
+}
+
+/// What the mounts depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// Relative sources of binds start here.
+    pub bundle: &'a Path,
+    pub mount_namespace: bool,
+    pub cgroup_namespace: bool,
+}
+
+/// Decides about `mounts`, the value at `at` (`/mounts`).
+pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Result<MountPlan> {
+    if !mounts.is_empty() && !around.mount_namespace {
+        return Err(at.error_with_hint(
+            "mounts need a mount namespace",
+            "add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host",
+        ));
+    }
+    let mut dev_is_bound = false;
+    let mut planned = Vec::with_capacity(mounts.len());
+    for (index, mount) in mounts.iter().enumerate() {
+        let what = one(mount, around, &at.index(index))?;
+        if let Planned::Step(Step::Bind(bind)) = &what
+            && bind.target.path.as_bytes() == b"/dev"
+        {
+            dev_is_bound = true;
+        }
+        planned.push((index, what));
+    }
+    Ok(MountPlan { mounts: planned, dev_is_bound })
+}
+
+impl MountPlan {
+    /// The mounts in order, each with its index in `/mounts`. `cgroup` is the container's, a path of the host.
+    pub fn steps(self, cgroup: Option<&Path>) -> Result<(Vec<(usize, Step)>, Vec<(usize, Step)>)> {
+        let mut mounts = Vec::with_capacity(self.mounts.len());
+        let mut seals = Vec::new();
+        for (index, planned) in self.mounts {
+            match planned {
+                Planned::Step(step) => mounts.push((index, step)),
+                Planned::Sealed { mount, seal } => {
+                    mounts.push((index, mount));
+                    seals.push((index, seal));
+                }
+                Planned::Cgroup { this_mount, whole_tree, target } => {
+                    let source = cgroup.unwrap_or(Path::new("/sys/fs/cgroup"));
+                    mounts.push((
+                        index,
+                        Step::Bind(Bind {
+                            source: path::c_string(source, &Pointer::root())?,
+                            follow_source: true,
+                            copy_symlink: false,
+                            recursive: false,
+                            this_mount,
+                            whole_tree,
+                            target,
+                        }),
+                    ));
+                }
+            }
+        }
+        Ok((mounts, seals))
+    }
+}
+
+fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Planned> {
+    let empty = Vec::new();
+    let options = mount.options().as_ref().unwrap_or(&empty);
+    refuse_id_mapping(mount, options, at)?;
+    let sum = Options::parse(options);
+    let fstype = mount.typ().as_deref().unwrap_or("none");
+    let is_bind = sum.bind.is_some() || fstype == "bind";
+    let target = target(mount, &sum, fstype, is_bind, &at.field("destination"))?;
+    let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
+    if sum.remount {
+        let parameters = if is_bind { Vec::new() } else { parameters(&sum, at)? };
+        return Ok(Planned::Step(Step::Remount(Remount { parameters, this_mount, whole_tree, target })));
+    }
+    if is_bind {
+        return bind(mount, &sum, options, around, target, at).map(Planned::Step);
+    }
+    if let (true, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts") = (sum.copy_up, fstype) {
+        return Err(at.field("options").error("option \"tmpcopyup\" needs type \"tmpfs\""));
+    }
+    if matches!(fstype, "cgroup" | "cgroup2") && !around.cgroup_namespace {
+        return Ok(Planned::Cgroup { this_mount, whole_tree, target });
+    }
+    file_system(mount, &sum, fstype, target, at)
+}
+
+fn bind(
+    mount: &runtime::Mount,
+    sum: &Options<'_>,
+    options: &[String],
+    around: Around<'_>,
+    target: Target,
+    at: &Pointer,
+) -> Result<Step> {
+    if let Some((index, option)) = sum.data.first() {
+        let message = match option.split_once('=') {
+            Some(_) => format!("a bind mount has no file system to give option {option:?} to"),
+            None => format!("unknown mount option {option:?}"),
+        };
+        return Err(at.field("options").index(*index).error(message));
+    }
+    if sum.copy_up {
+        let index = options.iter().position(|option| option == "tmpcopyup").unwrap_or(0);
+        return Err(at.field("options").index(index).error("option \"tmpcopyup\" needs type \"tmpfs\""));
+    }
+    let at = at.field("source");
+    let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
+    let source = source.ok_or_else(|| at.error("a bind mount needs a source"))?;
+    Ok(Step::Bind(Bind {
+        source: path::c_string(&around.bundle.join(source), &at)?,
+        follow_source: !sum.no_follow_source && !sum.copy_symlink,
+        copy_symlink: sum.copy_symlink,
+        recursive: sum.bind == Some(Reach::WholeTree),
+        this_mount: sum.this_mount.attributes(),
+        whole_tree: sum.whole_tree.attributes(),
+        target,
+    }))
+}
+
+fn file_system(
+    mount: &runtime::Mount,
+    sum: &Options<'_>,
+    fstype: &str,
+    target: Target,
+    at: &Pointer,
+) -> Result<Planned> {
+    if fstype == "none" || fstype.is_empty() {
+        return Err(at.field("type").error_with_hint(
+            "a mount needs a type",
+            "name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\"",
+        ));
+    }
+    // The kernel knows version 2, the only one here, as cgroup2.
+    let kernel_type = if fstype == "cgroup" { "cgroup2" } else { fstype };
+    let of_kernel = matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts");
+    // These are to be filled before they can be read-only: device nodes, mount points, copied files.
+    let delay = sum.this_mount.is_read_only() && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");
+    let mut flags = sum.this_mount;
+    if delay {
+        flags = flags.writable();
+    }
+    let attributes = flags.attributes().set | sum.whole_tree.attributes().set;
+    // Version 2 has no options but those of its first mount, which belong to the host; runc passes none either.
+    let mut parameters = if kernel_type == "cgroup2" { Vec::new() } else { parameters(sum, at)? };
+    if flags.is_read_only() && !of_kernel {
+        parameters.push(Parameter { key: c"ro".into(), value: None, option: 0 });
+    }
+    let propagation = [(sum.whole_tree, Reach::WholeTree), (sum.this_mount, Reach::ThisMount)]
+        .map(|(flags, reach)| (flags.attributes().propagation, reach))
+        .into_iter()
+        .find(|(kind, _)| *kind != 0);
+    let has_mode = sum.data.iter().any(|(_, option)| option.starts_with("mode="));
+    let seal = Step::Seal {
+        path: target.path.clone(),
+        attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
+    };
+    let source = match mount.source().as_deref().filter(|source| !source.as_os_str().is_empty()) {
+        Some(source) => Some(path::c_string(source, &at.field("source"))?),
+        None => None,
+    };
+    let step = Step::Mount(Mount {
+        fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,
+        source,
+        parameters,
+        attributes: MountAttrFlags::from_bits_retain(u32::try_from(attributes)?),
+        propagation,
+        inherit_mode: fstype == "tmpfs" && !has_mode,
+        copy_up: sum.copy_up,
+        target,
+    });
+    Ok(if delay { Planned::Sealed { mount: step, seal } } else { Planned::Step(step) })
+}
+
+fn parameters(sum: &Options<'_>, at: &Pointer) -> Result<Vec<Parameter>> {
+    let at = at.field("options");
+    let flags = sum.flags.iter().copied();
+    let mut parameters = Vec::with_capacity(sum.data.len());
+    for (index, option) in flags.chain(sum.data.iter().copied()) {
+        let at = at.index(index);
+        let (key, value) = match option.split_once('=') {
+            Some((key, value)) => (key, Some(c_string(value, &at)?)),
+            None => (option, None),
+        };
+        if key.is_empty() {
+            return Err(at.error(format_args!("unknown mount option {option:?}")));
+        }
+        parameters.push(Parameter { key: c_string(key, &at)?, value, option: u16::try_from(index)? });
+    }
+    Ok(parameters)
+}
+
+fn target(
+    mount: &runtime::Mount,
+    sum: &Options<'_>,
+    fstype: &str,
+    is_bind: bool,
+    at: &Pointer,
+) -> Result<Target> {
+    let path = path::inside(mount.destination(), at)?;
+    let text = path.to_str().unwrap_or_default();
+    if text == "/" {
+        return Err(at.error_with_hint(
+            format_args!("{:?} is the root itself", mount.destination()),
+            "set /root/path to what is to be the root",
+        ));
+    }
+    let rule = match text {
+        "/proc" if is_bind => TargetRule::ProcFromHost,
+        "/proc" if fstype != "proc" && !sum.remount => {
+            return Err(at.error(format_args!("only type \"proc\" can be mounted on /proc, not {fstype:?}")));
+        }
+        _ if matches!(fstype, "proc" | "sysfs") && !is_bind => TargetRule::KernelDirectory,
+        _ if COVERABLE.contains(&text) => TargetRule::ListedProcFile,
+        _ if text.starts_with("/proc/") && !sum.remount => {
+            return Err(at.error(format_args!(
+                "{:?} cannot be mounted because it is inside /proc",
+                mount.destination()
+            )));
+        }
+        _ if sum.no_follow_target => TargetRule::NoFollow,
+        _ => TargetRule::Usual,
+    };
+    Ok(Target { path, rule })
+}
+
+fn refuse_id_mapping(mount: &runtime::Mount, options: &[String], at: &Pointer) -> Result<()> {
+    if let Some((index, option)) =
+        options.iter().enumerate().find(|(_, option)| IDMAP.iter().any(|idmap| option.starts_with(idmap)))
+    {
+        let message = format!("option {option:?} is refused: this version makes no ID-mapped mounts");
+        return Err(at.field("options").index(index).error(message));
+    }
+    for (name, mappings) in [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())] {
+        if mappings.as_ref().is_some_and(|mappings| !mappings.is_empty()) {
+            return Err(at.field(name).error("mappings are refused: this version makes no ID-mapped mounts"));
+        }
+    }
+    Ok(())
+}
+
+fn c_string(text: &str, at: &Pointer) -> Result<CString> {
+    path::c_string(Path::new(text), at)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::line;
+
+    const AROUND: Around<'_> =
+        Around { bundle: Path::new("/bundle"), mount_namespace: true, cgroup_namespace: true };
+
+    fn planned(value: serde_json::Value) -> Result<Vec<Step>> {
+        let mounts: Vec<runtime::Mount> = serde_json::from_value(value).unwrap();
+        let (mounts, seals) = plan(&mounts, AROUND, &Pointer::root().field("mounts"))?.steps(None)?;
+        Ok(mounts.into_iter().chain(seals).map(|(_, step)| step).collect())
+    }
+
+    fn refused(value: serde_json::Value) -> String {
+        line(&planned(json!([value])).unwrap_err())
+    }
+
+    #[test]
+    fn an_unknown_option_of_a_bind_is_named_with_its_place() {
+        assert_eq!(
+            refused(json!({"destination": "/a", "type": "bind", "source": "/", "options": ["ro", "rbnid"]})),
+            "config.json: /mounts/0/options/1: unknown mount option \"rbnid\""
+        );
+    }
+
+    #[test]
+    fn a_relative_source_of_a_bind_starts_at_the_bundle() {
+        let steps = planned(json!([{"destination": "/a", "source": "data", "options": ["rbind"]}])).unwrap();
+        let [Step::Bind(bind)] = steps.as_slice() else { panic!("{steps:?}") };
+        assert_eq!(bind.source.as_c_str(), c"/bundle/data");
+        assert!(bind.recursive);
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_is_sealed_after_all_mounts() {
+        let steps = planned(json!([
+            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=1m"]},
+            {"destination": "/run/a", "type": "bind", "source": "/a"}
+        ]))
+        .unwrap();
+        let [Step::Mount(mount), Step::Bind(_), Step::Seal { path, .. }] = steps.as_slice() else {
+            panic!("{steps:?}")
+        };
+        assert!(!mount.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY));
+        assert_eq!(path.as_c_str(), c"/run");
+    }
+
+    #[test]
+    fn nothing_but_proc_is_mounted_on_proc() {
+        assert_eq!(
+            refused(json!({"destination": "/proc/", "type": "tmpfs"})),
+            "config.json: /mounts/0/destination: only type \"proc\" can be mounted on /proc, not \"tmpfs\""
+        );
+        assert_eq!(
+            refused(json!({"destination": "/proc/../proc/self", "type": "bind", "source": "/a"})),
+            "config.json: /mounts/0/destination: \"/proc/../proc/self\" cannot be mounted because it is inside /proc"
+        );
+        assert!(planned(json!([{"destination": "/proc/uptime", "type": "bind", "source": "/a"}])).is_ok());
+    }
+
+    #[test]
+    fn mounts_without_a_mount_namespace_are_refused() {
+        let mounts: Vec<runtime::Mount> = serde_json::from_value(json!([{"destination": "/a"}])).unwrap();
+        let around = Around { mount_namespace: false, ..AROUND };
+        let error = plan(&mounts, around, &Pointer::root().field("mounts")).unwrap_err();
+        assert!(line(&error).starts_with("config.json: /mounts: mounts need a mount namespace"));
+    }
+
+    #[test]
+    fn a_mount_without_a_type_is_refused() {
+        assert_eq!(
+            refused(json!({"destination": "/a"})),
+            "config.json: /mounts/0/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \
+             \"bind\" or \"rbind\")"
+        );
+    }
+
+    #[test]
+    fn the_root_cannot_be_a_destination() {
+        assert!(refused(json!({"destination": "/a/..", "type": "tmpfs"})).contains("is the root itself"));
+    }
+}

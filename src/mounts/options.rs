@@ -1,0 +1,242 @@
+//! The mount options of `config.json`; config.md § Mounts, mount(8), mount_setattr(2).
+
+use crate::sys::mount::{Attributes, Reach};
+
+/// `MOUNT_ATTR__ATIME`: the three bits of which one choice about access times is in force; 0 is `relatime`.
+const ATIME: u64 = 0x70;
+
+/// What an option does.
+#[derive(Clone, Copy, Debug)]
+enum Effect {
+    Set(Reach, u64),
+    Clear(Reach, u64),
+    /// Chooses how access times are kept.
+    Atime(Reach, u64),
+    Propagation(Reach, u64),
+    Bind(Reach),
+    Remount,
+    /// A flag of the whole file system, by the name that fsconfig(2) gives it; without meaning for a bind.
+    FileSystem(&'static str),
+    CopyUp,
+    CopySymlink,
+    NoFollowSource,
+    NoFollowTarget,
+    /// Accepted without effect; CONFORMANCE.md says why.
+    Nothing,
+}
+
+use Effect::{
+    Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, NoFollowSource, NoFollowTarget, Nothing,
+    Propagation, Remount, Set,
+};
+use Reach::{ThisMount as One, WholeTree as All};
+
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+const RELATIME: u64 = 0;
+
+/// config.md § Mounts, "Linux mount options", in the order of its table; then those of crun.
+const TABLE: &[(&str, Effect)] = &[
+    ("async", FileSystem("async")),
+    ("atime", Atime(One, RELATIME)),
+    ("bind", Bind(One)),
+    ("defaults", Nothing),
+    ("dev", Clear(One, NODEV)),
+    ("diratime", Clear(One, NODIRATIME)),
+    ("dirsync", FileSystem("dirsync")),
+    ("exec", Clear(One, NOEXEC)),
+    ("iversion", Nothing),
+    ("lazytime", FileSystem("lazytime")),
+    ("loud", Nothing),
+    ("mand", FileSystem("mand")),
+    ("noatime", Atime(One, NOATIME)),
+    ("nodev", Set(One, NODEV)),
+    ("nodiratime", Set(One, NODIRATIME)),
+    ("noexec", Set(One, NOEXEC)),
+    ("noiversion", Nothing),
+    ("nolazytime", FileSystem("nolazytime")),
+    ("nomand", FileSystem("nomand")),
+    ("norelatime", Nothing),
+    ("nostrictatime", Atime(One, RELATIME)),
+    ("nosuid", Set(One, NOSUID)),
+    ("nosymfollow", Set(One, NOSYMFOLLOW)),
+    ("private", Propagation(One, libc::MS_PRIVATE)),
+    ("ratime", Atime(All, RELATIME)),
+    ("rbind", Bind(All)),
+    ("rdev", Clear(All, NODEV)),
+    ("rdiratime", Clear(All, NODIRATIME)),
+    ("relatime", Atime(One, RELATIME)),
+    ("remount", Remount),
+    ("rexec", Clear(All, NOEXEC)),
+    ("rnoatime", Atime(All, NOATIME)),
+    ("rnodev", Set(All, NODEV)),
+    ("rnodiratime", Set(All, NODIRATIME)),
+    ("rnoexec", Set(All, NOEXEC)),
+    ("rnorelatime", Atime(All, RELATIME)),
+    ("rnostrictatime", Atime(All, RELATIME)),
+    ("rnosuid", Set(All, NOSUID)),
+    ("rnosymfollow", Set(All, NOSYMFOLLOW)),
+    ("ro", Set(One, RDONLY)),
+    ("rprivate", Propagation(All, libc::MS_PRIVATE)),
+    ("rrelatime", Atime(All, RELATIME)),
+    ("rro", Set(All, RDONLY)),
+    ("rrw", Clear(All, RDONLY)),
+    ("rshared", Propagation(All, libc::MS_SHARED)),
+    ("rslave", Propagation(All, libc::MS_SLAVE)),
+    ("rstrictatime", Atime(All, STRICTATIME)),
+    ("rsuid", Clear(All, NOSUID)),
+    ("rsymfollow", Clear(All, NOSYMFOLLOW)),
+    ("runbindable", Propagation(All, libc::MS_UNBINDABLE)),
+    ("rw", Clear(One, RDONLY)),
+    ("shared", Propagation(One, libc::MS_SHARED)),
+    ("silent", Nothing),
+    ("slave", Propagation(One, libc::MS_SLAVE)),
+    ("strictatime", Atime(One, STRICTATIME)),
+    ("suid", Clear(One, NOSUID)),
+    ("symfollow", Clear(One, NOSYMFOLLOW)),
+    ("sync", FileSystem("sync")),
+    ("tmpcopyup", CopyUp),
+    ("unbindable", Propagation(One, libc::MS_UNBINDABLE)),
+    ("copy-symlink", CopySymlink),
+    ("src-nofollow", NoFollowSource),
+    ("dest-nofollow", NoFollowTarget),
+];
+
+/// Attributes of one mount or of a tree, as the options add up: the last one wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    set: u64,
+    clear: u64,
+    atime: Option<u64>,
+    propagation: u64,
+}
+
+impl Flags {
+    pub fn attributes(self) -> Attributes {
+        Attributes {
+            set: self.set | self.atime.unwrap_or(0),
+            clear: self.clear | self.atime.map_or(0, |_| ATIME),
+            propagation: self.propagation,
+        }
+    }
+
+    /// The same without `MOUNT_ATTR_RDONLY`.
+    pub fn writable(self) -> Self {
+        Self { set: self.set & !RDONLY, ..self }
+    }
+
+    pub fn is_read_only(self) -> bool {
+        self.set & RDONLY != 0
+    }
+}
+
+/// What the options of one mount add up to.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    pub bind: Option<Reach>,
+    pub remount: bool,
+    pub copy_up: bool,
+    pub copy_symlink: bool,
+    pub no_follow_source: bool,
+    pub no_follow_target: bool,
+    pub this_mount: Flags,
+    pub whole_tree: Flags,
+    /// Flags of the file system, with the index of the option.
+    pub flags: Vec<(usize, &'static str)>,
+    /// What this table does not know, for the file system itself, with the index of the option.
+    pub data: Vec<(usize, &'a str)>,
+}
+
+impl<'a> Options<'a> {
+    pub fn parse(options: &'a [String]) -> Self {
+        let mut sum = Self::default();
+        for (index, option) in options.iter().enumerate() {
+            match TABLE.iter().find(|(name, _)| name == option) {
+                Some((_, effect)) => sum.add(index, *effect),
+                None => sum.data.push((index, option)),
+            }
+        }
+        sum
+    }
+
+    fn add(&mut self, index: usize, effect: Effect) {
+        match effect {
+            Set(reach, bits) => {
+                let flags = self.reach(reach);
+                flags.set |= bits;
+                flags.clear &= !bits;
+            }
+            Clear(reach, bits) => {
+                let flags = self.reach(reach);
+                flags.clear |= bits;
+                flags.set &= !bits;
+            }
+            Atime(reach, choice) => self.reach(reach).atime = Some(choice),
+            Propagation(reach, kind) => {
+                // One propagation is in force in the end: the last, for as far as it reaches.
+                (self.this_mount.propagation, self.whole_tree.propagation) = (0, 0);
+                self.reach(reach).propagation = kind;
+            }
+            Bind(reach) => self.bind = Some(if self.bind == Some(All) { All } else { reach }),
+            Remount => self.remount = true,
+            FileSystem(flag) => self.flags.push((index, flag)),
+            CopyUp => self.copy_up = true,
+            CopySymlink => self.copy_symlink = true,
+            NoFollowSource => self.no_follow_source = true,
+            NoFollowTarget => self.no_follow_target = true,
+            Nothing => {}
+        }
+    }
+
+    fn reach(&mut self, reach: Reach) -> &mut Flags {
+        match reach {
+            One => &mut self.this_mount,
+            All => &mut self.whole_tree,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Vec<String> {
+        options.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_last_of_two_opposite_options_wins() {
+        let options = parse(&["ro", "rw", "exec", "noexec"]);
+        let flags = Options::parse(&options).this_mount;
+        assert_eq!((flags.set, flags.clear), (NOEXEC, RDONLY));
+    }
+
+    #[test]
+    fn a_choice_of_access_times_clears_the_others() {
+        let options = parse(&["noatime", "strictatime"]);
+        let attributes = Options::parse(&options).this_mount.attributes();
+        assert_eq!((attributes.set, attributes.clear), (STRICTATIME, ATIME));
+    }
+
+    #[test]
+    fn unknown_options_are_left_to_the_file_system_with_their_place() {
+        let options = parse(&["nosuid", "mode=755", "ro", "rbnid"]);
+        assert_eq!(Options::parse(&options).data, [(1, "mode=755"), (3, "rbnid")]);
+    }
+
+    #[test]
+    fn recursive_options_leave_the_mount_itself_to_the_others() {
+        let options = parse(&["rbind", "rro", "rslave", "nodev"]);
+        let sum = Options::parse(&options);
+        assert_eq!(sum.bind, Some(All));
+        assert_eq!(sum.whole_tree.attributes().set, RDONLY);
+        assert_eq!(sum.whole_tree.attributes().propagation, libc::MS_SLAVE);
+        assert_eq!(sum.this_mount.attributes().set, NODEV);
+    }
+}

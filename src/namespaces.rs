@@ -1,0 +1,140 @@
+//! Which namespaces are made and which are joined; config-linux.md § Namespaces, namespaces(7).
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+
+use crate::error::Pointer;
+
+/// Every kind of namespace that a container can have here: `CLONE_NEW*` and the word of the specification.
+const KINDS: [(LinuxNamespaceType, i32, &str); 8] = [
+    (LinuxNamespaceType::Pid, libc::CLONE_NEWPID, "pid"),
+    (LinuxNamespaceType::Network, libc::CLONE_NEWNET, "network"),
+    (LinuxNamespaceType::Mount, libc::CLONE_NEWNS, "mount"),
+    (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC, "ipc"),
+    (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS, "uts"),
+    (LinuxNamespaceType::User, libc::CLONE_NEWUSER, "user"),
+    (LinuxNamespaceType::Cgroup, libc::CLONE_NEWCGROUP, "cgroup"),
+    (LinuxNamespaceType::Time, 0x80, "time"),
+];
+
+/// The container's namespaces.
+#[derive(Debug, Default)]
+pub struct NamespacePlan {
+    /// `CLONE_NEW*` of those to make.
+    pub new: i32,
+    pub join: Vec<Join>,
+}
+
+/// A namespace that exists already.
+#[derive(Debug)]
+pub struct Join {
+    /// `CLONE_NEW*`.
+    pub kind: i32,
+    pub path: PathBuf,
+    /// Its place in `/linux/namespaces`.
+    pub index: usize,
+}
+
+/// The specification's word for a `CLONE_NEW*`.
+pub fn word(kind: i32) -> &'static str {
+    KINDS.iter().find(|(_, bit, _)| *bit == kind).map_or("unknown", |(_, _, word)| word)
+}
+
+/// `CLONE_NEW*` and the name in /proc/PID/ns, for the state file.
+pub const LINKS: [(i32, &str, &str); 7] = [
+    (libc::CLONE_NEWCGROUP, "NEWCGROUP", "cgroup"),
+    (libc::CLONE_NEWIPC, "NEWIPC", "ipc"),
+    (libc::CLONE_NEWNET, "NEWNET", "net"),
+    (libc::CLONE_NEWNS, "NEWNS", "mnt"),
+    (libc::CLONE_NEWPID, "NEWPID", "pid"),
+    (libc::CLONE_NEWUSER, "NEWUSER", "user"),
+    (libc::CLONE_NEWUTS, "NEWUTS", "uts"),
+];
+
+/// Decides about `namespaces`, the value at `at` (`/linux/namespaces`).
+pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan> {
+    let mut plan = NamespacePlan::default();
+    let mut seen = 0;
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let at = at.index(index);
+        let kind = KINDS.iter().find(|(kind, _, _)| *kind == namespace.typ()).map_or(0, |(_, bit, _)| *bit);
+        if kind == libc::CLONE_NEWUSER || kind == 0x80 {
+            let message = format!("{:?} is refused: this version makes no such namespace", word(kind));
+            return Err(at.field("type").error(message));
+        }
+        if seen & kind != 0 {
+            return Err(at.field("type").error(format_args!("{:?} is there twice", word(kind))));
+        }
+        seen |= kind;
+        match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            None => plan.new |= kind,
+            Some(path) if path.is_absolute() => plan.join.push(Join { kind, path: path.clone(), index }),
+            Some(path) => {
+                let message = format!("{path:?} is a relative path");
+                return Err(at
+                    .field("path")
+                    .error_with_hint(message, "name it from /, as in \"/proc/PID/ns/net\""));
+            }
+        }
+    }
+    Ok(plan)
+}
+
+impl NamespacePlan {
+    /// Whether the container has a namespace of `kind` (`CLONE_NEW*`) other than the runtime's.
+    pub fn has(&self, kind: i32) -> bool {
+        self.is_new(kind) || self.join.iter().any(|join| join.kind == kind)
+    }
+
+    pub fn is_new(&self, kind: i32) -> bool {
+        self.new & kind != 0
+    }
+
+    /// # Errors
+    /// If there is no such namespace, which the value at `at` needs.
+    pub fn require(&self, kind: i32, at: &Pointer, what: &str) -> Result<()> {
+        if self.has(kind) {
+            return Ok(());
+        }
+        let word = word(kind);
+        Err(at.error_with_hint(
+            format_args!("{what} needs a {word} namespace"),
+            format_args!("add {{\"type\": \"{word}\"}} to /linux/namespaces"),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(value: serde_json::Value) -> Result<NamespacePlan> {
+        let namespaces: Vec<LinuxNamespace> = serde_json::from_value(value).unwrap();
+        plan(&namespaces, &Pointer::root().field("linux").field("namespaces"))
+    }
+
+    #[test]
+    fn a_namespace_with_a_path_is_joined_and_one_without_is_made() {
+        let plan = planned(json!([{"type": "pid"}, {"type": "network", "path": "/proc/1/ns/net"}])).unwrap();
+        assert_eq!(plan.new, libc::CLONE_NEWPID);
+        assert!(plan.has(libc::CLONE_NEWNET) && !plan.is_new(libc::CLONE_NEWNET));
+        assert!(!plan.has(libc::CLONE_NEWUTS));
+    }
+
+    #[test]
+    fn a_namespace_named_twice_is_refused_even_if_one_of_them_is_joined() {
+        let error = planned(json!([{"type": "ipc"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}])).unwrap_err();
+        assert_eq!(line(&error), "config.json: /linux/namespaces/1/type: \"ipc\" is there twice");
+    }
+
+    #[test]
+    fn a_user_namespace_is_refused_by_name() {
+        let error = planned(json!([{"type": "user"}])).unwrap_err();
+        assert!(line(&error).starts_with("config.json: /linux/namespaces/0/type: \"user\" is refused"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Everything decided, before anything is made: defaults filled in, contradictions refused, names resolved to numbers.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use oci_spec::runtime::{LinuxPersonalityDomain, Spec};
+
+use crate::bundle::Bundle;
+use crate::cgroup::{self, CgroupPlan};
+use crate::devices::{self, DevicePlan};
+use crate::error::Pointer;
+use crate::mounts::{self, MountPlan};
+use crate::namespaces::{self, NamespacePlan};
+use crate::path;
+use crate::process::{self, ProcessPlan};
+use crate::sys::mount::Reach;
+use crate::sysctl::{self, Settings};
+
+/// A container that can be made.
+#[derive(Debug)]
+pub struct Plan {
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub annotations: BTreeMap<String, String>,
+    pub rootfs: PathBuf,
+    pub read_only: bool,
+    pub hostname: Option<CString>,
+    pub domainname: Option<CString>,
+    pub namespaces: NamespacePlan,
+    pub mounts: MountPlan,
+    pub devices: DevicePlan,
+    pub process: ProcessPlan,
+    pub cgroup: CgroupPlan,
+    pub sysctl: Settings,
+    pub masked_paths: Vec<CString>,
+    pub read_only_paths: Vec<CString>,
+    /// `MS_*` of `/`, if asked for.
+    pub propagation: Option<(u64, Reach)>,
+    pub personality: Option<u32>,
+}
+
+impl Plan {
+    /// Decides about `bundle`, for a container `id`.
+    ///
+    /// # Errors
+    /// Names the first value of `config.json` that is wrong, contradicts another or asks for what this version lacks.
+    pub fn new(bundle: &Bundle, id: &str) -> Result<Self> {
+        let rootfs = bundle.rootfs()?;
+        Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id)
+    }
+
+    /// Pure: looks at nothing but its arguments.
+    fn with_rootfs(spec: &Spec, bundle: &Path, rootfs: PathBuf, id: &str) -> Result<Self> {
+        let root = Pointer::root();
+        let at = root.field("linux");
+        let linux = spec.linux().as_ref();
+        refuse(spec, &root)?;
+        let namespaces = namespaces::plan(
+            linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
+            &at.field("namespaces"),
+        )?;
+        let Some(process) = spec.process() else {
+            return Err(root.field("process").error("is missing: there is no program to run"));
+        };
+        let process = process::plan(process, &root.field("process"))?;
+        let around = mounts::Around {
+            bundle,
+            mount_namespace: namespaces.has(libc::CLONE_NEWNS),
+            cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
+        };
+        let mounts =
+            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
+        let devices = devices::plan(
+            linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
+            &at.field("devices"),
+        )?;
+        let name = |name: Option<&String>, field: &str| uts_name(name, &namespaces, &root.field(field));
+        let paths = |paths: Option<&Vec<String>>, field: &str| hidden(paths, &namespaces, &at.field(field));
+        let sysctl = match linux.and_then(|linux| linux.sysctl().as_ref()) {
+            Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
+            None => Settings::default(),
+        };
+        Ok(Self {
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+            hostname: name(spec.hostname().as_ref(), "hostname")?,
+            domainname: name(spec.domainname().as_ref(), "domainname")?,
+            masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
+            read_only_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref()), "readonlyPaths")?,
+            propagation: linux
+                .and_then(|linux| linux.rootfs_propagation().as_deref())
+                .filter(|text| !text.is_empty())
+                .map(|text| propagation(text, &namespaces, &at.field("rootfsPropagation")))
+                .transpose()?,
+            personality: linux
+                .and_then(|linux| linux.personality().as_ref())
+                .map(|wanted| personality(wanted, &at.field("personality")))
+                .transpose()?,
+            cgroup: cgroup::plan(linux, id, &at)?,
+            bundle: bundle.to_path_buf(),
+            rootfs,
+            namespaces,
+            mounts,
+            devices,
+            process,
+            sysctl,
+        })
+    }
+}
+
+/// What this version does not do is refused where it is asked for, never dropped.
+fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
+    let refused = |at: Pointer| Err(at.error("is refused: this version does not apply it"));
+    if let Some(hooks) = spec.hooks() {
+        let at = root.field("hooks");
+        #[allow(deprecated, reason = "prestart hooks are deprecated but must not be dropped in silence")]
+        let kinds = [
+            ("prestart", hooks.prestart()),
+            ("createRuntime", hooks.create_runtime()),
+            ("createContainer", hooks.create_container()),
+            ("startContainer", hooks.start_container()),
+            ("poststart", hooks.poststart()),
+            ("poststop", hooks.poststop()),
+        ];
+        if let Some((kind, _)) = kinds.iter().find(|(_, hooks)| hooks.as_ref().is_some_and(|h| !h.is_empty()))
+        {
+            return refused(at.field(kind));
+        }
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let at = root.field("linux");
+    let asked = [
+        ("uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
+        ("gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
+        ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
+        ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
+        ("seccomp", linux.seccomp().is_some()),
+        ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+        ("intelRdt", linux.intel_rdt().is_some()),
+        ("memoryPolicy", linux.memory_policy().is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => refused(at.field(field)),
+        None => Ok(()),
+    }
+}
+
+fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<CString>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    namespaces.require(libc::CLONE_NEWUTS, at, &format!("{name:?}"))?;
+    // __NEW_UTS_LEN; sethostname(2).
+    if name.len() > 64 {
+        return Err(at.error(format_args!("{name:?} is longer than 64 bytes")));
+    }
+    path::c_string(Path::new(name), at).map(Some)
+}
+
+fn hidden(paths: Option<&Vec<String>>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Vec<CString>> {
+    let paths = paths.map(Vec::as_slice).unwrap_or_default();
+    if !paths.is_empty() {
+        namespaces.require(libc::CLONE_NEWNS, at, "hiding paths")?;
+    }
+    let mut planned: Vec<CString> = Vec::with_capacity(paths.len());
+    for (index, path) in paths.iter().enumerate() {
+        let at = at.index(index);
+        if !path.starts_with('/') {
+            return Err(at.error(format_args!("{path:?} is not an absolute path")));
+        }
+        let clean = path::inside(Path::new(path), &at)?;
+        if !planned.contains(&clean) {
+            planned.push(clean);
+        }
+    }
+    Ok(planned)
+}
+
+fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Reach)> {
+    namespaces.require(libc::CLONE_NEWNS, at, &format!("{text:?}"))?;
+    let (kind, reach) = match text.strip_prefix('r') {
+        Some(kind) => (kind, Reach::WholeTree),
+        None => (text, Reach::ThisMount),
+    };
+    let flag = match kind {
+        "private" => libc::MS_PRIVATE,
+        "slave" => libc::MS_SLAVE,
+        "shared" => libc::MS_SHARED,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => {
+            return Err(at.error_with_hint(
+                format_args!("unknown propagation {text:?}"),
+                "use private, slave, shared or unbindable, with an r before it for the whole tree",
+            ));
+        }
+    };
+    Ok((flag, reach))
+}
+
+fn personality(wanted: &oci_spec::runtime::LinuxPersonality, at: &Pointer) -> Result<u32> {
+    if wanted.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(at.field("flags").error("no flag of a personality is defined"));
+    }
+    Ok(match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        // PER_LINUX32; personality(2).
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}

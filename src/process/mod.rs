@@ -1,0 +1,238 @@
+//! What runs in the container and as whom; config.md § Process.
+
+mod rlimits;
+
+use std::ffi::CString;
+
+use anyhow::Result;
+use oci_spec::runtime;
+
+pub use self::rlimits::Rlimit;
+use crate::capabilities::{self, CapabilityPlan};
+use crate::error::Pointer;
+use crate::init::step::Identity;
+use crate::path;
+
+/// The file mode mask of a process whose user has none.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// The container's first process.
+#[derive(Debug)]
+pub struct ProcessPlan {
+    pub args: Vec<CString>,
+    pub env: Vec<CString>,
+    /// The paths to try for `args[0]`, in order.
+    pub candidates: Vec<CString>,
+    pub cwd: CString,
+    pub terminal: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: u32,
+    pub capabilities: CapabilityPlan,
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Decides about the object at `at` (`/process`).
+pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
+    refuse(process, at)?;
+    let empty = Vec::new();
+    let args = c_strings(process.args().as_ref().unwrap_or(&empty), &at.field("args"))?;
+    let Some(program) = args.first().filter(|program| !program.is_empty()) else {
+        return Err(at.field("args").error("there is no program to run"));
+    };
+    let env = environment(process.env().as_ref().unwrap_or(&empty), &at.field("env"))?;
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        return Err(at.field("cwd").error_with_hint(
+            format_args!("{cwd:?} is not an absolute path"),
+            "start it with /; \"/\" is a good choice",
+        ));
+    }
+    let user = process.user();
+    if let Some(umask) = user.umask()
+        && umask > 0o777
+    {
+        return Err(at
+            .field("user")
+            .field("umask")
+            .error(format_args!("{umask} is more than 511 (octal 0777)")));
+    }
+    let terminal = process.terminal().unwrap_or(false);
+    Ok(ProcessPlan {
+        candidates: candidates(program, &env),
+        args,
+        env,
+        cwd: path::inside(cwd, &at.field("cwd"))?,
+        terminal,
+        console_size: process
+            .console_size()
+            .filter(|_| terminal)
+            .map(|size| console_size(size, at))
+            .transpose()?,
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(DEFAULT_UMASK),
+        capabilities: capabilities::plan(process.capabilities().as_ref(), &at.field("capabilities"))?,
+        rlimits: rlimits::plan(process.rlimits().as_deref().unwrap_or(&[]), &at.field("rlimits"))?,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(score, at)).transpose()?,
+    })
+}
+
+impl ProcessPlan {
+    pub fn identity(&self) -> Identity {
+        Identity {
+            uid: self.uid,
+            gid: self.gid,
+            groups: Some(self.groups.iter().map(|gid| crate::sys::cred::gid(*gid)).collect()),
+            umask: self.umask,
+            bounding: self.capabilities.bounding,
+            sets: self.capabilities.sets,
+            ambient: self.capabilities.ambient,
+        }
+    }
+}
+
+fn refuse(process: &runtime::Process, at: &Pointer) -> Result<()> {
+    let text = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.is_empty());
+    let asked = [
+        ("apparmorProfile", text(process.apparmor_profile())),
+        ("selinuxLabel", text(process.selinux_label())),
+        ("ioPriority", process.io_priority().is_some()),
+        ("scheduler", process.scheduler().is_some()),
+        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(at.field(field).error("is refused: this version does not apply it")),
+        None => Ok(()),
+    }
+}
+
+/// Which files `program` can mean: itself if it has a slash, else one in each directory of the container's `PATH`.
+/// Without a `PATH` there is none, as with runc.
+pub fn candidates(program: &CString, env: &[CString]) -> Vec<CString> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.clone()];
+    }
+    let Some(path) = env.iter().rev().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")) else {
+        return Vec::new();
+    };
+    path.split(|&byte| byte == b':')
+        .filter_map(|directory| {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            CString::new([directory, b"/", program.as_bytes()].concat()).ok()
+        })
+        .collect()
+}
+
+/// Of a variable set twice the last value stays, as with runc.
+fn environment(env: &[String], at: &Pointer) -> Result<Vec<CString>> {
+    let mut kept: Vec<CString> = Vec::with_capacity(env.len());
+    for (index, entry) in c_strings(env, at)?.into_iter().enumerate() {
+        let Some(end) = entry.as_bytes().iter().position(|&byte| byte == b'=').filter(|end| *end > 0) else {
+            return Err(at
+                .index(index)
+                .error_with_hint(format_args!("{entry:?} is no variable"), "write it as \"NAME=value\""));
+        };
+        let name = entry.as_bytes().get(..=end).unwrap_or_default();
+        kept.retain(|other| !other.as_bytes().starts_with(name));
+        kept.push(entry);
+    }
+    Ok(kept)
+}
+
+fn c_strings(texts: &[String], at: &Pointer) -> Result<Vec<CString>> {
+    let one = |(index, text): (usize, &String)| {
+        CString::new(text.as_bytes())
+            .map_err(|_| at.index(index).error(format_args!("{text:?} contains a NUL character")))
+    };
+    texts.iter().enumerate().map(one).collect()
+}
+
+fn console_size(size: runtime::Box, at: &Pointer) -> Result<(u16, u16)> {
+    let at = at.field("consoleSize");
+    let number = |value: u64, field: &str| {
+        u16::try_from(value).map_err(|_| at.field(field).error(format_args!("{value} is more than 65535")))
+    };
+    Ok((number(size.height(), "height")?, number(size.width(), "width")?))
+}
+
+fn oom_score_adj(score: i32, at: &Pointer) -> Result<i32> {
+    if (-1000..=1000).contains(&score) {
+        return Ok(score);
+    }
+    Err(at.field("oomScoreAdj").error(format_args!("{score} is not between -1000 and 1000")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(changes: Value) -> Result<ProcessPlan> {
+        let mut process = json!({
+            "user": {"uid": 0, "gid": 0}, "args": ["sh"], "env": ["PATH=/bin::/usr/bin"], "cwd": "/"
+        });
+        let Value::Object(changes) = changes else { panic!("an object") };
+        for (key, value) in changes {
+            process[key] = value;
+        }
+        let process: runtime::Process = serde_json::from_value(process).unwrap();
+        plan(&process, &Pointer::root().field("process"))
+    }
+
+    fn refused(changes: Value) -> String {
+        line(&planned(changes).unwrap_err())
+    }
+
+    #[test]
+    fn a_name_without_a_slash_is_looked_for_in_the_path() {
+        let plan = planned(json!({})).unwrap();
+        assert_eq!(plan.candidates, [c"/bin/sh".into(), c"./sh".into(), CString::from(c"/usr/bin/sh")]);
+        assert_eq!(planned(json!({"args": ["./a"]})).unwrap().candidates, [CString::from(c"./a")]);
+        assert!(planned(json!({"env": []})).unwrap().candidates.is_empty());
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_stays() {
+        let plan = planned(json!({"env": ["A=1", "AB=2", "A=3"]})).unwrap();
+        assert_eq!(plan.env, [CString::from(c"AB=2"), CString::from(c"A=3")]);
+    }
+
+    #[test]
+    fn a_process_says_what_is_wrong_with_it() {
+        assert_eq!(refused(json!({"args": []})), "config.json: /process/args: there is no program to run");
+        assert_eq!(
+            refused(json!({"cwd": "tmp"})),
+            "config.json: /process/cwd: \"tmp\" is not an absolute path (start it with /; \"/\" is a good choice)"
+        );
+        assert_eq!(
+            refused(json!({"env": ["A"]})),
+            "config.json: /process/env/0: \"A\" is no variable (write it as \"NAME=value\")"
+        );
+        assert_eq!(
+            refused(json!({"oomScoreAdj": -1001})),
+            "config.json: /process/oomScoreAdj: -1001 is not between -1000 and 1000"
+        );
+        assert_eq!(
+            refused(json!({"apparmorProfile": "x"})),
+            "config.json: /process/apparmorProfile: is refused: this version does not apply it"
+        );
+    }
+
+    #[test]
+    fn the_console_size_counts_only_with_a_terminal() {
+        let size = json!({"height": 24, "width": 80});
+        assert_eq!(planned(json!({"consoleSize": size})).unwrap().console_size, None);
+        let plan = planned(json!({"consoleSize": size, "terminal": true})).unwrap();
+        assert_eq!(plan.console_size, Some((24, 80)));
+    }
+}

@@ -1,0 +1,268 @@
+//! The order of everything that the init process does. To know when /proc is mounted, read [`Program::new`] from the top.
+//!
+//! Each step is kept with the place in `config.json` that it comes from, so that a failure, which arrives as a step's
+//! number and an errno, becomes a sentence about the bundle.
+
+mod explain;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::error::Pointer;
+use crate::init::step::{Bind, Step, Target, TargetRule};
+use crate::namespaces::Join;
+use crate::notify;
+use crate::path;
+use crate::plan::Plan;
+use crate::sys::mount::{Attributes, Reach};
+use crate::sys::process::Argv;
+
+/// Where a step comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// The runtime itself.
+    Runtime,
+    /// A field, as a pointer written out.
+    Field(&'static str),
+    /// An element of an array.
+    Item(&'static str, usize),
+    /// One of several elements of `/linux/devices`, if configured at all.
+    Devices(Vec<Option<usize>>),
+    /// One of several keys of `/linux/sysctl`.
+    Sysctl(Vec<String>),
+}
+
+/// The steps of the init process, in order.
+#[derive(Debug)]
+pub struct Program {
+    pub steps: Vec<Step>,
+    origins: Vec<Origin>,
+    /// What `args[0]` says, for sentences about it.
+    name: String,
+}
+
+/// What the parent has prepared for the init process.
+#[derive(Debug, Default)]
+pub struct Wiring {
+    /// The namespaces to join, opened.
+    pub join: Vec<(Join, OwnedFd)>,
+    /// The container's cgroup, a path of the host.
+    pub cgroup: Option<PathBuf>,
+    /// The name of a session keyring to join.
+    pub keyring: Option<CString>,
+    pub root: RootSwitch,
+    /// Where the console's master goes; `None`: to the parent.
+    pub console_socket: Option<OwnedFd>,
+    /// What `start` writes to; without it the program starts at once.
+    pub fifo: Option<OwnedFd>,
+    /// How many descriptors from 3 on the program inherits.
+    pub inherited: u32,
+    /// Variables besides those of `/process/env`.
+    pub env: Vec<CString>,
+    /// A directory of the host that appears as /run/notify.
+    pub notify: Option<CString>,
+    /// The mount above a rootfs in a shared tree, which pivot_root(2) wants private.
+    pub rootfs_parent: Option<CString>,
+    /// Whether /proc/kcore exists.
+    pub has_kcore: bool,
+}
+
+/// How `/` becomes the rootfs.
+#[derive(Debug, Default)]
+pub enum RootSwitch {
+    #[default]
+    Pivot,
+    /// `--no-pivot`: moves the rootfs over `/`, after hiding these mounts of the host.
+    Move { hide: Vec<CString> },
+}
+
+impl Program {
+    /// Orders what `plan` decided. Lines whose place matters say why.
+    pub fn new(plan: Plan, wiring: Wiring) -> Result<Self> {
+        let name =
+            plan.process.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut program = Self { steps: Vec::with_capacity(48), origins: Vec::with_capacity(48), name };
+        let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
+
+        // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
+        // first; setns(2).
+        let (mount, other): (Vec<_>, Vec<_>) =
+            wiring.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWNS);
+        for (join, namespace) in other.into_iter().chain(mount) {
+            let origin = Origin::Item("/linux/namespaces", join.index);
+            program.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
+        }
+        // Not a flag of clone3(2): that would make the parent's cgroup the root of the namespace; cgroup_namespaces(7).
+        if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
+            program.add(Origin::Field("/linux/namespaces"), Step::NewCgroupNamespace);
+        }
+        if let Some(name) = wiring.keyring {
+            program.add(Origin::Runtime, Step::JoinSessionKeyring { name });
+        }
+        program.add(Origin::Runtime, Step::NewSession);
+        if plan.namespaces.is_new(libc::CLONE_NEWNET) {
+            program.add(Origin::Field("/linux/namespaces"), Step::LoopbackUp);
+        }
+
+        let mut seals = Vec::new();
+        let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
+        if has_mounts {
+            program.cut_off_the_host(plan.propagation, wiring.rootfs_parent);
+            program.add(Origin::Field("/root/path"), Step::OpenRootfs { path: rootfs });
+            let devices_are_made = !plan.mounts.dev_is_bound;
+            let (mounts, sealed) = plan.mounts.steps(wiring.cgroup.as_deref())?;
+            seals = sealed;
+            for (index, step) in mounts {
+                program.add(Origin::Item("/mounts", index), step);
+            }
+            // After the mounts: /dev is usually one of them. A /dev of the host's is the host's to fill.
+            if devices_are_made {
+                for (places, step) in plan.devices.steps(wiring.has_kcore) {
+                    program.add(Origin::Devices(places), step);
+                }
+            }
+            if let Some(source) = wiring.notify {
+                program.add(Origin::Runtime, bind_notify_directory(source));
+            }
+            match wiring.root {
+                RootSwitch::Pivot => program.add(Origin::Field("/root/path"), Step::PivotRoot),
+                RootSwitch::Move { hide } => {
+                    for path in hide {
+                        program.add(Origin::Runtime, Step::HideHostMount { path });
+                    }
+                    program.add(Origin::Field("/root/path"), Step::MoveRoot);
+                }
+            }
+            if let Some((propagation, reach)) = plan.propagation {
+                let step = Step::RootPropagation { propagation, reach };
+                program.add(Origin::Field("/linux/rootfsPropagation"), step);
+            }
+        } else {
+            program.add(Origin::Field("/root/path"), Step::HoldRootfs { path: rootfs });
+            program.add(Origin::Field("/root/path"), Step::ChangeRoot);
+        }
+
+        // Before the root is read-only.
+        program.add(Origin::Field("/process/cwd"), Step::MakeDirectory { path: plan.process.cwd.clone() });
+        // After the switch, so that no path of the host is in reach while an image's /dev is walked (CVE-2025-52565), and
+        // before /dev is read-only.
+        if plan.process.terminal {
+            let step = Step::Console {
+                socket: wiring.console_socket,
+                size: plan.process.console_size,
+                mount: has_mounts,
+            };
+            program.add(Origin::Field("/process/terminal"), step);
+        }
+        for (index, step) in seals {
+            program.add(Origin::Item("/mounts", index), step);
+        }
+        if plan.read_only && has_mounts {
+            let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+            program.add(Origin::Field("/root/readonly"), Step::Seal { path: c"/".into(), attributes });
+        }
+        if let Some(name) = plan.hostname {
+            program.add(Origin::Field("/hostname"), Step::Hostname { name });
+        }
+        if let Some(name) = plan.domainname {
+            program.add(Origin::Field("/domainname"), Step::Domainname { name });
+        }
+        if !plan.sysctl.is_empty() {
+            let keys = plan.sysctl.iter().map(|(key, _, _)| key.clone()).collect();
+            let settings = plan.sysctl.into_iter().map(|(_, path, value)| (path, value)).collect();
+            program.add(Origin::Sysctl(keys), Step::Sysctl { settings });
+        }
+        // After the switch: what is hidden are the container's paths. After the sysctls: /proc/sys is usually read-only.
+        for (index, path) in plan.read_only_paths.into_iter().enumerate() {
+            program.add(Origin::Item("/linux/readonlyPaths", index), Step::ReadOnlyPath { path });
+        }
+        if !plan.masked_paths.is_empty() {
+            program.add(Origin::Field("/linux/maskedPaths"), Step::MaskPaths { paths: plan.masked_paths });
+        }
+        if let Some(domain) = plan.personality {
+            program.add(Origin::Field("/linux/personality"), Step::Personality { domain });
+        }
+
+        // Before the identity: hard limits are raised with CAP_SYS_RESOURCE.
+        for (index, (resource, soft, hard)) in plan.process.rlimits.iter().copied().enumerate() {
+            let step = Step::Rlimit { resource, soft, hard };
+            program.add(Origin::Item("/process/rlimits", index), step);
+        }
+        if plan.process.no_new_privileges {
+            program.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
+        }
+        // While still privileged: the directory may be one that the user can be in but not reach.
+        let cwd = plan.process.cwd.clone();
+        program.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path: cwd });
+        program.add(Origin::Field("/process/user"), Step::Identity(plan.process.identity()));
+        // As the user, because who may execute a file depends on it; before `create` returns, because its caller wants to
+        // know that there is a program.
+        let candidates = plan.process.candidates;
+        program.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
+        let mut env = plan.process.env;
+        let home =
+            !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes().len() > 5);
+        if home {
+            env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
+            program.add(Origin::Field("/process/user"), Step::FindHome { uid: plan.process.uid });
+        }
+        env.extend(wiring.env);
+        program.add(Origin::Runtime, Step::AwaitParent);
+        if let Some(fifo) = wiring.fifo {
+            program.add(Origin::Runtime, Step::Ready);
+            program.add(Origin::Runtime, Step::AwaitStart { fifo });
+        }
+        let argv = Argv::new(plan.process.args);
+        let step =
+            Step::Execute { argv, envp: Argv::with_room(env), keep: wiring.inherited.saturating_add(3) };
+        program.add(Origin::Field("/process/args/0"), step);
+        Ok(program)
+    }
+
+    fn add(&mut self, origin: Origin, step: Step) {
+        self.steps.push(step);
+        self.origins.push(origin);
+    }
+
+    /// No mount made from here on reaches the host. A container that wants to share its mounts keeps the host's
+    /// propagation, but for the mount above the rootfs: pivot_root(2) refuses a shared one.
+    fn cut_off_the_host(&mut self, wanted: Option<(u64, Reach)>, rootfs_parent: Option<CString>) {
+        let propagation = match wanted {
+            Some((libc::MS_SHARED, _)) => {
+                if let Some(path) = rootfs_parent {
+                    let step = Step::HostPropagation {
+                        path,
+                        propagation: libc::MS_PRIVATE,
+                        reach: Reach::ThisMount,
+                    };
+                    self.add(Origin::Field("/linux/rootfsPropagation"), step);
+                }
+                return;
+            }
+            Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
+            _ => libc::MS_SLAVE,
+        };
+        self.add(
+            Origin::Runtime,
+            Step::HostPropagation { path: c"/".into(), propagation, reach: Reach::WholeTree },
+        );
+    }
+}
+
+/// The directory with the socket through which the program says that it is ready; sd_notify(3).
+fn bind_notify_directory(source: CString) -> Step {
+    let set =
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    Step::Bind(Bind {
+        source,
+        follow_source: true,
+        copy_symlink: false,
+        recursive: false,
+        this_mount: Attributes { set, ..Attributes::default() },
+        whole_tree: Attributes::default(),
+        target: Target { path: notify::MOUNT_POINT.into(), rule: TargetRule::Usual },
+    })
+}

@@ -1,0 +1,230 @@
+//! Sentences about steps that failed.
+
+use anyhow::anyhow;
+use nix::errno::Errno;
+
+use super::{Origin, Program};
+use crate::error::{Fault, Hint, Pointer};
+use crate::init::step::{Entry, Part, Step};
+use crate::namespaces::word;
+
+/// A failure in words: what was being done, and what would make it right.
+struct Sentence {
+    doing: String,
+    hint: Option<&'static str>,
+    /// Added to the origin's pointer, as `/options/2`.
+    field: Option<(&'static str, Option<usize>)>,
+}
+
+impl Program {
+    /// The error that step number `step`, from 0, failed with.
+    pub fn explain(&self, step: u32, errno: crate::sys::Errno, part: Part) -> anyhow::Error {
+        let index = usize::try_from(step).unwrap_or(usize::MAX);
+        let errno = Errno::from_raw(errno.raw_os_error());
+        let (Some(step), Some(origin)) = (self.steps.get(index), self.origins.get(index)) else {
+            return anyhow!(errno).context("start the container");
+        };
+        let sentence = self.sentence(step, errno, part);
+        let Some(mut pointer) = pointer(origin, part) else {
+            let error = anyhow!(errno);
+            return match sentence.hint {
+                Some(hint) => error.context(Hint(sentence.doing, hint.to_owned())),
+                None => error.context(sentence.doing),
+            };
+        };
+        if let Some((field, place)) = sentence.field {
+            pointer = pointer.field(field);
+            if let Some(place) = place {
+                pointer = pointer.index(place);
+            }
+        }
+        // The two texts that engines turn into exit code 127 are the whole sentence.
+        let fault = Fault { pointer, message: sentence.doing, hint: sentence.hint.map(str::to_owned) };
+        if matches!(step, Step::FindProgram { .. }) && errno == Errno::ENOENT && !self.name.contains('/') {
+            return fault.into();
+        }
+        anyhow!(errno).context(fault)
+    }
+
+    fn sentence(&self, step: &Step, errno: Errno, part: Part) -> Sentence {
+        let plain = |doing: String| Sentence { doing, hint: None, field: None };
+        match step {
+            Step::JoinNamespace { kind, .. } => Sentence {
+                doing: format!("join the {} namespace", word(*kind)),
+                hint: (errno == Errno::EINVAL).then_some("is it a namespace of that type?"),
+                field: Some(("path", None)),
+            },
+            Step::NewCgroupNamespace => plain("make a cgroup namespace".into()),
+            Step::JoinSessionKeyring { name } => Sentence {
+                hint: Some("--no-new-keyring does without one"),
+                ..plain(format!("join session keyring {name:?}"))
+            },
+            Step::NewSession => plain("start a session".into()),
+            Step::LoopbackUp => plain("bring the loopback interface up".into()),
+            Step::HostPropagation { path, .. } => plain(format!("change the propagation of {path:?}")),
+            Step::HideHostMount { path } => plain(format!("hide the host's mount {path:?}")),
+            Step::OpenRootfs { path } | Step::HoldRootfs { path } => plain(format!("open rootfs {path:?}")),
+            Step::Mount(_) | Step::Bind(_) | Step::Remount(_) | Step::Seal { .. } => mount(step, errno, part),
+            Step::Populate { directory, entries } => match (part, entries.get(place(part))) {
+                (Part::Item(_), Some(Entry::Node { name, .. })) => {
+                    plain(format!("make device {}/{}", text(directory), text(name)))
+                }
+                (Part::Item(_), Some(Entry::Link { name, .. } | Entry::ReplacingLink { name, .. })) => {
+                    plain(format!("make link {}/{}", text(directory), text(name)))
+                }
+                _ => plain(format!("open {} in the rootfs", text(directory))),
+            },
+            Step::PivotRoot => Sentence {
+                hint: (errno == Errno::EINVAL)
+                    .then_some("a host whose root is a ramdisk has no root to pivot away: use --no-pivot"),
+                ..plain("make the rootfs the root with pivot_root".into())
+            },
+            Step::MoveRoot => plain("move the rootfs onto /".into()),
+            Step::ChangeRoot => plain("make the rootfs the root with chroot".into()),
+            Step::RootPropagation { .. } => plain("change the propagation of /".into()),
+            Step::MakeDirectory { path } => plain(format!("make directory {path:?}")),
+            Step::Console { .. } => match part {
+                Part::Source => Sentence {
+                    hint: Some("a terminal needs a devpts mounted on /dev/pts"),
+                    ..plain("open a pty".into())
+                },
+                Part::Target => plain("mount the pty on /dev/console".into()),
+                _ => plain("set up the terminal".into()),
+            },
+            Step::Hostname { name } => plain(format!("set hostname {name:?}")),
+            Step::Domainname { name } => plain(format!("set domain name {name:?}")),
+            Step::Sysctl { settings } => match settings.get(place(part)) {
+                Some((path, value)) if part != Part::Whole => Sentence {
+                    hint: (errno == Errno::ENOENT).then_some("this kernel has no such parameter"),
+                    ..plain(format!("write {value:?} to /proc/sys/{}", text(path)))
+                },
+                _ => plain("open a procfs".into()),
+            },
+            Step::ReadOnlyPath { path } => plain(format!("make {path:?} read-only")),
+            Step::MaskPaths { paths } => {
+                let path = paths.get(place(part)).map(|path| text(path)).unwrap_or_default();
+                Sentence {
+                    hint: (errno == Errno::ENODEV)
+                        .then_some("the container's /dev/null is not the null device"),
+                    ..plain(format!("mask {path:?}"))
+                }
+            }
+            Step::Rlimit { soft, hard, .. } => Sentence {
+                hint: (errno == Errno::EPERM).then_some("raising a hard limit needs CAP_SYS_RESOURCE"),
+                ..plain(format!("set the limit to {soft}:{hard}"))
+            },
+            Step::Personality { domain } => plain(format!("set personality {domain:#x}")),
+            Step::NoNewPrivileges => plain("set no_new_privs".into()),
+            Step::ChangeDirectory { path } => plain(format!("change to directory {path:?}")),
+            Step::Identity(who) => match part {
+                Part::Source => Sentence {
+                    hint: Some("the runtime cannot give more capabilities than it has"),
+                    ..plain("set the capabilities".into())
+                },
+                _ => plain(format!("become user {}:{}", who.uid, who.gid)),
+            },
+            // The words of Go's os/exec, which engines look for.
+            Step::FindProgram { .. } if errno == Errno::ENOENT && !self.name.contains('/') => {
+                plain(format!("exec {:?}: executable file not found in $PATH", self.name))
+            }
+            Step::FindProgram { .. } | Step::Execute { .. } => Sentence {
+                hint: (errno == Errno::ENOEXEC)
+                    .then_some("it is neither a program for this machine nor a script that begins with #!"),
+                ..plain(format!("exec {:?}", self.name))
+            },
+            Step::FindHome { .. } => plain("look up the user's home directory".into()),
+            Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
+            Step::AwaitStart { .. } => plain("wait for the start".into()),
+        }
+    }
+}
+
+fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
+    let (doing, target, parameters) = match step {
+        Step::Mount(mount) => (
+            format!("mount {:?} on {}", text(&mount.fstype), text(&mount.target.path)),
+            &mount.target.path,
+            &mount.parameters[..],
+        ),
+        Step::Bind(bind) => (
+            format!("bind {:?} on {}", text(&bind.source), text(&bind.target.path)),
+            &bind.target.path,
+            &[][..],
+        ),
+        Step::Remount(remount) => {
+            (format!("remount {}", text(&remount.target.path)), &remount.target.path, &remount.parameters[..])
+        }
+        Step::Seal { path, .. } => (format!("make {} read-only", text(path)), path, &[][..]),
+        _ => return Sentence { doing: String::new(), hint: None, field: None },
+    };
+    let sentence = Sentence { doing, hint: None, field: None };
+    match part {
+        Part::Whole if errno == Errno::ENODEV => Sentence {
+            hint: Some("this kernel has no file system of that type"),
+            field: Some(("type", None)),
+            ..sentence
+        },
+        Part::Whole => sentence,
+        Part::Source => Sentence { field: Some(("source", None)), ..sentence },
+        Part::Target if matches!(errno, Errno::ELOOP | Errno::ENOTDIR) && matches!(step, Step::Mount(_)) => {
+            Sentence {
+                doing: format!("{}: must be mounted on ordinary directory", sentence.doing),
+                field: Some(("destination", None)),
+                ..sentence
+            }
+        }
+        Part::Target => Sentence { field: Some(("destination", None)), ..sentence },
+        Part::OnProc => Sentence {
+            doing: format!("{:?} cannot be mounted because it is inside /proc", text(target)),
+            hint: None,
+            field: Some(("destination", None)),
+        },
+        Part::Item(index) => {
+            let option =
+                parameters.iter().find(|parameter| parameter.option == index).map(
+                    |parameter| match &parameter.value {
+                        Some(value) => format!("{}={}", text(&parameter.key), text(value)),
+                        None => text(&parameter.key),
+                    },
+                );
+            Sentence {
+                doing: format!(
+                    "{}: unknown mount option or wrong value {:?}",
+                    sentence.doing,
+                    option.unwrap_or_default()
+                ),
+                field: Some(("options", Some(usize::from(index)))),
+                ..sentence
+            }
+        }
+    }
+}
+
+/// Where in `config.json` the step comes from; `None` if the runtime itself wants it.
+fn pointer(origin: &Origin, part: Part) -> Option<Pointer> {
+    let written = |path: &str| path.split('/').skip(1).fold(Pointer::root(), |at, name| at.field(name));
+    match origin {
+        Origin::Runtime => None,
+        Origin::Field("/linux/maskedPaths") => Some(written("/linux/maskedPaths").index(place(part))),
+        Origin::Field(path) => Some(written(path)),
+        Origin::Item(path, index) => Some(written(path).index(*index)),
+        Origin::Devices(places) => {
+            places.get(place(part)).copied().flatten().map(|index| written("/linux/devices").index(index))
+        }
+        Origin::Sysctl(keys) => {
+            let at = written("/linux/sysctl");
+            Some(keys.get(place(part)).map_or_else(|| at.clone(), |key| at.field(key)))
+        }
+    }
+}
+
+fn place(part: Part) -> usize {
+    match part {
+        Part::Item(index) => usize::from(index),
+        _ => 0,
+    }
+}
+
+fn text(string: &std::ffi::CStr) -> String {
+    string.to_string_lossy().into_owned()
+}

@@ -1,0 +1,144 @@
+//! The record of a container: the file that the commands after `create` read, and the JSON that `state` prints;
+//! runtime.md § State. The names in the file are those of runc's where both say the same, for the programs that read it.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// The name of the file in the state directory.
+pub const FILE: &str = "state.json";
+
+/// What is written to the state file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    pub id: String,
+    pub init_process_pid: i32,
+    /// When it started, in clock ticks since the boot, so that a process that gets the same pid later is not mistaken for
+    /// it; proc_pid_stat(5).
+    pub init_process_start: u64,
+    /// RFC 3339, UTC, nanoseconds.
+    pub created: String,
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    pub bundle: String,
+    pub rootfs: String,
+    pub annotations: BTreeMap<String, String>,
+    /// The user id of whoever made it.
+    pub owner: u32,
+    pub rootless: bool,
+    /// Which driver made the cgroup.
+    pub cgroup_manager: String,
+    /// The key is empty, as in runc's: there is one hierarchy.
+    pub cgroup_paths: BTreeMap<String, String>,
+    pub namespace_paths: BTreeMap<String, String>,
+    /// Whether killing the init process ends all others, because they share a pid namespace of its own.
+    pub private_pid_namespace: bool,
+    pub config: Config,
+}
+
+/// The part of runc's `config` that other programs read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    pub rootfs: String,
+    /// `NAME=value`: the bundle and the annotations.
+    pub labels: Vec<String>,
+}
+
+impl State {
+    /// The container's cgroup, a path of the host, if it has one.
+    pub fn cgroup(&self) -> Option<&std::path::Path> {
+        self.cgroup_paths.get("").map(std::path::Path::new)
+    }
+}
+
+/// The status of a container; runtime.md § State.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// What `state` and `list --format json` print, in runc's order.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    #[serde(rename = "ociVersion")]
+    pub oci_version: &'a str,
+    pub id: &'a str,
+    /// 0 for a stopped container.
+    pub pid: i32,
+    pub status: Status,
+    pub bundle: &'a str,
+    pub rootfs: &'a str,
+    pub created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Empty in the output of `state`, as runc's is.
+    pub owner: &'a str,
+}
+
+/// What /proc says about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    pub is_zombie: bool,
+    pub start: u64,
+    /// Forked and never been through execve(2): PF_FORKNOEXEC; linux/sched.h.
+    pub never_executed: bool,
+}
+
+/// Reads `/proc/PID/stat`; `None` if there is no such process.
+pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => parse_stat(&text).map(Some).with_context(|| format!("parse /proc/{pid}/stat")),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => Ok(None),
+            _ => Err(error).with_context(|| format!("read /proc/{pid}/stat")),
+        },
+    }
+}
+
+/// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on.
+fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = text.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let state = fields.next()?;
+    // The state is field 3, the flags are field 9 and the start is field 22.
+    let flags: u64 = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
+    let start = std::str::from_utf8(fields.nth(12)?).ok()?.parse().ok()?;
+    Some(ProcessStat {
+        is_zombie: matches!(state, b"Z" | b"X" | b"x"),
+        start,
+        never_executed: flags & 0x40 != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let text =
+            b"7 (a) Z 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
+        assert_eq!(
+            parse_stat(text),
+            Some(ProcessStat { is_zombie: false, start: 12_345, never_executed: true })
+        );
+        assert_eq!(parse_stat(b"7 (a) Z"), None);
+    }
+}

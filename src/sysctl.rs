@@ -1,0 +1,117 @@
+//! Kernel parameters of the container's namespaces; config-linux.md § Sysctl, namespaces(7).
+
+use std::collections::HashMap;
+use std::ffi::CString;
+
+use anyhow::Result;
+
+use crate::error::Pointer;
+use crate::namespaces::NamespacePlan;
+
+/// The parameters that an ipc namespace has of its own, besides fs.mqueue.
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// Paths below /proc/sys and values, in the order of their names.
+pub type Settings = Vec<(String, CString, CString)>;
+
+/// Decides about the object at `at` (`/linux/sysctl`): name, path below /proc/sys, value.
+///
+/// # Errors
+/// If a parameter belongs to no namespace of the container, because it would change the host.
+pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Settings> {
+    let mut settings = Vec::with_capacity(sysctl.len());
+    for (key, value) in sysctl {
+        let at = at.field(key);
+        let name = with_dots(key);
+        require_namespace(&name, namespaces, &at)?;
+        // In a name with dots, a slash stands for a dot in a component, as in net.ipv4.conf.eno1/100.rp_filter.
+        let path: String = name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect();
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            return Err(at.error(format_args!("{key:?} is no name of a kernel parameter")));
+        }
+        let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL character"));
+        settings.push((key.clone(), c_string(path)?, c_string(value.clone())?));
+    }
+    settings.sort();
+    Ok(settings)
+}
+
+/// sysctl(8): whichever of `.` and `/` comes first is the separator.
+fn with_dots(key: &str) -> String {
+    match key.find(['.', '/']).and_then(|first| key.get(first..=first)) {
+        Some("/") => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => key.to_owned(),
+    }
+}
+
+fn require_namespace(name: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<()> {
+    let what = format!("{name:?}");
+    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        return namespaces.require(libc::CLONE_NEWIPC, at, &what);
+    }
+    if name.starts_with("net.") {
+        return namespaces.require(libc::CLONE_NEWNET, at, &what);
+    }
+    match name {
+        "kernel.domainname" => namespaces.require(libc::CLONE_NEWUTS, at, &what),
+        "kernel.hostname" => {
+            Err(at.error_with_hint(format_args!("{what} is refused"), "use /hostname instead"))
+        }
+        _ => Err(at.error(format_args!("{what} is not in a namespace of its own: it would change the host"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::line;
+
+    fn planned(name: &str, kinds: i32) -> Result<Settings> {
+        let namespaces = NamespacePlan { new: kinds, ..NamespacePlan::default() };
+        let at = Pointer::root().field("linux").field("sysctl");
+        plan(&HashMap::from([(name.to_owned(), "1".to_owned())]), &namespaces, &at)
+    }
+
+    #[test]
+    fn either_separator_names_the_same_file() {
+        for name in ["net.ipv4.conf.eno1/100.rp_filter", "net/ipv4/conf/eno1.100/rp_filter"] {
+            let settings = planned(name, libc::CLONE_NEWNET).unwrap();
+            assert_eq!(settings[0].1.as_c_str(), c"net/ipv4/conf/eno1.100/rp_filter");
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_the_host_is_refused() {
+        let error = planned("kernel.panic", libc::CLONE_NEWIPC).unwrap_err();
+        assert_eq!(
+            line(&error),
+            "config.json: /linux/sysctl/kernel.panic: \"kernel.panic\" is not in a namespace of its own: it would change \
+             the host"
+        );
+        assert!(planned("net.ipv4.ip_forward", libc::CLONE_NEWIPC).is_err());
+        assert!(planned("net./../kernel/panic", libc::CLONE_NEWNET).is_err());
+    }
+}
