@@ -121,7 +121,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let (ours, theirs) = socket_pair()?;
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    let mut init = clone(new, &cgroup, pid_namespace, &program, &theirs)?;
+    let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
 
     let state = record.of_process(init.pid)?;
@@ -161,13 +161,13 @@ impl Drop for Init {
 fn clone(
     new: i32,
     cgroup: &Cgroup,
-    pid_namespace: Option<(Join, OwnedFd)>,
+    pid_namespace: Option<&(Join, OwnedFd)>,
     program: &Program,
     theirs: &OwnedFd,
 ) -> Result<Init> {
     // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
     // takes that back; pid_namespaces(7).
-    let own = match &pid_namespace {
+    let own = match pid_namespace {
         Some((join, namespace)) => {
             let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
             let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;

@@ -137,8 +137,17 @@ mod tests {
             b"7 (a) Z 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
         assert_eq!(
             parse_stat(text),
-            Some(ProcessStat { is_zombie: false, start: 12_345, never_executed: true })
+            Some(ProcessStat { is_zombie: false, start: 12_345, never_executed: false })
         );
         assert_eq!(parse_stat(b"7 (a) Z"), None);
+    }
+
+    #[test]
+    fn a_process_that_was_killed_before_its_program_began_is_recognised() {
+        let text = b"7 (a) Z 1 7 7 0 -1 4194372 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
+        assert_eq!(
+            parse_stat(text),
+            Some(ProcessStat { is_zombie: true, start: 12_345, never_executed: true })
+        );
     }
 }

@@ -69,10 +69,10 @@ pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
 pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
     let bytes = path.to_bytes_with_nul();
     let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(Errno::INVAL)?;
-    let name =
-        bytes.get(slash + 1..).and_then(|name| CStr::from_bytes_with_nul(name).ok()).ok_or(Errno::INVAL)?;
+    let (above, name) = bytes.split_at_checked(slash).ok_or(Errno::INVAL)?;
+    let name = name.get(1..).and_then(|name| CStr::from_bytes_with_nul(name).ok()).ok_or(Errno::INVAL)?;
     let mut buffer = Buffer::new();
-    buffer.push(bytes.get(..slash.max(1)).ok_or(Errno::INVAL)?)?;
+    buffer.push(if above.is_empty() { b"/" } else { above })?;
     Ok((directory(root, buffer.as_cstr(0)?)?, name))
 }
 
@@ -80,8 +80,7 @@ pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a 
 fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Errno> {
     let mut prefix = Buffer::new();
     let mut parent: Option<OwnedFd> = None;
-    let mut components = path.to_bytes().split(|&byte| byte == b'/').filter(|c| !c.is_empty());
-    while let Some(component) = components.next() {
+    for component in path.to_bytes().split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
         prefix.push(b"/")?;
         let start = prefix.length;
         prefix.push(component)?;
@@ -96,10 +95,11 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
                 }
                 match open(root, prefix.as_cstr(0)?, OFlags::PATH | OFlags::DIRECTORY) {
                     // A dangling link, as /var/run -> /run in an image without /run: make what it names.
-                    Err(Errno::NOENT) if links > 0 => {
+                    Err(Errno::NOENT) => {
+                        let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                         let mut target = Buffer::new();
                         target.push_link(above, name, prefix.bytes_to(start))?;
-                        make_directory(root, target.as_cstr(0)?, links - 1)?
+                        make_directory(root, target.as_cstr(0)?, links)?
                     }
                     result => result?,
                 }

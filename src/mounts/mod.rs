@@ -43,6 +43,9 @@ pub struct MountPlan {
     pub dev_is_bound: bool,
 }
 
+/// A step and the index in `/mounts` of what it is for.
+pub type Numbered = (usize, Step);
+
 #[derive(Debug)]
 enum Planned {
     Step(Step),
@@ -92,7 +95,9 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
 
 impl MountPlan {
     /// The mounts in order, each with its index in `/mounts`. `cgroup` is the container's, a path of the host.
-    pub fn steps(self, cgroup: Option<&Path>) -> Result<(Vec<(usize, Step)>, Vec<(usize, Step)>)> {
+    ///
+    /// What is to be read-only only when all else is in place comes apart from them, second.
+    pub fn steps(self, cgroup: Option<&Path>) -> Result<(Vec<Numbered>, Vec<Numbered>)> {
         let mut mounts = Vec::with_capacity(self.mounts.len());
         let mut seals = Vec::new();
         for (index, planned) in self.mounts {
@@ -313,30 +318,31 @@ mod tests {
     use super::*;
     use crate::error::line;
 
-    const AROUND: Around<'_> =
-        Around { bundle: Path::new("/bundle"), mount_namespace: true, cgroup_namespace: true };
+    fn around() -> Around<'static> {
+        Around { bundle: Path::new("/bundle"), mount_namespace: true, cgroup_namespace: true }
+    }
 
-    fn planned(value: serde_json::Value) -> Result<Vec<Step>> {
-        let mounts: Vec<runtime::Mount> = serde_json::from_value(value).unwrap();
-        let (mounts, seals) = plan(&mounts, AROUND, &Pointer::root().field("mounts"))?.steps(None)?;
+    fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
+        let mounts: Vec<runtime::Mount> = serde_json::from_value(value.clone()).unwrap();
+        let (mounts, seals) = plan(&mounts, around(), &Pointer::root().field("mounts"))?.steps(None)?;
         Ok(mounts.into_iter().chain(seals).map(|(_, step)| step).collect())
     }
 
-    fn refused(value: serde_json::Value) -> String {
-        line(&planned(json!([value])).unwrap_err())
+    fn refused(value: &serde_json::Value) -> String {
+        line(&planned(&json!([value])).unwrap_err())
     }
 
     #[test]
     fn an_unknown_option_of_a_bind_is_named_with_its_place() {
         assert_eq!(
-            refused(json!({"destination": "/a", "type": "bind", "source": "/", "options": ["ro", "rbnid"]})),
+            refused(&json!({"destination": "/a", "type": "bind", "source": "/", "options": ["ro", "rbnid"]})),
             "config.json: /mounts/0/options/1: unknown mount option \"rbnid\""
         );
     }
 
     #[test]
     fn a_relative_source_of_a_bind_starts_at_the_bundle() {
-        let steps = planned(json!([{"destination": "/a", "source": "data", "options": ["rbind"]}])).unwrap();
+        let steps = planned(&json!([{"destination": "/a", "source": "data", "options": ["rbind"]}])).unwrap();
         let [Step::Bind(bind)] = steps.as_slice() else { panic!("{steps:?}") };
         assert_eq!(bind.source.as_c_str(), c"/bundle/data");
         assert!(bind.recursive);
@@ -344,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_read_only_tmpfs_is_sealed_after_all_mounts() {
-        let steps = planned(json!([
+        let steps = planned(&json!([
             {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=1m"]},
             {"destination": "/run/a", "type": "bind", "source": "/a"}
         ]))
@@ -359,20 +365,20 @@ mod tests {
     #[test]
     fn nothing_but_proc_is_mounted_on_proc() {
         assert_eq!(
-            refused(json!({"destination": "/proc/", "type": "tmpfs"})),
+            refused(&json!({"destination": "/proc/", "type": "tmpfs"})),
             "config.json: /mounts/0/destination: only type \"proc\" can be mounted on /proc, not \"tmpfs\""
         );
         assert_eq!(
-            refused(json!({"destination": "/proc/../proc/self", "type": "bind", "source": "/a"})),
+            refused(&json!({"destination": "/proc/../proc/self", "type": "bind", "source": "/a"})),
             "config.json: /mounts/0/destination: \"/proc/../proc/self\" cannot be mounted because it is inside /proc"
         );
-        assert!(planned(json!([{"destination": "/proc/uptime", "type": "bind", "source": "/a"}])).is_ok());
+        assert!(planned(&json!([{"destination": "/proc/uptime", "type": "bind", "source": "/a"}])).is_ok());
     }
 
     #[test]
     fn mounts_without_a_mount_namespace_are_refused() {
         let mounts: Vec<runtime::Mount> = serde_json::from_value(json!([{"destination": "/a"}])).unwrap();
-        let around = Around { mount_namespace: false, ..AROUND };
+        let around = Around { mount_namespace: false, ..around() };
         let error = plan(&mounts, around, &Pointer::root().field("mounts")).unwrap_err();
         assert!(line(&error).starts_with("config.json: /mounts: mounts need a mount namespace"));
     }
@@ -380,7 +386,7 @@ mod tests {
     #[test]
     fn a_mount_without_a_type_is_refused() {
         assert_eq!(
-            refused(json!({"destination": "/a"})),
+            refused(&json!({"destination": "/a"})),
             "config.json: /mounts/0/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \
              \"bind\" or \"rbind\")"
         );
@@ -388,6 +394,6 @@ mod tests {
 
     #[test]
     fn the_root_cannot_be_a_destination() {
-        assert!(refused(json!({"destination": "/a/..", "type": "tmpfs"})).contains("is the root itself"));
+        assert!(refused(&json!({"destination": "/a/..", "type": "tmpfs"})).contains("is the root itself"));
     }
 }

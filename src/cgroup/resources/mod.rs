@@ -71,7 +71,7 @@ pub(super) struct Ceiling {
 pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(pids) = resources.pids() {
-        limits.writes.push(others::pids(pids.limit(), &at.field("pids").field("limit")));
+        limits.writes.extend(others::pids(pids.limit(), &at.field("pids").field("limit")));
     }
     if let Some(memory) = resources.memory() {
         memory::plan(memory, &at.field("memory"), &mut limits)?;

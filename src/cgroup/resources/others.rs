@@ -8,11 +8,14 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxRdma};
 use super::Write;
 use crate::error::Pointer;
 
-/// Negative is no limit. 0 becomes 1, which is the same for a cgroup whose only way to grow is fork(2), and which a
-/// process can be cloned into; systemd takes no 0 either, and runc writes 1.
-pub(super) fn pids(limit: i64, at: &Pointer) -> Write {
-    let value = if limit < 0 { "max".into() } else { limit.max(1).to_string() };
-    Write::new(at.clone(), "pids.max", value).unneeded_if(limit < 0)
+/// Negative is no limit, and so is 0: clients send it, and an empty object, for a limit that nobody set. Here crun and runc
+/// disagree, and this is crun's way: runc makes 1 of 0, but can tell an empty object from it.
+pub(super) fn pids(limit: i64, at: &Pointer) -> Option<Write> {
+    match limit {
+        0 => None,
+        ..0 => Some(Write::new(at.clone(), "pids.max", "max").unneeded_if(true)),
+        _ => Some(Write::new(at.clone(), "pids.max", limit.to_string())),
+    }
 }
 
 /// Both the pages in use and those reserved; a kernel before 5.7 counts no reservations.
@@ -101,8 +104,9 @@ mod tests {
     use super::super::tests::{refused, written};
 
     #[test]
-    fn pids_zero_is_one_and_negative_is_unlimited() {
-        assert_eq!(written(r#"{"pids": {"limit": 0}}"#), ["pids.max=1"]);
+    fn pids_zero_and_an_empty_object_set_nothing_and_negative_is_unlimited() {
+        assert!(written(r#"{"pids": {"limit": 0}}"#).is_empty());
+        assert!(written(r#"{"pids": {}}"#).is_empty());
         assert_eq!(written(r#"{"pids": {"limit": -1}}"#), ["pids.max=max"]);
         assert_eq!(written(r#"{"pids": {"limit": 77}}"#), ["pids.max=77"]);
     }
