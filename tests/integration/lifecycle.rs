@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use serde_json::{Value, json};
 
 use crate::support::{
-    container::NO_OPTIONS,
     Container, Outcome,
+    container::NO_OPTIONS,
     host::{is_own, kind, need_other_than, need_own},
     suite::suite,
     wait_until,
@@ -206,7 +206,9 @@ fn kill_takes_names_and_numbers() {
         if kind() == "crun" && signal.starts_with(|first: char| first.is_ascii_lowercase()) {
             continue;
         }
-        let container = Container::with_script("trap 'echo caught; exit 0' USR1; echo ready; while :; do sleep 0.02; done");
+        let container = Container::with_script(
+            "trap 'echo caught; exit 0' USR1; echo ready; while :; do sleep 0.02; done",
+        );
         let output = container.launch();
         output.wait_for_stdout("ready");
         container.kill(signal);
@@ -216,7 +218,8 @@ fn kill_takes_names_and_numbers() {
 }
 
 fn kill_defaults_to_term() {
-    let container = Container::with_script("trap 'echo caught; exit 0' TERM; echo ready; while :; do sleep 0.02; done");
+    let container =
+        Container::with_script("trap 'echo caught; exit 0' TERM; echo ready; while :; do sleep 0.02; done");
     let output = container.launch();
     output.wait_for_stdout("ready");
     container.on_id("kill").succeeds();

@@ -5,8 +5,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    container::NO_OPTIONS,
     Container, Invocation, Outcome,
+    container::NO_OPTIONS,
     host::{need_other_than, need_own},
     suite::suite,
 };
@@ -49,7 +49,7 @@ fn run_gives_back_the_exit_status_of_the_process() {
 
 fn run_gives_back_128_and_the_signal_that_ended_the_process() {
     // Process 1 of a pid namespace is immune to signals from inside; its child is not, and a shell hands that on.
-    let output = Container::with_script("sh -c 'kill -TERM $$'").run();
+    let output = Container::with_script("sh -c 'kill -TERM $$'; exit $?").run();
     assert_eq!(output.code(), 143, "{output:#?}");
     // Without a pid namespace of its own the process itself can die of a signal.
     let container = Container::with_script("kill -TERM $$; sleep 100")

@@ -40,9 +40,8 @@ pub fn need_controller(name: &str) -> Outcome {
 }
 
 pub fn has_controller(name: &str) -> bool {
-    static AVAILABLE: LazyLock<String> = LazyLock::new(|| {
-        fs::read_to_string(cgroup_parent().join("cgroup.controllers")).unwrap_or_default()
-    });
+    static AVAILABLE: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string(cgroup_parent().join("cgroup.controllers")).unwrap_or_default());
     AVAILABLE.split_whitespace().any(|controller| controller == name)
 }
 
@@ -59,10 +58,7 @@ pub fn need_sys_resource() -> Outcome {
 
 pub fn need_program(name: &str) -> Outcome {
     let path = env::var("PATH").unwrap_or_default();
-    need(
-        path.split(':').any(|dir| Path::new(dir).join(name).exists()),
-        format_args!("the program {name:?}"),
-    )
+    need(path.split(':').any(|dir| Path::new(dir).join(name).exists()), format_args!("the program {name:?}"))
 }
 
 /// An empty disk that a test may read.

@@ -139,13 +139,7 @@ impl Running {
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) {
         let there = wait::holds_within(host::patience(), || self.stdout().contains(text));
-        assert!(
-            there,
-            "{text:?} does not come from {}: {:?} {:?}",
-            self.name,
-            self.stdout(),
-            self.stderr()
-        );
+        assert!(there, "{text:?} does not come from {}: {:?} {:?}", self.name, self.stdout(), self.stderr());
     }
 
     /// Waits for the end, or makes it.

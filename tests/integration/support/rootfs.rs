@@ -11,10 +11,59 @@ use super::workspace;
 
 /// The applets that tests call; all of busybox would be several hundred links per container.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "chmod", "cp", "cut", "dd", "df", "echo", "env", "false", "find", "grep", "head", "hostname",
-    "id", "ifconfig", "ip", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mountpoint", "mv", "nproc", "od",
-    "ping", "printf", "ps", "pwd", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "tail",
-    "test", "timeout", "touch", "tr", "true", "tty", "umount", "uname", "unshare", "wc", "whoami", "yes",
+    "awk",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ifconfig",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mountpoint",
+    "mv",
+    "nproc",
+    "od",
+    "ping",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "tail",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+    "whoami",
+    "yes",
 ];
 
 /// The one copy of busybox that all root file systems of this process link to.
@@ -40,6 +89,7 @@ pub fn make(directory: &Path) {
         symlink("busybox", bin.join(applet)).unwrap();
     }
     let etc = directory.join("etc");
-    fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\nsome:x:1000:1000::/home:/bin/sh\n").unwrap();
+    fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\nsome:x:1000:1000::/home:/bin/sh\n")
+        .unwrap();
     fs::write(etc.join("group"), "root:x:0:\nsome:x:1000:\nmore:x:2000:some\n").unwrap();
 }

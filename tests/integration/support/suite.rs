@@ -28,11 +28,7 @@ impl fmt::Debug for Test {
 
 impl Test {
     /// `module` as in `module_path!()`: its last part goes before the name.
-    pub fn new<R: IntoOutcome>(
-        module: &str,
-        name: &str,
-        run: impl FnOnce() -> R + Send + 'static,
-    ) -> Self {
+    pub fn new<R: IntoOutcome>(module: &str, name: &str, run: impl FnOnce() -> R + Send + 'static) -> Self {
         let module = module.rsplit("::").next().unwrap_or(module);
         Self { name: format!("{module}::{name}"), run: Box::new(move || run().into_outcome()) }
     }
