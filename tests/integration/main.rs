@@ -15,9 +15,12 @@
 
 mod broken;
 mod cli;
+mod descriptors;
 mod lifecycle;
+mod process;
 mod run;
 mod support;
+mod terminal;
 
 use std::{
     env,
@@ -29,7 +32,18 @@ use libtest_mimic::Arguments;
 use support::{host, suite::Test, workspace};
 
 fn tests() -> Vec<Test> {
-    [run::tests(), lifecycle::tests(), cli::tests(), broken::tests()].into_iter().flatten().collect()
+    [
+        run::tests(),
+        lifecycle::tests(),
+        cli::tests(),
+        process::tests(),
+        descriptors::tests(),
+        terminal::tests(),
+        broken::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> ExitCode {

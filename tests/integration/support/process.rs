@@ -106,6 +106,14 @@ impl Invocation {
         assert!(output.stderr.contains(text), "{text:?} is not in {output:#?}");
         output
     }
+
+    /// As [`Self::fails_with`], for texts that callers look for in any case; `text` is in lower case.
+    #[track_caller]
+    pub fn fails_with_any_case(self, text: &str) -> Output {
+        let output = self.fails_with("");
+        assert!(output.stderr.to_lowercase().contains(text), "{text:?} is not in {output:#?}");
+        output
+    }
 }
 
 /// A program that runs.
