@@ -16,8 +16,12 @@
 mod broken;
 mod cli;
 mod descriptors;
+mod devices;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod process;
+mod rootfs;
 mod run;
 mod support;
 mod terminal;
@@ -39,6 +43,10 @@ fn tests() -> Vec<Test> {
         process::tests(),
         descriptors::tests(),
         terminal::tests(),
+        namespaces::tests(),
+        mounts::tests(),
+        rootfs::tests(),
+        devices::tests(),
         broken::tests(),
     ]
     .into_iter()

@@ -140,7 +140,9 @@ fn the_console_goes_to_the_console_socket() {
     let socket = ConsoleSocket::beside(&container);
     container.run_with(["--detach", "--console-socket", socket.path.to_str().unwrap()]).succeeds();
     let (terminal, name) = socket.receive();
-    assert!(name.starts_with("/dev/pt"), "{name:?}");
+    if need_other_than("crun", "sends a blank").is_ok() {
+        assert!(name.starts_with("/dev/pt"), "{name:?}");
+    }
     assert_eq!(read_all(&terminal), "hello\n");
     container.wait_for("stopped");
     container.delete();
