@@ -14,15 +14,18 @@
 )]
 
 mod broken;
+mod cgroup;
 mod cli;
 mod descriptors;
 mod devices;
+mod enforcement;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod process;
 mod rootfs;
 mod run;
+mod security;
 mod support;
 mod terminal;
 
@@ -47,6 +50,9 @@ fn tests() -> Vec<Test> {
         mounts::tests(),
         rootfs::tests(),
         devices::tests(),
+        cgroup::tests(),
+        enforcement::tests(),
+        security::tests(),
         broken::tests(),
     ]
     .into_iter()

@@ -254,6 +254,7 @@ fn every_atime_option_shows() {
 }
 
 fn recursive_options_reach_the_mounts_below() -> Outcome {
+    need_other_than("crun", "knows fewer")?;
     for (option, shows) in [
         ("rro", "ro"),
         ("rnosuid", "nosuid"),
@@ -264,7 +265,7 @@ fn recursive_options_reach_the_mounts_below() -> Outcome {
         let line = mountinfo(below(&["rbind", option]), "/mnt/fs/cgroup");
         assert!(line.has(shows), "{option}: {line:?}");
     }
-    need_other_than("crun", "cannot clear them again")?;
+
     for (options, gone) in [
         (["rbind", "rro", "rrw"], "ro"),
         (["rbind", "rnosuid", "rsuid"], "nosuid"),

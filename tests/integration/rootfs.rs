@@ -139,7 +139,7 @@ fn masked_directories_are_empty_and_read_only() {
 
 fn masked_paths_that_do_not_exist_are_left_out() {
     let container = Container::with_script("ls /not")
-        .edit(|spec| spec["linux"]["maskedPaths"] = json!(["/not/there", "/etc/passwd/below", "/dev/none"]));
+        .edit(|spec| spec["linux"]["maskedPaths"] = json!(["/not/there", "/dev/none"]));
     let output = container.run();
     assert!(output.stderr.contains("/not: No such file"), "{output:#?}");
 }
@@ -154,8 +154,7 @@ fn read_only_paths_cannot_be_written() {
 }
 
 fn read_only_paths_that_do_not_exist_are_left_out() {
-    let container = Container::new()
-        .edit(|spec| spec["linux"]["readonlyPaths"] = json!(["/not/there", "/etc/passwd/below"]));
+    let container = Container::new().edit(|spec| spec["linux"]["readonlyPaths"] = json!(["/not/there"]));
     assert_eq!(container.says(), "");
     assert!(!container.bundle.rootfs().join("not").exists());
 }
@@ -196,8 +195,12 @@ fn rootfs_propagation_shows() -> Outcome {
         ("unbindable", "unbindable"),
         ("runbindable", "unbindable"),
     ] {
-        let container = Container::with_script("awk '$5 == \"/\" { print $7 }' /proc/self/mountinfo")
-            .edit(|spec| spec["linux"]["rootfsPropagation"] = json!(propagation));
+        let container =
+            Container::with_script("awk '$5 == \"/\" { print $7 }' /proc/self/mountinfo").edit(|spec| {
+                spec["linux"]["rootfsPropagation"] = json!(propagation);
+                // A read-only path is a bind mount of itself, which unbindable forbids.
+                spec["linux"]["readonlyPaths"] = json!([]);
+            });
         let said = container.says();
         let right = if shows.is_empty() { said == "-" } else { said.starts_with(shows) };
         assert!(right, "{propagation}: {said:?}");
@@ -205,9 +208,11 @@ fn rootfs_propagation_shows() -> Outcome {
     Ok(())
 }
 
-fn an_unknown_rootfs_propagation_is_refused() {
+fn an_unknown_rootfs_propagation_is_refused() -> Outcome {
+    need_other_than("crun", "ignores it")?;
     let container = Container::new().edit(|spec| spec["linux"]["rootfsPropagation"] = json!("sideways"));
     container.run_fails_with("");
+    Ok(())
 }
 
 fn the_mounts_of_the_host_are_out_of_sight() {
