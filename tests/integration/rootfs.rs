@@ -198,7 +198,8 @@ fn rootfs_propagation_shows() -> Outcome {
         let container =
             Container::with_script("awk '$5 == \"/\" { print $7 }' /proc/self/mountinfo").edit(|spec| {
                 spec["linux"]["rootfsPropagation"] = json!(propagation);
-                // A read-only path is a bind mount of itself, which unbindable forbids.
+                // A read-only or masked path is a bind mount, which unbindable forbids.
+                spec["linux"]["maskedPaths"] = json!([]);
                 spec["linux"]["readonlyPaths"] = json!([]);
             });
         let said = container.says();

@@ -97,7 +97,8 @@ fn cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe() {
     assert!(fs::read(host::runtime()).unwrap() == before, "the runtime was changed");
 }
 
-fn cve_2019_16884_a_mount_over_proc_files_is_refused() {
+fn cve_2019_16884_a_mount_over_proc_files_is_refused() -> Outcome {
+    need_other_than("crun", "checks the file system when it writes there instead")?;
     for target in ["/proc", "/proc/self", "/proc/self/attr", "/proc/sys", "/proc/1/attr/exec"] {
         let container = Container::new();
         let source = container.beside("fake");
@@ -113,6 +114,7 @@ fn cve_2019_16884_a_mount_over_proc_files_is_refused() {
         container.run_with(NO_OPTIONS).fails_with("");
         container.leaves_nothing();
     }
+    Ok(())
 }
 
 fn cve_2019_18837_a_mount_target_that_links_outside_stays_inside() {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     thread,
@@ -225,7 +226,9 @@ impl Drop for Container {
         let cgroup = self.cgroup();
         if cgroup.ends_with(&self.id) && cgroup.exists() {
             remains.push(format!("cgroup {}", cgroup.display()));
-            let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+            // Without O_CREAT, in case this is no cgroup after all.
+            let kill = fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.kill"));
+            let _ = kill.and_then(|mut file| file.write_all(b"1"));
             wait::holds_within(Duration::from_secs(5), || fs::remove_dir(&cgroup).is_ok());
         }
         if self.state_directory().exists() {
