@@ -1,0 +1,2 @@
+use crate::support::suite::suite;
+suite![];

@@ -1,0 +1,373 @@
+//! Global options, `list`, `spec`, `--version`, `--help`, logs.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{
+    Container, Invocation, Outcome,
+    host::{kind, need_other_than, need_own},
+    suite::suite,
+    workspace,
+};
+
+suite![
+    version_names_the_program_first,
+    version_of_our_own_names_commit_and_spec,
+    help_ends_well,
+    help_of_each_command_ends_well,
+    an_unknown_command_fails_and_is_named,
+    an_unknown_option_fails_and_is_named,
+    no_command_at_all_shows_the_help,
+    spec_writes_a_config_that_runs,
+    spec_refuses_to_overwrite,
+    spec_takes_a_bundle,
+    spec_indents_by_tabs_and_ends_with_a_newline,
+    list_shows_a_table,
+    list_prints_json,
+    list_quietly_prints_ids,
+    list_of_nothing_is_null_in_json,
+    list_of_a_missing_root_is_an_error,
+    list_refuses_an_unknown_format,
+    list_survives_a_damaged_entry,
+    the_log_gets_one_json_object_per_failure,
+    the_log_is_appended_to,
+    the_log_in_text_names_level_and_message,
+    a_log_format_that_is_unknown_is_refused,
+    without_a_log_the_error_is_on_stderr_once,
+    debug_says_more,
+    global_options_take_an_equals_sign,
+    the_root_is_made_when_missing,
+    the_root_directory_of_the_host_is_no_container_root,
+    systemd_cgroup_is_accepted_and_says_it_is_not_there,
+    rootless_option_is_accepted,
+    the_cgroup_manager_option_of_crun_is_accepted,
+    commands_of_other_issues_are_not_pretended,
+];
+
+fn version_names_the_program_first() {
+    let output = Invocation::of_the_runtime().arg("--version").succeeds();
+    let first = output.stdout.lines().next().unwrap();
+    let words: Vec<_> = first.split_whitespace().collect();
+    assert_eq!((words[0], words[1], words.len()), (kind(), "version", 3), "{first:?}");
+    assert_eq!(output.stderr, "");
+}
+
+/// dockerd splits lines at `commit:`; go-runc at `spec:`.
+fn version_of_our_own_names_commit_and_spec() -> Outcome {
+    need_own()?;
+    let long = Invocation::of_the_runtime().arg("--version").succeeds().stdout;
+    assert!(long.lines().any(|line| line.starts_with("commit: ")), "{long:?}");
+    assert!(long.lines().any(|line| line.starts_with("spec: 1.")), "{long:?}");
+    assert_eq!(Invocation::of_the_runtime().arg("-v").succeeds().stdout, long);
+    Ok(())
+}
+
+fn help_ends_well() {
+    for option in ["--help", "-h", "help"] {
+        if kind() == "crun" && option != "--help" {
+            continue;
+        }
+        let output = Invocation::of_the_runtime().arg(option).succeeds();
+        for command in ["create", "start", "run", "state", "kill", "delete", "list", "spec"] {
+            assert!(output.stdout.contains(command), "{command} is not in {}", output.stdout);
+        }
+    }
+}
+
+fn help_of_each_command_ends_well() {
+    for command in ["create", "start", "run", "state", "kill", "delete", "list", "spec"] {
+        let output = Invocation::of_the_runtime().args([command, "--help"]).succeeds();
+        assert!(output.stdout.to_lowercase().contains("usage"), "{}", output.stdout);
+        assert_eq!(output.stderr, "");
+    }
+}
+
+fn an_unknown_command_fails_and_is_named() -> Outcome {
+    need_other_than("runc", "shows its help and exits with 0")?;
+    let output = Invocation::of_the_runtime().arg("frobnicate").output();
+    assert_ne!(output.code(), 0);
+    assert!(format!("{}{}", output.stdout, output.stderr).contains("frobnicate"), "{output:#?}");
+    Ok(())
+}
+
+fn an_unknown_option_fails_and_is_named() {
+    let output = Container::new().command("run").args(["--frobnicate", "x"]).output();
+    assert_ne!(output.code(), 0);
+    assert!(format!("{}{}", output.stdout, output.stderr).contains("frobnicate"), "{output:#?}");
+}
+
+fn no_command_at_all_shows_the_help() -> Outcome {
+    need_other_than("crun", "asks for a command")?;
+    let output = Invocation::of_the_runtime().output();
+    assert!(format!("{}{}", output.stdout, output.stderr).contains("create"), "{output:#?}");
+    Ok(())
+}
+
+fn spec_writes_a_config_that_runs() {
+    let container = Container::new();
+    fs::remove_file(container.bundle.path().join("config.json")).unwrap();
+    container.runtime().arg("spec").current_dir(container.bundle.path()).succeeds();
+    let text = fs::read_to_string(container.bundle.path().join("config.json")).unwrap();
+    let mut spec: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(spec["process"]["terminal"], true);
+    assert_eq!(spec["process"]["args"][0], "sh");
+    assert_eq!(spec["root"]["path"], "rootfs");
+    assert!(spec["linux"]["maskedPaths"].as_array().unwrap().len() >= 9);
+    spec["process"]["terminal"] = false.into();
+    spec["process"]["args"] = serde_json::json!(["echo", "it runs"]);
+    spec["root"]["readonly"] = false.into();
+    spec["linux"]["cgroupsPath"] = format!("/{}", container.id).into();
+    container.bundle.write_raw(&spec.to_string());
+    assert_eq!(container.says(), "it runs");
+}
+
+fn spec_refuses_to_overwrite() {
+    let container = Container::new();
+    let before = fs::read_to_string(container.bundle.path().join("config.json")).unwrap();
+    let spec = container.runtime().arg("spec").current_dir(container.bundle.path());
+    if kind() == "crun" {
+        assert_ne!(spec.output().code(), 0);
+    } else {
+        spec.fails_with("config.json exists. Remove it first");
+    }
+    assert_eq!(fs::read_to_string(container.bundle.path().join("config.json")).unwrap(), before);
+}
+
+fn spec_takes_a_bundle() {
+    let container = Container::new();
+    let directory = container.beside("elsewhere");
+    fs::create_dir(&directory).unwrap();
+    container.runtime().args(["spec", "--bundle"]).arg(&directory).succeeds();
+    assert!(directory.join("config.json").exists());
+}
+
+fn spec_indents_by_tabs_and_ends_with_a_newline() -> Outcome {
+    need_own()?;
+    let container = Container::new();
+    let directory = container.beside("elsewhere");
+    fs::create_dir(&directory).unwrap();
+    container.runtime().args(["spec", "-b"]).arg(&directory).succeeds();
+    let text = fs::read_to_string(directory.join("config.json")).unwrap();
+    assert!(text.starts_with("{\n\t\"ociVersion\": \"1."), "{text}");
+    assert!(text.ends_with("}\n"), "{text}");
+    Ok(())
+}
+
+fn list_shows_a_table() {
+    let container = Container::idle();
+    container.launch();
+    let output = container.runtime().arg("list").succeeds();
+    let mut lines = output.stdout.lines();
+    let header: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    let expected = match kind() {
+        "crun" => ["NAME", "PID", "STATUS", "BUNDLE", "PATH", "CREATED", "OWNER"].as_slice(),
+        _ => ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].as_slice(),
+    };
+    assert_eq!(header, expected);
+    let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    let pid = container.pid().to_string();
+    assert_eq!(row[..3], [container.id.as_str(), pid.as_str(), "running"]);
+    assert_eq!(row[5], "root");
+    assert_eq!(lines.next(), None);
+}
+
+fn list_prints_json() {
+    let container = Container::idle();
+    container.launch();
+    let output = container.runtime().args(["list", "--format=json"]).succeeds();
+    let list: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(list[0]["id"], container.id);
+    assert_eq!(list[0]["status"], "running");
+    assert_eq!(list[0]["pid"], container.state()["pid"]);
+    assert_eq!(list[0]["bundle"], container.state()["bundle"]);
+    assert_eq!(list[0]["owner"], "root");
+    let short = container.runtime().args(["list", "-f", "json"]).succeeds();
+    assert_eq!(short.stdout, output.stdout);
+}
+
+fn list_quietly_prints_ids() {
+    let container = Container::idle();
+    container.create();
+    for option in ["--quiet", "-q"] {
+        let output = container.runtime().args(["list", option]).succeeds();
+        assert_eq!(output.stdout, format!("{}\n", container.id));
+    }
+}
+
+fn list_of_nothing_is_null_in_json() -> Outcome {
+    need_other_than("crun", "prints an empty array")?;
+    let container = Container::new();
+    fs::create_dir(container.root()).unwrap();
+    assert_eq!(container.runtime().args(["list", "--format", "json"]).succeeds().stdout.trim(), "null");
+    let table = container.runtime().arg("list").succeeds().stdout;
+    assert_eq!(table.lines().count(), 1, "{table}");
+    assert_eq!(container.runtime().args(["list", "-q"]).succeeds().stdout, "");
+    Ok(())
+}
+
+fn list_of_a_missing_root_is_an_error() -> Outcome {
+    need_other_than("crun", "makes the root")?;
+    let missing = workspace::directory().join("no-such-root");
+    let output = Invocation::of_the_runtime().arg("--root").arg(&missing).arg("list").output();
+    assert_ne!(output.code(), 0, "{output:#?}");
+    assert!(!missing.exists());
+    Ok(())
+}
+
+fn list_refuses_an_unknown_format() {
+    let container = Container::new();
+    fs::create_dir(container.root()).unwrap();
+    let output = container.runtime().args(["list", "--format", "yaml"]).output();
+    assert_ne!(output.code(), 0, "{output:#?}");
+    assert!(output.stderr.contains("format"), "{output:#?}");
+}
+
+fn list_survives_a_damaged_entry() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    container.create();
+    fs::create_dir(container.root().join("damaged")).unwrap();
+    fs::write(container.root().join("damaged/state.json"), "{").unwrap();
+    let output = container.runtime().args(["list", "-q"]).succeeds();
+    assert!(output.stdout.contains(&container.id), "{output:#?}");
+    let table = container.runtime().arg("list").succeeds();
+    assert!(table.stderr.contains("damaged"), "{table:#?}");
+    Ok(())
+}
+
+/// podman decodes the whole file as one object, containerd takes the last with level error.
+fn the_log_gets_one_json_object_per_failure() -> Outcome {
+    let container = Container::with_args(["not-there"]);
+    let log = container.beside("log");
+    let output = container
+        .runtime()
+        .args(["--log-format", "json", "--log", log.to_str().unwrap()])
+        .args(["run", "--bundle", container.bundle.path().to_str().unwrap(), &container.id])
+        .output();
+    assert_eq!(output.code(), 1);
+    need_other_than("crun", "writes more than JSON")?;
+    let text = fs::read_to_string(&log).unwrap();
+    let last = text.lines().last().unwrap();
+    let record: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(record["level"], "error");
+    assert!(record["msg"].as_str().unwrap().contains("executable file"), "{record}");
+    assert!(record["time"].as_str().unwrap().contains('T'), "{record}");
+    need_other_than("runc", "logs warnings as well")?;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    Ok(())
+}
+
+fn the_log_is_appended_to() {
+    let container = Container::new();
+    let log = container.beside("log");
+    fs::write(&log, "first\n").unwrap();
+    container.runtime().arg("--log").arg(&log).args(["state", "missing"]).output();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with("first\n") && text.contains("does not exist"), "{text}");
+}
+
+fn the_log_in_text_names_level_and_message() -> Outcome {
+    need_other_than("crun", "has its own form")?;
+    let container = Container::new();
+    let log = container.beside("log");
+    container.runtime().args(["--log-format=text", "--log"]).arg(&log).args(["state", "missing"]).output();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("level=error") && text.contains("msg=\""), "{text}");
+    Ok(())
+}
+
+fn a_log_format_that_is_unknown_is_refused() {
+    let output = Invocation::of_the_runtime().args(["--log-format", "xml", "list"]).output();
+    assert_ne!(output.code(), 0, "{output:#?}");
+}
+
+fn without_a_log_the_error_is_on_stderr_once() -> Outcome {
+    need_own()?;
+    let output = Container::new().runtime().args(["state", "missing"]).output();
+    assert_eq!(output.stderr, "error: container \"missing\" does not exist\n");
+    Ok(())
+}
+
+fn debug_says_more() -> Outcome {
+    need_own()?;
+    let container = Container::new();
+    let log = container.beside("log");
+    let run = container.runtime().args(["--debug", "--log-format", "json", "--log"]).arg(&log);
+    run.args(["run", "--bundle"]).arg(container.bundle.path()).arg(&container.id).succeeds();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("\"level\":\"debug\""), "{text}");
+    for line in text.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+    Ok(())
+}
+
+fn global_options_take_an_equals_sign() {
+    let container = Container::with_script("echo yes");
+    let output = Invocation::of_the_runtime()
+        .arg(format!("--root={}", container.root().display()))
+        .arg("run")
+        .arg(format!("--bundle={}", container.bundle.path().display()))
+        .arg(&container.id)
+        .succeeds();
+    assert_eq!(output.stdout, "yes\n");
+}
+
+fn the_root_is_made_when_missing() {
+    let container = Container::idle();
+    let root = container.beside("a/b/c");
+    let with_root = || Invocation::of_the_runtime().arg("--root").arg(&root);
+    let bundle = container.bundle.path();
+    with_root().args(["create", "--bundle"]).arg(&bundle).arg(&container.id).succeeds();
+    assert!(root.join(&container.id).is_dir());
+    with_root().args(["delete", "--force", &container.id]).succeeds();
+    container.leaves_nothing();
+}
+
+fn the_root_directory_of_the_host_is_no_container_root() -> Outcome {
+    need_other_than("crun", "takes it")?;
+    let container = Container::new();
+    let output = Invocation::of_the_runtime()
+        .args(["--root", "/", "run", "--bundle"])
+        .arg(container.bundle.path())
+        .arg(&container.id)
+        .output();
+    assert_ne!(output.code(), 0, "{output:#?}");
+    Ok(())
+}
+
+fn systemd_cgroup_is_accepted_and_says_it_is_not_there() -> Outcome {
+    need_own()?;
+    let container = Container::new();
+    let run = container.runtime().args(["--systemd-cgroup", "run", "--bundle"]);
+    run.arg(container.bundle.path()).arg(&container.id).fails_with("systemd");
+    container.leaves_nothing();
+    // It is in the caller's configuration for all commands, most of which do not care.
+    container.runtime().args(["--systemd-cgroup", "delete", "--force", &container.id]).succeeds();
+    Ok(())
+}
+
+fn rootless_option_is_accepted() {
+    for value in ["auto", "false"] {
+        let container = Container::with_script("echo fine");
+        let run = container.runtime().args([&format!("--rootless={value}"), "run", "--bundle"]);
+        assert_eq!(run.arg(container.bundle.path()).arg(&container.id).succeeds().stdout, "fine\n");
+    }
+}
+
+fn the_cgroup_manager_option_of_crun_is_accepted() -> Outcome {
+    need_other_than("runc", "has no such option")?;
+    let container = Container::with_script("echo fine");
+    let run = container.runtime().args(["--cgroup-manager", "cgroupfs", "run", "--bundle"]);
+    assert_eq!(run.arg(container.bundle.path()).arg(&container.id).succeeds().stdout, "fine\n");
+    Ok(())
+}
+
+/// podman and CRI-O take `checkpoint --help` ending well for the ability to checkpoint.
+fn commands_of_other_issues_are_not_pretended() -> Outcome {
+    need_own()?;
+    assert_ne!(Invocation::of_the_runtime().args(["checkpoint", "--help"]).output().code(), 0);
+    Ok(())
+}

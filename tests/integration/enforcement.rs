@@ -1,0 +1,151 @@
+//! Limits that bite. The values are read back in `cgroup.rs`; here the kernel is made to act on them.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Container, Outcome,
+    container::NO_OPTIONS,
+    host::{need, need_controller, need_disk},
+    suite::suite,
+};
+
+use super::cgroup::device_numbers;
+
+suite![
+    memory_max_kills_a_process_that_exceeds_it,
+    memory_max_leaves_a_process_below_it_alone,
+    pids_max_stops_a_fork_bomb,
+    cpu_max_throttles,
+    io_max_limits_reading,
+    cpuset_pins,
+    a_small_memory_limit_lets_the_container_start,
+];
+
+fn limited(script: &str, resources: Value) -> Container {
+    Container::with_script(script).edit(|spec| {
+        for (key, value) in resources.as_object().unwrap() {
+            spec["linux"]["resources"][key] = value.clone();
+        }
+    })
+}
+
+/// `key value` in a flat keyed control file.
+fn counter(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix(' ')));
+    line.unwrap_or_else(|| panic!("{key} is not in {text}")).parse().unwrap()
+}
+
+fn memory_max_kills_a_process_that_exceeds_it() -> Outcome {
+    need_controller("memory")?;
+    // tail keeps the last line of what it reads, and /dev/zero has no end of line.
+    let container = limited(
+        "tail /dev/zero; echo \"status $?\"; cat /sys/fs/cgroup/memory.max; grep '^oom_kill ' /sys/fs/cgroup/memory.events",
+        json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }),
+    );
+    let output = container.run_with(NO_OPTIONS).succeeds();
+    assert!(output.stdout.starts_with("status 137\n33554432\n"), "{output:#?}");
+    assert!(counter(&output.stdout, "oom_kill") >= 1, "{output:#?}");
+    container.leaves_nothing();
+    // The main process itself: 137 comes out of run.
+    let container =
+        limited("exec tail /dev/zero", json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
+    assert_eq!(container.run().code(), 137);
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn memory_max_leaves_a_process_below_it_alone() -> Outcome {
+    need_controller("memory")?;
+    let container =
+        limited("head -c 8000000 /dev/zero | tail | wc -c", json!({ "memory": { "limit": 67_108_864 } }));
+    assert_eq!(container.says(), "8000000");
+    Ok(())
+}
+
+fn pids_max_stops_a_fork_bomb() -> Outcome {
+    need_controller("pids")?;
+    let container = limited(
+        "sh -c 'for i in $(seq 100); do sleep 100 & done' 2>/tmp/error; cat /sys/fs/cgroup/pids.current; echo end; sleep 1000",
+        json!({ "pids": { "limit": 12 } }),
+    );
+    // A shell that cannot fork any more ends; one with a builtin cat would go on, busybox's may not.
+    let output = container.launch();
+    crate::support::wait_until("the limit was hit", || {
+        counter(&container.control_file("pids.events"), "max") >= 1
+            || container.state()["status"] == "stopped"
+    });
+    let events = container.control_file("pids.events");
+    assert!(counter(&events, "max") >= 1, "{events} {}", output.stdout_now());
+    let current: u64 = container.control_file("pids.current").parse().unwrap();
+    assert!(current <= 12, "{current}");
+    container.delete_by_force();
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn cpu_max_throttles() -> Outcome {
+    need_controller("cpu")?;
+    let container = limited("while :; do :; done", json!({ "cpu": { "quota": 10_000, "period": 100_000 } }));
+    container.launch();
+    crate::support::wait_until("ten periods have passed", || {
+        counter(&container.control_file("cpu.stat"), "nr_periods") >= 10
+    });
+    let stat = container.control_file("cpu.stat");
+    assert!(counter(&stat, "nr_throttled") >= 3, "{stat}");
+    // A tenth of a processor for the periods that went by, with room for the kernel's slices.
+    let allowed = (counter(&stat, "nr_periods") + 2) * 10_000 * 3;
+    assert!(counter(&stat, "usage_usec") < allowed, "{stat}");
+    container.delete_by_force();
+    Ok(())
+}
+
+fn io_max_limits_reading() -> Outcome {
+    need_controller("io")?;
+    let disk = need_disk()?;
+    let (major, minor) = device_numbers(&disk);
+    let container = limited(
+        "dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct 2>&1; cat /proc/uptime; cat /sys/fs/cgroup/io.max",
+        json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": 1_048_576 }] } }),
+    )
+    .edit(|spec| {
+        spec["linux"]["devices"] =
+            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor, "fileMode": 0o600 }]);
+        spec["linux"]["resources"]["devices"] = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
+        ]);
+    });
+    let before = uptime();
+    let output = container.run_with(NO_OPTIONS).succeeds();
+    assert!(output.stdout.contains("32+0 records in"), "{output:#?}");
+    // Two MiB at one MiB a second, of which the first slice is free.
+    assert!(uptime() - before > 0.9, "{output:#?}");
+    assert!(output.stdout.contains(&format!("{major}:{minor} rbps=1048576")), "{output:#?}");
+    Ok(())
+}
+
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn cpuset_pins() -> Outcome {
+    need_controller("cpuset")?;
+    let processors = std::thread::available_parallelism().unwrap().get();
+    need(processors > 1, "more than one processor")?;
+    let container =
+        limited("grep Cpus_allowed_list /proc/self/status; nproc", json!({ "cpu": { "cpus": "1" } }));
+    assert_eq!(container.says(), "Cpus_allowed_list:\t1\n1");
+    Ok(())
+}
+
+/// crun is known for 512 KiB; runc needs some MiB. Ours must not need more than crun's.
+fn a_small_memory_limit_lets_the_container_start() -> Outcome {
+    need_controller("memory")?;
+    let container = limited("echo up", json!({ "memory": { "limit": 2_097_152, "swap": 2_097_152 } }));
+    if crate::support::host::kind() == "runc" {
+        return Ok(());
+    }
+    assert_eq!(container.says(), "up");
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Drives the runtime as a user would, on the real kernel.
+//!
+//! `RUNTIME` names the runtime under test (default: the one cargo has just built), so that the expectations can be
+//! held against runc and crun; `BUSYBOX` a static busybox for the root file systems. A test whose host lacks
+//! something returns [`support::host::Skip`] and is reported as ignored, with the reason. On a machine of its own
+//! (`VM_KIND`) the suite runs where it is, otherwise through `scripts/cgroup2`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test fails by panicking, and nobody imports it"
+)]
+
+mod broken;
+mod cgroup;
+mod cli;
+mod descriptors;
+mod devices;
+mod enforcement;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod rootfs;
+mod run;
+mod security;
+mod support;
+mod terminal;
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use libtest_mimic::Arguments;
+use support::{host, suite::Test, workspace};
+
+fn tests() -> Vec<Test> {
+    [
+        run::tests(),
+        lifecycle::tests(),
+        cli::tests(),
+        process::tests(),
+        descriptors::tests(),
+        terminal::tests(),
+        namespaces::tests(),
+        mounts::tests(),
+        rootfs::tests(),
+        devices::tests(),
+        cgroup::tests(),
+        enforcement::tests(),
+        security::tests(),
+        broken::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn main() -> ExitCode {
+    // libtest takes several filters, libtest-mimic one.
+    let (options, filters): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));
+    let arguments = Arguments::from_iter(env::args().take(1).chain(options));
+
+    if !arguments.list && !host::is_prepared() {
+        let error =
+            Command::new("scripts/cgroup2").arg(env::current_exe().unwrap()).args(env::args().skip(1)).exec();
+        panic!("run scripts/cgroup2: {error}");
+    }
+    support::suite::remember_panics();
+    let trials = tests()
+        .into_iter()
+        .filter(|test| filters.is_empty() || filters.iter().any(|filter| test.name().contains(filter)))
+        .map(Test::into_trial)
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    workspace::remove();
+    conclusion.exit_code()
+}

@@ -1,0 +1,315 @@
+//! Holes that were found in container runtimes, each kept closed.
+//!
+//! What every test shows is that nothing of the host was read or changed; whether the container is refused or runs
+//! harmlessly is the runtime's choice unless the advisory says otherwise.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt as _, symlink},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Container, Outcome,
+    bundle::{add_mount, bind},
+    container::NO_OPTIONS,
+    host::{self, need_other_than, need_own},
+    suite::suite,
+};
+
+suite![
+    cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe,
+    cve_2019_16884_a_mount_over_proc_files_is_refused,
+    cve_2019_18837_a_mount_target_that_links_outside_stays_inside,
+    cve_2019_19921_a_proc_that_is_a_link_is_refused,
+    cve_2025_54867_a_sys_that_is_a_link_is_refused,
+    cve_2021_30465_a_parent_of_a_target_that_links_outside_stays_inside,
+    cve_2024_21626_a_working_directory_outside_is_refused,
+    cve_2024_45310_making_a_target_makes_nothing_outside,
+    cve_2025_31133_a_null_device_that_is_a_link_masks_nothing_else,
+    cve_2025_52565_a_console_that_is_a_link_changes_nothing_outside,
+    cve_2026_41579_a_dev_that_is_a_link_changes_nothing_outside,
+    masked_paths_through_links_stay_inside,
+    read_only_paths_through_links_stay_inside,
+    a_working_directory_through_a_link_stays_inside,
+    a_tmpcopyup_of_a_link_copies_nothing_from_outside,
+    the_passwd_of_the_image_may_link_outside,
+    the_kernel_log_and_keys_are_out_of_reach,
+    the_environment_of_the_runtime_is_out_of_reach,
+    a_device_path_through_a_link_stays_inside,
+];
+
+/// A directory of the host with one file, which no container may touch.
+struct Outside {
+    container: Container,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let container = Container::new();
+        fs::create_dir(container.beside("outside")).unwrap();
+        fs::write(container.beside("outside/secret"), "secret").unwrap();
+        Self { container }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.container.beside("outside")
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        let names: Vec<_> =
+            fs::read_dir(self.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["secret"]);
+        assert_eq!(fs::read_to_string(self.path().join("secret")).unwrap(), "secret");
+    }
+}
+
+/// Replaces a directory or file of the image by a link.
+fn replace(container: &Container, path: &str, target: impl AsRef<std::path::Path>) {
+    let path = container.bundle.rootfs().join(path);
+    let _ = fs::remove_dir(&path);
+    let _ = fs::remove_file(&path);
+    symlink(target, path).unwrap();
+}
+
+fn without_mounts_below(container: Container, top: &str) -> Container {
+    container.edit(|spec| {
+        let below = |mount: &Value| mount["destination"].as_str().is_some_and(|at| at.starts_with(top));
+        spec["mounts"].as_array_mut().unwrap().retain(|mount| !below(mount));
+    })
+}
+
+fn cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe() {
+    let before = fs::read(host::runtime()).unwrap();
+    // The program is the runtime itself, by way of a script's interpreter.
+    let container = Container::with_args(["/run.sh"])
+        .with_file("run.sh", 0o755, "#!/proc/self/exe\n")
+        .with_file("bin/try", 0o755, "#!/bin/sh\necho overwritten >/proc/1/exe\n");
+    let _ = container.run();
+    let idle = Container::idle();
+    idle.create();
+    // Between create and start the init process still is the runtime; what it runs from must not be writable.
+    let exe = format!("/proc/{}/exe", idle.pid());
+    let opened = fs::OpenOptions::new().write(true).open(&exe);
+    assert!(opened.is_err(), "{exe} can be opened for writing");
+    assert!(fs::read(host::runtime()).unwrap() == before, "the runtime was changed");
+}
+
+fn cve_2019_16884_a_mount_over_proc_files_is_refused() -> Outcome {
+    need_other_than("crun", "checks the file system when it writes there instead")?;
+    for target in ["/proc", "/proc/self", "/proc/self/attr", "/proc/sys", "/proc/1/attr/exec"] {
+        let container = Container::new();
+        let source = container.beside("fake");
+        fs::create_dir(&source).unwrap();
+        let container = container.edit(|spec| {
+            let mut mount = bind(&source, target, &[]);
+            if target == "/proc" {
+                // A plain tmpfs in place of proc is what an attacker would want to be written to.
+                mount = json!({ "destination": "/proc", "type": "tmpfs", "source": "tmpfs" });
+            }
+            add_mount(spec, mount);
+        });
+        container.run_with(NO_OPTIONS).fails_with("");
+        container.leaves_nothing();
+    }
+    Ok(())
+}
+
+fn cve_2019_18837_a_mount_target_that_links_outside_stays_inside() {
+    let outside = Outside::new();
+    let container = Container::with_script("echo written >/link/file").edit(|spec| {
+        add_mount(spec, json!({ "destination": "/link", "type": "tmpfs", "source": "tmpfs" }));
+    });
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+fn cve_2019_19921_a_proc_that_is_a_link_is_refused() {
+    let container = Container::with_args(["ls", "/tmp"]);
+    replace(&container, "proc", "tmp");
+    container.run_with(NO_OPTIONS).fails_with("");
+    container.leaves_nothing();
+}
+
+fn cve_2025_54867_a_sys_that_is_a_link_is_refused() -> Outcome {
+    need_other_than("crun", "follows it inside")?;
+    let container = Container::new();
+    replace(&container, "sys", "tmp");
+    container.run_with(NO_OPTIONS).fails_with("");
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn cve_2021_30465_a_parent_of_a_target_that_links_outside_stays_inside() {
+    let outside = Outside::new();
+    let container = Container::with_script("echo written >/link/deep/er/file").edit(|spec| {
+        add_mount(spec, json!({ "destination": "/link/deep/er", "type": "tmpfs", "source": "tmpfs" }));
+    });
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+fn cve_2024_21626_a_working_directory_outside_is_refused() {
+    for descriptor in 3..12 {
+        let container = Container::with_script(
+            "cat /proc/self/cwd/etc/hostname /proc/self/cwd/../../../../etc/hostname; pwd",
+        )
+        .edit(|spec| spec["process"]["cwd"] = json!(format!("/proc/self/fd/{descriptor}")));
+        let run = container.run_with(NO_OPTIONS).current_dir("/").after_shell("exec 9</ 11</;");
+        let output = run.output();
+        // Either there is no such descriptor any more, or it is one of the container.
+        assert_ne!(output.code(), 0, "{descriptor}: {output:#?}");
+        container.leaves_nothing();
+    }
+}
+
+fn cve_2024_45310_making_a_target_makes_nothing_outside() {
+    let outside = Outside::new();
+    let container = Container::new();
+    let file = container.beside("file");
+    fs::write(&file, "").unwrap();
+    let container = container.edit(|spec| add_mount(spec, bind(&file, "/link/new-file", &[])));
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+/// The image brings a /dev of its own whose null is a link; masking must not bind what it points at.
+fn cve_2025_31133_a_null_device_that_is_a_link_masks_nothing_else() {
+    let container =
+        without_mounts_below(Container::with_script("cat /etc/masked; echo changed >/etc/masked"), "/dev")
+            .with_file("etc/masked", 0o644, "to be hidden")
+            .with_file("etc/target", 0o644, "original")
+            .edit(|spec| spec["linux"]["maskedPaths"] = json!(["/etc/masked"]));
+    replace(&container, "dev/null", "/etc/target");
+    let output = container.run();
+    assert!(!output.stdout.contains("original"), "{output:#?}");
+    assert_eq!(fs::read_to_string(container.bundle.rootfs().join("etc/target")).unwrap(), "original");
+    container.leaves_nothing();
+}
+
+fn cve_2025_52565_a_console_that_is_a_link_changes_nothing_outside() {
+    let outside = Outside::new();
+    let container =
+        without_mounts_below(Container::with_script("echo changed >/dev/console"), "/dev/").edit(|spec| {
+            spec["process"]["terminal"] = json!(true);
+            let dev = |mount: &Value| mount["destination"] == "/dev";
+            spec["mounts"].as_array_mut().unwrap().retain(|mount| !dev(mount));
+        });
+    replace(&container, "dev/console", outside.path().join("secret"));
+    let socket = container.beside("sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let _ = container.run_with(["--detach", "--console-socket", socket.to_str().unwrap()]).output();
+    outside.is_untouched();
+}
+
+fn cve_2026_41579_a_dev_that_is_a_link_changes_nothing_outside() {
+    let outside = Outside::new();
+    fs::write(outside.path().join("ptmx"), "a file of the host").unwrap();
+    let container = without_mounts_below(Container::new(), "/dev");
+    replace(&container, "dev", outside.path());
+    let _ = container.run();
+    assert_eq!(fs::read_to_string(outside.path().join("ptmx")).unwrap(), "a file of the host");
+    fs::remove_file(outside.path().join("ptmx")).unwrap();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+fn masked_paths_through_links_stay_inside() {
+    let outside = Outside::new();
+    let container =
+        Container::new().edit(|spec| spec["linux"]["maskedPaths"] = json!(["/link/secret", "/link"]));
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+fn read_only_paths_through_links_stay_inside() {
+    let outside = Outside::new();
+    let container =
+        Container::new().edit(|spec| spec["linux"]["readonlyPaths"] = json!(["/link/secret", "/link"]));
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    container.leaves_nothing();
+}
+
+fn a_working_directory_through_a_link_stays_inside() {
+    let outside = Outside::new();
+    let container =
+        Container::with_script("touch here; pwd").edit(|spec| spec["process"]["cwd"] = json!("/link/new"));
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    container.leaves_nothing();
+}
+
+fn a_tmpcopyup_of_a_link_copies_nothing_from_outside() {
+    let outside = Outside::new();
+    let container = Container::with_script("ls -R /home; cat /home/link /home/secret").edit(|spec| {
+        add_mount(
+            spec,
+            json!({ "destination": "/home", "type": "tmpfs", "source": "t", "options": ["tmpcopyup"] }),
+        );
+    });
+    symlink(outside.path().join("secret"), container.bundle.rootfs().join("home/link")).unwrap();
+    let output = container.run();
+    assert!(!output.stdout.lines().any(|line| line == "secret"), "{output:#?}");
+    let linked = Container::with_script("cat /home/secret").edit(|spec| {
+        add_mount(
+            spec,
+            json!({ "destination": "/home", "type": "tmpfs", "source": "t", "options": ["tmpcopyup"] }),
+        );
+    });
+    replace(&linked, "home", outside.path());
+    let output = linked.run();
+    assert!(!output.stdout.contains("secret"), "{output:#?}");
+    outside.is_untouched();
+}
+
+/// HOME is looked up in the passwd of the container, as the container would open it.
+fn the_passwd_of_the_image_may_link_outside() {
+    let outside = Outside::new();
+    fs::write(outside.path().join("secret"), "some:x:1000:1000::/of-the-host:/bin/sh\n").unwrap();
+    let container = Container::with_script("echo $HOME")
+        .edit(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+    replace(&container, "etc/passwd", outside.path().join("secret"));
+    let output = container.run();
+    assert!(!output.stdout.contains("of-the-host"), "{output:#?}");
+}
+
+fn the_kernel_log_and_keys_are_out_of_reach() {
+    let output =
+        Container::with_script("cat /proc/kcore | head -c 1; cat /proc/keys; echo b >/proc/sysrq-trigger")
+            .run();
+    assert_eq!(output.stdout, "", "{output:#?}");
+    assert!(output.stderr.contains("sysrq-trigger"), "{output:#?}");
+}
+
+fn the_environment_of_the_runtime_is_out_of_reach() {
+    let container = Container::with_script("cat /proc/*/environ");
+    let output = container.run_with(NO_OPTIONS).env("SECRET_OF_THE_CALLER", "1").output();
+    assert!(!output.stdout.contains("SECRET_OF_THE_CALLER"), "{output:#?}");
+}
+
+fn a_device_path_through_a_link_stays_inside() -> Outcome {
+    need_own()?;
+    let outside = Outside::new();
+    let container = Container::new().edit(|spec| {
+        spec["linux"]["devices"] = json!([{ "path": "/link/null", "type": "c", "major": 1, "minor": 3 }]);
+    });
+    replace(&container, "link", outside.path());
+    let _ = container.run();
+    outside.is_untouched();
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! A container that a test drives through the command line.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Bundle, Invocation, Output,
+    host::{CGROUPS, kind},
+    leftovers, wait,
+};
+
+pub const NO_OPTIONS: [&str; 0] = [];
+
+/// A bundle with an id and a container root of its own. When it goes, so does the container; what then remains fails
+/// the test.
+#[derive(Debug)]
+pub struct Container {
+    pub bundle: Bundle,
+    pub id: String,
+    forgiving: bool,
+}
+
+impl Container {
+    pub fn new() -> Self {
+        let bundle = Bundle::new();
+        // crun leaves the cgroup behind when create fails: its defect, and no use to hear of it in every test.
+        Self { id: bundle.name.clone(), bundle, forgiving: kind() == "crun" }
+    }
+
+    /// A container whose process is this.
+    pub fn with_args<A: AsRef<str>>(args: impl IntoIterator<Item = A>) -> Self {
+        let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        Self::new().edit(|spec| spec["process"]["args"] = json!(args))
+    }
+
+    /// A container whose process is a shell with this script.
+    pub fn with_script(script: &str) -> Self {
+        Self::with_args(["sh", "-c", script])
+    }
+
+    /// A container that does nothing for long, and ends at once when asked to.
+    pub fn idle() -> Self {
+        Self::with_script("trap 'exit 0' TERM; sleep 1000 & wait")
+    }
+
+    /// Changes the spec.
+    pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        self.bundle.edit(change);
+        self
+    }
+
+    /// Puts a file into the root file system.
+    pub fn with_file(self, path: &str, mode: u32, contents: &str) -> Self {
+        let path = self.bundle.rootfs().join(path);
+        fs::write(&path, contents).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        self
+    }
+
+    /// Leaves the cleaning up to the fixture without complaints: for tests of what goes wrong.
+    pub fn forgive(mut self) -> Self {
+        self.forgiving = true;
+        self
+    }
+
+    /// A path beside the bundle, for what a test needs outside the container.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.bundle.home.join(name)
+    }
+
+    /// The container root.
+    pub fn root(&self) -> PathBuf {
+        self.beside("root")
+    }
+
+    pub fn state_directory(&self) -> PathBuf {
+        self.root().join(&self.id)
+    }
+
+    pub fn cgroup(&self) -> PathBuf {
+        let path = self.bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default();
+        Path::new(CGROUPS).join(path.trim_start_matches('/'))
+    }
+
+    /// The contents of a control file, without the newline at its end.
+    #[track_caller]
+    pub fn control_file(&self, name: &str) -> String {
+        let path = self.cgroup().join(name);
+        let contents =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        contents.trim_end().to_owned()
+    }
+
+    /// `runtime --root ROOT`.
+    pub fn runtime(&self) -> Invocation {
+        Invocation::of_the_runtime().arg("--root").arg(self.root())
+    }
+
+    /// `runtime --root ROOT COMMAND --bundle BUNDLE`, without the id.
+    pub fn command(&self, command: &str) -> Invocation {
+        self.runtime().arg(command).arg("--bundle").arg(self.bundle.path())
+    }
+
+    /// `run` with these options, ready to be called; [`Self::run`] calls it.
+    pub fn run_with<A: AsRef<OsStr>>(&self, options: impl IntoIterator<Item = A>) -> Invocation {
+        self.command("run").args(options).arg(&self.id)
+    }
+
+    pub fn create_with<A: AsRef<OsStr>>(&self, options: impl IntoIterator<Item = A>) -> Invocation {
+        self.command("create").args(options).arg(&self.id)
+    }
+
+    /// `COMMAND ID`.
+    pub fn on_id(&self, command: &str) -> Invocation {
+        self.runtime().arg(command).arg(&self.id)
+    }
+
+    pub fn spawn(&self) -> super::process::Running {
+        self.run_with(NO_OPTIONS).spawn()
+    }
+
+    /// Runs the container in the foreground to its end.
+    #[track_caller]
+    pub fn run(&self) -> Output {
+        self.run_with(NO_OPTIONS).output()
+    }
+
+    /// Runs it; it must end with 0. Returns what it wrote, without white space at both ends.
+    #[track_caller]
+    pub fn says(&self) -> String {
+        self.run_with(NO_OPTIONS).succeeds().stdout.trim().to_owned()
+    }
+
+    /// Runs it; it must fail with this text, and leave nothing.
+    #[track_caller]
+    pub fn run_fails_with(&self, text: &str) -> Output {
+        let output = self.run_with(NO_OPTIONS).fails_with(text);
+        self.leaves_nothing();
+        output
+    }
+
+    #[track_caller]
+    pub fn create(&self) -> Output {
+        self.create_with(NO_OPTIONS).succeeds()
+    }
+
+    #[track_caller]
+    pub fn start(&self) -> Output {
+        self.on_id("start").succeeds()
+    }
+
+    /// `create` and `start`; the output is that of the container.
+    #[track_caller]
+    pub fn launch(&self) -> Output {
+        let output = self.create();
+        self.start();
+        output
+    }
+
+    #[track_caller]
+    pub fn kill(&self, signal: &str) -> Output {
+        self.on_id("kill").arg(signal).succeeds()
+    }
+
+    #[track_caller]
+    pub fn delete(&self) -> Output {
+        self.on_id("delete").succeeds()
+    }
+
+    #[track_caller]
+    pub fn delete_by_force(&self) -> Output {
+        self.runtime().args(["delete", "--force", &self.id]).succeeds()
+    }
+
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        let output = self.on_id("state").succeeds();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
+    }
+
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.state()["pid"].as_i64().unwrap().try_into().unwrap()
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, status: &str) {
+        wait::wait_until(&format!("the container is {status}"), || self.state()["status"] == status);
+    }
+
+    /// Nothing must remain, except the bundle.
+    #[track_caller]
+    pub fn leaves_nothing(&self) {
+        // A process that was just killed stays in /proc until it has been reaped.
+        let mut remains = Vec::new();
+        let gone = wait::holds_within(Duration::from_secs(3), || {
+            remains = leftovers::of(&self.id);
+            remains.retain(|what| !what.starts_with("directory "));
+            if self.forgiving {
+                remains.retain(|what| !what.starts_with("cgroup "));
+            }
+            if self.state_directory().exists() {
+                remains.push(format!("state directory {}", self.state_directory().display()));
+            }
+            remains.is_empty()
+        });
+        assert!(gone, "left behind: {remains:#?}");
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.state_directory().exists() {
+            self.runtime().args(["delete", "--force", &self.id]).spawn().end();
+        }
+        let mut remains = Vec::new();
+        let cgroup = self.cgroup();
+        if cgroup.ends_with(&self.id) && cgroup.exists() {
+            remains.push(format!("cgroup {}", cgroup.display()));
+            // Without O_CREAT, in case this is no cgroup after all.
+            let kill = fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.kill"));
+            let _ = kill.and_then(|mut file| file.write_all(b"1"));
+            wait::holds_within(Duration::from_secs(5), || fs::remove_dir(&cgroup).is_ok());
+        }
+        if self.state_directory().exists() {
+            remains.push(format!("state directory {}", self.state_directory().display()));
+        }
+        if !self.forgiving && !thread::panicking() {
+            assert!(remains.is_empty(), "delete --force has left behind: {remains:#?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What this machine can do, and which runtime is tested.
+
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+    time::Duration,
+};
+
+/// Why a test cannot run here.
+#[derive(Debug)]
+pub struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a test ends if it does not panic.
+pub type Outcome = Result<(), Skip>;
+
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The cgroup that those of the tests are made in: the top, or what the virtual machine has prepared (`VM_CGROUP`).
+pub fn cgroup_parent() -> &'static Path {
+    static PARENT: LazyLock<PathBuf> =
+        LazyLock::new(|| env::var_os("VM_CGROUP").map_or_else(|| CGROUPS.into(), PathBuf::from));
+    &PARENT
+}
+
+/// Skips the test that asks unless `condition` holds.
+pub fn need(condition: bool, what: impl fmt::Display) -> Outcome {
+    if condition { Ok(()) } else { Err(Skip(format!("needs {what}"))) }
+}
+
+pub fn need_controller(name: &str) -> Outcome {
+    need(has_controller(name), format_args!("the {name} controller"))
+}
+
+pub fn has_controller(name: &str) -> bool {
+    static AVAILABLE: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string(cgroup_parent().join("cgroup.controllers")).unwrap_or_default());
+    AVAILABLE.split_whitespace().any(|controller| controller == name)
+}
+
+/// `number` as in capability.h, for example 24 for CAP_SYS_RESOURCE.
+pub fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    u64::from_str_radix(effective, 16).unwrap() & (1 << number) != 0
+}
+
+pub fn need_sys_resource() -> Outcome {
+    need(has_capability(24), "CAP_SYS_RESOURCE")
+}
+
+pub fn need_program(name: &str) -> Outcome {
+    let path = env::var("PATH").unwrap_or_default();
+    need(path.split(':').any(|dir| Path::new(dir).join(name).exists()), format_args!("the program {name:?}"))
+}
+
+/// An empty disk that a test may read.
+pub fn need_disk() -> Result<String, Skip> {
+    let disk = env::var("VM_DISK").unwrap_or_default();
+    need(!disk.is_empty(), "a disk of its own")?;
+    Ok(disk)
+}
+
+/// Skips what only our own runtime promises: its texts, its way of reading arguments.
+pub fn need_own() -> Outcome {
+    need(is_own(), "the runtime of this repository")
+}
+
+/// Skips what the peer named `name` is known to do otherwise.
+pub fn need_other_than(name: &str, what: &str) -> Outcome {
+    need(kind() != name, format_args!("a runtime other than {name}, which {what}"))
+}
+
+pub fn is_own() -> bool {
+    kind() == "runtime"
+}
+
+/// The first word of `--version`: `runtime`, `runc`, `crun`.
+pub fn kind() -> &'static str {
+    static KIND: LazyLock<String> = LazyLock::new(|| {
+        let version = Command::new(runtime()).arg("--version").output().expect("run the runtime");
+        match String::from_utf8_lossy(&version.stdout).split_whitespace().next() {
+            Some(word @ ("crun" | "runc")) => word.to_owned(),
+            _ => "runtime".to_owned(),
+        }
+    });
+    &KIND
+}
+
+/// The runtime under test.
+pub fn runtime() -> &'static Path {
+    static RUNTIME: LazyLock<String> = LazyLock::new(|| {
+        let named = env::var("RUNTIME").unwrap_or_default();
+        if named.is_empty() { env!("CARGO_BIN_EXE_runtime").to_owned() } else { named }
+    });
+    Path::new(RUNTIME.as_str())
+}
+
+/// `native`, or the kind of virtual machine: `quick`, `full`, `systemd`.
+pub fn machine() -> &'static str {
+    static MACHINE: LazyLock<String> =
+        LazyLock::new(|| env::var("VM_KIND").unwrap_or_else(|_| "native".to_owned()));
+    &MACHINE
+}
+
+pub fn is_prepared() -> bool {
+    machine() != "native" || env::var_os("PRIVATE_CGROUP2").is_some()
+}
+
+/// How long to wait for what normally takes milliseconds: a virtual machine is up to 20 times slower.
+pub fn patience() -> Duration {
+    Duration::from_secs(if machine() == "native" { 20 } else { 120 })
+}

@@ -1,0 +1,17 @@
+//! What the tests stand on.
+
+pub mod bundle;
+pub mod container;
+pub mod host;
+pub mod leftovers;
+pub mod process;
+pub mod rootfs;
+pub mod suite;
+pub mod wait;
+pub mod workspace;
+
+pub use bundle::Bundle;
+pub use container::Container;
+pub use host::Outcome;
+pub use process::{Invocation, Output};
+pub use wait::wait_until;

@@ -1,0 +1,95 @@
+//! A root file system made from a static busybox.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use super::workspace;
+
+/// The applets that tests call; all of busybox would be several hundred links per container.
+const APPLETS: &[&str] = &[
+    "awk",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ifconfig",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mountpoint",
+    "mv",
+    "nproc",
+    "od",
+    "ping",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "tail",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+    "whoami",
+    "yes",
+];
+
+/// The one copy of busybox that all root file systems of this process link to.
+static BUSYBOX: LazyLock<PathBuf> = LazyLock::new(|| {
+    let usual = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let original = env::var("BUSYBOX").ok().or_else(|| usual.map(ToOwned::to_owned));
+    let original = original.expect("busybox-static is not installed, and BUSYBOX names none");
+    let copy = workspace::directory().join("busybox");
+    fs::copy(&original, &copy).unwrap_or_else(|error| panic!("copy {original}: {error}"));
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    copy
+});
+
+/// Fills `directory` with a small system.
+pub fn make(directory: &Path) {
+    for name in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    fs::set_permissions(directory.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let bin = directory.join("bin");
+    fs::hard_link(&*BUSYBOX, bin.join("busybox")).unwrap();
+    for applet in APPLETS {
+        symlink("busybox", bin.join(applet)).unwrap();
+    }
+    let etc = directory.join("etc");
+    fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\nsome:x:1000:1000::/home:/bin/sh\n")
+        .unwrap();
+    fs::write(etc.join("group"), "root:x:0:\nsome:x:1000:\nmore:x:2000:some\n").unwrap();
+}
