@@ -60,6 +60,12 @@ struct Global {
     /// Let systemd make the cgroups (refused: this version makes them itself)
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Who makes the cgroups: cgroupfs; systemd and disabled are refused where it matters
+    #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
+    cgroup_manager: CgroupManager,
+    /// true, false or auto; true is refused where it matters
+    #[arg(long, value_name = "BOOL", default_value = "auto", hide = true)]
+    rootless: Rootless,
     /// Print the version
     #[arg(short, long)]
     version: bool,
@@ -68,11 +74,28 @@ struct Global {
     help: bool,
 }
 
+/// Who makes the cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
+}
+
+/// Whether containers are to be made without privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
 /// What every command gets from the global options and the environment.
 #[derive(Debug)]
 pub struct Context {
     pub root: Root,
-    pub systemd_cgroup: bool,
+    pub cgroup_manager: CgroupManager,
+    pub rootless: Rootless,
     pub environment: Environment,
 }
 
@@ -119,7 +142,12 @@ fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> 
     let context = || -> Result<Context> {
         Ok(Context {
             root: root(global.root.as_deref())?,
-            systemd_cgroup: global.systemd_cgroup,
+            cgroup_manager: if global.systemd_cgroup {
+                CgroupManager::Systemd
+            } else {
+                global.cgroup_manager
+            },
+            rootless: global.rootless,
             environment: environment(),
         })
     };

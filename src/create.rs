@@ -28,6 +28,7 @@ use crate::program::{Program, RootSwitch, Wiring};
 use crate::signals::Signal;
 use crate::state::{self, Config, State};
 use crate::sync::{self, Message};
+use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3, close_on_exec_from, setns};
 use crate::terminal::console_socket;
 use crate::{capabilities, clock, init, mountinfo, notify, path, sys};
@@ -116,9 +117,10 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let pid_namespace = take_pid_namespace(&mut wiring.join);
     let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
     let oom_score_adj = plan.process.oom_score_adj;
-    let program = Program::new(plan, wiring)?;
+    let mut program = Program::new(plan, wiring)?;
 
     let (ours, theirs) = socket_pair()?;
+    program.close_all_but(theirs.as_fd(), inherited);
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
     let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
@@ -206,10 +208,12 @@ fn await_child(
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffers = [IoSliceMut::new(&mut bytes)];
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
-        })
-        .context("hear from the init process")?;
+        let received = match rustix::net::recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
+        {
+            // The second: the child has left without reading our byte. Its last words come with the next call; unix(7).
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
+            received => received.context("hear from the init process")?,
+        };
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 master = descriptors.last();

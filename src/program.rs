@@ -6,7 +6,7 @@
 mod explain;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -29,6 +29,8 @@ enum Origin {
     Field(&'static str),
     /// An element of an array.
     Item(&'static str, usize),
+    /// An element of `/linux/namespaces`, and the path of its namespace.
+    Namespace(usize, PathBuf),
     /// One of several elements of `/linux/devices`, if configured at all.
     Devices(Vec<Option<usize>>),
     /// One of several keys of `/linux/sysctl`.
@@ -87,12 +89,13 @@ impl Program {
         let mut program = Self { steps: Vec::with_capacity(48), origins: Vec::with_capacity(48), name };
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
+        program.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
         // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
         // first; setns(2).
         let (mount, other): (Vec<_>, Vec<_>) =
             wiring.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWNS);
         for (join, namespace) in other.into_iter().chain(mount) {
-            let origin = Origin::Item("/linux/namespaces", join.index);
+            let origin = Origin::Namespace(join.index, join.path);
             program.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
         }
         // Not a flag of clone3(2): that would make the parent's cgroup the root of the namespace; cgroup_namespaces(7).
@@ -128,7 +131,10 @@ impl Program {
                 program.add(Origin::Runtime, bind_notify_directory(source));
             }
             match wiring.root {
-                RootSwitch::Pivot => program.add(Origin::Field("/root/path"), Step::PivotRoot),
+                RootSwitch::Pivot => {
+                    let cut_off = matches!(plan.propagation, Some((libc::MS_SHARED, _)));
+                    program.add(Origin::Field("/root/path"), Step::PivotRoot { cut_off });
+                }
                 RootSwitch::Move { hide } => {
                     for path in hide {
                         program.add(Origin::Runtime, Step::HideHostMount { path });
@@ -220,6 +226,36 @@ impl Program {
             Step::Execute { argv, envp: Argv::with_room(env), keep: wiring.inherited.saturating_add(3) };
         program.add(Origin::Field("/process/args/0"), step);
         Ok(program)
+    }
+
+    /// Has the init process close everything that is neither a standard stream, nor for the program, nor used by a step, nor
+    /// `socket`, on which it talks with the parent.
+    pub fn close_all_but(&mut self, socket: BorrowedFd<'_>, inherited: u32) {
+        let mut used: Vec<u32> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::JoinNamespace { namespace, .. } => Some(namespace.as_fd()),
+                Step::Console { socket, .. } => socket.as_ref().map(|socket| socket.as_fd()),
+                Step::AwaitStart { fifo } => Some(fifo.as_fd()),
+                _ => None,
+            })
+            .chain([socket])
+            .map(|descriptor| descriptor.as_raw_fd().unsigned_abs())
+            .collect();
+        used.sort_unstable();
+        let mut first = inherited.saturating_add(3);
+        let mut unused = Vec::with_capacity(used.len() + 1);
+        for number in used {
+            if number > first {
+                unused.push((first, number - 1));
+            }
+            first = first.max(number.saturating_add(1));
+        }
+        unused.push((first, u32::MAX));
+        if let Some(Step::CloseOthers { ranges }) = self.steps.first_mut() {
+            *ranges = unused;
+        }
     }
 
     fn add(&mut self, origin: Origin, step: Step) {

@@ -38,7 +38,7 @@ pub fn run(args: &Delete, context: &Context) -> Result<()> {
         Status::Stopped => {}
         Status::Created => kill(&container)?,
         _ if args.force => kill(&container)?,
-        status => bail!("cannot delete container {:?} that is not stopped: {status}", args.id.as_str()),
+        status => bail!("cannot delete container {} that is not stopped: {status}", args.id.as_str()),
     }
     container.remove()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::bundle::Bundle;
-use crate::cli::Context;
+use crate::cli::{CgroupManager, Context, Rootless};
 use crate::container::ContainerId;
 use crate::create::{self, Created, Keyring, Request, Start, Switch};
 
@@ -43,8 +43,17 @@ impl Making {
         program: Start,
         context: &Context,
     ) -> Result<Created> {
-        if context.systemd_cgroup {
-            bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to");
+        match context.cgroup_manager {
+            CgroupManager::Cgroupfs => {}
+            CgroupManager::Systemd => {
+                bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to")
+            }
+            CgroupManager::Disabled => {
+                bail!("--cgroup-manager disabled: this version makes a cgroup for every container")
+            }
+        }
+        if context.rootless == Rootless::True {
+            bail!("--rootless: this version makes containers with privileges only");
         }
         let bundle = Bundle::open(bundle, self.config.as_deref())?;
         create::create(

@@ -45,8 +45,11 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
     // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
     let _ = process::set_undumpable();
-    // The Rust runtime ignores SIGPIPE, and the parent blocks what it forwards; a program starts with neither.
-    process::default_signal(libc::SIGPIPE);
+    // The Rust runtime ignores SIGPIPE, posix_spawn(3) of glibc in whoever started us ignores 32 and 33, and the parent
+    // blocks what it forwards; a program starts with none of that.
+    for signal in [libc::SIGPIPE, 32, 33] {
+        let _ = process::default_signal(signal);
+    }
     let _ = process::unblock_all_signals();
     let mut init = Init { parent, root: None, program: None, home: home::Home::default() };
     // Modes are given in full; the user's own mask comes with the identity.
@@ -74,6 +77,7 @@ struct Init<'a> {
 impl<'a> Init<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), Failure> {
         match step {
+            Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
             Step::NewCgroupNamespace => Ok(process::unshare(libc::CLONE_NEWCGROUP)?),
             Step::JoinSessionKeyring { name } => Ok(join_session_keyring(name)?),
@@ -95,7 +99,7 @@ impl<'a> Init<'a> {
             Step::Bind(what) => mount::bind(self.root()?, what),
             Step::Remount(what) => mount::remount(self.root()?, what),
             Step::Populate { directory, entries } => devices::populate(self.root()?, directory, entries),
-            Step::PivotRoot => Ok(self.pivot_root()?),
+            Step::PivotRoot { cut_off } => Ok(self.pivot_root(*cut_off)?),
             Step::MoveRoot => Ok(self.move_root()?),
             Step::ChangeRoot => Ok(self.change_root()?),
             Step::RootPropagation { propagation, reach } => {
@@ -138,13 +142,16 @@ impl<'a> Init<'a> {
         rustix::net::send(self.parent, &message.to_bytes(), SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// The old root ends up mounted on the new one, both at `/`, and the working directory with it; pivot_root(2).
-    fn pivot_root(&self) -> Result<(), Errno> {
+    /// The old root ends up mounted on the new one, both at `/`; pivot_root(2).
+    fn pivot_root(&self, cut_off: bool) -> Result<(), Errno> {
+        let old_root =
+            if cut_off { Some(rustix::fs::open(c"/", HOLD, rustix::fs::Mode::empty())?) } else { None };
         rustix::process::fchdir(self.root()?)?;
         rustix::process::pivot_root(c".", c".")?;
-        // Of a shared host root, the detaching must not reach the host.
-        let slave = libc::MS_SLAVE;
-        mount::host_propagation(c".", slave, Reach::WholeTree)?;
+        if let Some(old_root) = old_root {
+            let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+            set_attributes(old_root.as_fd(), Reach::WholeTree, slave)?;
+        }
         rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")
     }
@@ -174,6 +181,10 @@ fn complain(program: &CStr, errno: Errno) {
     for text in [b"exec ", program.to_bytes(), b": ", reason.as_bytes(), b"\n"] {
         let _ = rustix::io::write(rustix::stdio::stderr(), text);
     }
+}
+
+fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {
+    ranges.iter().try_for_each(|(first, last)| process::close_range(*first, *last))
 }
 
 fn join_session_keyring(name: &CStr) -> Result<(), Errno> {

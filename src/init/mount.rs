@@ -258,6 +258,10 @@ fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<Owne
         (None, Kind::Directory) => path::directory(root, &target.path).of(Part::Target)?,
         (None, Kind::File) => path::file(root, &target.path).of(Part::Target)?,
     };
+    // move_mount(2) would say EINVAL; the callers of runtimes look for "not a directory".
+    if kind == Kind::File && path::is_directory(opened.as_fd()).of(Part::Target)? {
+        return Err(Failure { errno: Errno::NOTDIR, part: Part::Target });
+    }
     if target.rule != TargetRule::ListedProcFile && path::is_on_procfs(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
     }

@@ -12,6 +12,8 @@ use crate::sys::process::Argv;
 /// One thing for the init process to do. `program.rs` decides which and in what order.
 #[derive(Debug)]
 pub enum Step {
+    /// Closes the descriptors in these ranges, first and last: what the parent works with, which leads to the host.
+    CloseOthers { ranges: Vec<(u32, u32)> },
     /// setns(2) into a namespace of `kind` (`CLONE_NEW*`).
     JoinNamespace { namespace: OwnedFd, kind: i32 },
     /// unshare(CLONE_NEWCGROUP): its root is the cgroup that the process was cloned into.
@@ -38,8 +40,9 @@ pub enum Step {
     Remount(Remount),
     /// Makes device nodes and links in one directory of the rootfs, which is made if it is missing.
     Populate { directory: CString, entries: Vec<Entry> },
-    /// pivot_root(2) into the rootfs and detaches the old root.
-    PivotRoot,
+    /// pivot_root(2) into the rootfs and detaches the old root; with `cut_off`, for a tree that shares its mounts with the
+    /// host, without detaching the host's.
+    PivotRoot { cut_off: bool },
     /// Moves the rootfs onto `/` and enters it with chroot(2); for hosts whose root cannot be pivoted away.
     MoveRoot,
     /// chroot(2) into the rootfs, without a mount namespace.

@@ -24,7 +24,7 @@ impl Program {
         let (Some(step), Some(origin)) = (self.steps.get(index), self.origins.get(index)) else {
             return anyhow!(errno).context("start the container");
         };
-        let sentence = self.sentence(step, errno, part);
+        let sentence = self.sentence(step, origin, errno, part);
         let Some(mut pointer) = pointer(origin, part) else {
             let error = anyhow!(errno);
             return match sentence.hint {
@@ -46,11 +46,15 @@ impl Program {
         anyhow!(errno).context(fault)
     }
 
-    fn sentence(&self, step: &Step, errno: Errno, part: Part) -> Sentence {
+    fn sentence(&self, step: &Step, origin: &Origin, errno: Errno, part: Part) -> Sentence {
         let plain = |doing: String| Sentence { doing, hint: None, field: None };
         match step {
+            Step::CloseOthers { .. } => plain("close the parent's descriptors".into()),
             Step::JoinNamespace { kind, .. } => Sentence {
-                doing: format!("join the {} namespace", word(*kind)),
+                doing: match origin {
+                    Origin::Namespace(_, path) => format!("join the {} namespace {path:?}", word(*kind)),
+                    _ => format!("join a {} namespace", word(*kind)),
+                },
                 hint: (errno == Errno::EINVAL).then_some("is it a namespace of that type?"),
                 field: Some(("path", None)),
             },
@@ -74,7 +78,7 @@ impl Program {
                 }
                 _ => plain(format!("open {} in the rootfs", text(directory))),
             },
-            Step::PivotRoot => Sentence {
+            Step::PivotRoot { .. } => Sentence {
                 hint: (errno == Errno::EINVAL)
                     .then_some("a host whose root is a ramdisk has no root to pivot away: use --no-pivot"),
                 ..plain("make the rootfs the root with pivot_root".into())
@@ -173,7 +177,11 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
                 ..sentence
             }
         }
-        Part::Target => Sentence { field: Some(("destination", None)), ..sentence },
+        Part::Target => Sentence {
+            hint: (errno == Errno::ENOTDIR).then_some("one of the two is a directory and the other is not"),
+            field: Some(("destination", None)),
+            ..sentence
+        },
         Part::OnProc => Sentence {
             doing: format!("{:?} cannot be mounted because it is inside /proc", text(target)),
             hint: None,
@@ -207,6 +215,7 @@ fn pointer(origin: &Origin, part: Part) -> Option<Pointer> {
         Origin::Runtime => None,
         Origin::Field("/linux/maskedPaths") => Some(written("/linux/maskedPaths").index(place(part))),
         Origin::Field(path) => Some(written(path)),
+        Origin::Namespace(index, _) => Some(written("/linux/namespaces").index(*index)),
         Origin::Item(path, index) => Some(written(path).index(*index)),
         Origin::Devices(places) => {
             places.get(place(part)).copied().flatten().map(|index| written("/linux/devices").index(index))

@@ -108,6 +108,13 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Closes the descriptors from `first` to `last`, whoever owns them; close_range(2). For a process that is about to leave or
+/// to become another program: no destructor may run after it.
+pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers. The caller is the child of clone3, whose owners of descriptors never run again.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Marks every descriptor from `first` on to be closed by execve(2); close_range(2).
 pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: takes no pointers. Marking closes nothing, so no owner of a descriptor is affected.
@@ -115,10 +122,23 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(result).map(drop)
 }
 
-/// Gives `signal` its default action again; sigaction(2).
-pub fn default_signal(signal: c_int) {
-    // SAFETY: SIG_DFL installs no handler of ours, and the call takes no pointers that the kernel keeps.
-    let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
+/// Gives `signal` its default action again; sigaction(2). The C libraries keep some signals to themselves, so the kernel is
+/// asked directly.
+pub fn default_signal(signal: c_int) -> Result<(), Errno> {
+    // Handler, flags, restorer and mask of the kernel's structure: all zeros is SIG_DFL.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads no more than the 32 bytes of `action`, which live across the call; the old action is not
+    // asked for, and no handler of ours is installed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    check(result).map(drop)
 }
 
 /// Blocks no signal any more; sigprocmask(2).
