@@ -417,7 +417,7 @@ fn huge_page_limits_are_written() -> Outcome {
 
 fn a_huge_page_size_that_does_not_exist_is_refused() -> Outcome {
     need_controller("hugetlb")?;
-    refused(json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 0 }] }), "hugepageLimits/0/pageSize");
+    refused(json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 0 }] }), "hugepageLimits/0");
     Ok(())
 }
 

