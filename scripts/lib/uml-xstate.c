@@ -1,10 +1,10 @@
 // Lets User Mode Linux run on processors with AMX. Loaded into it with LD_PRELOAD by vm-quick.
 //
-// User Mode Linux before 6.13 keeps the floating point state of a guest process in a buffer of 2696 bytes: all there
-// was up to AVX-512 and protection keys. AMX makes the state four times as large, and PTRACE_SETREGSET takes a state
-// whole or not at all, so the guest would die of its first return to user space. Nothing in the guest can use AMX (its
-// kernel does not hand out the permission): what is missing from the buffer is in its initial state, which an XSAVE
-// area expresses by a clear bit in its header.
+// User Mode Linux, up to 6.12 at least, keeps the floating point state of a guest process in a buffer of 2696 bytes:
+// all there was up to AVX-512 and protection keys. AMX makes the state four times as large, and PTRACE_SETREGSET takes
+// a state whole or not at all, so the guest would die of its first return to user space. Nothing in the guest can use
+// AMX (its kernel does not hand out the permission): what is missing from the buffer is in its initial state, which an
+// XSAVE area expresses by a clear bit in its header.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
