@@ -127,7 +127,11 @@ impl<'a> Init<'a> {
                 Ok(())
             }
             Step::FindHome { uid } => Ok(self.home.find(*uid)?),
-            Step::AwaitParent => Ok(await_byte(self.parent)?),
+            Step::AwaitParent => {
+                // The last path of the container has been opened.
+                self.root = None;
+                Ok(await_byte(self.parent)?)
+            }
             Step::Ready => Ok(self.tell(Message::Ready)?),
             Step::AwaitStart { fifo } => Ok(await_byte(fifo.as_fd())?),
             Step::Execute { argv, envp, keep } => self.execute(argv, envp, *keep),
