@@ -31,6 +31,9 @@ mod unix_socket;
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static MEMORY: sys::alloc::Arena = sys::alloc::Arena::new();
+
 fn main() -> ExitCode {
     cli::main()
 }

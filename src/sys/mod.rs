@@ -4,6 +4,7 @@
 //! called through rustix, in `init/` too: its functions are bare system calls that take `&CStr` without allocating.
 #![allow(unsafe_code, reason = "this folder is where unsafe code lives; every block says why it is sound")]
 
+pub mod alloc;
 pub mod bpf;
 pub mod cred;
 pub mod keyring;
