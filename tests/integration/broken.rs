@@ -1,2 +1,439 @@
-use crate::support::suite::suite;
-suite![];
+//! Bundles that are wrong, and what is said about each.
+//!
+//! One table: what is done to a good bundle, and the whole of what must then stand on stderr, after `error: `. Wrong
+//! shape is reported by line, column and field; wrong meaning by the JSON pointer of the value. `{home}` stands for the
+//! directory of the test, `{id}` for the container's name. After each, nothing is left.
+
+use std::{fs, os::unix::fs::symlink};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Container, Outcome,
+    bundle::remove_namespace,
+    container::NO_OPTIONS,
+    host::{has_controller, is_own, need},
+    suite::suite,
+};
+
+suite![
+    every_broken_bundle_is_refused_with_its_message,
+    broken_json_is_refused_with_line_and_column,
+    a_bundle_that_is_none_is_refused
+];
+
+type Edit = fn(&mut Value);
+
+/// What is wrong, how it comes to be, what is said.
+const WRONG_MEANING: &[(&str, Edit, &str)] = &[
+    // ---- top level ----
+    (
+        "no process",
+        |spec| remove(spec, "process"),
+        "config.json: /process: is missing: there is no program to run",
+    ),
+    ("no root", |spec| remove(spec, "root"), "config.json: /root: is missing (add {\"path\": \"rootfs\"})"),
+    (
+        "an empty root path",
+        |spec| spec["root"]["path"] = json!(""),
+        "config.json: /root/path: the path is empty",
+    ),
+    (
+        "a root that is not there",
+        |spec| spec["root"]["path"] = json!("not-there"),
+        "config.json: /root/path: open rootfs {home}/bundle/not-there: No such file or directory (ENOENT)",
+    ),
+    (
+        "a root that is a file",
+        |spec| spec["root"]["path"] = json!("config.json"),
+        "config.json: /root/path: {home}/bundle/config.json is no directory",
+    ),
+    (
+        "a hostname without a uts namespace",
+        |spec| remove_namespace(spec, "uts"),
+        "config.json: /hostname: \"inside\" needs a uts namespace (add {\"type\": \"uts\"} to /linux/namespaces)",
+    ),
+    (
+        "a domainname without a uts namespace",
+        |spec| {
+            remove_namespace(spec, "uts");
+            remove(spec, "hostname");
+            spec["domainname"] = json!("example.org");
+        },
+        "config.json: /domainname: \"example.org\" needs a uts namespace (add {\"type\": \"uts\"} to /linux/namespaces)",
+    ),
+    (
+        "a hostname that is too long",
+        |spec| spec["hostname"] = json!("x".repeat(65)),
+        "config.json: /hostname: \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" is longer than 64 bytes",
+    ),
+    // ---- process ----
+    (
+        "no arguments",
+        |spec| spec["process"]["args"] = json!([]),
+        "config.json: /process/args: there is no program to run",
+    ),
+    (
+        "an empty program name",
+        |spec| spec["process"]["args"] = json!([""]),
+        "config.json: /process/args: there is no program to run",
+    ),
+    (
+        "an argument with NUL",
+        |spec| spec["process"]["args"] = json!(["echo", "a\0b"]),
+        "config.json: /process/args/1: \"a\\0b\" contains a NUL character",
+    ),
+    (
+        "a relative working directory",
+        |spec| spec["process"]["cwd"] = json!("home"),
+        "config.json: /process/cwd: \"home\" is not an absolute path (start it with /; \"/\" is a good choice)",
+    ),
+    (
+        "an empty working directory",
+        |spec| spec["process"]["cwd"] = json!(""),
+        "config.json: /process/cwd: \"\" is not an absolute path (start it with /; \"/\" is a good choice)",
+    ),
+    (
+        "a variable without a value",
+        |spec| spec["process"]["env"] = json!(["PATH=/bin", "NOVALUE"]),
+        "config.json: /process/env/1: \"NOVALUE\" is no variable (write it as \"NAME=value\")",
+    ),
+    (
+        "an unknown capability",
+        |spec| spec["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]),
+        "config.json:135:7: /process/capabilities/bounding/0: no variant for CAP_FLY (converted to FLY)",
+    ),
+    (
+        "a limit above its maximum",
+        |spec| {
+            spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 10, "soft": 20 }]);
+        },
+        "config.json: /process/rlimits/0/soft: 20 is more than the hard limit 10",
+    ),
+    (
+        "a limit listed twice",
+        |spec| {
+            let limit = json!({ "type": "RLIMIT_NOFILE", "hard": 10, "soft": 10 });
+            spec["process"]["rlimits"] = json!([limit, limit]);
+        },
+        "config.json: /process/rlimits/1/type: \"RLIMIT_NOFILE\" is there twice",
+    ),
+    (
+        "an OOM score out of range",
+        |spec| spec["process"]["oomScoreAdj"] = json!(1001),
+        "config.json: /process/oomScoreAdj: 1001 is not between -1000 and 1000",
+    ),
+    // ---- mounts ----
+    (
+        "an unknown propagation-like option on a bind mount",
+        |spec| {
+            mount(
+                spec,
+                json!({ "destination": "/mnt", "type": "bind", "source": "/", "options": ["bind", "rbnid"] }),
+            );
+        },
+        "config.json: /mounts/7/options/1: unknown mount option \"rbnid\"",
+    ),
+    (
+        "a bind mount without a source",
+        |spec| {
+            mount(spec, json!({ "destination": "/mnt", "type": "bind", "options": ["bind"] }));
+        },
+        "config.json: /mounts/7/source: a bind mount needs a source",
+    ),
+    (
+        "a mount without a type",
+        |spec| mount(spec, json!({ "destination": "/mnt", "source": "x" })),
+        "config.json: /mounts/7/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\")",
+    ),
+    (
+        "a source that is not there",
+        |spec| {
+            mount(
+                spec,
+                json!({ "destination": "/mnt", "type": "bind", "source": "/not/there", "options": ["bind"] }),
+            );
+        },
+        "config.json: /mounts/7/source: bind \"/not/there\" on /mnt: No such file or directory (ENOENT)",
+    ),
+    (
+        "an idmapped mount",
+        |spec| {
+            mount(
+                spec,
+                json!({ "destination": "/mnt", "type": "bind", "source": "/", "options": ["bind", "idmap"] }),
+            );
+        },
+        "config.json: /mounts/7/options/1: option \"idmap\" is refused: this version makes no ID-mapped mounts",
+    ),
+    (
+        "a target that goes up",
+        |spec| mount(spec, json!({ "destination": "", "type": "tmpfs", "source": "t" })),
+        "config.json: /mounts/7/destination: the path is empty",
+    ),
+    // ---- namespaces ----
+    (
+        "a namespace listed twice",
+        |spec| namespace(spec, json!({ "type": "pid" })),
+        "config.json: /linux/namespaces/6/type: \"pid\" is there twice",
+    ),
+    (
+        "a namespace path that is not there",
+        |spec| {
+            remove_namespace(spec, "ipc");
+            namespace(spec, json!({ "type": "ipc", "path": "/not/there" }));
+        },
+        "config.json: /linux/namespaces/5/path: open ipc namespace \"/not/there\": No such file or directory (ENOENT)",
+    ),
+    (
+        "a relative namespace path",
+        |spec| {
+            remove_namespace(spec, "ipc");
+            namespace(spec, json!({ "type": "ipc", "path": "ns/ipc" }));
+        },
+        "config.json: /linux/namespaces/5/path: \"ns/ipc\" is a relative path (name it from /, as in \"/proc/PID/ns/net\")",
+    ),
+    (
+        "no mount namespace",
+        |spec| remove_namespace(spec, "mount"),
+        "config.json: /mounts: mounts need a mount namespace (add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host)",
+    ),
+    (
+        "a user namespace",
+        |spec| namespace(spec, json!({ "type": "user" })),
+        "config.json: /linux/namespaces/6/type: \"user\" is refused: this version makes no such namespace",
+    ),
+    // ---- what other versions will do ----
+    (
+        "seccomp",
+        |spec| spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
+        "config.json: /linux/seccomp: is refused: this version does not apply it",
+    ),
+    (
+        "hooks",
+        |spec| spec["hooks"] = json!({ "poststart": [{ "path": "/bin/true" }] }),
+        "config.json: /hooks/poststart: is refused: this version does not apply it",
+    ),
+    (
+        "id mappings",
+        |spec| {
+            spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        },
+        "config.json: /linux/uidMappings: is refused: this version does not apply it",
+    ),
+    // ---- linux ----
+    (
+        "an unknown propagation",
+        |spec| spec["linux"]["rootfsPropagation"] = json!("sideways"),
+        "config.json: /linux/rootfsPropagation: unknown propagation \"sideways\" (use private, slave, shared or unbindable, with an r before it for the whole tree)",
+    ),
+    (
+        "a sysctl of the host",
+        |spec| spec["linux"]["sysctl"] = json!({ "vm.swappiness": "1" }),
+        "config.json: /linux/sysctl/vm.swappiness: \"vm.swappiness\" is not in a namespace of its own: it would change the host",
+    ),
+    (
+        "a sysctl without its namespace",
+        |spec| {
+            remove_namespace(spec, "network");
+            spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+        },
+        "config.json: /linux/sysctl/net.ipv4.ip_forward: \"net.ipv4.ip_forward\" needs a network namespace (add {\"type\": \"network\"} to /linux/namespaces)",
+    ),
+    (
+        "a relative masked path",
+        |spec| spec["linux"]["maskedPaths"] = json!(["proc/kcore"]),
+        "config.json: /linux/maskedPaths/0: \"proc/kcore\" is not an absolute path",
+    ),
+    (
+        "a relative device path",
+        |spec| {
+            spec["linux"]["devices"] = json!([{ "path": "x", "type": "c", "major": 1, "minor": 3 }]);
+        },
+        "config.json: /linux/devices/0/path: \"x\" is a relative path",
+    ),
+    (
+        "a device without numbers",
+        |spec| {
+            spec["linux"]["devices"] = json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 3 }]);
+        },
+        "config.json: /linux/devices/0/major: -1 is not between 0 and 4095",
+    ),
+    // ---- resources ----
+    (
+        "an unknown access",
+        |spec| {
+            spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwx" }]);
+        },
+        "config.json: /linux/resources/devices/0/access: device access \"rwx\" is not made of \"rwm\"",
+    ),
+    (
+        "swap below memory",
+        |spec| {
+            spec["linux"]["resources"]["memory"] = json!({ "limit": 33_554_432, "swap": 1_000_000 });
+        },
+        "config.json: /linux/resources/memory/swap: 1000000: memory+swap limit should be >= memory limit, 33554432 (swap is the sum of memory and swap)",
+    ),
+    (
+        "swap without memory",
+        |spec| spec["linux"]["resources"]["memory"] = json!({ "swap": 1_000_000 }),
+        "config.json: /linux/resources/memory/swap: 1000000: unable to set swap limit without memory limit (swap is the sum of memory and swap: give \"limit\" as well)",
+    ),
+    (
+        "a weight out of range",
+        |spec| spec["linux"]["resources"]["blockIO"] = json!({ "weight": 5 }),
+        "config.json: /linux/resources/blockIO/weight: 5 is not between 10 and 1000",
+    ),
+    (
+        "an idle cpu with shares",
+        |spec| spec["linux"]["resources"]["cpu"] = json!({ "shares": 512, "idle": 1 }),
+        "config.json: /linux/resources/cpu/idle: 1 excludes \"shares\": an idle cgroup has no weight (drop one of the two)",
+    ),
+    (
+        "a unified key with a slash",
+        |spec| spec["linux"]["resources"]["unified"] = json!({ "a/b.c": "1" }),
+        "config.json: /linux/resources/unified/a~1b.c: unified resource \"a/b.c\" must be a file name (no slashes)",
+    ),
+    (
+        "a cgroup path that goes up",
+        |spec| spec["linux"]["cgroupsPath"] = json!("/a/../../b"),
+        "config.json: /linux/cgroupsPath: \"/a/../../b\" must not contain \"..\"",
+    ),
+    (
+        "the top of the hierarchy",
+        |spec| spec["linux"]["cgroupsPath"] = json!("/"),
+        "config.json: /linux/cgroupsPath: \"/\" names no cgroup of the container's own",
+    ),
+];
+
+/// The text of config.json, and what is said. Each is one line, so that columns can be counted.
+const WRONG_SHAPE: &[(&str, &str, &str)] = &[
+    ("nothing", "", "config.json:1:0: /: EOF while parsing a value"),
+    ("no JSON", "hello", "config.json:1:1: /: expected value"),
+    ("a list", "[]", "config.json: /root: is missing (add {\"path\": \"rootfs\"})"),
+    ("an open brace", "{\"ociVersion\": \"1.0.2\"", "config.json:1:22: /: EOF while parsing an object"),
+    ("a trailing comma", "{\"ociVersion\": \"1.0.2\",}", "config.json:1:24: /: trailing comma"),
+    (
+        "a number for a string",
+        "{\"ociVersion\": \"1.0.2\", \"process\": {\"cwd\": \"/\", \"args\": [5]}}",
+        "config.json:1:58: /process/args/0: invalid type: integer `5`, expected a string",
+    ),
+    (
+        "a string for a number",
+        "{\"ociVersion\": \"1.0.2\", \"process\": {\"cwd\": \"/\", \"user\": {\"uid\": \"0\", \"gid\": 0}}}",
+        "config.json:1:67: /process/user/uid: invalid type: string \"0\", expected u32",
+    ),
+    (
+        "a number that is too large",
+        "{\"ociVersion\": \"1.0.2\", \"process\": {\"cwd\": \"/\", \"user\": {\"uid\": 4294967296, \"gid\": 0}}}",
+        "config.json:1:74: /process/user/uid: invalid value: integer `4294967296`, expected u32",
+    ),
+    (
+        "an unknown namespace",
+        "{\"ociVersion\": \"1.0.2\", \"linux\": {\"namespaces\": [{\"type\": \"space\"}]}}",
+        "config.json:1:65: /linux/namespaces/0/type: unknown variant `space`, expected one of `mount`, `cgroup`, `uts`, `ipc`, `user`, `pid`, `network`, `time`",
+    ),
+    (
+        "an unknown resource limit",
+        "{\"ociVersion\": \"1.0.2\", \"process\": {\"cwd\": \"/\", \"rlimits\": [{\"type\": \"RLIMIT_X\", \"hard\": 1, \"soft\": 1}]}}",
+        "config.json:1:79: /process/rlimits/0/type: unknown variant `RLIMIT_X`, expected one of `RLIMIT_CPU`, `RLIMIT_FSIZE`, `RLIMIT_DATA`, `RLIMIT_STACK`, `RLIMIT_CORE`, `RLIMIT_RSS`, `RLIMIT_NPROC`, `RLIMIT_NOFILE`, `RLIMIT_MEMLOCK`, `RLIMIT_AS`, `RLIMIT_LOCKS`, `RLIMIT_SIGPENDING`, `RLIMIT_MSGQUEUE`, `RLIMIT_NICE`, `RLIMIT_RTPRIO`, `RLIMIT_RTTIME`",
+    ),
+    (
+        "a string for an object",
+        "{\"ociVersion\": \"1.0.2\", \"linux\": {\"resources\": {\"memory\": \"1G\"}}}",
+        "config.json:1:62: /linux/resources/memory: invalid type: string \"1G\", expected struct LinuxMemory",
+    ),
+];
+
+fn remove(spec: &mut Value, key: &str) {
+    spec.as_object_mut().unwrap().remove(key);
+}
+
+fn mount(spec: &mut Value, mount: Value) {
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+fn namespace(spec: &mut Value, namespace: Value) {
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(namespace);
+}
+
+/// Runs it and says in what it differs from the expectation, if it does.
+fn difference(name: &str, container: &Container, expected: &str) -> Option<String> {
+    let output = container.run_with(NO_OPTIONS).output();
+    let home = container.bundle.home.to_str().unwrap();
+    let expected = expected.replace("{home}", home).replace("{id}", &container.id);
+    let said = output.stderr.trim_end();
+    container.leaves_nothing();
+    if output.code() != 1 {
+        Some(format!("{name}: exit status {}\n  said: {said}", output.code()))
+    } else if is_own() && said != format!("error: {expected}") {
+        Some(format!("{name}:\n  expected: error: {expected}\n  said:     {said}"))
+    } else {
+        None
+    }
+}
+
+fn report(differences: &[String]) {
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+fn every_broken_bundle_is_refused_with_its_message() -> Outcome {
+    need(is_own() || has_controller("memory"), "the runtime of this repository: others take some of these")?;
+    let broken = |(name, edit, expected): &(&str, Edit, &str)| {
+        difference(name, &Container::new().edit(|spec| edit(spec)), expected)
+    };
+    report(&WRONG_MEANING.iter().filter_map(broken).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn broken_json_is_refused_with_line_and_column() {
+    let broken = |(name, text, expected): &(&str, &str, &str)| {
+        let container = Container::new();
+        container.bundle.write_raw(text);
+        difference(name, &container, expected)
+    };
+    report(&WRONG_SHAPE.iter().filter_map(broken).collect::<Vec<_>>());
+}
+
+fn a_bundle_that_is_none_is_refused() {
+    let missing = Container::new();
+    fs::remove_file(missing.bundle.path().join("config.json")).unwrap();
+    let directory = Container::new();
+    fs::remove_file(directory.bundle.path().join("config.json")).unwrap();
+    fs::create_dir(directory.bundle.path().join("config.json")).unwrap();
+    let dangling = Container::new();
+    fs::remove_file(dangling.bundle.path().join("config.json")).unwrap();
+    symlink("not-there", dangling.bundle.path().join("config.json")).unwrap();
+    let binary = Container::new();
+    fs::write(binary.bundle.path().join("config.json"), [0xff, 0xfe, 0, 1]).unwrap();
+    let deep = Container::new();
+    deep.bundle.write_raw(&"[".repeat(100_000));
+    report(
+        &[
+            difference(
+                "no config.json",
+                &missing,
+                "open bundle {home}/bundle: config.json: No such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+            ),
+            difference(
+                "config.json is a directory",
+                &directory,
+                "read {home}/bundle/config.json: Is a directory (EISDIR)",
+            ),
+            difference(
+                "config.json leads nowhere",
+                &dangling,
+                "open bundle {home}/bundle: config.json: No such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+            ),
+            difference("config.json is no text", &binary, "config.json:1:1: /: expected value"),
+            difference(
+                "config.json is a hundred thousand brackets",
+                &deep,
+                "config.json:1:1: /0: invalid type: sequence, expected a string",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>(),
+    );
+}

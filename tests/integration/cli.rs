@@ -150,7 +150,7 @@ fn spec_indents_by_tabs() -> Outcome {
     container.runtime().args(["spec", "-b"]).arg(&directory).succeeds();
     let text = fs::read_to_string(directory.join("config.json")).unwrap();
     assert!(text.starts_with("{\n\t\"ociVersion\": \"1."), "{text}");
-    
+
     Ok(())
 }
 

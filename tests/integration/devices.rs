@@ -138,7 +138,7 @@ fn a_relative_device_path_is_refused() -> Outcome {
 /// Opens nodes that mknod has made; the capability to make them is there, so that only the rules say no.
 fn with_rules(rules: Value, script: &str) -> String {
     let container = Container::with_script(&format!(
-        "mknod /tmp/mem c 1 1; mknod /tmp/loop b 7 0; mknod /tmp/kmsg c 1 11; mknod /tmp/null c 1 3\n\
+        "mknod /dev/kmsg c 1 11\n\
          can() {{ if sh -c \"$2\" 2>/tmp/error; then echo $1 yes; else echo $1 $(grep -oE 'not permitted|No such dev' /tmp/error); fi; }}\n\
          {script}"
     ))
@@ -152,8 +152,8 @@ fn with_rules(rules: Value, script: &str) -> String {
     container.says()
 }
 
-const READ_KMSG: &str = "can read 'exec 3</tmp/kmsg'";
-const WRITE_KMSG: &str = "can write 'exec 3>>/tmp/kmsg'";
+const READ_KMSG: &str = "can read 'exec 3</dev/kmsg'";
+const WRITE_KMSG: &str = "can write 'exec 3>>/dev/kmsg'";
 
 fn rules_deny_what_is_not_allowed() {
     assert_eq!(with_rules(json!([{ "allow": false, "access": "rwm" }]), READ_KMSG), "read not permitted");
@@ -166,7 +166,7 @@ fn rules_always_allow_the_default_devices() {
 }
 
 fn rules_allow_making_nodes_of_any_kind() {
-    let script = "can char 'mknod /tmp/c c 200 1'; can block 'mknod /tmp/b b 200 1'";
+    let script = "can char 'mknod /dev/c c 200 1'; can block 'mknod /dev/b b 200 1'";
     assert_eq!(with_rules(json!([{ "allow": false, "access": "rwm" }]), script), "char yes\nblock yes");
 }
 

@@ -16,6 +16,7 @@
 mod broken;
 mod cgroup;
 mod cli;
+mod clients;
 mod descriptors;
 mod devices;
 mod enforcement;
@@ -54,6 +55,7 @@ fn tests() -> Vec<Test> {
         enforcement::tests(),
         security::tests(),
         broken::tests(),
+        clients::tests(),
     ]
     .into_iter()
     .flatten()

@@ -200,7 +200,7 @@ impl Container {
     /// Nothing must remain, except the bundle.
     #[track_caller]
     pub fn leaves_nothing(&self) {
-        // A process that was just killed stays in /proc until it has been reaped.
+        // A process that was just killed takes a moment to end.
         let mut remains = Vec::new();
         let gone = wait::holds_within(Duration::from_secs(3), || {
             remains = leftovers::of(&self.id);

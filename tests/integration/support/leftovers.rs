@@ -50,6 +50,10 @@ fn processes(name: &str) -> Vec<String> {
         }
         // Any of these fails when the process ends meanwhile, which is no leftover.
         let of = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        // A zombie waits for its parent, which after create and start is this machine's first process.
+        if String::from_utf8_lossy(&of("status")).contains("\nState:\tZ") {
+            continue;
+        }
         if ["cmdline", "environ", "cgroup", "mountinfo"]
             .iter()
             .any(|file| has_word(&String::from_utf8_lossy(&of(file)), name))

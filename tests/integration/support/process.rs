@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fmt,
     fs::File,
     os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::Path,
@@ -79,7 +80,7 @@ impl Invocation {
         let stdout = tempfile::tempfile().unwrap();
         let stderr = tempfile::tempfile().unwrap();
         self.command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
-        let name = format!("{:?}", self.command);
+        let name = self.words().join(" ");
         let child = self.command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         Running { child, stdout, stderr, name }
     }
@@ -177,13 +178,19 @@ impl Drop for Running {
 }
 
 /// What came of a call.
-#[derive(Debug)]
 pub struct Output {
     pub command: String,
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
     stdout_file: File,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, status, stdout, stderr, .. } = self;
+        write!(f, "\n  {command}\n  {status}\n  stdout: {stdout:?}\n  stderr: {stderr:?}")
+    }
 }
 
 impl Output {

@@ -1,0 +1,191 @@
+//! What Docker, containerd, CRI, Podman, Buildah, BuildKit and CRI-O really ask for.
+//!
+//! `tests/fixtures/clients` holds files that these programs wrote, untouched. Each config.json is fitted to this host:
+//! a root file system, sources of bind mounts, namespaces to join and a program that exist here. Then `create` accepts
+//! it, or names the field that this version or this host lacks.
+
+use std::{fs, path::Path};
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Container, Outcome,
+    container::NO_OPTIONS,
+    host::{has_capability, has_controller, need_own},
+    suite::suite,
+};
+
+suite![
+    every_file_has_the_shape_of_its_type,
+    every_config_is_accepted_or_names_what_it_lacks,
+    every_config_without_what_this_version_lacks_is_accepted,
+];
+
+const FIXTURES: &str = "tests/fixtures/clients";
+
+fn files(suffix: &str) -> Vec<(String, String)> {
+    let mut files: Vec<_> = fs::read_dir(FIXTURES)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(suffix))
+        .map(|name| (fs::read_to_string(Path::new(FIXTURES).join(&name)).unwrap(), name))
+        .map(|(text, name)| (name, text))
+        .collect();
+    files.sort();
+    files
+}
+
+fn every_file_has_the_shape_of_its_type() {
+    let mut wrong = Vec::new();
+    for (name, text) in files(".json") {
+        let result = if name.ends_with("-config.json") {
+            serde_json::from_str::<Spec>(&text).map(drop)
+        } else if name.ends_with("-process.json") {
+            serde_json::from_str::<Process>(&text).map(drop)
+        } else {
+            serde_json::from_str::<LinuxResources>(&text).map(drop)
+        };
+        wrong.extend(result.err().map(|error| format!("{name}: {error}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(files(".json").len(), 86);
+}
+
+/// Whether a mount's target is a file; there is no other way to tell from the config alone.
+fn is_file(destination: &str) -> bool {
+    let names =
+        ["hosts", "hostname", "resolv.conf", ".containerenv", "docker-init", "termination-log", "catatonit"];
+    let name = destination.rsplit('/').next().unwrap();
+    names.contains(&name)
+        || destination.starts_with("/run/secrets/")
+        || destination.starts_with("/run/podman-init")
+}
+
+/// A container of this client's config, fitted to this host.
+fn fitted(mut spec: Value) -> Container {
+    let container = Container::new();
+    spec["root"]["path"] = json!("rootfs");
+    spec["process"]["args"] = json!(["/bin/true"]);
+    spec["process"]["terminal"] = json!(false);
+    spec["linux"]["cgroupsPath"] = container.bundle.spec["linux"]["cgroupsPath"].clone();
+    for (i, mount) in spec["mounts"].as_array_mut().unwrap().iter_mut().enumerate() {
+        if mount["type"] == "bind" {
+            let source = container.beside(&format!("source-{i}"));
+            if is_file(mount["destination"].as_str().unwrap()) {
+                fs::write(&source, "").unwrap();
+            } else {
+                fs::create_dir(&source).unwrap();
+            }
+            mount["source"] = json!(source);
+        }
+    }
+    for namespace in spec["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+        if namespace["path"].as_str().is_some_and(|path| !path.is_empty()) {
+            let kind = namespace["type"].as_str().unwrap().replace("network", "net");
+            namespace["path"] = json!(format!("/proc/{}/ns/{kind}", std::process::id()));
+        }
+    }
+    container.edit(|own| *own = spec)
+}
+
+/// The pointers of what belongs to later versions.
+fn of_later_versions(spec: &Value) -> Vec<String> {
+    let mut pointers = Vec::new();
+    for (pointer, what) in [("/linux/seccomp", &spec["linux"]["seccomp"]), ("/hooks", &spec["hooks"])] {
+        if what.is_object() {
+            pointers.push(pointer.to_owned());
+        }
+    }
+    for (i, namespace) in spec["linux"]["namespaces"].as_array().into_iter().flatten().enumerate() {
+        if namespace["type"] == "user" || namespace["type"] == "time" {
+            pointers.push(format!("/linux/namespaces/{i}"));
+        }
+    }
+    for field in ["uidMappings", "gidMappings"] {
+        if spec["linux"][field].is_array() {
+            pointers.push(format!("/linux/{field}"));
+        }
+    }
+    for (i, mount) in spec["mounts"].as_array().into_iter().flatten().enumerate() {
+        let options = mount["options"].as_array().into_iter().flatten();
+        let idmapped = options.filter_map(Value::as_str).any(|option| option.contains("idmap"));
+        if idmapped || mount["uidMappings"].is_array() {
+            pointers.push(format!("/mounts/{i}"));
+        }
+    }
+    pointers
+}
+
+/// The pointers of what this host cannot give.
+fn beyond_this_host() -> Vec<&'static str> {
+    let mut pointers = Vec::new();
+    for (controller, places) in [
+        ("memory", &["/linux/resources/memory"] as &[_]),
+        ("cpu", &["/linux/resources/cpu"]),
+        ("cpuset", &["/linux/resources/cpu/cpus", "/linux/resources/cpu/mems"]),
+        ("pids", &["/linux/resources/pids"]),
+        ("io", &["/linux/resources/blockIO"]),
+        ("hugetlb", &["/linux/resources/hugepageLimits"]),
+    ] {
+        if !has_controller(controller) {
+            pointers.extend(places);
+        }
+    }
+    if !has_capability(24) {
+        pointers.extend(["/process/rlimits", "/process/oomScoreAdj"]);
+    }
+    // A device to throttle that this host has not, and weights its scheduler does not know.
+    pointers.push("/linux/resources/blockIO");
+    pointers
+}
+
+fn created_or_refused_at(container: &Container, allowed: &[String]) -> Result<(), String> {
+    let output = container.create_with(NO_OPTIONS).output();
+    let pointers = allowed.iter().any(|pointer| output.stderr.contains(&format!("config.json: {pointer}")));
+    if output.code() == 0 {
+        container.delete_by_force();
+    }
+    container.leaves_nothing();
+    if output.code() == 0 || pointers { Ok(()) } else { Err(output.stderr) }
+}
+
+fn every_config_is_accepted_or_names_what_it_lacks() -> Outcome {
+    need_own()?;
+    let mut wrong = Vec::new();
+    for (name, text) in files("-config.json") {
+        let spec: Value = serde_json::from_str(&text).unwrap();
+        let later = of_later_versions(&spec);
+        let container = fitted(spec);
+        let allowed: Vec<_> = if later.is_empty() {
+            beyond_this_host().into_iter().map(ToOwned::to_owned).collect()
+        } else {
+            later.clone()
+        };
+        if let Err(said) = created_or_refused_at(&container, &allowed) {
+            wrong.push(format!("{name}: {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn every_config_without_what_this_version_lacks_is_accepted() -> Outcome {
+    let beyond: Vec<_> = beyond_this_host().into_iter().map(ToOwned::to_owned).collect();
+    let mut wrong = Vec::new();
+    for (name, text) in files("-config.json") {
+        let mut spec: Value = serde_json::from_str(&text).unwrap();
+        if of_later_versions(&spec).iter().any(|pointer| pointer.starts_with("/linux/namespaces")) {
+            continue; // Nothing much remains of a container without its user namespace.
+        }
+        spec["linux"].as_object_mut().unwrap().remove("seccomp");
+        spec.as_object_mut().unwrap().remove("hooks");
+        let container = fitted(spec);
+        if let Err(said) = created_or_refused_at(&container, &beyond) {
+            wrong.push(format!("{name}: {said}"));
+        }
+    }
+    need_own()?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
