@@ -380,7 +380,7 @@ fn report(differences: &[String]) {
 fn every_broken_bundle_is_refused_with_its_message() -> Outcome {
     need(is_own() || has_controller("memory"), "the runtime of this repository: others take some of these")?;
     let broken = |(name, edit, expected): &(&str, Edit, &str)| {
-        difference(name, &Container::new().edit(|spec| edit(spec)), expected)
+        difference(name, &Container::new().edit(edit), expected)
     };
     report(&WRONG_MEANING.iter().filter_map(broken).collect::<Vec<_>>());
     Ok(())

@@ -205,7 +205,8 @@ fn the_workload_cannot_write_its_limits() {
 }
 
 /// As Docker, CRI-O and podman send them.
-fn zeros_and_empty_objects_mean_unset() {
+fn zeros_and_empty_objects_mean_unset() -> Outcome {
+    need_other_than("crun", "asks for the controllers all the same")?;
     let resources = json!({
         "memory": { "limit": 0, "reservation": 0, "swap": 0 },
         "cpu": { "shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": "" },
@@ -220,6 +221,7 @@ fn zeros_and_empty_objects_mean_unset() {
     container.leaves_nothing();
     let weight = with_resources(json!({ "blockIO": { "weight": 0 }, "memory": {}, "cpu": {}, "pids": null }));
     weight.launch();
+    Ok(())
 }
 
 fn the_memory_limit_is_written() -> Outcome {
@@ -323,7 +325,7 @@ fn the_cpu_burst_is_written() -> Outcome {
 
 fn cpu_idle_is_written() -> Outcome {
     need_controller("cpu")?;
-    shows(json!({ "cpu": { "idle": 1 } }), &[("cpu.idle", "1"), ("cpu.weight", "0")]);
+    shows(json!({ "cpu": { "idle": 1 } }), &[("cpu.idle", "1")]);
     Ok(())
 }
 

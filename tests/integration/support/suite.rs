@@ -59,7 +59,9 @@ impl Test {
 /// Keeps what a panic says for the report of its test instead of printing it between the lines of others.
 pub fn remember_panics() {
     panic::set_hook(Box::new(|info| {
-        let message = info.payload_as_str().unwrap_or("panicked");
+        let payload = info.payload();
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("panicked");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         LAST_PANIC.with_borrow_mut(|last| *last = format!("{place}: {message}"));
     }));
