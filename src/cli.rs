@@ -11,11 +11,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, FromArgMatches, Parser};
 
-use crate::command;
 use crate::container::Root;
 use crate::create::Environment;
 use crate::error::line;
 use crate::log::{Format, Level, Log};
+use crate::{command, guard};
 
 /// The version of the runtime specification whose fields this runtime knows.
 const SPEC_VERSION: &str = "1.3.0";
@@ -138,6 +138,9 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> 
 
 fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    if matches!(name.as_ref(), "create" | "run") {
+        guard::protect_executable()?;
+    }
     log.debug(format_args!("command {words:?}"));
     let context = || -> Result<Context> {
         Ok(Context {

@@ -10,6 +10,7 @@ mod container;
 mod create;
 mod devices;
 mod error;
+mod guard;
 mod init;
 mod log;
 mod mountinfo;

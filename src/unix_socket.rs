@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::sys::Errno;
@@ -18,11 +19,10 @@ use crate::sys::Errno;
 /// path leads to something else.
 pub fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     // Opened first, so that what was looked at is what is connected to.
-    let target = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
+    // Not with std: it takes the access mode out of custom flags, which for musl includes O_PATH.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let target = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
+    let target = target.with_context(|| format!("open {}", path.display()))?;
     let status = target.metadata().with_context(|| format!("stat {}", path.display()))?;
     ensure!(status.file_type().is_socket(), "{} is not a socket", path.display());
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", target.as_raw_fd()));

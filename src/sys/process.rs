@@ -102,6 +102,29 @@ pub fn execve(path: &CStr, argv: &Argv, envp: &Argv, more: Option<&CStr>) -> Err
     check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
+/// Becomes the program that `file` is open on; returns only on failure. execveat(2).
+pub fn execute(file: BorrowedFd<'_>, argv: &Argv, envp: &Argv) -> Errno {
+    // SAFETY: the path is an empty C string literal; as in `execve`, both arrays end with NULL and own their strings. The
+    // kernel copies all of it and writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    check(result).err().unwrap_or(Errno::NOEXEC)
+}
+
+/// Sets the name of this thread, as ps(1) shows it; `PR_SET_NAME`, prctl(2).
+pub fn set_name(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: the kernel copies up to 16 bytes of the NUL-terminated `name`, which lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
+}
+
 /// Leaves at once: no destructors, no exit handlers. _exit(2).
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: takes no pointers and does not return.

@@ -1,0 +1,76 @@
+//! Keeps the runtime's own executable out of the container's reach (CVE-2019-5736).
+//!
+//! Until execve, the init process runs this very file. A container that gets it to execute `/proc/self/exe` has a descriptor
+//! of the file on the host and, once nobody executes it any more, can write to it. So the commands that make an init process
+//! first execute a copy of the mount of the file that is read-only, belongs to no mount namespace and cannot be remounted;
+//! where mounts are not permitted, a sealed copy in memory.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
+use rustix::mount::OpenTreeFlags;
+
+use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::process::{Argv, execute, set_name};
+
+const SELF: &std::ffi::CStr = c"/proc/self/exe";
+/// What makes a copy in memory unchangeable.
+const SEALS: SealFlags =
+    SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Returns when this process executes a file that nobody can write to; until then, executes one with the same arguments.
+///
+/// # Errors
+/// If no such copy of the executable can be made, which needs /proc.
+pub fn protect_executable() -> Result<()> {
+    if is_protected()? {
+        // It was executed by descriptor, whose number the kernel takes for its name.
+        return set_name(c"runtime").context("set the process's name");
+    }
+    let copy = read_only_clone().or_else(|_| sealed_copy())?;
+    let strings = |words: Vec<OsString>| -> Result<Vec<CString>> {
+        words.into_iter().map(|word| Ok(CString::new(word.into_vec())?)).collect()
+    };
+    let arguments = Argv::new(strings(std::env::args_os().collect())?);
+    let join = |(name, value): (OsString, OsString)| [name, value].join("=".as_ref());
+    let environment = Argv::new(strings(std::env::vars_os().map(join).collect())?);
+    Err(execute(copy.as_fd(), &arguments, &environment)).context("execute the protected copy of this program")
+}
+
+fn is_protected() -> Result<bool> {
+    let mount = rustix::fs::statvfs(SELF).context("look at /proc/self/exe")?;
+    if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(true);
+    }
+    let file = File::open("/proc/self/exe").context("open /proc/self/exe")?;
+    Ok(rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)))
+}
+
+fn read_only_clone() -> Result<OwnedFd> {
+    let clone = rustix::mount::open_tree(
+        CWD,
+        SELF,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .context("clone the mount of this program")?;
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    set_attributes(clone.as_fd(), Reach::ThisMount, read_only).context("make the clone read-only")?;
+    Ok(clone)
+}
+
+fn sealed_copy() -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Without the flag that kernels since 6.3 want for an executable one, they only complain to their log.
+    let copy = rustix::fs::memfd_create(c"runtime", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create(c"runtime", flags))
+        .context("make a copy of this program in memory")?;
+    let original = File::open("/proc/self/exe").context("open /proc/self/exe")?;
+    let mut target = File::from(copy);
+    std::io::copy(&mut &original, &mut target).context("copy this program to memory")?;
+    rustix::fs::fcntl_add_seals(&target, SEALS).context("seal the copy of this program")?;
+    Ok(target.into())
+}

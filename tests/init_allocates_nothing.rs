@@ -1,0 +1,259 @@
+//! Runs real programs of steps under an allocator that ends the process when it is touched, and a control that must be
+//! ended. A process between clone and execve must not allocate: it works inside the container's memory limit, and a lock that
+//! its parent held would never be released.
+#![allow(dead_code, unused_imports, reason = "only a part of the modules below is used here")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "an allocator is unsafe; this one only watches"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why it cannot run"
+)]
+
+#[path = "../src/init/mod.rs"]
+mod init;
+#[path = "../src/sync.rs"]
+mod sync;
+#[path = "../src/sys/mod.rs"]
+mod sys;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use init::step::{Bind, Entry, Identity, Mount, Parameter, Step, Target, TargetRule};
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
+use sync::Message;
+use sys::mount::{Attributes, Reach};
+use sys::process::{Argv, Cloned, clone3, exit_now};
+
+/// What a process that allocated when it must not exits with.
+const CAUGHT: i32 = 99;
+
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+struct Watch;
+
+unsafe impl GlobalAlloc for Watch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if FORBIDDEN.load(Ordering::Relaxed) {
+            exit_now(CAUGHT);
+        }
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if FORBIDDEN.load(Ordering::Relaxed) {
+            exit_now(CAUGHT);
+        }
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static WATCH: Watch = Watch;
+
+/// How the child ended, and what it said last.
+struct End {
+    status: i32,
+    said: Option<Message>,
+}
+
+/// Clones a child that runs `child` and must not allocate while it does.
+fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) -> End {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    match clone3(u64::from(namespaces.unsigned_abs()), None).unwrap() {
+        Cloned::Child => {
+            FORBIDDEN.store(true, Ordering::Relaxed);
+            child(theirs.as_fd());
+            exit_now(0)
+        }
+        Cloned::Parent { pidfd, .. } => {
+            drop(theirs);
+            // It may have failed already.
+            let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+            let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let mut bytes = [0; sync::SIZE];
+            let mut read = rustix::io::read(&ours, &mut bytes);
+            if read == Err(rustix::io::Errno::CONNRESET) {
+                read = rustix::io::read(&ours, &mut bytes);
+            }
+            let said = match read {
+                Ok(count) if count == sync::SIZE => Some(Message::from_bytes(bytes)),
+                _ => None,
+            };
+            End { status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
+        }
+    }
+}
+
+fn is_privileged() -> bool {
+    let admin = sys::cred::capabilities().is_ok_and(|sets| sets.effective >> 21 & 1 == 1);
+    if !admin {
+        eprintln!("skip: needs CAP_SYS_ADMIN");
+    }
+    admin
+}
+
+fn c(text: impl AsRef<[u8]>) -> CString {
+    CString::new(text.as_ref()).unwrap()
+}
+
+fn at(path: &str) -> Target {
+    Target { path: c(path), rule: TargetRule::Usual }
+}
+
+fn tmpfs(path: &str, copy_up: bool) -> Step {
+    Step::Mount(Mount {
+        fstype: c("tmpfs"),
+        source: Some(c("tmpfs")),
+        parameters: vec![Parameter { key: c("size"), value: Some(c("1m")), option: 0 }],
+        attributes: MountAttrFlags::MOUNT_ATTR_NOSUID,
+        propagation: Some((libc::MS_PRIVATE, Reach::ThisMount)),
+        target: at(path),
+        inherit_mode: true,
+        copy_up,
+    })
+}
+
+fn bind(path: &str) -> Step {
+    Step::Bind(Bind {
+        source: c(path),
+        follow_source: true,
+        copy_symlink: false,
+        recursive: true,
+        this_mount: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
+        whole_tree: Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() },
+        target: at(path),
+    })
+}
+
+/// All that a container usually has, and what only some have.
+fn program(rootfs: &Path, name: &str) -> Vec<Step> {
+    let mut steps = vec![
+        Step::CloseOthers { ranges: vec![(100, 200)] },
+        Step::NewCgroupNamespace,
+        Step::NewSession,
+        Step::LoopbackUp,
+        Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
+        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()) },
+    ];
+    steps.extend(
+        ["/usr", "/bin", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists()).map(bind),
+    );
+    steps.extend([
+        tmpfs("/link/below/it", false),
+        tmpfs("/full", true),
+        Step::Mount(Mount {
+            fstype: c("proc"),
+            source: Some(c("proc")),
+            parameters: Vec::new(),
+            attributes: MountAttrFlags::empty(),
+            propagation: None,
+            target: Target { path: c("/proc"), rule: TargetRule::KernelDirectory },
+            inherit_mode: false,
+            copy_up: false,
+        }),
+        tmpfs("/dev", false),
+        Step::Populate {
+            directory: c("/dev"),
+            entries: vec![
+                Entry::Node {
+                    name: c("null"),
+                    mode: libc::S_IFCHR | 0o666,
+                    device: libc::makedev(1, 3),
+                    uid: 1,
+                    gid: 1,
+                },
+                Entry::Link { name: c("fd"), target: c("/proc/self/fd") },
+                Entry::ReplacingLink { name: c("fd"), target: c("/proc/self/fd") },
+            ],
+        },
+        Step::PivotRoot { cut_off: true },
+        Step::RootPropagation { propagation: libc::MS_PRIVATE, reach: Reach::WholeTree },
+        Step::MakeDirectory { path: c("/made/on/the/way") },
+        Step::Seal {
+            path: c("/full"),
+            attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
+        },
+        Step::Hostname { name: c("inside") },
+        Step::Domainname { name: c("inside") },
+        Step::Sysctl { settings: vec![(c("kernel/shm_rmid_forced"), c("1"))] },
+        Step::ReadOnlyPath { path: c("/proc/sys") },
+        Step::ReadOnlyPath { path: c("/not/there") },
+        Step::MaskPaths { paths: vec![c("/proc/bus"), c("/proc/keys"), c("/proc/fs"), c("/not/there")] },
+        Step::Rlimit { resource: 7, soft: 64, hard: 64 },
+        Step::Personality { domain: 0 },
+        Step::NoNewPrivileges,
+        Step::ChangeDirectory { path: c("/made/on/the") },
+        Step::Identity(Identity {
+            uid: 12_345,
+            gid: 54_321,
+            groups: Some(vec![sys::cred::gid(7)]),
+            umask: 0o22,
+            bounding: 1,
+            sets: sys::cred::Sets { effective: 1, permitted: 1, inheritable: 1 },
+            ambient: 1,
+        }),
+        Step::FindProgram { candidates: vec![c("/not/there"), c(name)] },
+        Step::FindHome { uid: 12_345 },
+        Step::AwaitParent,
+        Step::Execute { argv: Argv::new(vec![c(name)]), envp: Argv::with_room(Vec::new()), keep: 3 },
+    ]);
+    steps
+}
+
+fn rootfs() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = |path: &str| directory.path().join(path);
+    fs::create_dir_all(inside("full/of/things")).unwrap();
+    fs::write(inside("full/of/things/file"), "text").unwrap();
+    std::os::unix::fs::symlink("things", inside("full/of/link")).unwrap();
+    std::os::unix::fs::symlink("/dangling", inside("link")).unwrap();
+    fs::create_dir(inside("etc")).unwrap();
+    fs::write(inside("etc/passwd"), "root:x:0:0::/root:\nme:x:12345:1::/home/me:\n").unwrap();
+    directory
+}
+
+const ALL: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+
+/// One test: the allocator's switch is global.
+#[test]
+fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
+    let control = in_a_child(0, |_| drop(std::hint::black_box(vec![1_u8])));
+    assert_eq!(control.status, CAUGHT, "the control was not caught");
+    if !is_privileged() {
+        return;
+    }
+
+    let directory = rootfs();
+    let steps = program(directory.path(), "/bin/true");
+    let end = in_a_child(ALL, |socket| init::perform(&steps, socket));
+    assert_eq!((end.status, end.said), (0, None), "of {} steps", steps.len());
+
+    let mut failing = program(directory.path(), "/bin/true");
+    failing.insert(failing.len() - 6, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
+    let end = in_a_child(ALL, |socket| init::perform(&failing, socket));
+    assert_eq!(end.status, 1);
+    assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
+
+    let missing = program(directory.path(), "/bin/no-such-program");
+    let end = in_a_child(ALL, |socket| init::perform(&missing, socket));
+    assert_eq!(end.status, 1);
+    let errno = match end.said {
+        Some(Message::Failed { errno, .. }) => Some(errno),
+        _ => None,
+    };
+    assert_eq!(errno, Some(rustix::io::Errno::NOENT));
+}
