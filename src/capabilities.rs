@@ -14,8 +14,36 @@ pub struct CapabilityPlan {
     pub bounding: u64,
     pub sets: Sets,
     pub ambient: u64,
-    /// Ambient capabilities that cannot be had because they are not both permitted and inheritable; runc warns.
+    /// Ambient capabilities that cannot be had because they are not both permitted and inheritable.
     pub lost_ambient: u64,
+    /// Capabilities that the runtime itself does not have to give.
+    pub not_ours: u64,
+}
+
+impl CapabilityPlan {
+    /// Leaves out what the runtime, with these sets of its own, cannot give; config.md § Linux Process wants a warning, not a
+    /// failure.
+    pub fn limit_to(&mut self, own: Sets) {
+        let wanted = self.sets.effective | self.sets.permitted | self.sets.inheritable;
+        self.not_ours = wanted & !own.permitted;
+        for set in [&mut self.sets.effective, &mut self.sets.permitted, &mut self.sets.inheritable] {
+            *set &= own.permitted;
+        }
+        self.ambient &= own.permitted;
+    }
+
+    /// What is not as the bundle asks, one sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let not_ours = (self.not_ours != 0)
+            .then(|| format!("the runtime itself has no {}: left out", names(self.not_ours)));
+        let ambient = (self.lost_ambient != 0).then(|| {
+            format!(
+                "can't raise ambient capability {}: not permitted and inheritable",
+                names(self.lost_ambient)
+            )
+        });
+        not_ours.into_iter().chain(ambient)
+    }
 }
 
 /// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with runc.
@@ -38,6 +66,7 @@ pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<Ca
         sets,
         ambient: ambient & possible,
         lost_ambient: ambient & !possible,
+        not_ours: 0,
     })
 }
 
@@ -87,6 +116,15 @@ mod tests {
             "config.json: /process/capabilities/effective: CAP_KILL is effective but not permitted (add it to \
              \"permitted\")"
         );
+    }
+
+    #[test]
+    fn what_the_runtime_lacks_is_left_out_with_a_warning() {
+        let mut plan =
+            planned(json!({"permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"]})).unwrap();
+        plan.limit_to(Sets { permitted: 1, ..Sets::default() });
+        assert_eq!((plan.sets.permitted, plan.sets.effective), (1, 0));
+        assert_eq!(plan.warnings().collect::<Vec<_>>(), ["the runtime itself has no CAP_KILL: left out"]);
     }
 
     #[test]

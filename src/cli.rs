@@ -92,7 +92,8 @@ pub enum Rootless {
 
 /// What every command gets from the global options and the environment.
 #[derive(Debug)]
-pub struct Context {
+pub struct Context<'a> {
+    pub log: &'a Log,
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
@@ -146,8 +147,9 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> 
 fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     log.debug(format_args!("command {words:?}"));
-    let context = || -> Result<Context> {
+    let context = || -> Result<Context<'_>> {
         Ok(Context {
+            log,
             root: root(global.root.as_deref())?,
             cgroup_manager: if global.systemd_cgroup {
                 CgroupManager::Systemd

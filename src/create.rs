@@ -7,10 +7,12 @@ use std::ffi::{CString, OsString};
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::IoSliceMut;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -18,20 +20,21 @@ use rustix::net::{
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer};
-use crate::namespaces::{self, Join, NamespacePlan, word};
+use crate::log::Log;
+use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Program, RootSwitch, Wiring};
-use crate::signals::Signal;
+use crate::signals::{Signal, SignalQueue, Signals};
 use crate::state::{self, Config, State};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3, close_on_exec_from, setns};
-use crate::terminal::console_socket;
-use crate::{capabilities, clock, init, mountinfo, notify, path, sys};
+use crate::terminal::{Terminal, console_socket};
+use crate::{clock, init, mountinfo, notify, path, sys};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Request<'a> {
     /// How many descriptors from 3 on the program inherits besides those of socket activation.
     pub preserve_fds: u32,
     pub environment: &'a Environment,
+    pub signals: &'a Signals,
+    pub log: &'a Log,
 }
 
 /// When the container's program starts.
@@ -88,8 +93,8 @@ pub struct Created {
     pub container: Container,
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// The terminal to relay, for a program that was started attached and has one.
-    pub master: Option<OwnedFd>,
+    /// For a program that was started attached and has one.
+    pub terminal: Option<Terminal>,
     /// Where the program says that it is ready, if it starts at once and somebody wants to know.
     pub notify: Option<NotifySocket>,
 }
@@ -99,11 +104,16 @@ pub struct Created {
 /// # Errors
 /// Whatever it made is gone when it returns one.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
-    let plan = Plan::new(bundle, request.id.as_str())?;
-    require_capabilities(&plan)?;
+    let mut plan = Plan::new(bundle, request.id.as_str())?;
+    plan.process
+        .capabilities
+        .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
+    for warning in plan.process.capabilities.warnings() {
+        request.log.warning(warning);
+    }
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;
-    let join = open_namespaces(&plan.namespaces)?;
+    let join = open_namespaces(&plan)?;
 
     let directory = request.root.create(request.id)?;
     let cgroup = plan.cgroup.create()?;
@@ -111,8 +121,9 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
     }
-    wire(&mut wiring, &plan, request, &directory, &cgroup)?;
+    wire(&mut wiring, &plan, request, &directory)?;
     let notify = bind_notify_socket(request, &directory)?;
+    let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
     let pid_namespace = take_pid_namespace(&mut wiring.join);
     let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
@@ -131,9 +142,27 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     if let Some(score) = oom_score_adj {
         adjust_oom_score(init.pid, score)?;
     }
+    let child = Child {
+        socket: ours.as_fd(),
+        interrupts: request.signals.interrupts()?,
+        init: &init,
+        program: &program,
+    };
+    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    let terminal = match relays_terminal {
+        true => Some(Terminal::attach(child.await_master(&cgroup)?)?),
+        false => None,
+    };
     // It may have failed meanwhile, and says so below.
     let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
-    let master = await_child(ours.as_fd(), request.program, &init, &program)?;
+    match child.listen(&cgroup)? {
+        News::Ready => {}
+        News::Ended if request.program == Start::Later => {
+            bail!("the init process ended before it could be started")
+        }
+        News::Ended => {}
+        News::Master(_) => bail!("the init process said something that it cannot say"),
+    }
     if let Some(path) = request.pid_file {
         write_pid_file(path, init.pid)?;
     }
@@ -141,7 +170,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     cgroup.keep();
     init.keep = true;
     let pidfd = init.pidfd.try_clone().context("keep the init process")?;
-    Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, master, notify })
+    Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
 }
 
 /// The init process until it is recorded; killed on drop, unless kept.
@@ -195,43 +224,89 @@ fn clone(
     }
 }
 
-/// Waits until the child has become the program, or waits for its start.
-fn await_child(
-    socket: BorrowedFd<'_>,
-    start: Start,
-    init: &Init,
-    program: &Program,
-) -> Result<Option<OwnedFd>> {
-    let mut master = None;
-    loop {
-        let mut bytes = [0; 64];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut buffers = [IoSliceMut::new(&mut bytes)];
-        let received = match rustix::net::recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
-        {
-            // The second: the child has left without reading our byte. Its last words come with the next call; unix(7).
-            Err(Errno::INTR | Errno::CONNRESET) => continue,
-            received => received.context("hear from the init process")?,
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                master = descriptors.last();
-            }
+/// What the child can say, besides that it failed.
+enum News {
+    /// The terminal's end for the parent.
+    Master(OwnedFd),
+    /// Nothing is left but the program's start.
+    Ready,
+    /// It has become the program, or something killed it after it had.
+    Ended,
+}
+
+/// The parent's view of the child until it is the program.
+struct Child<'a> {
+    socket: BorrowedFd<'a>,
+    /// Signals that ask this process to end: it is not yet responsible for a container.
+    interrupts: SignalQueue,
+    init: &'a Init,
+    program: &'a Program,
+}
+
+/// How long the child may be silent before somebody asks why.
+const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+impl Child<'_> {
+    fn await_master(&self, cgroup: &Cgroup) -> Result<OwnedFd> {
+        match self.listen(cgroup)? {
+            News::Master(master) => Ok(master),
+            News::Ready | News::Ended => bail!("the init process ended before it had a terminal"),
         }
-        let text = bytes.get(..received.bytes).unwrap_or_default();
-        match <[u8; sync::SIZE]>::try_from(text) {
-            Ok(message) => match Message::from_bytes(message) {
-                Message::Ready => return Ok(master),
-                Message::Failed { step, errno, part } => return Err(program.explain(step, errno, part)),
-            },
-            Err(_) if received.bytes > 0 => {}
-            Err(_) => {
-                ended_early(init)?;
-                if start == Start::Later {
-                    bail!("the init process ended before it could be started");
-                }
-                return Ok(master);
+    }
+
+    /// Waits for what the child says next.
+    ///
+    /// # Errors
+    /// The child's failure as a sentence; a signal that asks this process to end.
+    fn listen(&self, cgroup: &Cgroup) -> Result<News> {
+        loop {
+            self.wait(cgroup)?;
+            let mut bytes = [0; 64];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut buffers = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let received = match rustix::net::recvmsg(self.socket, &mut buffers, &mut control, flags) {
+                // The second: the child has left without reading our byte. Its last words come with the next call; unix(7).
+                Err(Errno::INTR | Errno::CONNRESET) => continue,
+                received => received.context("hear from the init process")?,
+            };
+            let descriptor = control.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            });
+            // Before its text is looked at, which is a path and can be as long as a message.
+            if let Some(master) = descriptor {
+                return Ok(News::Master(master));
+            }
+            let text = bytes.get(..received.bytes).unwrap_or_default();
+            return match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
+                Some(Message::Ready) => Ok(News::Ready),
+                Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
+                None if received.bytes > 0 => bail!("the init process said something that it cannot say"),
+                None => ended_early(self.init).map(|()| News::Ended),
+            };
+        }
+    }
+
+    fn wait(&self, cgroup: &Cgroup) -> Result<()> {
+        loop {
+            let signal = self.interrupts.as_fd();
+            let mut waiting = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&signal, PollFlags::IN)];
+            let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&SILENCE)))
+                .context("wait for the init process")?;
+            let [news, interrupt] = &waiting;
+            if !news.revents().is_empty() {
+                return Ok(());
+            }
+            if !interrupt.revents().is_empty()
+                && let Some(signal) = self.interrupts.take()?
+            {
+                bail!("interrupted by {signal} before the container was made");
+            }
+            // A cgroup above it can be frozen, and then the child never runs.
+            if ready == 0 && cgroup::stands_still(cgroup.path()) {
+                bail!("container's cgroup unexpectedly frozen: {}", cgroup.path().display());
             }
         }
     }
@@ -258,20 +333,6 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
         .context("make a socket pair")
 }
 
-fn require_capabilities(plan: &Plan) -> Result<()> {
-    let wanted = plan.process.capabilities.sets.permitted;
-    let own = sys::cred::capabilities().context("look up the runtime's own capabilities")?.permitted;
-    let lacking = wanted & !own;
-    if lacking == 0 {
-        return Ok(());
-    }
-    let at = Pointer::root().field("process").field("capabilities").field("permitted");
-    Err(at.error_with_hint(
-        format_args!("the runtime itself has no {}: operation not permitted", capabilities::names(lacking)),
-        "take it out of all sets, or run the runtime with it",
-    ))
-}
-
 /// How many descriptors from 3 on are the program's.
 fn inherited_descriptors(request: &Request<'_>) -> Result<u32> {
     let count = request.environment.listen_fds.saturating_add(request.preserve_fds);
@@ -296,16 +357,35 @@ fn connect_console(plan: &Plan, request: &Request<'_>) -> Result<Option<OwnedFd>
     }
 }
 
-fn open_namespaces(namespaces: &NamespacePlan) -> Result<Vec<(Join, OwnedFd)>> {
+/// Opens the namespaces to join.
+///
+/// # Errors
+/// Besides those of opening: a namespace that is the runtime's own, where something of the container would change the host.
+fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
     let open = |join: &Join| {
+        let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
         let file = fs::File::open(&join.path).with_context(|| Fault {
-            pointer: Pointer::root().field("linux").field("namespaces").index(join.index).field("path"),
+            pointer: at.clone(),
             message: format!("open {} namespace {:?}", word(join.kind), join.path),
             hint: None,
         })?;
-        Ok((Join { kind: join.kind, path: join.path.clone(), index: join.index }, file.into()))
+        if let Some(changed) = plan.changes(join.kind)
+            && is_own(&file, join.kind)
+        {
+            let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
+            return Err(at.error_with_hint(message, format_args!("{changed} would change the host")));
+        }
+        Ok((join.clone(), file.into()))
     };
-    namespaces.join.iter().map(open).collect()
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+fn is_own(namespace: &fs::File, kind: i32) -> bool {
+    let Some((_, _, link)) = namespaces::LINKS.iter().find(|(other, _, _)| *other == kind) else {
+        return false;
+    };
+    let own = fs::metadata(format!("/proc/self/ns/{link}"));
+    matches!((namespace.metadata(), own), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
 fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)> {
@@ -313,14 +393,7 @@ fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)
     Some(join.remove(place))
 }
 
-fn wire(
-    wiring: &mut Wiring,
-    plan: &Plan,
-    request: &Request<'_>,
-    directory: &NewContainer,
-    cgroup: &Cgroup,
-) -> Result<()> {
-    wiring.cgroup = Some(cgroup.path().to_path_buf());
+fn wire(wiring: &mut Wiring, plan: &Plan, request: &Request<'_>, directory: &NewContainer) -> Result<()> {
     wiring.has_kcore = Path::new("/proc/kcore").exists();
     if request.keyring == Keyring::New {
         // As runc calls it.

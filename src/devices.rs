@@ -128,6 +128,12 @@ fn node(device: &LinuxDevice, name: CString, at: &Pointer) -> Result<Entry> {
             .filter(|number| *number <= most)
             .ok_or_else(|| at.field(field).error(format_args!("{value} is not between 0 and {most}")))
     };
+    for (id, field) in [(device.uid(), "uid"), (device.gid(), "gid")] {
+        // To chown(2) it means "leave it as it is".
+        if id == Some(u32::MAX) {
+            return Err(at.field(field).error(format_args!("{} is no id", u32::MAX)));
+        }
+    }
     // 12 and 20 bits are what the kernel has for them.
     let device_number = match device.typ() {
         LinuxDeviceType::P => 0,

@@ -116,14 +116,22 @@ impl Log {
         self.write(file, &record);
     }
 
+    /// Writes what is not as asked for but no failure: to the log file, else to standard error.
+    pub fn warning(&self, message: impl fmt::Display) {
+        self.note("warning", &message.to_string());
+    }
+
     /// Writes what happens, with `--debug` only: to the log file, else to standard error.
     pub fn debug(&self, message: impl fmt::Display) {
         if self.level != Level::Debug {
             return;
         }
-        let message = message.to_string();
+        self.note("debug", &message.to_string());
+    }
+
+    fn note(&self, level: &'static str, msg: &str) {
         let time = clock::rfc3339_nanos(SystemTime::now());
-        let record = Record { level: "debug", msg: &message, time, pointer: None, errno: None, hint: None };
+        let record = Record { level, msg, time, pointer: None, errno: None, hint: None };
         match &self.file {
             Some(file) => self.write(file, &record),
             None => self.write(io::stderr(), &record),

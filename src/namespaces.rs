@@ -28,7 +28,7 @@ pub struct NamespacePlan {
 }
 
 /// A namespace that exists already.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Join {
     /// `CLONE_NEW*`.
     pub kind: i32,

@@ -34,8 +34,9 @@ pub struct Plan {
     pub process: ProcessPlan,
     pub cgroup: CgroupPlan,
     pub sysctl: Settings,
-    pub masked_paths: Vec<CString>,
-    pub read_only_paths: Vec<CString>,
+    /// With their places in the arrays they come from.
+    pub masked_paths: Vec<(usize, CString)>,
+    pub read_only_paths: Vec<(usize, CString)>,
     /// `MS_*` of `/`, if asked for.
     pub propagation: Option<(u64, Reach)>,
     pub personality: Option<u32>,
@@ -49,6 +50,17 @@ impl Plan {
     pub fn new(bundle: &Bundle, id: &str) -> Result<Self> {
         let rootfs = bundle.rootfs()?;
         Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id)
+    }
+
+    /// What of the container changes the namespace of `kind` (`CLONE_NEW*`) that it is in, in words.
+    pub fn changes(&self, kind: i32) -> Option<&'static str> {
+        match kind {
+            libc::CLONE_NEWNS => Some("its mounts"),
+            libc::CLONE_NEWUTS if self.hostname.is_some() => Some("/hostname"),
+            libc::CLONE_NEWUTS if self.domainname.is_some() => Some("/domainname"),
+            kind if self.sysctl.iter().any(|setting| setting.namespace == kind) => Some("/linux/sysctl"),
+            _ => None,
+        }
     }
 
     /// Pure: looks at nothing but its arguments.
@@ -65,17 +77,14 @@ impl Plan {
             return Err(root.field("process").error("is missing: there is no program to run"));
         };
         let process = process::plan(process, &root.field("process"))?;
-        let around = mounts::Around {
-            bundle,
-            mount_namespace: namespaces.has(libc::CLONE_NEWNS),
-            cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
-        };
+        let around = mounts::Around { bundle, mount_namespace: namespaces.has(libc::CLONE_NEWNS) };
         let mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
         let devices = devices::plan(
             linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
             &at.field("devices"),
         )?;
+        require_mount_namespace(spec, &namespaces, &root)?;
         let name = |name: Option<&String>, field: &str| uts_name(name, &namespaces, &root.field(field));
         let paths = |paths: Option<&Vec<String>>, field: &str| hidden(paths, &namespaces, &at.field(field));
         let sysctl = match linux.and_then(|linux| linux.sysctl().as_ref()) {
@@ -148,6 +157,19 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     }
 }
 
+/// Without a mount namespace the root would be made read-only, and the devices in it, on the host.
+fn require_mount_namespace(spec: &Spec, namespaces: &NamespacePlan, root: &Pointer) -> Result<()> {
+    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+        namespaces.require(libc::CLONE_NEWNS, &root.field("root").field("readonly"), "a read-only root")?;
+    }
+    match spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()) {
+        Some(devices) if !devices.is_empty() => {
+            namespaces.require(libc::CLONE_NEWNS, &root.field("linux").field("devices"), "making devices")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<CString>> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     namespaces.require(libc::CLONE_NEWUTS, at, &format!("{name:?}"))?;
@@ -158,20 +180,24 @@ fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> 
     path::c_string(Path::new(name), at).map(Some)
 }
 
-fn hidden(paths: Option<&Vec<String>>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Vec<CString>> {
+fn hidden(
+    paths: Option<&Vec<String>>,
+    namespaces: &NamespacePlan,
+    at: &Pointer,
+) -> Result<Vec<(usize, CString)>> {
     let paths = paths.map(Vec::as_slice).unwrap_or_default();
     if !paths.is_empty() {
         namespaces.require(libc::CLONE_NEWNS, at, "hiding paths")?;
     }
-    let mut planned: Vec<CString> = Vec::with_capacity(paths.len());
+    let mut planned: Vec<(usize, CString)> = Vec::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
         let at = at.index(index);
         if !path.starts_with('/') {
             return Err(at.error(format_args!("{path:?} is not an absolute path")));
         }
         let clean = path::inside(Path::new(path), &at)?;
-        if !planned.contains(&clean) {
-            planned.push(clean);
+        if !planned.iter().any(|(_, other)| *other == clean) {
+            planned.push((index, clean));
         }
     }
     Ok(planned)

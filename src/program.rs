@@ -33,6 +33,8 @@ enum Origin {
     Namespace(usize, PathBuf),
     /// One of several elements of `/linux/devices`, if configured at all.
     Devices(Vec<Option<usize>>),
+    /// One of several elements of `/linux/maskedPaths`.
+    Masked(Vec<usize>),
     /// One of several keys of `/linux/sysctl`.
     Sysctl(Vec<String>),
 }
@@ -51,8 +53,6 @@ pub struct Program {
 pub struct Wiring {
     /// The namespaces to join, opened.
     pub join: Vec<(Join, OwnedFd)>,
-    /// The container's cgroup, a path of the host.
-    pub cgroup: Option<PathBuf>,
     /// The name of a session keyring to join.
     pub keyring: Option<CString>,
     pub root: RootSwitch,
@@ -116,7 +116,7 @@ impl Program {
             program.cut_off_the_host(plan.propagation, wiring.rootfs_parent);
             program.add(Origin::Field("/root/path"), Step::OpenRootfs { path: rootfs });
             let devices_are_made = !plan.mounts.dev_is_bound;
-            let (mounts, sealed) = plan.mounts.steps(wiring.cgroup.as_deref())?;
+            let (mounts, sealed) = plan.mounts.steps();
             seals = sealed;
             for (index, step) in mounts {
                 program.add(Origin::Item("/mounts", index), step);
@@ -177,37 +177,24 @@ impl Program {
             program.add(Origin::Field("/domainname"), Step::Domainname { name });
         }
         if !plan.sysctl.is_empty() {
-            let keys = plan.sysctl.iter().map(|(key, _, _)| key.clone()).collect();
-            let settings = plan.sysctl.into_iter().map(|(_, path, value)| (path, value)).collect();
+            let keys = plan.sysctl.iter().map(|setting| setting.key.clone()).collect();
+            let settings = plan.sysctl.into_iter().map(|setting| (setting.path, setting.value)).collect();
             program.add(Origin::Sysctl(keys), Step::Sysctl { settings });
         }
         // After the switch: what is hidden are the container's paths. After the sysctls: /proc/sys is usually read-only.
-        for (index, path) in plan.read_only_paths.into_iter().enumerate() {
+        for (index, path) in plan.read_only_paths {
             program.add(Origin::Item("/linux/readonlyPaths", index), Step::ReadOnlyPath { path });
         }
         if !plan.masked_paths.is_empty() {
-            program.add(Origin::Field("/linux/maskedPaths"), Step::MaskPaths { paths: plan.masked_paths });
+            let (places, paths) = plan.masked_paths.into_iter().unzip();
+            program.add(Origin::Masked(places), Step::MaskPaths { paths });
         }
         if let Some(domain) = plan.personality {
             program.add(Origin::Field("/linux/personality"), Step::Personality { domain });
         }
 
-        // Before the identity: hard limits are raised with CAP_SYS_RESOURCE.
-        for (index, (resource, soft, hard)) in plan.process.rlimits.iter().copied().enumerate() {
-            let step = Step::Rlimit { resource, soft, hard };
-            program.add(Origin::Item("/process/rlimits", index), step);
-        }
-        if plan.process.no_new_privileges {
-            program.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
-        }
-        // While still privileged: the directory may be one that the user can be in but not reach.
-        let cwd = plan.process.cwd.clone();
-        program.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path: cwd });
-        program.add(Origin::Field("/process/user"), Step::Identity(plan.process.identity()));
-        // As the user, because who may execute a file depends on it; before `create` returns, because its caller wants to
-        // know that there is a program.
-        let candidates = plan.process.candidates;
-        program.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
+        let identity = plan.process.identity();
+        let is_root = plan.process.uid == 0;
         let mut env = plan.process.env;
         let home =
             !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes().len() > 5);
@@ -216,6 +203,29 @@ impl Program {
             program.add(Origin::Field("/process/user"), Step::FindHome { uid: plan.process.uid });
         }
         env.extend(wiring.env);
+        // While still privileged: the directory may be one that the user can be in but not reach.
+        let cwd = plan.process.cwd;
+        program.add(
+            Origin::Field("/process/cwd"),
+            Step::ChangeDirectory { path: cwd.clone(), last_try: is_root },
+        );
+        // Before the identity: hard limits are raised with CAP_SYS_RESOURCE. After what opens files: there may be a limit.
+        for (index, (resource, soft, hard)) in plan.process.rlimits.iter().copied().enumerate() {
+            let step = Step::Rlimit { resource, soft, hard };
+            program.add(Origin::Item("/process/rlimits", index), step);
+        }
+        if plan.process.no_new_privileges {
+            program.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
+        }
+        program.add(Origin::Field("/process/user"), Step::Identity(identity));
+        // On a network file system it may be the user who can be there, and root who cannot.
+        if !is_root {
+            program.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path: cwd, last_try: true });
+        }
+        // As the user, because who may execute a file depends on it; before `create` returns, because its caller wants to
+        // know that there is a program.
+        let candidates = plan.process.candidates;
+        program.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
         program.add(Origin::Runtime, Step::AwaitParent);
         if let Some(fifo) = wiring.fifo {
             program.add(Origin::Runtime, Step::Ready);

@@ -152,6 +152,11 @@ impl Signals {
         }
     }
 
+    /// Those that ask this process to end, for whoever is not yet responsible for a container.
+    pub fn interrupts(&self) -> Result<SignalQueue> {
+        sys::signal::interrupts().map(SignalQueue).context("open the signal descriptor")
+    }
+
     /// For those who also wait for other things.
     pub fn queue(&self) -> Result<SignalQueue> {
         sys::signal::descriptor().map(SignalQueue).context("open the signal descriptor")

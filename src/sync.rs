@@ -47,11 +47,17 @@ impl Message {
         bytes
     }
 
-    pub fn from_bytes(bytes: [u8; SIZE]) -> Self {
+    /// `None` if the child cannot have said that.
+    pub fn from_bytes(bytes: [u8; SIZE]) -> Option<Self> {
         let [k0, k1, k2, k3, s0, s1, s2, s3, e0, e1, e2, e3] = bytes;
         let kind = u32::from_ne_bytes([k0, k1, k2, k3]);
         if kind & 1 == 0 {
-            return Self::Ready;
+            return Some(Self::Ready);
+        }
+        // The kernel's own range; a number outside is not one to make an errno of.
+        let errno = i32::from_ne_bytes([e0, e1, e2, e3]);
+        if !(1..4096).contains(&errno) {
+            return None;
         }
         let part = match kind >> 1 & 0x1ff {
             0 => Part::Whole,
@@ -60,11 +66,8 @@ impl Message {
             3 => Part::OnProc,
             _ => Part::Item(u16::try_from(kind >> 17).unwrap_or(u16::MAX)),
         };
-        Self::Failed {
-            step: u32::from_ne_bytes([s0, s1, s2, s3]),
-            errno: Errno::from_raw_os_error(i32::from_ne_bytes([e0, e1, e2, e3])),
-            part,
-        }
+        let step = u32::from_ne_bytes([s0, s1, s2, s3]);
+        Some(Self::Failed { step, errno: Errno::from_raw_os_error(errno), part })
     }
 }
 
@@ -78,8 +81,9 @@ mod tests {
             [Part::Whole, Part::Source, Part::Target, Part::OnProc, Part::Item(0), Part::Item(32_767)];
         for part in parts {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
-            assert_eq!(Message::from_bytes(message.to_bytes()), message);
+            assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
-        assert_eq!(Message::from_bytes(Message::Ready.to_bytes()), Message::Ready);
+        assert_eq!(Message::from_bytes(Message::Ready.to_bytes()), Some(Message::Ready));
+        assert_eq!(Message::from_bytes(*b"/dev/pts/100"), None);
     }
 }

@@ -20,10 +20,22 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
-/// Paths below /proc/sys and values, in the order of their names.
-pub type Settings = Vec<(String, CString, CString)>;
+/// One kernel parameter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    /// As the bundle names it.
+    pub key: String,
+    /// Below /proc/sys.
+    pub path: CString,
+    pub value: CString,
+    /// The kind of namespace (`CLONE_NEW*`) that has it.
+    pub namespace: i32,
+}
 
-/// Decides about the object at `at` (`/linux/sysctl`): name, path below /proc/sys, value.
+/// Kernel parameters in the order of their names.
+pub type Settings = Vec<Setting>;
+
+/// Decides about the object at `at` (`/linux/sysctl`).
 ///
 /// # Errors
 /// If a parameter belongs to no namespace of the container, because it would change the host.
@@ -32,7 +44,8 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
     for (key, value) in sysctl {
         let at = at.field(key);
         let name = with_dots(key);
-        require_namespace(&name, namespaces, &at)?;
+        let namespace = namespace_of(&name, &at)?;
+        namespaces.require(namespace, &at, &format!("{name:?}"))?;
         // In a name with dots, a slash stands for a dot in a component, as in net.ipv4.conf.eno1/100.rp_filter.
         let path: String = name
             .chars()
@@ -46,7 +59,8 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
             return Err(at.error(format_args!("{key:?} is no name of a kernel parameter")));
         }
         let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL character"));
-        settings.push((key.clone(), c_string(path)?, c_string(value.clone())?));
+        let (path, value) = (c_string(path)?, c_string(value.clone())?);
+        settings.push(Setting { key: key.clone(), path, value, namespace });
     }
     settings.sort();
     Ok(settings)
@@ -67,20 +81,21 @@ fn with_dots(key: &str) -> String {
     }
 }
 
-fn require_namespace(name: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<()> {
-    let what = format!("{name:?}");
+fn namespace_of(name: &str, at: &Pointer) -> Result<i32> {
     if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
-        return namespaces.require(libc::CLONE_NEWIPC, at, &what);
+        return Ok(libc::CLONE_NEWIPC);
     }
     if name.starts_with("net.") {
-        return namespaces.require(libc::CLONE_NEWNET, at, &what);
+        return Ok(libc::CLONE_NEWNET);
     }
     match name {
-        "kernel.domainname" => namespaces.require(libc::CLONE_NEWUTS, at, &what),
+        "kernel.domainname" => Ok(libc::CLONE_NEWUTS),
         "kernel.hostname" => {
-            Err(at.error_with_hint(format_args!("{what} is refused"), "use /hostname instead"))
+            Err(at.error_with_hint(format_args!("{name:?} is refused"), "use /hostname instead"))
         }
-        _ => Err(at.error(format_args!("{what} is not in a namespace of its own: it would change the host"))),
+        _ => {
+            Err(at.error(format_args!("{name:?} is not in a namespace of its own: it would change the host")))
+        }
     }
 }
 
@@ -99,7 +114,7 @@ mod tests {
     fn either_separator_names_the_same_file() {
         for name in ["net.ipv4.conf.eno1/100.rp_filter", "net/ipv4/conf/eno1.100/rp_filter"] {
             let settings = planned(name, libc::CLONE_NEWNET).unwrap();
-            assert_eq!(settings[0].1.as_c_str(), c"net/ipv4/conf/eno1.100/rp_filter");
+            assert_eq!(settings[0].path.as_c_str(), c"net/ipv4/conf/eno1.100/rp_filter");
         }
     }
 

@@ -89,7 +89,7 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
                 read = rustix::io::read(&ours, &mut bytes);
             }
             let said = match read {
-                Ok(count) if count == sync::SIZE => Some(Message::from_bytes(bytes)),
+                Ok(count) if count == sync::SIZE => Message::from_bytes(bytes),
                 _ => None,
             };
             End { status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
@@ -121,6 +121,7 @@ fn tmpfs(path: &str, copy_up: bool) -> Step {
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID,
         propagation: Some((libc::MS_PRIVATE, Reach::ThisMount)),
         target: at(path),
+        data: None,
         inherit_mode: true,
         copy_up,
     })
@@ -161,6 +162,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
             attributes: MountAttrFlags::empty(),
             propagation: None,
             target: Target { path: c("/proc"), rule: TargetRule::KernelDirectory },
+            data: None,
             inherit_mode: false,
             copy_up: false,
         }),
@@ -195,11 +197,12 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::Rlimit { resource: 7, soft: 64, hard: 64 },
         Step::Personality { domain: 0 },
         Step::NoNewPrivileges,
-        Step::ChangeDirectory { path: c("/made/on/the") },
+        Step::ChangeDirectory { path: c("/made/on/the"), last_try: false },
         Step::Identity(Identity {
             uid: 12_345,
             gid: 54_321,
-            groups: Some(vec![sys::cred::gid(7)]),
+            groups: vec![sys::cred::gid(7)],
+            has_terminal: false,
             umask: 0o22,
             bounding: 1,
             sets: sys::cred::Sets { effective: 1, permitted: 1, inheritable: 1 },

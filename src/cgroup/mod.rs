@@ -95,6 +95,18 @@ impl Cgroup {
     }
 }
 
+/// Whether there are processes in this cgroup or below it.
+pub fn has_processes(path: &Path) -> bool {
+    !removal::tasks(path).is_empty()
+}
+
+/// Whether the processes in this cgroup are frozen, because it or one above it is.
+pub fn stands_still(path: &Path) -> bool {
+    let events = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.events");
+    let events = control_file::open_dir(path).and_then(events);
+    events.is_ok_and(|text| control_file::value(&text, "frozen") == Some("1"))
+}
+
 /// Whether somebody has frozen this cgroup (not one above it). A cgroup that is gone is not frozen.
 pub fn is_frozen(path: &Path) -> bool {
     let frozen = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.freeze");

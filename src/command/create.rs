@@ -8,6 +8,7 @@ use super::making::Making;
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::create::Start;
+use crate::signals::Signals;
 
 /// Create a container; `start` then starts its program
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,8 @@ pub struct Create {
     id: ContainerId,
 }
 
-pub fn run(args: &Create, context: &Context) -> Result<()> {
+pub fn run(args: &Create, context: &Context<'_>) -> Result<()> {
+    let signals = Signals::block()?;
     let bundle = args.making.bundle.as_deref().unwrap_or(Path::new("."));
-    args.making.create(bundle, &args.id, Start::Later, context).map(drop)
+    args.making.create(bundle, &args.id, Start::Later, &signals, context).map(drop)
 }

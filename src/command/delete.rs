@@ -24,7 +24,7 @@ pub struct Delete {
     id: ContainerId,
 }
 
-pub fn run(args: &Delete, context: &Context) -> Result<()> {
+pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
     let container = match context.root.load(&args.id) {
         Ok(container) => container,
         Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {

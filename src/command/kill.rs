@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
+use crate::cgroup;
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::error::Refusal;
@@ -24,11 +25,13 @@ pub struct Kill {
     signal: Signal,
 }
 
-pub fn run(args: &Kill, context: &Context) -> Result<()> {
+pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     // Without a pid namespace of its own, the end of the init process ends no other process.
     if args.signal == Signal::KILL && !container.state.private_pid_namespace {
-        if container.init()?.is_none() && !args.all {
+        let is_gone =
+            container.init()?.is_none() && !container.state.cgroup().is_some_and(cgroup::has_processes);
+        if is_gone && !args.all {
             return Err(Refusal::NotRunning(args.id.as_str().to_owned()).into());
         }
         return container.kill_all();

@@ -41,7 +41,7 @@ impl FromStr for Format {
     }
 }
 
-pub fn run(args: &List, context: &Context) -> Result<()> {
+pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
     let mut containers: Vec<(Container, Status)> = Vec::new();
     for id in context.root.ids()? {
         let found = context.root.load(&id).and_then(|container| {

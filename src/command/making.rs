@@ -8,6 +8,7 @@ use crate::bundle::Bundle;
 use crate::cli::{CgroupManager, Context, Rootless};
 use crate::container::ContainerId;
 use crate::create::{self, Created, Keyring, Request, Start, Switch};
+use crate::signals::Signals;
 
 #[derive(Debug, clap::Args)]
 pub struct Making {
@@ -36,12 +37,15 @@ pub struct Making {
 
 impl Making {
     /// Makes the container `id` from the bundle.
+    ///
+    /// From the call on, signals wait: one that asks this process to end undoes what was made so far.
     pub fn create(
         &self,
         bundle: &Path,
         id: &ContainerId,
         program: Start,
-        context: &Context,
+        signals: &Signals,
+        context: &Context<'_>,
     ) -> Result<Created> {
         match context.cgroup_manager {
             CgroupManager::Cgroupfs => {}
@@ -68,6 +72,8 @@ impl Making {
                 keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
                 preserve_fds: self.preserve_fds,
                 environment: &context.environment,
+                signals,
+                log: context.log,
             },
         )
     }

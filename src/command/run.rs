@@ -13,7 +13,6 @@ use crate::create::{Created, Start};
 use crate::signals::{Signal, Signals};
 use crate::supervise::supervise;
 use crate::sys::process::set_child_subreaper;
-use crate::terminal::Terminal;
 
 /// Create a container, start its program, wait for it and delete the container
 ///
@@ -36,24 +35,23 @@ pub struct Run {
     target: Option<String>,
 }
 
-pub fn run(args: &Run, context: &Context) -> Result<u8> {
+pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
     let (bundle, id) = resolve(args.making.bundle.as_deref(), args.target.as_deref())?;
     if !args.no_subreaper {
         set_child_subreaper().context("become a subreaper")?;
     }
+    // Before the container exists, so that nothing that is sent to it meanwhile is lost.
+    let signals = Signals::block()?;
     if args.detach {
-        let created = args.making.create(&bundle, &id, Start::Detached, context)?;
+        let created = args.making.create(&bundle, &id, Start::Detached, &signals, context)?;
         if let Some(notify) = &created.notify {
             notify.relay(created.pidfd.as_fd(), created.pid)?;
         }
         return Ok(0);
     }
-    // Before the container exists, so that a signal that arrives meanwhile reaches it in the end.
-    let signals = Signals::block()?;
-    let created = args.making.create(&bundle, &id, Start::Attached, context)?;
-    let Created { container, pid, pidfd, master, notify } = created;
-    let attached = master.map(Terminal::attach).transpose();
-    let ended = attached.and_then(|terminal| supervise(pid, pidfd.as_fd(), &signals, terminal, notify));
+    let created = args.making.create(&bundle, &id, Start::Attached, &signals, context)?;
+    let Created { container, pid, pidfd, terminal, notify } = created;
+    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify);
     if ended.is_err() {
         // We can no longer look after it.
         let _ = Signal::KILL.send(pidfd.as_fd());

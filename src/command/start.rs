@@ -17,7 +17,7 @@ pub struct Start {
     id: ContainerId,
 }
 
-pub fn run(args: &Start, context: &Context) -> Result<()> {
+pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Created => {}

@@ -15,7 +15,7 @@ pub struct State {
     id: ContainerId,
 }
 
-pub fn run(args: &State, context: &Context) -> Result<()> {
+pub fn run(args: &State, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     let report = container.report(container.status()?, "");
     let mut text = serde_json::to_vec_pretty(&report).context("encode the state")?;

@@ -2,11 +2,14 @@
 
 use std::ffi::CStr;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// The longest line that is looked at; longer ones are no entry of ours.
 const LINE: usize = 1024;
+
+/// How many lines' lengths of the file are read: 1 MiB, for an image's file may be endless.
+const MOST: u32 = 1024;
 
 /// `HOME=…` without the heap.
 pub struct Home {
@@ -26,6 +29,12 @@ impl Home {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         // A missing or unreadable file is one without an entry.
         let Ok(file) = rustix::fs::open(c"/etc/passwd", flags, Mode::empty()) else { return Ok(()) };
+        let is_file = rustix::fs::fstat(&file)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        if !is_file {
+            return Ok(());
+        }
+        let mut chunks = MOST;
         let mut line = [0; LINE];
         let mut length = 0_usize;
         let mut buffer = [0; LINE];
@@ -46,7 +55,8 @@ impl Home {
                 }
                 length = 0;
             }
-            if count == 0 {
+            chunks = chunks.saturating_sub(1);
+            if count == 0 || chunks == 0 {
                 return Ok(());
             }
         }

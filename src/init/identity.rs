@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::path;
@@ -21,12 +21,10 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
             }
         }
     }
-    own_standard_streams(who.uid);
+    own_standard_streams(who);
     // A user id other than 0 would lose what is to be kept.
     cred::keep_capabilities(true)?;
-    if let Some(groups) = &who.groups {
-        rustix::thread::set_thread_groups(groups)?;
-    }
+    rustix::thread::set_thread_groups(&who.groups)?;
     let (uid, gid) = (cred::uid(who.uid), cred::gid(who.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
@@ -42,17 +40,18 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lets the user reopen its own standard streams, as `echo >/dev/stderr` does: gives it those pipes and terminals that are
-/// not its own. /dev/null belongs to everybody, and what cannot change hands is usable through the descriptor all the same.
-fn own_standard_streams(uid: u32) {
-    let null = rustix::fs::makedev(1, 3);
+/// Lets the user reopen its own standard streams, as `echo >/dev/stderr` does: gives it pipes, sockets and the container's own
+/// terminal. Files and the caller's terminal stay whose they are; what cannot change hands is usable all the same.
+fn own_standard_streams(who: &Identity) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        if let Ok(stat) = rustix::fs::fstat(stream) {
-            let is_null =
-                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == null;
-            if stat.st_uid != uid && !is_null {
-                let _ = rustix::fs::fchown(stream, Some(cred::uid(uid)), None);
-            }
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let is_ours = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo | FileType::Socket => true,
+            FileType::CharacterDevice => who.has_terminal,
+            _ => false,
+        };
+        if is_ours && stat.st_uid != who.uid {
+            let _ = rustix::fs::fchown(stream, Some(cred::uid(who.uid)), None);
         }
     }
 }
@@ -89,5 +88,6 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(Errno::ISDIR);
     }
-    rustix::fs::access(path, Access::EXEC_OK)
+    // With the effective ids and capabilities, as execve(2) will look at it.
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }

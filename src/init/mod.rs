@@ -47,13 +47,14 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
     // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
     let _ = process::set_undumpable();
-    // The Rust runtime ignores SIGPIPE, posix_spawn(3) of glibc in whoever started us ignores 32 and 33, and the parent
-    // blocks what it forwards; a program starts with none of that.
-    for signal in [libc::SIGPIPE, 32, 33] {
+    // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
+    // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
+    for signal in 1..=64 {
         let _ = process::default_signal(signal);
     }
     let _ = process::unblock_all_signals();
-    let mut init = Init { parent, root: None, program: None, home: home::Home::default() };
+    let mut init =
+        Init { parent, root: None, program: None, home: home::Home::default(), is_in_directory: false };
     // Modes are given in full; the user's own mask comes with the identity.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (number, step) in (0..).zip(steps) {
@@ -74,6 +75,7 @@ struct Init<'a> {
     root: Option<OwnedFd>,
     program: Option<&'a CString>,
     home: home::Home,
+    is_in_directory: bool,
 }
 
 impl<'a> Init<'a> {
@@ -122,7 +124,7 @@ impl<'a> Init<'a> {
             Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(*resource, *soft, *hard)?),
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
-            Step::ChangeDirectory { path } => Ok(identity::change_directory(self.root()?, path)?),
+            Step::ChangeDirectory { path, last_try } => Ok(self.change_directory(path, *last_try)?),
             Step::Identity(who) => identity::assume(who),
             Step::FindProgram { candidates } => {
                 self.program = candidates.get(identity::find_program(candidates)?);
@@ -173,6 +175,18 @@ impl<'a> Init<'a> {
         rustix::process::fchdir(self.root()?)?;
         rustix::process::chroot(c".")?;
         rustix::process::chdir(c"/")
+    }
+
+    fn change_directory(&mut self, path: &CStr, last_try: bool) -> Result<(), Errno> {
+        if self.is_in_directory {
+            return Ok(());
+        }
+        match identity::change_directory(self.root()?, path) {
+            Err(Errno::ACCESS | Errno::PERM) if !last_try => return Ok(()),
+            result => result?,
+        }
+        self.is_in_directory = true;
+        Ok(())
     }
 
     fn execute(&self, argv: &process::Argv, envp: &process::Argv, keep: u32) -> Result<(), Failure> {

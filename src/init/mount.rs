@@ -7,7 +7,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use super::step::{Bind, Failure, Mount, Of as _, Parameter, Part, Remount, Target, TargetRule, item};
@@ -75,13 +76,17 @@ pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
 }
 
 pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
+    let inherited =
+        if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
     let target = open_target(root, &what.target, Kind::Directory)?;
+    if let Some(data) = &what.data {
+        return mount_the_old_way(root, what, data, target.as_fd());
+    }
     let context = rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
     if let Some(source) = &what.source {
         rustix::mount::fsconfig_set_string(context.as_fd(), c"source", source.as_c_str()).of(Part::Source)?;
     }
-    if what.inherit_mode {
-        let mode = rustix::fs::statat(&target, c"", AtFlags::EMPTY_PATH)?.st_mode;
+    if let Some(mode) = inherited {
         let mut digits = *b"0000\0";
         for (digit, shift) in digits.iter_mut().zip([9, 6, 3, 0]) {
             *digit = digit.wrapping_add(u8::try_from(mode >> shift & 7).unwrap_or(0));
@@ -99,6 +104,38 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
         set_attributes(mount.as_fd(), reach, Attributes { propagation, ..Attributes::default() })?;
     }
     attach(mount.as_fd(), target.as_fd()).of(Part::Target)
+}
+
+/// mount(2) takes a path, so the target becomes the working directory: `.` is still the directory held open.
+fn mount_the_old_way(
+    root: BorrowedFd<'_>,
+    what: &Mount,
+    data: &CStr,
+    target: BorrowedFd<'_>,
+) -> Result<(), Failure> {
+    rustix::process::fchdir(target).of(Part::Target)?;
+    let mut flags = MountFlags::empty();
+    if what.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        flags |= MountFlags::RDONLY;
+    }
+    let source = what.source.as_ref().map_or(c"none", |source| source.as_c_str());
+    rustix::mount::mount(source, c".", what.fstype.as_c_str(), flags, data)?;
+    let mounted = path::open(root, &what.target.path, OFlags::PATH).of(Part::Target)?;
+    let set = u64::from(what.attributes.bits());
+    let clear = if set & libc::MOUNT_ATTR__ATIME == 0 { 0 } else { libc::MOUNT_ATTR__ATIME };
+    set_attributes(mounted.as_fd(), Reach::ThisMount, Attributes { set, clear, propagation: 0 })?;
+    if let Some((propagation, reach)) = what.propagation {
+        set_attributes(mounted.as_fd(), reach, Attributes { propagation, ..Attributes::default() })?;
+    }
+    Ok(())
+}
+
+/// The mode of what is at `path`; a directory that is yet to be made leaves the choice to the file system.
+fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno> {
+    match path::open(root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => Ok(None),
+        existing => Ok(Some(rustix::fs::statat(existing?, c"", AtFlags::EMPTY_PATH)?.st_mode)),
+    }
 }
 
 pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {

@@ -12,6 +12,10 @@ pub const PATH_MAX: usize = 4096;
 /// How many dangling symbolic links on the way to a directory that is to be made are followed; path_resolution(7) has 40.
 const MAX_LINKS: u8 = 8;
 
+/// How often a path is looked up while others rename what is on the way: enough for any accident, too little for a container
+/// that does nothing else to keep us.
+const TRIES: u16 = 1024;
+
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens `path` inside `root`: absolute and symbolic links, and `..`, cannot leave it; openat2(2).
@@ -33,13 +37,14 @@ fn open_with(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    loop {
+    for _ in 0..TRIES {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // A rename or mount elsewhere made the kernel unsure that it stayed inside: openat2(2) says to ask again.
             Err(Errno::AGAIN | Errno::INTR) => {}
             result => return result,
         }
     }
+    Err(Errno::AGAIN)
 }
 
 /// Opens the directory `path` inside `root`, made with all that is missing above it (mode 0755).
@@ -52,12 +57,25 @@ pub fn directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
 
 /// Opens the file `path` inside `root`; an empty one (mode 0755, as runc's) is made if it is missing.
 pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    make_file(root, path, MAX_LINKS)
+}
+
+fn make_file(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Errno> {
     match open(root, path, OFlags::PATH) {
         Err(Errno::NOENT) => {
             let (parent, name) = parent(root, path)?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
             match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755)) {
-                Ok(_) | Err(Errno::EXIST) => open(root, path, OFlags::PATH),
+                Ok(_) => open(root, path, OFlags::PATH),
+                // A dangling link, as /etc/resolv.conf often is in an image: make what it names.
+                Err(Errno::EXIST) => {
+                    let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+                    let bytes = path.to_bytes();
+                    let above = bytes.len().saturating_sub(name.to_bytes().len());
+                    let mut target = Buffer::new();
+                    target.push_link(parent.as_fd(), name, bytes.get(..above).unwrap_or_default())?;
+                    make_file(root, target.as_cstr(0)?, links)
+                }
                 Err(errno) => Err(errno),
             }
         }

@@ -72,8 +72,9 @@ pub enum Step {
     Personality { domain: u32 },
     /// Sets no_new_privs; prctl(2).
     NoNewPrivileges,
-    /// chdir(2) to a path of the container, which must be inside it.
-    ChangeDirectory { path: CString },
+    /// chdir(2) to a path of the container, which must be inside it. Before the last try, being refused is no failure; after
+    /// a success, there is nothing to do.
+    ChangeDirectory { path: CString, last_try: bool },
     /// Becomes the user: bounding set, ids, groups, file mode mask, capabilities.
     Identity(Identity),
     /// Chooses the first candidate that the user may execute.
@@ -100,7 +101,9 @@ pub struct Mount {
     pub attributes: MountAttrFlags,
     pub propagation: Option<(u64, Reach)>,
     pub target: Target,
-    /// For a tmpfs: takes over the mode of the directory that it covers.
+    /// All parameters in one text for mount(2), where one is too long for fsconfig(2).
+    pub data: Option<CString>,
+    /// For a tmpfs: takes over the mode of the directory that it covers, if it is there already.
     pub inherit_mode: bool,
     /// For a tmpfs: starts with a copy of what it covers.
     pub copy_up: bool,
@@ -176,8 +179,9 @@ pub enum Entry {
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
-    /// Supplementary groups; `None` leaves them as they are.
-    pub groups: Option<Vec<rustix::process::Gid>>,
+    pub groups: Vec<rustix::process::Gid>,
+    /// Whether the standard streams are a terminal of the container's own.
+    pub has_terminal: bool,
     pub umask: u32,
     pub bounding: u64,
     pub sets: Sets,

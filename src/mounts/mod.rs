@@ -19,6 +19,9 @@ use crate::sys::mount::{Attributes, Reach};
 /// Options of ID-mapped mounts, which are refused by name.
 const IDMAP: [&str; 2] = ["idmap", "ridmap"];
 
+/// The longest value, with its NUL, that fsconfig(2) takes; mount(2) takes a page for all of them.
+const LONGEST_VALUE: usize = 256;
+
 /// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
 /// modules among them, about the kernel (CVE-2019-16884).
 const COVERABLE: [&str; 11] = [
@@ -49,12 +52,6 @@ pub type Numbered = (usize, Step);
 #[derive(Debug)]
 enum Planned {
     Step(Step),
-    /// `type: cgroup` without a cgroup namespace: the container's cgroup, whose path is known once it exists.
-    Cgroup {
-        this_mount: Attributes,
-        whole_tree: Attributes,
-        target: Target,
-    },
     /// A tmpfs or /dev that is to be read-only: only after everything below it is in place.
     Sealed {
         mount: Step,
@@ -68,7 +65,6 @@ pub struct Around<'a> {
     /// Relative sources of binds start here.
     pub bundle: &'a Path,
     pub mount_namespace: bool,
-    pub cgroup_namespace: bool,
 }
 
 /// Decides about `mounts`, the value at `at` (`/mounts`).
@@ -94,10 +90,10 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
 }
 
 impl MountPlan {
-    /// The mounts in order, each with its index in `/mounts`. `cgroup` is the container's, a path of the host.
+    /// The mounts in order.
     ///
     /// What is to be read-only only when all else is in place comes apart from them, second.
-    pub fn steps(self, cgroup: Option<&Path>) -> Result<(Vec<Numbered>, Vec<Numbered>)> {
+    pub fn steps(self) -> (Vec<Numbered>, Vec<Numbered>) {
         let mut mounts = Vec::with_capacity(self.mounts.len());
         let mut seals = Vec::new();
         for (index, planned) in self.mounts {
@@ -107,24 +103,9 @@ impl MountPlan {
                     mounts.push((index, mount));
                     seals.push((index, seal));
                 }
-                Planned::Cgroup { this_mount, whole_tree, target } => {
-                    let source = cgroup.unwrap_or(Path::new("/sys/fs/cgroup"));
-                    mounts.push((
-                        index,
-                        Step::Bind(Bind {
-                            source: path::c_string(source, &Pointer::root())?,
-                            follow_source: true,
-                            copy_symlink: false,
-                            recursive: false,
-                            this_mount,
-                            whole_tree,
-                            target,
-                        }),
-                    ));
-                }
             }
         }
-        Ok((mounts, seals))
+        (mounts, seals)
     }
 }
 
@@ -138,7 +119,7 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Plann
     let target = target(mount, &sum, fstype, is_bind, &at.field("destination"))?;
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
     if sum.remount {
-        let parameters = if is_bind { Vec::new() } else { parameters(&sum, at)? };
+        let parameters = if is_bind { Vec::new() } else { parameters(&sum, fstype, at)? };
         return Ok(Planned::Step(Step::Remount(Remount { parameters, this_mount, whole_tree, target })));
     }
     if is_bind {
@@ -146,9 +127,6 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Plann
     }
     if let (true, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts") = (sum.copy_up, fstype) {
         return Err(at.field("options").error("option \"tmpcopyup\" needs type \"tmpfs\""));
-    }
-    if matches!(fstype, "cgroup" | "cgroup2") && !around.cgroup_namespace {
-        return Ok(Planned::Cgroup { this_mount, whole_tree, target });
     }
     file_system(mount, &sum, fstype, target, at)
 }
@@ -203,14 +181,15 @@ fn file_system(
     let kernel_type = if fstype == "cgroup" { "cgroup2" } else { fstype };
     let of_kernel = matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts");
     // These are to be filled before they can be read-only: device nodes, mount points, copied files.
-    let delay = sum.this_mount.is_read_only() && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");
-    let mut flags = sum.this_mount;
+    let read_only = sum.this_mount.is_read_only() || sum.whole_tree.is_read_only();
+    let delay = read_only && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");
+    let (mut flags, mut tree) = (sum.this_mount, sum.whole_tree);
     if delay {
-        flags = flags.writable();
+        (flags, tree) = (flags.writable(), tree.writable());
     }
-    let attributes = flags.attributes().set | sum.whole_tree.attributes().set;
+    let attributes = flags.attributes().set | tree.attributes().set;
     // Version 2 has no options but those of its first mount, which belong to the host; runc passes none either.
-    let mut parameters = if kernel_type == "cgroup2" { Vec::new() } else { parameters(sum, at)? };
+    let mut parameters = if kernel_type == "cgroup2" { Vec::new() } else { parameters(sum, fstype, at)? };
     if flags.is_read_only() && !of_kernel {
         parameters.push(Parameter { key: c"ro".into(), value: None, option: 0 });
     }
@@ -227,7 +206,11 @@ fn file_system(
         Some(source) => Some(path::c_string(source, &at.field("source"))?),
         None => None,
     };
+    let too_long = |text: &CString| text.as_bytes().len() >= LONGEST_VALUE;
+    let is_too_long = source.as_ref().is_some_and(too_long)
+        || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long));
     let step = Step::Mount(Mount {
+        data: if is_too_long { Some(joined(&parameters, &at.field("options"))?) } else { None },
         fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,
         source,
         parameters,
@@ -240,11 +223,16 @@ fn file_system(
     Ok(if delay { Planned::Sealed { mount: step, seal } } else { Planned::Step(step) })
 }
 
-fn parameters(sum: &Options<'_>, at: &Pointer) -> Result<Vec<Parameter>> {
+fn parameters(sum: &Options<'_>, fstype: &str, at: &Pointer) -> Result<Vec<Parameter>> {
     let at = at.field("options");
-    let flags = sum.flags.iter().copied();
     let mut parameters = Vec::with_capacity(sum.data.len());
-    for (index, option) in flags.chain(sum.data.iter().copied()) {
+    let data = sum.data.iter().flat_map(|(index, option)| {
+        // One option can hold several, as mount(2) would take it apart; but a comma can also belong to a value.
+        let is_one = fstype == "overlay" || option.contains(['\\', '"']);
+        let parts = option.splitn(if is_one { 1 } else { usize::MAX }, ',');
+        parts.filter(|part| !part.is_empty()).map(|part| (*index, part))
+    });
+    for (index, option) in sum.flags.iter().copied().chain(data) {
         let at = at.index(index);
         let (key, value) = match option.split_once('=') {
             Some((key, value)) => (key, Some(c_string(value, &at)?)),
@@ -253,9 +241,24 @@ fn parameters(sum: &Options<'_>, at: &Pointer) -> Result<Vec<Parameter>> {
         if key.is_empty() {
             return Err(at.error(format_args!("unknown mount option {option:?}")));
         }
-        parameters.push(Parameter { key: c_string(key, &at)?, value, option: u16::try_from(index)? });
+        let option = u16::try_from(index).map_err(|_| at.error("there are too many options"))?;
+        parameters.push(Parameter { key: c_string(key, &at)?, value, option });
     }
     Ok(parameters)
+}
+
+/// All parameters as mount(2) takes them.
+fn joined(parameters: &[Parameter], at: &Pointer) -> Result<CString> {
+    let one = |parameter: &Parameter| match &parameter.value {
+        Some(value) => [parameter.key.as_bytes(), b"=", value.as_bytes()].concat(),
+        None => parameter.key.as_bytes().to_vec(),
+    };
+    let words: Vec<_> =
+        parameters.iter().filter(|parameter| parameter.key.as_c_str() != c"ro").map(one).collect();
+    CString::new(words.join(&b','))
+        .ok()
+        .filter(|data| data.as_bytes().len() < 4096)
+        .ok_or_else(|| at.error("the options are longer than the 4095 bytes that the kernel takes"))
 }
 
 fn target(
@@ -319,12 +322,12 @@ mod tests {
     use crate::error::line;
 
     fn around() -> Around<'static> {
-        Around { bundle: Path::new("/bundle"), mount_namespace: true, cgroup_namespace: true }
+        Around { bundle: Path::new("/bundle"), mount_namespace: true }
     }
 
     fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
         let mounts: Vec<runtime::Mount> = serde_json::from_value(value.clone()).unwrap();
-        let (mounts, seals) = plan(&mounts, around(), &Pointer::root().field("mounts"))?.steps(None)?;
+        let (mounts, seals) = plan(&mounts, around(), &Pointer::root().field("mounts"))?.steps();
         Ok(mounts.into_iter().chain(seals).map(|(_, step)| step).collect())
     }
 
@@ -338,6 +341,27 @@ mod tests {
             refused(&json!({"destination": "/a", "type": "bind", "source": "/", "options": ["ro", "rbnid"]})),
             "config.json: /mounts/0/options/1: unknown mount option \"rbnid\""
         );
+    }
+
+    #[test]
+    fn one_option_can_hold_several_unless_its_commas_are_its_own() {
+        let keys = |fstype: &str, option: &str| -> Vec<String> {
+            let mount = json!([{"destination": "/a", "type": fstype, "options": ["nosuid", option]}]);
+            let [Step::Mount(mount)] = &planned(&mount).unwrap()[..] else { panic!("one mount") };
+            assert!(mount.parameters.iter().all(|parameter| parameter.option == 1));
+            mount.parameters.iter().map(|parameter| parameter.key.to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(keys("tmpfs", "size=64k,mode=700"), ["size", "mode"]);
+        assert_eq!(keys("overlay", "lowerdir=/a,b"), ["lowerdir"]);
+        assert_eq!(keys("tmpfs", "context=\"a:b,c\""), ["context"]);
+    }
+
+    #[test]
+    fn options_too_long_for_the_new_interface_are_given_to_the_old_one() {
+        let long = format!("lowerdir={}", ["/layer"; 60].join(":"));
+        let mount = json!([{"destination": "/a", "type": "overlay", "options": [long, "index=off", "ro"]}]);
+        let [Step::Mount(mount)] = &planned(&mount).unwrap()[..] else { panic!("one mount") };
+        assert_eq!(mount.data.as_ref().unwrap().to_str().unwrap(), format!("{long},index=off"));
     }
 
     #[test]

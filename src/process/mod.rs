@@ -62,6 +62,7 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
             .field("umask")
             .error(format_args!("{umask} is more than 511 (octal 0777)")));
     }
+    refuse_no_change(user, &at.field("user"))?;
     let terminal = process.terminal().unwrap_or(false);
     Ok(ProcessPlan {
         candidates: candidates(program, &env),
@@ -90,12 +91,24 @@ impl ProcessPlan {
         Identity {
             uid: self.uid,
             gid: self.gid,
-            groups: Some(self.groups.iter().map(|gid| crate::sys::cred::gid(*gid)).collect()),
+            groups: self.groups.iter().map(|gid| crate::sys::cred::gid(*gid)).collect(),
+            has_terminal: self.terminal,
             umask: self.umask,
             bounding: self.capabilities.bounding,
             sets: self.capabilities.sets,
             ambient: self.capabilities.ambient,
         }
+    }
+}
+
+/// The largest number means "leave it as it is" to the kernel, which would leave the runtime's own; setresuid(2).
+fn refuse_no_change(user: &runtime::User, at: &Pointer) -> Result<()> {
+    let groups = user.additional_gids().iter().flatten().enumerate();
+    let groups = groups.map(|(index, gid)| (*gid, at.field("additionalGids").index(index)));
+    let mut ids = [(user.uid(), at.field("uid")), (user.gid(), at.field("gid"))].into_iter().chain(groups);
+    match ids.find(|(id, _)| *id == u32::MAX) {
+        Some((id, at)) => Err(at.error(format_args!("{id} is no id"))),
+        None => Ok(()),
     }
 }
 
@@ -225,6 +238,19 @@ mod tests {
         assert_eq!(
             refused(json!({"apparmorProfile": "x"})),
             "config.json: /process/apparmorProfile: is refused: this version does not apply it"
+        );
+    }
+
+    #[test]
+    fn the_number_that_means_no_change_is_no_id() {
+        let most = u32::MAX;
+        assert_eq!(
+            refused(json!({"user": {"uid": most, "gid": 0}})),
+            "config.json: /process/user/uid: 4294967295 is no id"
+        );
+        assert_eq!(
+            refused(json!({"user": {"uid": 0, "gid": 0, "additionalGids": [1, most]}})),
+            "config.json: /process/user/additionalGids/1: 4294967295 is no id"
         );
     }
 

@@ -119,7 +119,7 @@ impl Program {
             },
             Step::Personality { domain } => plain(format!("set personality {domain:#x}")),
             Step::NoNewPrivileges => plain("set no_new_privs".into()),
-            Step::ChangeDirectory { path } => plain(format!("change to directory {path:?}")),
+            Step::ChangeDirectory { path, .. } => plain(format!("change to directory {path:?}")),
             Step::Identity(who) => match part {
                 Part::Source => Sentence {
                     hint: Some("the runtime cannot give more capabilities than it has"),
@@ -213,7 +213,10 @@ fn pointer(origin: &Origin, part: Part) -> Option<Pointer> {
     let written = |path: &str| path.split('/').skip(1).fold(Pointer::root(), |at, name| at.field(name));
     match origin {
         Origin::Runtime => None,
-        Origin::Field("/linux/maskedPaths") => Some(written("/linux/maskedPaths").index(place(part))),
+        Origin::Masked(places) => {
+            let at = written("/linux/maskedPaths");
+            Some(places.get(place(part)).map_or_else(|| at.clone(), |index| at.index(*index)))
+        }
         Origin::Field(path) => Some(written(path)),
         Origin::Namespace(index, _) => Some(written("/linux/namespaces").index(*index)),
         Origin::Item(path, index) => Some(written(path).index(*index)),

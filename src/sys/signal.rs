@@ -1,6 +1,7 @@
 //! Signals by number, all 64 of them: the C libraries hide the numbers they use for threads (32 and 33 in glibc, 34
 //! too in musl), but other programs send them; signal(7).
 
+use std::ffi::c_int;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
 
@@ -58,12 +59,23 @@ pub fn wait() -> Result<i32, Errno> {
 
 /// A descriptor from which every blocked signal can be read, 128 bytes each; close-on-exec, non-blocking; signalfd(2).
 pub fn descriptor() -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel reads SET_SIZE bytes from a static and keeps no pointer; -1 asks for a new descriptor.
+    descriptor_of(&ALL)
+}
+
+/// The same for those signals alone that ask a process to end: HUP, INT, QUIT and TERM.
+pub fn interrupts() -> Result<OwnedFd, Errno> {
+    const SIGNALS: [c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+    descriptor_of(&SIGNALS.iter().fold(0, |set, signal| set | 1 << (signal - 1)))
+}
+
+fn descriptor_of(set: &u64) -> Result<OwnedFd, Errno> {
+    // SAFETY: the kernel reads SET_SIZE bytes from `set`, which is borrowed across the call, and keeps no pointer; -1 asks
+    // for a new descriptor.
     let result = unsafe {
         libc::syscall(
             libc::SYS_signalfd4,
             -1,
-            &raw const ALL,
+            ptr::from_ref(set),
             SET_SIZE,
             libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
         )
