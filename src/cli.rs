@@ -103,6 +103,13 @@ pub struct Context {
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = program_name(arguments.next().as_deref());
+    // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
+    let mut words = std::env::args_os().skip(1);
+    if words.any(|word| word == "create" || word == "run")
+        && let Err(error) = guard::protect_executable()
+    {
+        return report(&error);
+    }
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),
@@ -138,9 +145,6 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> 
 
 fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    if matches!(name.as_ref(), "create" | "run") {
-        guard::protect_executable()?;
-    }
     log.debug(format_args!("command {words:?}"));
     let context = || -> Result<Context> {
         Ok(Context {
