@@ -270,10 +270,13 @@ impl Container {
         }
     }
 
-    /// Removes the cgroup, with what may live on in it, and the directory.
+    /// Removes the cgroup and the directory of a container whose init process has ended. What lives on in the cgroup is
+    /// killed, unless it cannot be the container's: with a pid namespace of its own, nothing outlives its init process.
     pub fn remove(self) -> Result<()> {
-        if let Some(cgroup) = self.state.cgroup() {
-            cgroup::remove(cgroup).with_context(|| format!("remove cgroup {}", cgroup.display()))?;
+        match self.state.cgroup() {
+            Some(cgroup) if self.state.private_pid_namespace => cgroup::remove_unless_used(cgroup)?,
+            Some(cgroup) => cgroup::remove(cgroup)?,
+            None => {}
         }
         remove_directory(&self.directory)
     }

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,16 +12,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::IoSliceMut;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
-use crate::error::{Fault, Pointer};
+use crate::error::{Fault, Hint, Pointer};
 use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
@@ -34,7 +30,7 @@ use crate::sync::{self, Message};
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3, close_on_exec_from, setns};
 use crate::terminal::{Terminal, console_socket};
-use crate::{clock, init, mountinfo, notify, path, sys};
+use crate::{clock, init, mountinfo, network, notify, path, sys};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -104,10 +100,17 @@ pub struct Created {
 /// # Errors
 /// Whatever it made is gone when it returns one.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
+    require_kernel()?;
     let mut plan = Plan::new(bundle, request.id.as_str())?;
     plan.process
         .capabilities
         .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
+    if !bundle.unknown_capabilities.is_empty() {
+        request.log.warning(format_args!(
+            "ignoring unknown capabilities: {}",
+            bundle.unknown_capabilities.join(", ")
+        ));
+    }
     for warning in plan.process.capabilities.warnings() {
         request.log.warning(warning);
     }
@@ -126,7 +129,8 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
     let pid_namespace = take_pid_namespace(&mut wiring.join);
-    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
+    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
+    let new_network = plan.namespaces.is_new(libc::CLONE_NEWNET);
     let oom_score_adj = plan.process.oom_score_adj;
     let mut program = Program::new(plan, wiring)?;
 
@@ -137,6 +141,15 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
 
+    if new_network {
+        let network = network::make().with_context(|| Fault {
+            pointer: Pointer::root().field("linux").field("namespaces"),
+            message: "make a network namespace".into(),
+            hint: None,
+        })?;
+        // It may have failed already, and says so below.
+        let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+    }
     let state = record.of_process(init.pid)?;
     directory.save(&state)?;
     if let Some(score) = oom_score_adj {
@@ -171,6 +184,20 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     init.keep = true;
     let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
+}
+
+/// # Errors
+/// On a kernel older than 5.14, which lacks mount_setattr(2), cgroup.kill and others that there is no replacement for here.
+fn require_kernel() -> Result<()> {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next().unwrap_or(0)) {
+        (Some(major), minor) if (major, minor) < (5, 14) => {
+            bail!("this kernel is Linux {release}, and containers need Linux 5.14 or newer")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The init process until it is recorded; killed on drop, unless kept.
@@ -211,6 +238,7 @@ fn clone(
         }
         None => None,
     };
+    debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
     let cloned = clone3(u64::from(new.unsigned_abs()), Some(cgroup.fd()));
     if matches!(cloned, Ok(Cloned::Child)) {
         init::perform(&program.steps, theirs.as_fd());
@@ -218,10 +246,25 @@ fn clone(
     if let Some(own) = own {
         setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
     }
-    match cloned.with_context(|| format!("clone into cgroup {}", cgroup.path().display()))? {
+    let cloned = cloned.map_err(|errno| {
+        let doing = format!("clone into cgroup {}", cgroup.path().display());
+        match errno {
+            Errno::BUSY => anyhow!(errno).context(Hint(
+                doing,
+                "it hands controllers to its children, so it cannot hold processes: choose another cgroupsPath".into(),
+            )),
+            _ => anyhow!(errno).context(doing),
+        }
+    });
+    match cloned? {
         Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
         Cloned::Child => bail!("the init process returned"),
     }
+}
+
+/// One directory for each thread, and two for the directory itself; proc_pid_task(5).
+fn is_single_threaded() -> bool {
+    fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
 }
 
 /// What the child can say, besides that it failed.
@@ -259,33 +302,20 @@ impl Child<'_> {
     /// # Errors
     /// The child's failure as a sentence; a signal that asks this process to end.
     fn listen(&self, cgroup: &Cgroup) -> Result<News> {
-        loop {
-            self.wait(cgroup)?;
-            let mut bytes = [0; 64];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let mut buffers = [IoSliceMut::new(&mut bytes)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let received = match rustix::net::recvmsg(self.socket, &mut buffers, &mut control, flags) {
-                // The second: the child has left without reading our byte. Its last words come with the next call; unix(7).
-                Err(Errno::INTR | Errno::CONNRESET) => continue,
-                received => received.context("hear from the init process")?,
-            };
-            let descriptor = control.drain().find_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-                _ => None,
-            });
-            // Before its text is looked at, which is a path and can be as long as a message.
-            if let Some(master) = descriptor {
-                return Ok(News::Master(master));
-            }
-            let text = bytes.get(..received.bytes).unwrap_or_default();
-            return match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
-                Some(Message::Ready) => Ok(News::Ready),
-                Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
-                None if received.bytes > 0 => bail!("the init process said something that it cannot say"),
-                None => ended_early(self.init).map(|()| News::Ended),
-            };
+        self.wait(cgroup)?;
+        let mut bytes = [0; 64];
+        let (length, descriptor) =
+            sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
+        // Before its text is looked at, which is a path and can be as long as a message.
+        if let Some(master) = descriptor {
+            return Ok(News::Master(master));
+        }
+        let text = bytes.get(..length).unwrap_or_default();
+        match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
+            Some(Message::Ready) => Ok(News::Ready),
+            Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
+            None if length > 0 => bail!("the init process said something that it cannot say"),
+            None => ended_early(self.init).map(|()| News::Ended),
         }
     }
 
@@ -320,7 +350,7 @@ fn ended_early(init: &Init) -> Result<()> {
         .context("ask for the init process")?;
     let Some(signal) = status.and_then(|status| status.terminating_signal()) else { return Ok(()) };
     if state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed) {
-        return Err(anyhow!("the init process was ended by signal {signal}").context(crate::error::Hint(
+        return Err(anyhow!("the init process was ended by signal {signal}").context(Hint(
             "start the container's program".into(),
             "if a memory limit is set, it may be too low".into(),
         )));
