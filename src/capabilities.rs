@@ -46,7 +46,7 @@ impl CapabilityPlan {
     }
 }
 
-/// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with runc.
+/// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with crun; runc keeps its own.
 pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<CapabilityPlan> {
     let Some(capabilities) = capabilities else { return Ok(CapabilityPlan::default()) };
     let sets = Sets {
