@@ -308,25 +308,27 @@ fn joining_the_runtimes_own_namespace_never_changes_the_host() -> Outcome {
 fn what_would_change_the_host_without_a_mount_namespace_is_refused() -> Outcome {
     need_own()?;
     need_program("unshare")?;
-    let look = "cut -d ' ' -f 5- /proc/self/mountinfo; ls /dev";
-    let before = Invocation::new("true").in_a_scratch_host(look).succeeds().stdout;
     for pointer in ["/root/readonly", "/linux/devices"] {
-        let container = Container::new().edit(|spec| {
+        let container = Container::new();
+        let device = container.beside("device");
+        let container = container.edit(|spec| {
             remove_namespace(spec, "mount");
             spec["mounts"] = json!([]);
             for hidden in ["maskedPaths", "readonlyPaths"] {
                 spec["linux"].as_object_mut().unwrap().remove(hidden);
             }
             if pointer == "/linux/devices" {
-                let device = json!({ "path": "/dev/made-by-a-test", "type": "c", "major": 1, "minor": 3 });
-                spec["linux"]["devices"] = json!([device]);
+                spec["linux"]["devices"] = json!([{ "path": device, "type": "c", "major": 1, "minor": 3 }]);
             } else {
                 spec["root"]["readonly"] = json!(true);
             }
         });
+        let look = "cut -d ' ' -f 5- /proc/self/mountinfo";
+        let before = Invocation::new("true").in_a_scratch_host(look).succeeds().stdout;
         let output = container.run_with(NO_OPTIONS).in_a_scratch_host(look).output();
         assert!(output.code() == 1 && output.stderr.contains(pointer), "{output:#?}");
         assert_eq!(output.stdout, before, "{pointer}: the host was changed");
+        assert!(!device.exists(), "{pointer}: the host was changed");
         container.leaves_nothing();
     }
     Ok(())
