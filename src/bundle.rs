@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Spec};
 use serde::Deserialize as _;
 
 use crate::error::{Fault, Hint, Pointer};
@@ -19,6 +19,8 @@ pub struct Bundle {
     /// Absolute, as the caller named it.
     pub path: PathBuf,
     pub spec: Spec,
+    /// Names that no capability known here has; they are not in `spec`.
+    pub unknown_capabilities: Vec<String>,
 }
 
 impl Bundle {
@@ -41,8 +43,11 @@ impl Bundle {
             result => result.with_context(|| format!("read {}", file.display()))?,
         };
         match serde_json::from_slice(&text) {
-            Ok(spec) => Ok(Self { path, spec }),
-            Err(_) => Err(explain(&text)),
+            Ok(spec) => Ok(Self { path, spec, unknown_capabilities: Vec::new() }),
+            Err(_) => match without_unknown_capabilities(&text) {
+                Some((spec, unknown_capabilities)) => Ok(Self { path, spec, unknown_capabilities }),
+                None => Err(explain(&text)),
+            },
         }
     }
 
@@ -71,6 +76,27 @@ impl Bundle {
             Err(at.error(format_args!("{} is no directory", named.display())))
         }
     }
+}
+
+/// A capability that is newer than this program is worth a warning, not a failure (config.md § Linux Process), but has no place
+/// in the types. `None` if that is not what is wrong.
+fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<String>)> {
+    let mut value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut unknown = Vec::new();
+    let sets = value.pointer_mut("/process/capabilities")?.as_object_mut()?;
+    for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
+        set.retain(|name| {
+            let is_unknown = name.is_string() && Capability::deserialize(name).is_err();
+            if is_unknown {
+                unknown.extend(name.as_str().map(str::to_owned));
+            }
+            !is_unknown
+        });
+    }
+    unknown.sort();
+    unknown.dedup();
+    let spec = serde_json::from_value(value).ok()?;
+    (!unknown.is_empty()).then_some((spec, unknown))
 }
 
 /// Decodes again, this time keeping track of where: twice the work, which only a failure has to pay.
@@ -126,6 +152,23 @@ mod tests {
             explain(text).to_string(),
             "config.json:4:12: /process/args/0: invalid type: integer `5`, expected a string"
         );
+    }
+
+    #[test]
+    fn unknown_capabilities_are_set_aside_but_excuse_nothing_else() {
+        let text = |set: &str| {
+            format!(
+                "{{\"ociVersion\": \"1.0.2\", \"process\": {{\"cwd\": \"/\", \"user\": {{\"uid\": 0, \"gid\": 0}}, \
+                 \"capabilities\": {{\"bounding\": {set}}}}}}}"
+            )
+        };
+        let (spec, unknown) =
+            without_unknown_capabilities(text("[\"CAP_FLY\", \"CAP_KILL\", \"CAP_FLY\"]").as_bytes())
+                .unwrap();
+        assert_eq!(unknown, ["CAP_FLY"]);
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
+        assert!(without_unknown_capabilities(text("[5]").as_bytes()).is_none());
     }
 
     #[test]

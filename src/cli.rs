@@ -90,6 +90,9 @@ pub enum Rootless {
     Auto,
 }
 
+/// Where the global options end.
+const COMMANDS: [&str; 9] = ["create", "delete", "help", "kill", "list", "run", "spec", "start", "state"];
+
 /// What every command gets from the global options and the environment.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -130,7 +133,10 @@ pub fn main() -> ExitCode {
     match dispatch(&command, &cli.global, &log) {
         Ok(code) => code,
         Err(error) => match error.downcast::<clap::Error>() {
-            Ok(usage) => usage_error(&usage),
+            Ok(usage) => {
+                log_usage_error(&log, &usage);
+                usage_error(&usage)
+            }
             Err(error) => {
                 log.error(&error);
                 report(&error)
@@ -141,7 +147,24 @@ pub fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     // The first word stands for the program's name, which usage messages take from the definition.
-    Cli::try_parse_from([OsString::from("runtime")].into_iter().chain(arguments))
+    let words = with_two_dashes(arguments, &Cli::command());
+    Cli::try_parse_from([OsString::from("runtime")].into_iter().chain(words))
+}
+
+/// Go's programs take `-root` for `--root`, and containerd's go-runc writes one option so. As long as there are options.
+fn with_two_dashes(words: impl Iterator<Item = OsString>, definition: &clap::Command) -> Vec<OsString> {
+    let mut options_go_on = true;
+    let one = |word: OsString| {
+        let text = word.to_str().unwrap_or_default();
+        options_go_on &= text != "--" && !COMMANDS.contains(&text);
+        let Some(name) = text.strip_prefix('-').filter(|name| name.len() > 1 && options_go_on) else {
+            return word;
+        };
+        let name = name.split_once('=').map_or(name, |(name, _)| name);
+        let is_long = definition.get_arguments().any(|argument| argument.get_long() == Some(name));
+        if is_long { OsString::from(format!("-{text}")) } else { word }
+    };
+    words.map(one).collect()
 }
 
 fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> {
@@ -183,7 +206,10 @@ fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> 
 
 /// Parses the words of a command, of which the first is its name.
 fn arguments<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
-    let matches = definition::<T>(name).try_get_matches_from(words)?;
+    let definition = definition::<T>(name);
+    let (name, words) = words.split_at(words.len().min(1));
+    let words = with_two_dashes(words.iter().cloned(), &definition);
+    let matches = definition.try_get_matches_from(name.iter().cloned().chain(words))?;
     Ok(T::from_arg_matches(&matches)?)
 }
 
@@ -263,6 +289,15 @@ fn report(error: &anyhow::Error) -> ExitCode {
     // Nobody is left to tell if standard error is closed.
     let _ = writeln!(io::stderr().lock(), "error: {}", line(error));
     ExitCode::FAILURE
+}
+
+/// The programs above us read the log, not standard error: its first line, in their form.
+fn log_usage_error(log: &Log, error: &clap::Error) {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        log.error(&anyhow::Error::msg(first.strip_prefix("error: ").unwrap_or(first).to_owned()));
+    }
 }
 
 fn usage_error(error: &clap::Error) -> ExitCode {

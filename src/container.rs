@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -258,22 +258,26 @@ impl Container {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
     }
 
-    /// Ends every process of the container at once.
+    /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
+    /// cgroup, which may hold others, is left alone.
     pub fn kill_all(&self) -> Result<()> {
-        match (self.state.cgroup(), self.init()?) {
-            (Some(cgroup), _) if cgroup.exists() => cgroup::kill(cgroup),
-            (_, Some(init)) => {
-                use std::os::fd::AsFd as _;
+        match (self.init()?, self.state.cgroup()) {
+            (Some(init), _) if self.state.private_pid_namespace => {
                 Signal::KILL.send(init.as_fd()).context("kill the init process")
             }
+            (None, _) if self.state.private_pid_namespace => Ok(()),
+            (_, Some(cgroup)) => cgroup::kill(cgroup),
             (_, None) => Ok(()),
         }
     }
 
-    /// Removes the cgroup, with what may live on in it, and the directory.
+    /// Removes the cgroup and the directory of a container whose init process has ended. What lives on in the cgroup is
+    /// killed, unless it cannot be the container's: with a pid namespace of its own, nothing outlives its init process.
     pub fn remove(self) -> Result<()> {
-        if let Some(cgroup) = self.state.cgroup() {
-            cgroup::remove(cgroup).with_context(|| format!("remove cgroup {}", cgroup.display()))?;
+        match self.state.cgroup() {
+            Some(cgroup) if self.state.private_pid_namespace => cgroup::remove_unless_used(cgroup)?,
+            Some(cgroup) => cgroup::remove(cgroup)?,
+            None => {}
         }
         remove_directory(&self.directory)
     }

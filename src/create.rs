@@ -2,25 +2,21 @@
 //!
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
-use std::collections::BTreeMap;
+mod child;
+mod record;
+
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::IoSliceMut;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
-};
-use rustix::process::{WaitId, WaitIdOptions};
+use anyhow::{Context as _, Result, bail};
+use rustix::net::SendFlags;
 
+use self::child::{Child, News, clone, socket_pair};
+use self::record::Record;
 use crate::bundle::Bundle;
-use crate::cgroup::{self, Cgroup};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer};
 use crate::log::Log;
@@ -28,13 +24,10 @@ use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Program, RootSwitch, Wiring};
-use crate::signals::{Signal, SignalQueue, Signals};
-use crate::state::{self, Config, State};
-use crate::sync::{self, Message};
-use crate::sys::Errno;
-use crate::sys::process::{Cloned, clone3, close_on_exec_from, setns};
+use crate::signals::Signals;
+use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{clock, init, mountinfo, notify, path, sys};
+use crate::{mountinfo, network, notify, path, sync, sys};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -104,10 +97,17 @@ pub struct Created {
 /// # Errors
 /// Whatever it made is gone when it returns one.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
+    require_kernel()?;
     let mut plan = Plan::new(bundle, request.id.as_str())?;
     plan.process
         .capabilities
         .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
+    if !bundle.unknown_capabilities.is_empty() {
+        request.log.warning(format_args!(
+            "ignoring unknown capabilities: {}",
+            bundle.unknown_capabilities.join(", ")
+        ));
+    }
     for warning in plan.process.capabilities.warnings() {
         request.log.warning(warning);
     }
@@ -126,7 +126,8 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
     let pid_namespace = take_pid_namespace(&mut wiring.join);
-    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
+    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
+    let new_network = plan.namespaces.is_new(libc::CLONE_NEWNET);
     let oom_score_adj = plan.process.oom_score_adj;
     let mut program = Program::new(plan, wiring)?;
 
@@ -137,6 +138,15 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
 
+    if new_network {
+        let network = network::make().with_context(|| Fault {
+            pointer: Pointer::root().field("linux").field("namespaces"),
+            message: "make a network namespace".into(),
+            hint: None,
+        })?;
+        // It may have failed already, and says so below.
+        let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+    }
     let state = record.of_process(init.pid)?;
     directory.save(&state)?;
     if let Some(score) = oom_score_adj {
@@ -173,164 +183,18 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
 }
 
-/// The init process until it is recorded; killed on drop, unless kept.
-struct Init {
-    pid: i32,
-    pidfd: OwnedFd,
-    keep: bool,
-}
-
-impl Drop for Init {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = Signal::KILL.send(self.pidfd.as_fd());
-            let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-        }
-    }
-}
-
-fn clone(
-    new: i32,
-    cgroup: &Cgroup,
-    pid_namespace: Option<&(Join, OwnedFd)>,
-    program: &Program,
-    theirs: &OwnedFd,
-) -> Result<Init> {
-    // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
-    // takes that back; pid_namespaces(7).
-    let own = match pid_namespace {
-        Some((join, namespace)) => {
-            let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
-            let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
-            setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
-                pointer: at,
-                message: "join the pid namespace".into(),
-                hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
-            })?;
-            Some(own)
-        }
-        None => None,
-    };
-    let cloned = clone3(u64::from(new.unsigned_abs()), Some(cgroup.fd()));
-    if matches!(cloned, Ok(Cloned::Child)) {
-        init::perform(&program.steps, theirs.as_fd());
-    }
-    if let Some(own) = own {
-        setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
-    }
-    match cloned.with_context(|| format!("clone into cgroup {}", cgroup.path().display()))? {
-        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
-        Cloned::Child => bail!("the init process returned"),
-    }
-}
-
-/// What the child can say, besides that it failed.
-enum News {
-    /// The terminal's end for the parent.
-    Master(OwnedFd),
-    /// Nothing is left but the program's start.
-    Ready,
-    /// It has become the program, or something killed it after it had.
-    Ended,
-}
-
-/// The parent's view of the child until it is the program.
-struct Child<'a> {
-    socket: BorrowedFd<'a>,
-    /// Signals that ask this process to end: it is not yet responsible for a container.
-    interrupts: SignalQueue,
-    init: &'a Init,
-    program: &'a Program,
-}
-
-/// How long the child may be silent before somebody asks why.
-const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-impl Child<'_> {
-    fn await_master(&self, cgroup: &Cgroup) -> Result<OwnedFd> {
-        match self.listen(cgroup)? {
-            News::Master(master) => Ok(master),
-            News::Ready | News::Ended => bail!("the init process ended before it had a terminal"),
-        }
-    }
-
-    /// Waits for what the child says next.
-    ///
-    /// # Errors
-    /// The child's failure as a sentence; a signal that asks this process to end.
-    fn listen(&self, cgroup: &Cgroup) -> Result<News> {
-        loop {
-            self.wait(cgroup)?;
-            let mut bytes = [0; 64];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let mut buffers = [IoSliceMut::new(&mut bytes)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            let received = match rustix::net::recvmsg(self.socket, &mut buffers, &mut control, flags) {
-                // The second: the child has left without reading our byte. Its last words come with the next call; unix(7).
-                Err(Errno::INTR | Errno::CONNRESET) => continue,
-                received => received.context("hear from the init process")?,
-            };
-            let descriptor = control.drain().find_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-                _ => None,
-            });
-            // Before its text is looked at, which is a path and can be as long as a message.
-            if let Some(master) = descriptor {
-                return Ok(News::Master(master));
-            }
-            let text = bytes.get(..received.bytes).unwrap_or_default();
-            return match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
-                Some(Message::Ready) => Ok(News::Ready),
-                Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
-                None if received.bytes > 0 => bail!("the init process said something that it cannot say"),
-                None => ended_early(self.init).map(|()| News::Ended),
-            };
-        }
-    }
-
-    fn wait(&self, cgroup: &Cgroup) -> Result<()> {
-        loop {
-            let signal = self.interrupts.as_fd();
-            let mut waiting = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&signal, PollFlags::IN)];
-            let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&SILENCE)))
-                .context("wait for the init process")?;
-            let [news, interrupt] = &waiting;
-            if !news.revents().is_empty() {
-                return Ok(());
-            }
-            if !interrupt.revents().is_empty()
-                && let Some(signal) = self.interrupts.take()?
-            {
-                bail!("interrupted by {signal} before the container was made");
-            }
-            // A cgroup above it can be frozen, and then the child never runs.
-            if ready == 0 && cgroup::stands_still(cgroup.path()) {
-                bail!("container's cgroup unexpectedly frozen: {}", cgroup.path().display());
-            }
-        }
-    }
-}
-
 /// # Errors
-/// If the process has ended without having become the program: something killed it.
-fn ended_early(init: &Init) -> Result<()> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    let status = rustix::process::waitid(WaitId::PidFd(init.pidfd.as_fd()), options)
-        .context("ask for the init process")?;
-    let Some(signal) = status.and_then(|status| status.terminating_signal()) else { return Ok(()) };
-    if state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed) {
-        return Err(anyhow!("the init process was ended by signal {signal}").context(crate::error::Hint(
-            "start the container's program".into(),
-            "if a memory limit is set, it may be too low".into(),
-        )));
+/// On a kernel older than 5.14, which lacks mount_setattr(2), cgroup.kill and others that there is no replacement for here.
+fn require_kernel() -> Result<()> {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next().unwrap_or(0)) {
+        (Some(major), minor) if (major, minor) < (5, 14) => {
+            bail!("this kernel is Linux {release}, and containers need Linux 5.14 or newer")
+        }
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .context("make a socket pair")
 }
 
 /// How many descriptors from 3 on are the program's.
@@ -446,49 +310,4 @@ fn adjust_oom_score(pid: i32, score: i32) -> Result<()> {
         message: format!("write {score} to {path}"),
         hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
     })
-}
-
-/// The state without the process.
-struct Record(State);
-
-impl Record {
-    fn of(plan: &Plan, request: &Request<'_>, cgroup: &Path) -> Self {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut labels = vec![format!("bundle={}", plan.bundle.display())];
-        labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
-        let joined = plan.namespaces.join.iter();
-        Self(State {
-            id: request.id.as_str().to_owned(),
-            init_process_pid: 0,
-            init_process_start: 0,
-            created: clock::rfc3339_nanos(SystemTime::now()),
-            oci_version: plan.oci_version.clone(),
-            bundle: text(&plan.bundle),
-            rootfs: text(&plan.rootfs),
-            annotations: plan.annotations.clone(),
-            owner: rustix::process::getuid().as_raw(),
-            rootless: false,
-            cgroup_manager: "cgroupfs".into(),
-            cgroup_paths: BTreeMap::from([(String::new(), text(cgroup))]),
-            namespace_paths: joined
-                .filter_map(|join| {
-                    let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;
-                    Some(((*name).to_owned(), text(&join.path)))
-                })
-                .collect(),
-            private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
-            config: Config { rootfs: text(&plan.rootfs), labels },
-        })
-    }
-
-    fn of_process(self, pid: i32) -> Result<State> {
-        let Self(mut state) = self;
-        let stat = state::process_stat(pid)?;
-        state.init_process_pid = pid;
-        state.init_process_start = stat.map_or(0, |stat| stat.start);
-        for (_, name, link) in namespaces::LINKS {
-            state.namespace_paths.entry(name.to_owned()).or_insert_with(|| format!("/proc/{pid}/ns/{link}"));
-        }
-        Ok(state)
-    }
 }

@@ -16,6 +16,7 @@ mod log;
 mod mountinfo;
 mod mounts;
 mod namespaces;
+mod network;
 mod notify;
 mod path;
 mod plan;

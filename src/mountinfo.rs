@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result};
 /// One line of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
-    /// Which part of the file system is mounted.
-    pub root: PathBuf,
     pub mount_point: PathBuf,
     pub fstype: String,
     /// Options of the file system, such as the controllers of a cgroup v1 hierarchy.
@@ -40,13 +38,12 @@ fn parse(text: &[u8]) -> Vec<MountInfo> {
 
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let root = unescape(fields.nth(3)?);
-    let mount_point = unescape(fields.next()?);
+    let mount_point = unescape(fields.nth(4)?);
     // Any number of optional fields ends with a dash.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let fstype = String::from_utf8_lossy(rest.next()?).into_owned();
     let super_options = String::from_utf8_lossy(rest.nth(1).unwrap_or_default()).into_owned();
-    Some(MountInfo { root, mount_point, fstype, super_options })
+    Some(MountInfo { mount_point, fstype, super_options })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.
@@ -77,6 +74,9 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts[0].mount_point, Path::new("/mnt 2"));
         assert_eq!(mounts[0].super_options, "rw,errors=continue");
-        assert_eq!((mounts[1].fstype.as_str(), mounts[1].root.as_path()), ("proc", Path::new("/")));
+        assert_eq!(
+            (mounts[1].fstype.as_str(), mounts[1].mount_point.as_path()),
+            ("proc", Path::new("/proc"))
+        );
     }
 }

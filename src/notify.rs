@@ -31,6 +31,8 @@ pub const MOUNT_POINT: &CStr = c"/run/notify";
 /// What tells the container's program of it.
 pub const ENVIRONMENT: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 
+/// How many messages are taken at a time.
+const MESSAGES: u32 = 64;
 const SOCKET_NAME: &str = "notify.sock";
 /// How long a service manager may take to say that it has read everything; runc's limit.
 const BARRIER: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -102,7 +104,8 @@ impl NotifySocket {
     pub fn forward(&self, main_pid: i32) -> Result<bool> {
         let mut message = [0; 4096];
         let mut was_ready = false;
-        loop {
+        // Whoever floods the socket must not keep us from signals.
+        for _ in 0..MESSAGES {
             match rustix::net::recv(&self.container, &mut message, RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
                     if let Some(line) = ready_line(message.get(..length).unwrap_or_default()) {
@@ -116,6 +119,7 @@ impl NotifySocket {
                 Err(errno) => return Err(errno).context("read the container's notification"),
             }
         }
+        Ok(was_ready)
     }
 
     fn tell_host(&self, message: &[u8]) -> Result<()> {

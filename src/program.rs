@@ -106,10 +106,9 @@ impl Program {
             program.add(Origin::Runtime, Step::JoinSessionKeyring { name });
         }
         program.add(Origin::Runtime, Step::NewSession);
-        if plan.namespaces.is_new(libc::CLONE_NEWNET) {
-            program.add(Origin::Field("/linux/namespaces"), Step::LoopbackUp);
-        }
 
+        // As late as possible: the parent makes it meanwhile.
+        let mut new_network = plan.namespaces.is_new(libc::CLONE_NEWNET);
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
         if has_mounts {
@@ -119,6 +118,10 @@ impl Program {
             let (mounts, sealed) = plan.mounts.steps();
             seals = sealed;
             for (index, step) in mounts {
+                // A sysfs shows the network devices of the namespace it is mounted in.
+                if matches!(&step, Step::Mount(mount) if mount.fstype.as_c_str() == c"sysfs") {
+                    program.join_network(&mut new_network);
+                }
                 program.add(Origin::Item("/mounts", index), step);
             }
             // After the mounts: /dev is usually one of them. A /dev of the host's is the host's to fill.
@@ -151,6 +154,7 @@ impl Program {
             program.add(Origin::Field("/root/path"), Step::ChangeRoot);
         }
 
+        program.join_network(&mut new_network);
         // Before the root is read-only.
         program.add(Origin::Field("/process/cwd"), Step::MakeDirectory { path: plan.process.cwd.clone() });
         // After the switch, so that no path of the host is in reach while an image's /dev is walked (CVE-2025-52565), and
@@ -265,6 +269,12 @@ impl Program {
         unused.push((first, u32::MAX));
         if let Some(Step::CloseOthers { ranges }) = self.steps.first_mut() {
             *ranges = unused;
+        }
+    }
+
+    fn join_network(&mut self, wanted: &mut bool) {
+        if std::mem::take(wanted) {
+            self.add(Origin::Field("/linux/namespaces"), Step::JoinNewNetwork);
         }
     }
 

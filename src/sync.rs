@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! child                          parent
+//!   the steps …                  makes the network namespace beside them
+//!                    ◀────────   its descriptor, if there is to be a new one
 //!   the steps …                  records the state, adjusts the process
 //!                    ◀────────   one byte: the container is recorded
 //!   Ready            ────────▶   `create` only: nothing is left but the program's start
@@ -10,8 +12,48 @@
 //! `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
 //! as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
 
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+
 use crate::init::step::Part;
 use crate::sys::Errno;
+
+/// Sends `text` and a descriptor beside it; unix(7).
+pub fn send_descriptor(socket: BorrowedFd<'_>, text: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(Errno::NOBUFS);
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives a message: how long its text is, which begins `text`, and the descriptor beside it.
+pub fn receive(socket: BorrowedFd<'_>, text: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    loop {
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            rustix::net::recvmsg(socket, &mut [IoSliceMut::new(text)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = match received {
+            // The second: the other has left without reading what we said. Its last words come with the next call; unix(7).
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
+            received => received?,
+        };
+        let descriptor = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        return Ok((received.bytes, descriptor));
+    }
+}
 
 /// The size of a message of the child.
 pub const SIZE: usize = 12;

@@ -80,16 +80,14 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
+            let network = fs::File::open("/proc/self/ns/net").unwrap();
+            let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
             // It may have failed already.
             let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             let mut bytes = [0; sync::SIZE];
-            let mut read = rustix::io::read(&ours, &mut bytes);
-            if read == Err(rustix::io::Errno::CONNRESET) {
-                read = rustix::io::read(&ours, &mut bytes);
-            }
-            let said = match read {
-                Ok(count) if count == sync::SIZE => Message::from_bytes(bytes),
+            let said = match sync::receive(ours.as_fd(), &mut bytes) {
+                Ok((count, _)) if count == sync::SIZE => Message::from_bytes(bytes),
                 _ => None,
             };
             End { status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
@@ -145,7 +143,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::CloseOthers { ranges: vec![(100, 200)] },
         Step::NewCgroupNamespace,
         Step::NewSession,
-        Step::LoopbackUp,
+        Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
         Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()) },
     ];

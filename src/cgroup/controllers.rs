@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 use rustix::io::Errno;
 
 use super::control_file::{self, lists};
-use super::fs::{Mount, Mounted};
+use super::fs::Mount;
 use super::resources::{Limits, Write};
 use crate::error::Fault;
+use crate::mountinfo;
 
 /// Controllers that may be used in a threaded cgroup; cgroup-v2.rst § Threads.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
@@ -196,14 +197,15 @@ fn refused(write: &Write, what: &str, Refusal { by, errno, .. }: &Refusal) -> an
 /// Why the root of the hierarchy has no controller `name`, and the way out.
 fn absent(name: &str, mount: &Mount) -> (String, String) {
     let v1_name = if name == "io" { "blkio" } else { name };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let v1 = mounts
-        .lines()
-        .filter_map(Mounted::parse)
-        .find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|option| option == v1_name));
+    let v1 = mountinfo::read().unwrap_or_default().into_iter().find(|mount| {
+        mount.fstype == "cgroup" && mount.super_options.split(',').any(|option| option == v1_name)
+    });
     let boot = format!("boot with cgroup_no_v1={v1_name} or systemd.unified_cgroup_hierarchy=1");
     if let Some(v1) = v1 {
-        return (format!("which is bound to cgroup v1 at {} instead of cgroup v2", v1.at.display()), boot);
+        return (
+            format!("which is bound to cgroup v1 at {} instead of cgroup v2", v1.mount_point.display()),
+            boot,
+        );
     }
     let root = mount.path.display();
     // Only a root that is no root, but what a cgroup namespace shows as one, has a type.

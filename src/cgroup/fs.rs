@@ -1,8 +1,7 @@
 //! The file system driver: where the container's cgroup goes, and the directories that make it.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +11,7 @@ use rustix::io::Errno;
 
 use super::{control_file, removal};
 use crate::error::Pointer;
+use crate::mountinfo;
 
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 
@@ -91,9 +91,8 @@ impl Mount {
         if let Some(mount) = Self::open(Path::new(USUAL_MOUNT)) {
             return Ok(mount);
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        let found = mounts.lines().filter_map(Mounted::parse).filter(|mount| mount.kind == "cgroup2");
-        found.filter_map(|mount| Self::open(&mount.at)).next().with_context(|| {
+        let mut found = mountinfo::read()?.into_iter().filter(|mount| mount.fstype == "cgroup2");
+        found.find_map(|mount| Self::open(&mount.mount_point)).with_context(|| {
             format!(
                 "find cgroup v2: it is not mounted here (mount it: mount -t cgroup2 cgroup2 {USUAL_MOUNT}, or boot with \
                  systemd.unified_cgroup_hierarchy=1)"
@@ -114,39 +113,6 @@ impl Mount {
         // Joining an empty path would leave a slash at the end.
         if place.as_os_str().is_empty() { self.path.clone() } else { self.path.join(place) }
     }
-}
-
-/// A line of `/proc/self/mountinfo`; proc_pid_mountinfo(5).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mounted<'a> {
-    pub(super) at: PathBuf,
-    pub(super) kind: &'a str,
-    /// The options of the file system: for cgroup v1, its controllers.
-    pub(super) options: &'a str,
-}
-
-impl<'a> Mounted<'a> {
-    pub(super) fn parse(line: &'a str) -> Option<Self> {
-        let (mount, system) = line.split_once(" - ")?;
-        let mut system = system.split(' ');
-        let kind = system.next()?;
-        Some(Self { at: unescape(mount.split(' ').nth(4)?), kind, options: system.nth(1)? })
-    }
-}
-
-/// Undoes `\040` and the like.
-fn unescape(text: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after.split_at_checked(3).filter(|_| *first == b'\\').and_then(|(digits, after)| {
-            Some((u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()?, after))
-        });
-        let (byte, after) = escaped.unwrap_or((*first, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    std::ffi::OsString::from_vec(bytes).into()
 }
 
 /// The container's cgroup and whatever directories were made for it; dropping it removes these.
@@ -297,15 +263,5 @@ mod tests {
         assert_eq!(parent("0::/a\n").unwrap(), "");
         assert!(parent("5:cpu:/x\n").is_err());
         assert!(parent("0::/../a\n").is_err());
-    }
-
-    #[test]
-    fn a_line_of_mountinfo_gives_its_place_and_its_controllers() {
-        let line =
-            "32 31 0:29 / /sys/fs/cg\\040roup/cpu\\134 rw,relatime shared:7 - cgroup cgroup rw,cpu,cpuacct";
-        let expected =
-            Mounted { at: "/sys/fs/cg roup/cpu\\".into(), kind: "cgroup", options: "rw,cpu,cpuacct" };
-        assert_eq!(Mounted::parse(line), Some(expected));
-        assert_eq!(Mounted::parse("32 31"), None);
     }
 }

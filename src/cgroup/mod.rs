@@ -27,7 +27,7 @@ use oci_spec::runtime::Linux;
 
 use crate::error::Pointer;
 
-pub use removal::{kill, remove};
+pub use removal::{kill, remove, remove_unless_used};
 
 /// What was decided about a container's cgroup.
 #[derive(Debug)]

@@ -15,6 +15,8 @@ use super::control_file;
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a cgroup that is in use is given that time, before it is taken for somebody else's.
+const SETTLINGS: u32 = 10;
 /// How long to wait for a cgroup that says it is empty but cannot be removed yet.
 const SETTLING: Duration = Duration::from_millis(10);
 
@@ -72,6 +74,25 @@ pub fn remove(path: &Path) -> Result<()> {
             Err(errno) => return Err(errno).with_context(context),
         }
     }
+}
+
+/// Removes a cgroup whose own processes have all ended. Others may have been put into it since, by a second container of the
+/// same cgroup for example: then it stays, as theirs.
+pub fn remove_unless_used(path: &Path) -> Result<()> {
+    let context = || format!("remove cgroup {}", path.display());
+    for _ in 0..SETTLINGS {
+        match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) => {}
+            Err(errno) => return Err(errno).with_context(context),
+        }
+        // The kernel has not finished with the last process, or there are cgroups below.
+        let Some(events) = Events::open(path).with_context(context)? else { return Ok(()) };
+        if events.wait_until_empty(Instant::now() + SETTLING).with_context(context)? {
+            remove_below(path).with_context(context)?;
+        }
+    }
+    Ok(())
 }
 
 /// The processes in a cgroup and in those below it that this process can see; of a threaded cgroup, the threads.

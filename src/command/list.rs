@@ -80,7 +80,7 @@ pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
 /// An empty list is `null`, as runc has it.
 fn json(reports: &[Report<'_>]) -> Result<String> {
     let text = if reports.is_empty() { Ok("null".into()) } else { serde_json::to_string(reports) };
-    text.context("encode the list")
+    text.map(|text| text + "\n").context("encode the list")
 }
 
 /// Columns at least 12 wide with 3 blanks between, as runc's.

@@ -1,18 +1,16 @@
 //! The console: a pty of the container's own devpts; pty(7).
 
 use std::ffi::CStr;
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use super::step::{Failure, Of as _, Part};
 use super::{mount, path};
+use crate::sync;
 
 /// devpts; linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -42,7 +40,7 @@ pub fn open(
     }
     let mut name = Name::new();
     let number = rustix::fs::fstat(&peer)?.st_rdev;
-    send(socket, name.of(rustix::fs::minor(number)), master.as_fd())?;
+    sync::send_descriptor(socket, name.of(rustix::fs::minor(number)).to_bytes(), master.as_fd())?;
     rustix::process::ioctl_tiocsctty(&peer)?;
     rustix::stdio::dup2_stdin(&peer)?;
     rustix::stdio::dup2_stdout(&peer)?;
@@ -59,18 +57,6 @@ fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(&directory, c"ptmx", flags, Mode::empty())
-}
-
-/// One message: `text`, and the descriptor beside it.
-pub fn send(socket: BorrowedFd<'_>, text: &CStr, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
-    let descriptors = [descriptor];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(Errno::NOBUFS);
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(text.to_bytes())], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
 }
 
 /// `/dev/pts/N` without the heap.

@@ -29,12 +29,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 
 use self::step::{Failure, Step};
-use crate::sync::{Message, SIZE};
+use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, net, process};
+use crate::sys::{keyring, process};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`) and, as runc adds, that its user may search it;
 /// keyrings(7).
@@ -86,7 +86,7 @@ impl<'a> Init<'a> {
             Step::NewCgroupNamespace => Ok(process::unshare(libc::CLONE_NEWCGROUP)?),
             Step::JoinSessionKeyring { name } => Ok(join_session_keyring(name)?),
             Step::NewSession => Ok(rustix::process::setsid().map(drop)?),
-            Step::LoopbackUp => Ok(loopback_up()?),
+            Step::JoinNewNetwork => Ok(self.join_new_network()?),
             Step::HostPropagation { path, propagation, reach } => {
                 Ok(mount::host_propagation(path, *propagation, *reach)?)
             }
@@ -140,6 +140,11 @@ impl<'a> Init<'a> {
             Step::AwaitStart { fifo } => Ok(await_byte(fifo.as_fd())?),
             Step::Execute { argv, envp, keep } => self.execute(argv, envp, *keep),
         }
+    }
+
+    fn join_new_network(&self) -> Result<(), Errno> {
+        let (_, namespace) = sync::receive(self.parent, &mut [0; SIZE])?;
+        process::setns(namespace.ok_or(Errno::PIPE)?.as_fd(), libc::CLONE_NEWNET)
     }
 
     fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
@@ -213,12 +218,6 @@ fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
         Err(Errno::NOSYS) => Ok(()),
         serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS),
     }
-}
-
-fn loopback_up() -> Result<(), Errno> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-    net::bring_loopback_up(socket.as_fd())
 }
 
 /// # Errors

@@ -22,8 +22,8 @@ pub enum Step {
     JoinSessionKeyring { name: CString },
     /// setsid(2).
     NewSession,
-    /// Brings `lo` up.
-    LoopbackUp,
+    /// Joins the network namespace that the parent has made meanwhile.
+    JoinNewNetwork,
     /// Changes the propagation (`MS_*`) of the mount at `path` of the host and, with `Reach::WholeTree`, of all below.
     HostPropagation { path: CString, propagation: u64, reach: Reach },
     /// Detaches the host's mount at `path`, or covers it when that is not permitted, before `MS_MOVE` moves `/` away.

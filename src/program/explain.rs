@@ -64,7 +64,7 @@ impl Program {
                 ..plain(format!("join session keyring {name:?}"))
             },
             Step::NewSession => plain("start a session".into()),
-            Step::LoopbackUp => plain("bring the loopback interface up".into()),
+            Step::JoinNewNetwork => plain("join the new network namespace".into()),
             Step::HostPropagation { path, .. } => plain(format!("change the propagation of {path:?}")),
             Step::HideHostMount { path } => plain(format!("hide the host's mount {path:?}")),
             Step::OpenRootfs { path } | Step::HoldRootfs { path } => plain(format!("open rootfs {path:?}")),

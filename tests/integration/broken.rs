@@ -99,9 +99,9 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /process/env/1: \"NOVALUE\" is no variable (write it as \"NAME=value\")",
     ),
     (
-        "an unknown capability",
-        |spec| spec["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]),
-        "config.json:135:7: /process/capabilities/bounding/0: no variant for CAP_FLY (converted to FLY)",
+        "a capability that is a number",
+        |spec| spec["process"]["capabilities"]["bounding"] = json!([5]),
+        "config.json:134:9: /process/capabilities/bounding/0: invalid type: integer `5`, expected a string",
     ),
     (
         "a limit above its maximum",

@@ -63,7 +63,7 @@ fn is_file(destination: &str) -> bool {
 }
 
 /// A container of this client's config, fitted to this host.
-fn fitted(mut spec: Value) -> Container {
+fn fitted(mut spec: Value, neighbour: &Container) -> Container {
     let container = Container::new();
     spec["root"]["path"] = json!("rootfs");
     spec["process"]["args"] = json!(["/bin/true"]);
@@ -83,10 +83,17 @@ fn fitted(mut spec: Value) -> Container {
     for namespace in spec["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
         if namespace["path"].as_str().is_some_and(|path| !path.is_empty()) {
             let kind = namespace["type"].as_str().unwrap().replace("network", "net");
-            namespace["path"] = json!(format!("/proc/{}/ns/{kind}", std::process::id()));
+            namespace["path"] = json!(format!("/proc/{}/ns/{kind}", neighbour.pid()));
         }
     }
     container.edit(|own| *own = spec)
+}
+
+/// A running container whose namespaces can be joined.
+fn neighbour() -> Container {
+    let container = Container::idle();
+    container.launch();
+    container
 }
 
 /// The pointers of what belongs to later versions.
@@ -152,11 +159,12 @@ fn created_or_refused_at(container: &Container, allowed: &[String]) -> Result<()
 
 fn every_config_is_accepted_or_names_what_it_lacks() -> Outcome {
     need_own()?;
+    let neighbour = neighbour();
     let mut wrong = Vec::new();
     for (name, text) in files("-config.json") {
         let spec: Value = serde_json::from_str(&text).unwrap();
         let later = of_later_versions(&spec);
-        let container = fitted(spec);
+        let container = fitted(spec, &neighbour);
         let allowed: Vec<_> = if later.is_empty() {
             beyond_this_host().into_iter().map(ToOwned::to_owned).collect()
         } else {
@@ -172,6 +180,7 @@ fn every_config_is_accepted_or_names_what_it_lacks() -> Outcome {
 
 fn every_config_without_what_this_version_lacks_is_accepted() -> Outcome {
     let beyond: Vec<_> = beyond_this_host().into_iter().map(ToOwned::to_owned).collect();
+    let neighbour = neighbour();
     let mut wrong = Vec::new();
     for (name, text) in files("-config.json") {
         let mut spec: Value = serde_json::from_str(&text).unwrap();
@@ -180,7 +189,7 @@ fn every_config_without_what_this_version_lacks_is_accepted() -> Outcome {
         }
         spec["linux"].as_object_mut().unwrap().remove("seccomp");
         spec.as_object_mut().unwrap().remove("hooks");
-        let container = fitted(spec);
+        let container = fitted(spec, &neighbour);
         if let Err(said) = created_or_refused_at(&container, &beyond) {
             wrong.push(format!("{name}: {said}"));
         }

@@ -1,0 +1,183 @@
+//! The init process as its parent sees it: cloned, listened to, and ended if anything goes wrong.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
+
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Fault, Hint, Pointer};
+use crate::namespaces::Join;
+use crate::program::Program;
+use crate::signals::{Signal, SignalQueue};
+use crate::sync::{self, Message};
+use crate::sys::Errno;
+use crate::sys::process::{Cloned, clone3, setns};
+use crate::{init, state};
+
+/// The init process until it is recorded; killed on drop, unless kept.
+pub(super) struct Init {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) keep: bool,
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = Signal::KILL.send(self.pidfd.as_fd());
+            let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+pub(super) fn clone(
+    new: i32,
+    cgroup: &Cgroup,
+    pid_namespace: Option<&(Join, OwnedFd)>,
+    program: &Program,
+    theirs: &OwnedFd,
+) -> Result<Init> {
+    // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
+    // takes that back; pid_namespaces(7).
+    let own = match pid_namespace {
+        Some((join, namespace)) => {
+            let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
+            let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
+            setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
+                pointer: at,
+                message: "join the pid namespace".into(),
+                hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
+            })?;
+            Some(own)
+        }
+        None => None,
+    };
+    debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
+    let cloned = clone3(u64::from(new.unsigned_abs()), Some(cgroup.fd()));
+    if matches!(cloned, Ok(Cloned::Child)) {
+        init::perform(&program.steps, theirs.as_fd());
+    }
+    if let Some(own) = own {
+        setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
+    }
+    let cloned = cloned.map_err(|errno| {
+        let doing = format!("clone into cgroup {}", cgroup.path().display());
+        match errno {
+            Errno::BUSY => anyhow!(errno).context(Hint(
+                doing,
+                "it hands controllers to its children, so it cannot hold processes: choose another cgroupsPath".into(),
+            )),
+            _ => anyhow!(errno).context(doing),
+        }
+    });
+    match cloned? {
+        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
+        Cloned::Child => bail!("the init process returned"),
+    }
+}
+
+/// One directory for each thread, and two for the directory itself; proc_pid_task(5).
+fn is_single_threaded() -> bool {
+    fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
+}
+
+/// What the child can say, besides that it failed.
+pub(super) enum News {
+    /// The terminal's end for the parent.
+    Master(OwnedFd),
+    /// Nothing is left but the program's start.
+    Ready,
+    /// It has become the program, or something killed it after it had.
+    Ended,
+}
+
+/// The parent's view of the child until it is the program.
+pub(super) struct Child<'a> {
+    pub(super) socket: BorrowedFd<'a>,
+    /// Signals that ask this process to end: it is not yet responsible for a container.
+    pub(super) interrupts: SignalQueue,
+    pub(super) init: &'a Init,
+    pub(super) program: &'a Program,
+}
+
+/// How long the child may be silent before somebody asks why.
+const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+impl Child<'_> {
+    pub(super) fn await_master(&self, cgroup: &Cgroup) -> Result<OwnedFd> {
+        match self.listen(cgroup)? {
+            News::Master(master) => Ok(master),
+            News::Ready | News::Ended => bail!("the init process ended before it had a terminal"),
+        }
+    }
+
+    /// Waits for what the child says next.
+    ///
+    /// # Errors
+    /// The child's failure as a sentence; a signal that asks this process to end.
+    pub(super) fn listen(&self, cgroup: &Cgroup) -> Result<News> {
+        self.wait(cgroup)?;
+        let mut bytes = [0; 64];
+        let (length, descriptor) =
+            sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
+        // Before its text is looked at, which is a path and can be as long as a message.
+        if let Some(master) = descriptor {
+            return Ok(News::Master(master));
+        }
+        let text = bytes.get(..length).unwrap_or_default();
+        match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
+            Some(Message::Ready) => Ok(News::Ready),
+            Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
+            None if length > 0 => bail!("the init process said something that it cannot say"),
+            None => ended_early(self.init).map(|()| News::Ended),
+        }
+    }
+
+    fn wait(&self, cgroup: &Cgroup) -> Result<()> {
+        loop {
+            let signal = self.interrupts.as_fd();
+            let mut waiting = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&signal, PollFlags::IN)];
+            let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&SILENCE)))
+                .context("wait for the init process")?;
+            let [news, interrupt] = &waiting;
+            if !news.revents().is_empty() {
+                return Ok(());
+            }
+            if !interrupt.revents().is_empty()
+                && let Some(signal) = self.interrupts.take()?
+            {
+                bail!("interrupted by {signal} before the container was made");
+            }
+            // A cgroup above it can be frozen, and then the child never runs.
+            if ready == 0 && cgroup::stands_still(cgroup.path()) {
+                bail!("container's cgroup unexpectedly frozen: {}", cgroup.path().display());
+            }
+        }
+    }
+}
+
+/// # Errors
+/// If the process has ended without having become the program: something killed it.
+fn ended_early(init: &Init) -> Result<()> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = rustix::process::waitid(WaitId::PidFd(init.pidfd.as_fd()), options)
+        .context("ask for the init process")?;
+    let Some(signal) = status.and_then(|status| status.terminating_signal()) else { return Ok(()) };
+    if state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed) {
+        return Err(anyhow!("the init process was ended by signal {signal}").context(Hint(
+            "start the container's program".into(),
+            "if a memory limit is set, it may be too low".into(),
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context("make a socket pair")
+}

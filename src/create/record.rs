@@ -1,0 +1,57 @@
+//! What is recorded of a new container.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Result;
+
+use super::Request;
+use crate::plan::Plan;
+use crate::state::{self, Config, State};
+use crate::{clock, namespaces};
+
+/// The state without the process.
+pub(super) struct Record(State);
+
+impl Record {
+    pub(super) fn of(plan: &Plan, request: &Request<'_>, cgroup: &Path) -> Self {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut labels = vec![format!("bundle={}", plan.bundle.display())];
+        labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
+        let joined = plan.namespaces.join.iter();
+        Self(State {
+            id: request.id.as_str().to_owned(),
+            init_process_pid: 0,
+            init_process_start: 0,
+            created: clock::rfc3339_nanos(SystemTime::now()),
+            oci_version: plan.oci_version.clone(),
+            bundle: text(&plan.bundle),
+            rootfs: text(&plan.rootfs),
+            annotations: plan.annotations.clone(),
+            owner: rustix::process::getuid().as_raw(),
+            rootless: false,
+            cgroup_manager: "cgroupfs".into(),
+            cgroup_paths: BTreeMap::from([(String::new(), text(cgroup))]),
+            namespace_paths: joined
+                .filter_map(|join| {
+                    let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;
+                    Some(((*name).to_owned(), text(&join.path)))
+                })
+                .collect(),
+            private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
+            config: Config { rootfs: text(&plan.rootfs), labels },
+        })
+    }
+
+    pub(super) fn of_process(self, pid: i32) -> Result<State> {
+        let Self(mut state) = self;
+        let stat = state::process_stat(pid)?;
+        state.init_process_pid = pid;
+        state.init_process_start = stat.map_or(0, |stat| stat.start);
+        for (_, name, link) in namespaces::LINKS {
+            state.namespace_paths.entry(name.to_owned()).or_insert_with(|| format!("/proc/{pid}/ns/{link}"));
+        }
+        Ok(state)
+    }
+}
