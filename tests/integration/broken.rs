@@ -119,6 +119,21 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /process/rlimits/1/type: \"RLIMIT_NOFILE\" is there twice",
     ),
     (
+        "a user id that means no change",
+        |spec| spec["process"]["user"]["uid"] = json!(u32::MAX),
+        "config.json: /process/user/uid: 4294967295 is no id",
+    ),
+    (
+        "a group id that means no change",
+        |spec| spec["process"]["user"]["gid"] = json!(u32::MAX),
+        "config.json: /process/user/gid: 4294967295 is no id",
+    ),
+    (
+        "an additional group id that means no change",
+        |spec| spec["process"]["user"]["additionalGids"] = json!([5, u32::MAX]),
+        "config.json: /process/user/additionalGids/1: 4294967295 is no id",
+    ),
+    (
         "an OOM score out of range",
         |spec| spec["process"]["oomScoreAdj"] = json!(1001),
         "config.json: /process/oomScoreAdj: 1001 is not between -1000 and 1000",
@@ -251,6 +266,22 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["devices"] = json!([{ "path": "x", "type": "c", "major": 1, "minor": 3 }]);
         },
         "config.json: /linux/devices/0/path: \"x\" is a relative path",
+    ),
+    (
+        "a device of a user id that means no change",
+        |spec| {
+            spec["linux"]["devices"] =
+                json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": u32::MAX }]);
+        },
+        "config.json: /linux/devices/0/uid: 4294967295 is no id",
+    ),
+    (
+        "a device of a group id that means no change",
+        |spec| {
+            spec["linux"]["devices"] =
+                json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "gid": u32::MAX }]);
+        },
+        "config.json: /linux/devices/0/gid: 4294967295 is no id",
     ),
     (
         "a device without numbers",

@@ -58,6 +58,7 @@ suite![
     a_limit_without_its_controller_is_refused_by_pointer,
     a_failed_limit_leaves_nothing,
     limits_of_v1_that_have_no_meaning_are_ignored_or_refused_by_pointer,
+    deleting_a_stopped_container_spares_the_next_one_in_its_cgroup,
 ];
 
 fn with_resources(resources: Value) -> Container {
@@ -514,4 +515,26 @@ fn limits_of_v1_that_have_no_meaning_are_ignored_or_refused_by_pointer() -> Outc
         container.leaves_nothing();
     }
     Ok(())
+}
+
+/// A cgroup that is named by an absolute path can be that of several containers, one after the other.
+fn deleting_a_stopped_container_spares_the_next_one_in_its_cgroup() {
+    let first = Container::with_args(["true"]);
+    first.launch();
+    first.wait_for("stopped");
+    let second = Container::idle().edit(|spec| {
+        spec["linux"]["cgroupsPath"] = first.bundle.spec["linux"]["cgroupsPath"].clone();
+    });
+    second.launch();
+    for command in [&["delete"][..], &["delete", "--force"]] {
+        first.runtime().args(command).arg(&first.id).output();
+        assert_eq!(second.state()["status"], "running", "{command:?}");
+        assert!(second.control_file("cgroup.procs").contains(&second.pid().to_string()));
+    }
+    first.on_id("state").fails_with("does not exist");
+    second.kill("TERM");
+    second.wait_for("stopped");
+    second.delete();
+    second.leaves_nothing();
+    first.leaves_nothing();
 }

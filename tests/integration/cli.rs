@@ -43,6 +43,8 @@ suite![
     rootless_option_is_accepted,
     the_cgroup_manager_option_of_crun_is_accepted,
     commands_of_other_issues_are_not_pretended,
+    a_usage_error_is_one_record_of_the_log,
+    long_options_take_one_dash,
 ];
 
 fn version_names_the_program_first() {
@@ -369,5 +371,47 @@ fn the_cgroup_manager_option_of_crun_is_accepted() -> Outcome {
 fn commands_of_other_issues_are_not_pretended() -> Outcome {
     need_own()?;
     assert_ne!(Invocation::of_the_runtime().args(["checkpoint", "--help"]).output().code(), 0);
+    Ok(())
+}
+
+/// What reads the log, engines, sees nothing else.
+fn a_usage_error_is_one_record_of_the_log() -> Outcome {
+    need_own()?;
+    let wrong = [
+        (&["kill", "some-id", "NOTASIGNAL"][..], "NOTASIGNAL"),
+        (&["state", "an/id"], "an/id"),
+        (&["state"], "ID"),
+        (&["list", "--frobnicate"], "--frobnicate"),
+        (&["list", "--format", "yaml"], "yaml"),
+        (&["frobnicate"], "frobnicate"),
+    ];
+    for (words, named) in wrong {
+        let container = Container::new();
+        let log = container.beside("log");
+        let call = container.runtime().args(["--log-format", "json", "--log"]).arg(&log).args(words);
+        let output = call.output();
+        assert_eq!(output.code(), 1, "{output:#?}");
+        assert!(output.stderr.contains(named), "{output:#?}");
+        let text = fs::read_to_string(&log).unwrap();
+        assert_eq!(text.lines().count(), 1, "{words:?}: {text:?}");
+        let record: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["level"], "error", "{text}");
+        assert!(record["msg"].as_str().unwrap().contains(named), "{text}");
+    }
+    Ok(())
+}
+
+/// Go's flag package takes either, and so do callers of runc.
+fn long_options_take_one_dash() -> Outcome {
+    need_own()?;
+    let container = Container::with_script("echo fine");
+    let run = || Invocation::of_the_runtime().args(["-log-format", "json", "-root"]).arg(container.root());
+    let run_it = |call: Invocation| call.arg("-bundle").arg(container.bundle.path()).arg(&container.id);
+    assert_eq!(run_it(run().arg("run")).succeeds().stdout, "fine\n");
+    let root = format!("-root={}", container.root().display());
+    assert_eq!(run_it(Invocation::of_the_runtime().args([&root, "run"])).succeeds().stdout, "fine\n");
+    run_it(run().args(["-systemd-cgroup", "run"])).fails_with("systemd");
+    run().args(["-systemd-cgroup", "delete", "-force", &container.id]).succeeds();
+    container.leaves_nothing();
     Ok(())
 }

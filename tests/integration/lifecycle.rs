@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
+    bundle::remove_namespace,
     container::NO_OPTIONS,
     host::{is_own, kind, need_other_than, need_own},
     suite::suite,
@@ -47,6 +48,7 @@ suite![
     the_state_directory_is_private,
     a_missing_operand_is_a_usage_error,
     an_id_cannot_leave_the_container_root,
+    kill_of_a_shared_pid_namespace_ends_the_rest_after_init_has_gone,
 ];
 
 fn a_container_goes_through_its_states() {
@@ -277,7 +279,7 @@ fn kill_of_all_is_fine_with_a_stopped_container() -> Outcome {
 
 fn kill_of_a_shared_pid_namespace_ends_every_process() {
     let container = Container::with_script("sleep 1000 & sleep 1000 & echo ready; wait")
-        .edit(|spec| crate::support::bundle::remove_namespace(spec, "pid"));
+        .edit(|spec| remove_namespace(spec, "pid"));
     container.launch().wait_for_stdout("ready");
     container.runtime().args(["kill", "--all", &container.id, "KILL"]).succeeds();
     container.wait_for("stopped");
@@ -379,4 +381,18 @@ fn an_id_cannot_leave_the_container_root() {
     }
     let output = container.runtime().args(["delete", "--force", "../outside"]).output();
     assert!(outside.exists(), "{output:#?}");
+}
+
+/// Without a pid namespace of its own, a container can outlive its init process.
+fn kill_of_a_shared_pid_namespace_ends_the_rest_after_init_has_gone() {
+    let container = Container::with_script("sleep 1000 </dev/null >/dev/null 2>&1 & exit 0")
+        .edit(|spec| remove_namespace(spec, "pid"));
+    container.launch();
+    container.wait_for("stopped");
+    assert_ne!(container.control_file("cgroup.procs"), "", "the background process is gone already");
+    container.kill("KILL");
+    wait_until("the rest has ended", || container.control_file("cgroup.procs").is_empty());
+    container.on_id("kill").arg("KILL").fails_with("not running");
+    container.delete();
+    container.leaves_nothing();
 }

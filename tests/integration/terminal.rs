@@ -4,17 +4,22 @@ use std::{
     fs::{self, File},
     io::{IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use serde_json::json;
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    pty::{OpenptFlags, openpt, ptsname},
+};
+use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome,
+    bundle::bind,
     container::NO_OPTIONS,
     host::{need_other_than, need_own, need_program},
     suite::suite,
+    wait::wait_to_read,
 };
 
 suite![
@@ -32,6 +37,9 @@ suite![
     a_console_socket_without_a_terminal_is_refused,
     a_console_socket_that_is_not_there_fails,
     an_interrupt_typed_at_the_terminal_reaches_the_process,
+    the_output_of_a_terminal_session_has_no_carriage_returns,
+    a_program_finds_the_size_of_the_window_when_it_begins,
+    a_terminal_with_a_long_number_works,
 ];
 
 fn with_terminal(script: &str) -> Container {
@@ -67,7 +75,9 @@ impl ConsoleSocket {
 
     /// The terminal, and the name that came with it.
     fn receive(&self) -> (File, String) {
+        wait_to_read("the runtime connects to the console socket", &self.listener);
         let (connection, _) = self.listener.accept().unwrap();
+        wait_to_read("the terminal comes through the console socket", &connection);
         let mut name = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -89,10 +99,22 @@ impl ConsoleSocket {
 }
 
 /// Reads until the other end of the terminal is closed, which the master sees as EIO.
-fn read_all(mut terminal: &File) -> String {
-    let mut bytes = Vec::new();
-    let _ = terminal.read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).replace('\r', "")
+fn read_all(terminal: &File) -> String {
+    read_until(terminal, |_| false)
+}
+
+/// Reads until this holds for what has been read, or the other end is closed.
+fn read_until(mut terminal: &File, is_enough: impl Fn(&str) -> bool) -> String {
+    let mut said = String::new();
+    let mut buffer = [0; 1024];
+    while !is_enough(&said) {
+        wait_to_read("something comes from the terminal, or its end", terminal);
+        match terminal.read(&mut buffer) {
+            Ok(length) if length > 0 => said.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            _ => break,
+        }
+    }
+    said.replace('\r', "")
 }
 
 fn a_terminal_session_under_script_looks_like_a_terminal() -> Outcome {
@@ -230,12 +252,62 @@ fn an_interrupt_typed_at_the_terminal_reaches_the_process() {
     let socket = ConsoleSocket::beside(&container);
     container.run_with(["--detach", "--console-socket", socket.path.to_str().unwrap()]).succeeds();
     let (mut terminal, _) = socket.receive();
-    let mut said = String::new();
-    let mut buffer = [0; 256];
-    while !said.contains("ready") {
-        let length = terminal.read(&mut buffer).unwrap();
-        said.push_str(&String::from_utf8_lossy(&buffer[..length]));
-    }
+    assert!(read_until(&terminal, |said| said.contains("ready")).contains("ready"));
     terminal.write_all(b"\x03").unwrap();
     assert!(read_all(&terminal).contains("interrupted"));
+}
+
+/// The terminal is set up before the program begins: nothing it writes first is changed on the way.
+fn the_output_of_a_terminal_session_has_no_carriage_returns() -> Outcome {
+    need_own()?;
+    let container = with_terminal("echo one; echo two");
+    for _ in 0..30 {
+        assert_eq!(container.run_with(NO_OPTIONS).succeeds().stdout, "one\ntwo\n");
+    }
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn a_program_finds_the_size_of_the_window_when_it_begins() -> Outcome {
+    need_own()?;
+    need_program("script")?;
+    need_program("stty")?;
+    let container = with_terminal("stty size");
+    for _ in 0..15 {
+        let (code, said) = under_script(&container, "", "stty rows 33 cols 77; ");
+        // script's own input has ended, which it types as a NUL.
+        assert_eq!((code, said.replace("^@", "").trim()), (0, "33 77"), "{said:?}");
+    }
+    container.leaves_nothing();
+    Ok(())
+}
+
+/// The name of such a terminal is as long as a message of the init process, which it once was taken for.
+fn a_terminal_with_a_long_number_works() {
+    let with_terminals_of_the_host = |script: &str| {
+        with_terminal(script).edit(|spec| {
+            let pts = |mount: &&mut Value| mount["destination"] == "/dev/pts";
+            let pts = spec["mounts"].as_array_mut().unwrap().iter_mut().find(pts).unwrap();
+            *pts = bind("/dev/pts".as_ref(), "/dev/pts", &["rbind"]);
+        })
+    };
+    let mut taken = Vec::new();
+    let is_long =
+        |master: &OwnedFd| ptsname(master, Vec::new()).unwrap().as_bytes().len() >= "/dev/pts/100".len();
+    while !taken.last().is_some_and(is_long) {
+        taken.push(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    }
+
+    let container = with_terminals_of_the_host("test -t 0 && echo hello");
+    let output = container.run();
+    assert_eq!((output.code(), output.stdout.trim_end()), (0, "hello"), "{output:#?}");
+    container.leaves_nothing();
+
+    let container = with_terminals_of_the_host("test -t 0 && echo hello");
+    let socket = ConsoleSocket::beside(&container);
+    container.run_with(["--detach", "--console-socket", socket.path.to_str().unwrap()]).succeeds();
+    assert_eq!(read_all(&socket.receive().0), "hello\n");
+    container.wait_for("stopped");
+    container.delete();
+    container.leaves_nothing();
 }

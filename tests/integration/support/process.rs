@@ -70,6 +70,16 @@ impl Invocation {
         shell.arg(self.command.get_program()).args(self.command.get_args())
     }
 
+    /// The same call in mount, network and uts namespaces of its own, which a faulty runtime may spoil; where it has
+    /// returned, this script says on stdout what became of them.
+    pub fn in_a_scratch_host(self, script: &str) -> Self {
+        Self::new("unshare")
+            .args(["--mount", "--net", "--uts", "--propagation", "private", "sh", "-c"])
+            .arg(format!("\"$@\"; status=$?; {script}; exit $status"))
+            .arg("sh")
+            .args(self.words())
+    }
+
     /// The words of the call.
     pub fn words(&self) -> Vec<String> {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());

@@ -1,6 +1,7 @@
 //! Waiting for something to become true, with a deadline.
 
 use std::{
+    os::fd::AsFd,
     process::{Child, ExitStatus},
     time::{Duration, Instant},
 };
@@ -39,4 +40,13 @@ pub fn ends_within(limit: Duration, child: &mut Child) -> Option<ExitStatus> {
         Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: limit.subsec_nanos().into() };
     let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).unwrap();
     (ready > 0).then(|| child.wait().unwrap())
+}
+
+/// Waits until reading from this does not block: there is something, or the other end is closed.
+#[track_caller]
+pub fn wait_to_read(what: &str, file: impl AsFd) {
+    let seconds = host::patience().as_secs().try_into().unwrap();
+    let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&limit)).unwrap();
+    assert!(ready > 0, "not within {:?}: {what}", host::patience());
 }
