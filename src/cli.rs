@@ -291,12 +291,13 @@ fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The programs above us read the log, not standard error: its first line, in their form.
+/// The programs above us read the log, not standard error: what is wrong goes there, in their form, without the advice.
 fn log_usage_error(log: &Log, error: &clap::Error) {
     if error.use_stderr() {
         let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default();
-        log.error(&anyhow::Error::msg(first.strip_prefix("error: ").unwrap_or(first).to_owned()));
+        let words: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let sentence = words.join(" ");
+        log.error(&anyhow::Error::msg(sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned()));
     }
 }
 
