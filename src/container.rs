@@ -233,7 +233,8 @@ impl Container {
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.state.init_process_pid) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
+            // The second, from kernels before 6.9: the number lives on as that of a session or a process group.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             pidfd => pidfd.with_context(|| format!("open process {pid}"))?,
         };
         // In this order: what is alive now is what the descriptor is of.
