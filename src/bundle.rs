@@ -44,10 +44,10 @@ impl Bundle {
         };
         match serde_json::from_slice(&text) {
             Ok(spec) => Ok(Self { path, spec, unknown_capabilities: Vec::new() }),
-            Err(_) => match without_unknown_capabilities(&text) {
-                Some((spec, unknown_capabilities)) => Ok(Self { path, spec, unknown_capabilities }),
-                None => Err(explain(&text)),
-            },
+            Err(_) => {
+                let (spec, unknown_capabilities) = without_unknown_capabilities(&text)?;
+                Ok(Self { path, spec, unknown_capabilities })
+            }
         }
     }
 
@@ -79,12 +79,33 @@ impl Bundle {
 }
 
 /// A capability that is newer than this program is worth a warning, not a failure (config.md § Linux Process), but has no place
-/// in the types. `None` if that is not what is wrong.
-fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<String>)> {
-    let mut value: serde_json::Value = serde_json::from_slice(text).ok()?;
+/// in the types.
+///
+/// # Errors
+/// What else is wrong: the names are excused, and nothing beside them.
+fn without_unknown_capabilities(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(explain(text)) };
+    let unknown = take_unknown_capabilities(&mut value);
+    // The same text with names that are known: what is still wrong with it would be lost in a value, such as a key that is
+    // there twice.
+    let mut known = String::from_utf8_lossy(text).into_owned();
+    for name in &unknown {
+        known = known.replace(&format!("{name:?}"), "\"CAP_KILL\"");
+    }
+    let known = known.as_bytes();
+    if unknown.is_empty() || serde_json::from_slice::<Spec>(known).is_err() {
+        return Err(explain(known));
+    }
+    let spec = serde_json::from_value(value).map_err(|_| explain(known))?;
+    Ok((spec, unknown))
+}
+
+fn take_unknown_capabilities(spec: &mut serde_json::Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    let sets = value.pointer_mut("/process/capabilities")?.as_object_mut()?;
-    for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
+    let sets = spec.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    for set in
+        sets.into_iter().flat_map(serde_json::Map::values_mut).filter_map(serde_json::Value::as_array_mut)
+    {
         set.retain(|name| {
             let is_unknown = name.is_string() && Capability::deserialize(name).is_err();
             if is_unknown {
@@ -95,8 +116,7 @@ fn without_unknown_capabilities(text: &[u8]) -> Option<(Spec, Vec<String>)> {
     }
     unknown.sort();
     unknown.dedup();
-    let spec = serde_json::from_value(value).ok()?;
-    (!unknown.is_empty()).then_some((spec, unknown))
+    unknown
 }
 
 /// Decodes again, this time keeping track of where: twice the work, which only a failure has to pay.
@@ -156,19 +176,21 @@ mod tests {
 
     #[test]
     fn unknown_capabilities_are_set_aside_but_excuse_nothing_else() {
-        let text = |set: &str| {
+        let text = |set: &str, more: &str| {
             format!(
-                "{{\"ociVersion\": \"1.0.2\", \"process\": {{\"cwd\": \"/\", \"user\": {{\"uid\": 0, \"gid\": 0}}, \
+                "{{\"ociVersion\": \"1.0.2\", {more}\"process\": {{\"cwd\": \"/\", \"user\": {{\"uid\": 0, \"gid\": 0}}, \
                  \"capabilities\": {{\"bounding\": {set}}}}}}}"
             )
         };
-        let (spec, unknown) =
-            without_unknown_capabilities(text("[\"CAP_FLY\", \"CAP_KILL\", \"CAP_FLY\"]").as_bytes())
-                .unwrap();
+        let names = "[\"CAP_FLY\", \"CAP_KILL\", \"CAP_FLY\"]";
+        let (spec, unknown) = without_unknown_capabilities(text(names, "").as_bytes()).unwrap();
         assert_eq!(unknown, ["CAP_FLY"]);
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
-        assert!(without_unknown_capabilities(text("[5]").as_bytes()).is_none());
+        assert!(without_unknown_capabilities(text("[5]", "").as_bytes()).is_err());
+        let twice = text(names, "\"hostname\": \"a\", \"hostname\": \"b\", ");
+        let error = without_unknown_capabilities(twice.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("duplicate field `hostname`"), "{error}");
     }
 
     #[test]

@@ -109,11 +109,8 @@ pub fn main() -> ExitCode {
     let name = program_name(arguments.next().as_deref());
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
-    if words.any(|word| word == "create" || word == "run")
-        && let Err(error) = guard::protect_executable()
-    {
-        return report(&error);
-    }
+    let may_create = words.any(|word| word == "create" || word == "run");
+    let protected = if may_create { guard::protect_executable() } else { Ok(()) };
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),
@@ -130,7 +127,7 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return report(&error),
     };
-    match dispatch(&command, &cli.global, &log) {
+    match dispatch(&command, &cli.global, &log, protected) {
         Ok(code) => code,
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(usage) => {
@@ -147,16 +144,21 @@ pub fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     // The first word stands for the program's name, which usage messages take from the definition.
-    let words = with_two_dashes(arguments, &Cli::command());
+    let words = with_two_dashes(arguments, &Cli::command(), &COMMANDS);
     Cli::try_parse_from([OsString::from("runtime")].into_iter().chain(words))
 }
 
-/// Go's programs take `-root` for `--root`, and containerd's go-runc writes one option so. As long as there are options.
-fn with_two_dashes(words: impl Iterator<Item = OsString>, definition: &clap::Command) -> Vec<OsString> {
+/// Go's programs take `-root` for `--root`, and containerd's go-runc writes one option so. Up to the first of
+/// `ends`.
+fn with_two_dashes(
+    words: impl Iterator<Item = OsString>,
+    definition: &clap::Command,
+    ends: &[&str],
+) -> Vec<OsString> {
     let mut options_go_on = true;
     let one = |word: OsString| {
         let text = word.to_str().unwrap_or_default();
-        options_go_on &= text != "--" && !COMMANDS.contains(&text);
+        options_go_on &= text != "--" && !ends.contains(&text);
         let Some(name) = text.strip_prefix('-').filter(|name| name.len() > 1 && options_go_on) else {
             return word;
         };
@@ -167,8 +169,11 @@ fn with_two_dashes(words: impl Iterator<Item = OsString>, definition: &clap::Com
     words.map(one).collect()
 }
 
-fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> {
+fn dispatch(words: &[OsString], global: &Global, log: &Log, protected: Result<()>) -> Result<ExitCode> {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    if matches!(name.as_ref(), "create" | "run") {
+        protected?;
+    }
     log.debug(format_args!("command {words:?}"));
     let context = || -> Result<Context<'_>> {
         Ok(Context {
@@ -208,7 +213,7 @@ fn dispatch(words: &[OsString], global: &Global, log: &Log) -> Result<ExitCode> 
 fn arguments<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
     let definition = definition::<T>(name);
     let (name, words) = words.split_at(words.len().min(1));
-    let words = with_two_dashes(words.iter().cloned(), &definition);
+    let words = with_two_dashes(words.iter().cloned(), &definition, &[]);
     let matches = definition.try_get_matches_from(name.iter().cloned().chain(words))?;
     Ok(T::from_arg_matches(&matches)?)
 }

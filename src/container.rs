@@ -318,13 +318,10 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
-    let write = || {
-        // Digits alone: go-runc's reader takes nothing else.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary)?;
-        write!(file, "{pid}")?;
-        fs::rename(&temporary, path)
-    };
-    let written = write();
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
+    let mut file = made.with_context(|| format!("make {}", temporary.display()))?;
+    // Digits alone: go-runc's reader takes nothing else.
+    let written = write!(file, "{pid}").and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }

@@ -25,6 +25,7 @@ use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Program, RootSwitch, Wiring};
 use crate::signals::Signals;
+use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
 use crate::{mountinfo, network, notify, path, sync, sys};
@@ -102,15 +103,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     plan.process
         .capabilities
         .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
-    if !bundle.unknown_capabilities.is_empty() {
-        request.log.warning(format_args!(
-            "ignoring unknown capabilities: {}",
-            bundle.unknown_capabilities.join(", ")
-        ));
-    }
-    for warning in plan.process.capabilities.warnings() {
-        request.log.warning(warning);
-    }
+    let warnings = warnings(bundle, &plan);
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;
     let join = open_namespaces(&plan)?;
@@ -144,8 +137,11 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
             message: "make a network namespace".into(),
             hint: None,
         })?;
-        // It may have failed already, and says so below.
-        let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+        match sync::send_descriptor(ours.as_fd(), b"n", network.as_fd()) {
+            // It has failed already, and says so below.
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
+            sent => sent.context("hand the network namespace to the init process")?,
+        }
     }
     let state = record.of_process(init.pid)?;
     directory.save(&state)?;
@@ -177,10 +173,20 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
         write_pid_file(path, init.pid)?;
     }
 
+    // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
+    warnings.iter().for_each(|warning| request.log.warning(warning));
+    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     cgroup.keep();
     init.keep = true;
-    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
+}
+
+/// What is not as the bundle asks, and no reason to fail.
+fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
+    let unknown = &bundle.unknown_capabilities;
+    let unknown =
+        (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
+    unknown.into_iter().chain(plan.process.capabilities.warnings()).collect()
 }
 
 /// # Errors

@@ -9,8 +9,9 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
 
@@ -27,7 +28,12 @@ const SEALS: SealFlags =
 /// # Errors
 /// If no such copy of the executable can be made, which needs /proc.
 pub fn protect_executable() -> Result<()> {
-    if is_protected()? {
+    let is_protected = is_protected()?;
+    // The kernel's name for a program executed by descriptor: a second time would be as much in vain.
+    if !is_protected && rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/") {
+        bail!("the protected copy of this program does not look like one");
+    }
+    if is_protected {
         // It was executed by descriptor, whose number the kernel takes for its name.
         return set_name(c"runtime").context("set the process's name");
     }
@@ -43,7 +49,10 @@ pub fn protect_executable() -> Result<()> {
 
 fn is_protected() -> Result<bool> {
     let mount = rustix::fs::statvfs(SELF).context("look at /proc/self/exe")?;
-    if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    // Read-only alone could be undone by whoever administers the host; our clone is a mount of this file alone, so that the
+    // file is the root of its mount.
+    let is_alone = std::fs::read_link("/proc/self/exe").is_ok_and(|path| path == Path::new("/"));
+    if is_alone && mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }
     let file = File::open("/proc/self/exe").context("open /proc/self/exe")?;

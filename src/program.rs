@@ -5,7 +5,7 @@
 
 mod explain;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -19,6 +19,10 @@ use crate::path;
 use crate::plan::Plan;
 use crate::sys::mount::{Attributes, Reach};
 use crate::sys::process::Argv;
+
+/// The file systems to which the network namespace that they are mounted in means nothing.
+const WITHOUT_NETWORK: [&CStr; 7] =
+    [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup2", c"overlay", c"ramfs"];
 
 /// Where a step comes from.
 #[derive(Clone, Debug)]
@@ -118,8 +122,10 @@ impl Program {
             let (mounts, sealed) = plan.mounts.steps();
             seals = sealed;
             for (index, step) in mounts {
-                // A sysfs shows the network devices of the namespace it is mounted in.
-                if matches!(&step, Step::Mount(mount) if mount.fstype.as_c_str() == c"sysfs") {
+                // A sysfs shows the network devices of the namespace it is mounted in, an NFS uses its interfaces.
+                if let Step::Mount(mount) = &step
+                    && !WITHOUT_NETWORK.contains(&mount.fstype.as_c_str())
+                {
                     program.join_network(&mut new_network);
                 }
                 program.add(Origin::Item("/mounts", index), step);

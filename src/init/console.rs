@@ -1,6 +1,5 @@
 //! The console: a pty of the container's own devpts; pty(7).
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -8,6 +7,7 @@ use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
+use super::path::NumberedPath;
 use super::step::{Failure, Of as _, Part};
 use super::{mount, path};
 use crate::sync;
@@ -38,9 +38,9 @@ pub fn open(
         mount::attach(mount::detached_clone(peer.as_fd(), false)?.as_fd(), target.as_fd())
             .of(Part::Target)?;
     }
-    let mut name = Name::new();
     let number = rustix::fs::fstat(&peer)?.st_rdev;
-    sync::send_descriptor(socket, name.of(rustix::fs::minor(number)).to_bytes(), master.as_fd())?;
+    let name = NumberedPath::new(b"/dev/pts/", rustix::fs::minor(number));
+    sync::send_descriptor(socket, name.as_cstr().to_bytes(), master.as_fd())?;
     rustix::process::ioctl_tiocsctty(&peer)?;
     rustix::stdio::dup2_stdin(&peer)?;
     rustix::stdio::dup2_stdout(&peer)?;
@@ -57,45 +57,4 @@ fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(&directory, c"ptmx", flags, Mode::empty())
-}
-
-/// `/dev/pts/N` without the heap.
-struct Name([u8; 24]);
-
-impl Name {
-    fn new() -> Self {
-        let mut bytes = [0; 24];
-        for (to, from) in bytes.iter_mut().zip(b"/dev/pts/") {
-            *to = *from;
-        }
-        Self(bytes)
-    }
-
-    fn of(&mut self, number: u32) -> &CStr {
-        let mut at = 9;
-        let mut divisor = 1_000_000_000;
-        while divisor > 0 {
-            let digit = number.checked_div(divisor).unwrap_or(0).checked_rem(10).unwrap_or(0);
-            if (at > 9 || digit > 0 || divisor == 1)
-                && let Some(byte) = self.0.get_mut(at)
-            {
-                *byte = b'0'.wrapping_add(u8::try_from(digit).unwrap_or(0));
-                at = at.saturating_add(1);
-            }
-            divisor = divisor.checked_div(10).unwrap_or(0);
-        }
-        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"/dev/pts/0")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pty_has_the_name_that_its_number_gives() {
-        assert_eq!(Name::new().of(0), c"/dev/pts/0");
-        assert_eq!(Name::new().of(40_960), c"/dev/pts/40960");
-        assert_eq!(Name::new().of(u32::MAX), c"/dev/pts/4294967295");
-    }
 }

@@ -2,7 +2,7 @@
 //! the target in between (CVE-2021-30465). fsopen(2), open_tree(2), move_mount(2), mount_setattr(2).
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
@@ -11,9 +11,22 @@ use rustix::mount::{
     UnmountFlags,
 };
 
+use super::path::NumberedPath;
 use super::step::{Bind, Failure, Mount, Of as _, Parameter, Part, Remount, Target, TargetRule, item};
 use super::{copy_up, path};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
+
+/// What the attributes of the new interface are called in mount(2).
+const OLD_FLAGS: [(MountAttrFlags, MountFlags); 8] = [
+    (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+    (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+    (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+    (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
+    (MountAttrFlags::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
+    (MountAttrFlags::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
+    (MountAttrFlags::MOUNT_ATTR_NODIRATIME, MountFlags::NODIRATIME),
+    (MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, MountFlags::NOSYMFOLLOW),
+];
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// The device number of /dev/null; devices.txt.
@@ -80,7 +93,7 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
         if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
     let target = open_target(root, &what.target, Kind::Directory)?;
     if let Some(data) = &what.data {
-        return mount_the_old_way(root, what, data, target.as_fd());
+        return mount_the_old_way(what, data, target.as_fd());
     }
     let context = rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
     if let Some(source) = &what.source {
@@ -106,28 +119,15 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
     attach(mount.as_fd(), target.as_fd()).of(Part::Target)
 }
 
-/// mount(2) takes a path, so the target becomes the working directory: `.` is still the directory held open.
-fn mount_the_old_way(
-    root: BorrowedFd<'_>,
-    what: &Mount,
-    data: &CStr,
-    target: BorrowedFd<'_>,
-) -> Result<(), Failure> {
-    rustix::process::fchdir(target).of(Part::Target)?;
-    let mut flags = MountFlags::empty();
-    if what.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        flags |= MountFlags::RDONLY;
-    }
+/// mount(2) takes a path: that of the descriptor, in the procfs that is still the host's.
+fn mount_the_old_way(what: &Mount, data: &CStr, target: BorrowedFd<'_>) -> Result<(), Failure> {
+    let flags = OLD_FLAGS
+        .iter()
+        .filter(|(attribute, _)| what.attributes.contains(*attribute))
+        .fold(MountFlags::empty(), |flags, (_, flag)| flags | *flag);
     let source = what.source.as_ref().map_or(c"none", |source| source.as_c_str());
-    rustix::mount::mount(source, c".", what.fstype.as_c_str(), flags, data)?;
-    let mounted = path::open(root, &what.target.path, OFlags::PATH).of(Part::Target)?;
-    let set = u64::from(what.attributes.bits());
-    let clear = if set & libc::MOUNT_ATTR__ATIME == 0 { 0 } else { libc::MOUNT_ATTR__ATIME };
-    set_attributes(mounted.as_fd(), Reach::ThisMount, Attributes { set, clear, propagation: 0 })?;
-    if let Some((propagation, reach)) = what.propagation {
-        set_attributes(mounted.as_fd(), reach, Attributes { propagation, ..Attributes::default() })?;
-    }
-    Ok(())
+    let path = NumberedPath::new(b"/proc/self/fd/", target.as_raw_fd().unsigned_abs());
+    Ok(rustix::mount::mount(source, path.as_cstr(), what.fstype.as_c_str(), flags, data)?)
 }
 
 /// The mode of what is at `path`; a directory that is yet to be made leaves the choice to the file system.

@@ -201,3 +201,46 @@ pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 pub fn is_on_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
+
+/// A path that ends in a number, as `/dev/pts/7`, without the heap.
+pub struct NumberedPath([u8; 32]);
+
+impl NumberedPath {
+    /// `prefix` is at most 20 bytes long.
+    pub fn new(prefix: &[u8], number: u32) -> Self {
+        let mut bytes = [0; 32];
+        let mut places = bytes.iter_mut().take(31);
+        for byte in prefix.iter().take(20) {
+            if let Some(place) = places.next() {
+                *place = *byte;
+            }
+        }
+        let mut divisor = 1_000_000_000_u32;
+        let mut begun = false;
+        while divisor > 0 {
+            let digit = number.checked_div(divisor).unwrap_or(0).checked_rem(10).unwrap_or(0);
+            begun |= digit > 0 || divisor == 1;
+            if begun && let Some(place) = places.next() {
+                *place = b'0'.wrapping_add(u8::try_from(digit).unwrap_or(0));
+            }
+            divisor = divisor.checked_div(10).unwrap_or(0);
+        }
+        Self(bytes)
+    }
+
+    pub fn as_cstr(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_numbered_path_ends_in_its_number() {
+        assert_eq!(NumberedPath::new(b"/dev/pts/", 0).as_cstr(), c"/dev/pts/0");
+        assert_eq!(NumberedPath::new(b"/dev/pts/", 40_960).as_cstr(), c"/dev/pts/40960");
+        assert_eq!(NumberedPath::new(b"/proc/self/fd/", u32::MAX).as_cstr(), c"/proc/self/fd/4294967295");
+    }
+}

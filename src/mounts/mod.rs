@@ -207,8 +207,15 @@ fn file_system(
         None => None,
     };
     let too_long = |text: &CString| text.as_bytes().len() >= LONGEST_VALUE;
-    let is_too_long = source.as_ref().is_some_and(too_long)
-        || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long));
+    // A tmpfs has no such values, and much to do that mount(2) cannot.
+    let is_too_long = fstype != "tmpfs"
+        && (source.as_ref().is_some_and(too_long)
+            || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long)));
+    if is_too_long && propagation.is_some() {
+        return Err(at
+            .field("options")
+            .error("a propagation cannot be had together with options longer than 255 bytes"));
+    }
     let step = Step::Mount(Mount {
         data: if is_too_long { Some(joined(&parameters, &at.field("options"))?) } else { None },
         fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,

@@ -47,7 +47,7 @@ impl Arena {
         loop {
             let start = next.checked_add(mask)? & !mask;
             let end = start.checked_add(layout.size()).filter(|end| *end <= SIZE)?;
-            match self.next.compare_exchange_weak(next, end, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.next.compare_exchange_weak(next, end, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(start),
                 Err(now) => next = now,
             }
@@ -57,7 +57,7 @@ impl Arena {
     /// Moves the end of the last piece from `end` to `new_end`, if the piece that ends there is still the last.
     fn move_end(&self, end: usize, new_end: usize) -> bool {
         new_end <= SIZE
-            && self.next.compare_exchange(end, new_end, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self.next.compare_exchange(end, new_end, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 

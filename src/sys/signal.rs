@@ -65,7 +65,21 @@ pub fn descriptor() -> Result<OwnedFd, Errno> {
 /// The same for those signals alone that ask a process to end: HUP, INT, QUIT and TERM.
 pub fn interrupts() -> Result<OwnedFd, Errno> {
     const SIGNALS: [c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
-    descriptor_of(&SIGNALS.iter().fold(0, |set, signal| set | 1 << (signal - 1)))
+    // Those that whoever started us ignores (nohup(1), `&` in a script) are not meant for us.
+    let meant = SIGNALS.iter().filter(|signal| !is_ignored(**signal));
+    descriptor_of(&meant.fold(0, |set, signal| set | 1 << (signal - 1)))
+}
+
+/// Whether this process ignores `signal`; sigaction(2).
+fn is_ignored(signal: c_int) -> bool {
+    // Handler, flags, restorer and mask of the kernel's structure.
+    let mut action = [0_u64; 4];
+    // SAFETY: no new action is given, and the kernel writes no more than the 32 bytes of `action`, which lives across the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u64>(), action.as_mut_ptr(), SET_SIZE)
+    };
+    let [handler, ..] = action;
+    check(result).is_ok() && usize::try_from(handler) == Ok(libc::SIG_IGN)
 }
 
 fn descriptor_of(set: &u64) -> Result<OwnedFd, Errno> {

@@ -58,6 +58,7 @@ suite![
     a_source_that_is_a_socket_or_pipe_can_be_bound,
     an_empty_list_of_mounts_works,
     an_overlay_with_a_long_list_of_layers_is_mounted,
+    layers_of_an_overlay_are_not_looked_up_in_the_image,
     one_option_can_hold_several,
     a_tmpfs_takes_the_mode_of_what_it_covers_or_is_everybodys,
     a_dev_that_is_recursively_read_only_still_has_its_devices,
@@ -553,6 +554,33 @@ fn an_overlay_with_a_long_list_of_layers_is_mounted() -> Outcome {
     assert!(container.beside("upper/new").exists());
     let line = mountinfo(container, "/mnt");
     assert!(line.fstype == "overlay" && line.has("nosuid") && line.has("noatime"), "{line:?}");
+    Ok(())
+}
+
+/// However long the option is: from inside the image, a link would lead a relative path to the host's root.
+fn layers_of_an_overlay_are_not_looked_up_in_the_image() -> Outcome {
+    let has_overlay = fs::read_to_string("/proc/filesystems").unwrap().contains("\toverlay\n");
+    need(has_overlay, "overlayfs")?;
+    for length in [0, 130] {
+        let container = Container::with_script("cat /mnt/file");
+        let secret = container.beside("secret");
+        fs::create_dir(&secret).unwrap();
+        fs::write(secret.join("file"), "the host's").unwrap();
+        let inside = container.bundle.path().join("rootfs/mnt");
+        fs::create_dir_all(inside.join("m")).unwrap();
+        symlink(&secret, inside.join("l")).unwrap();
+        let lower = format!("lowerdir={}l:m", "./".repeat(length));
+        let container = container.edit(|spec| {
+            let options = json!([lower, "ro"]);
+            add_mount(
+                spec,
+                json!({ "destination": "/mnt", "type": "overlay", "source": "overlay", "options": options }),
+            );
+        });
+        let output = container.run();
+        assert!(output.code() != 0 && !output.stdout.contains("the host's"), "{output:#?}");
+        container.leaves_nothing();
+    }
     Ok(())
 }
 
