@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, SocketType};
 
 use self::child::{Child, News, clone, socket_pair};
 use self::record::Record;
@@ -28,7 +28,7 @@ use crate::signals::Signals;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{mountinfo, network, notify, path, sync, sys};
+use crate::{mountinfo, network, notify, path, sync, sys, unix_socket};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Request<'a> {
     pub program: Start,
     pub pid_file: Option<&'a Path>,
     pub console_socket: Option<&'a Path>,
+    /// Where a descriptor of the init process goes: one message with the text `standard`, as runc sends it.
+    pub pidfd_socket: Option<&'a Path>,
     pub switch: Switch,
     pub keyring: Keyring,
     /// How many descriptors from 3 on the program inherits besides those of socket activation.
@@ -106,6 +108,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let warnings = warnings(bundle, &plan);
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;
+    let pidfd_socket = connect_pidfd_socket(request)?;
     let join = open_namespaces(&plan)?;
 
     let directory = request.root.create(request.id)?;
@@ -142,6 +145,10 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             sent => sent.context("hand the network namespace to the init process")?,
         }
+    }
+    if let Some(socket) = pidfd_socket {
+        sync::send_descriptor(socket.as_fd(), b"standard", init.pidfd.as_fd())
+            .context("use the pidfd socket")?;
     }
     let state = record.of_process(init.pid)?;
     directory.save(&state)?;
@@ -225,6 +232,11 @@ fn connect_console(plan: &Plan, request: &Request<'_>) -> Result<Option<OwnedFd>
         (Some(path), true, _) => console_socket::connect(path).map(Some),
         (None, _, _) => Ok(None),
     }
+}
+
+fn connect_pidfd_socket(request: &Request<'_>) -> Result<Option<OwnedFd>> {
+    let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("use the pidfd socket");
+    request.pidfd_socket.map(connect).transpose()
 }
 
 /// Opens the namespaces to join.

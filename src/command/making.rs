@@ -21,6 +21,9 @@ pub struct Making {
     /// Send the terminal to whoever listens on this UNIX socket
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
+    /// Send a descriptor of the container's first process to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// Write the process ID of the container to this file
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
@@ -68,6 +71,7 @@ impl Making {
                 program,
                 pid_file: self.pid_file.as_deref(),
                 console_socket: self.console_socket.as_deref(),
+                pidfd_socket: self.pidfd_socket.as_deref(),
                 switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
                 keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
                 preserve_fds: self.preserve_fds,

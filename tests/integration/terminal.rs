@@ -4,7 +4,10 @@ use std::{
     fs::{self, File},
     io::{IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixListener,
+    },
 };
 
 use rustix::{
@@ -27,6 +30,7 @@ suite![
     a_terminal_session_gives_back_the_exit_status,
     a_terminal_session_relays_what_is_typed,
     a_terminal_session_takes_the_size_of_the_window,
+    a_descriptor_of_the_process_goes_to_the_pidfd_socket,
     the_console_goes_to_the_console_socket,
     the_console_of_create_and_start_works_both_ways,
     the_console_size_of_the_config_is_set,
@@ -154,6 +158,25 @@ fn a_terminal_session_takes_the_size_of_the_window() -> Outcome {
     );
     let (code, said) = under_script(&container, "", "stty rows 33 cols 77; ");
     assert!(code == 0 && said.trim_end().ends_with("33 77"), "{code} {said:?}");
+    Ok(())
+}
+
+/// The same protocol with another descriptor.
+fn a_descriptor_of_the_process_goes_to_the_pidfd_socket() -> Outcome {
+    need_other_than("crun", "has no such option")?;
+    let container = Container::idle();
+    let socket = ConsoleSocket::beside(&container);
+    container.create_with(["--pidfd-socket", socket.path.to_str().unwrap()]).succeeds();
+    let (pidfd, text) = socket.receive();
+    assert_eq!(text, "standard");
+    let details = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+    let pid = details.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim();
+    assert_eq!(pid, container.pid().to_string());
+    container.delete_by_force();
+    let nobody = Container::idle();
+    let missing = nobody.beside("nobody.sock");
+    nobody.create_with(["--pidfd-socket", missing.to_str().unwrap()]).fails_with("");
+    nobody.leaves_nothing();
     Ok(())
 }
 
