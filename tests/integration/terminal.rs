@@ -20,7 +20,7 @@ use crate::support::{
     Container, Invocation, Outcome,
     bundle::bind,
     container::NO_OPTIONS,
-    host::{need_other_than, need_own, need_program},
+    host::{is_own, need, need_other_than, need_own, need_program},
     suite::suite,
     wait::wait_to_read,
 };
@@ -163,7 +163,8 @@ fn a_terminal_session_takes_the_size_of_the_window() -> Outcome {
 
 /// The same protocol with another descriptor.
 fn a_descriptor_of_the_process_goes_to_the_pidfd_socket() -> Outcome {
-    need_other_than("crun", "has no such option")?;
+    let help = Invocation::of_the_runtime().args(["create", "--help"]).output().stdout;
+    need(is_own() || help.contains("--pidfd-socket"), "the option --pidfd-socket")?;
     let container = Container::idle();
     let socket = ConsoleSocket::beside(&container);
     container.create_with(["--pidfd-socket", socket.path.to_str().unwrap()]).succeeds();
