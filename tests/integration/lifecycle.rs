@@ -384,7 +384,8 @@ fn an_id_cannot_leave_the_container_root() {
 }
 
 /// Without a pid namespace of its own, a container can outlive its init process.
-fn kill_of_a_shared_pid_namespace_ends_the_rest_after_init_has_gone() {
+fn kill_of_a_shared_pid_namespace_ends_the_rest_after_init_has_gone() -> Outcome {
+    need_other_than("crun", "asks for the init process alone")?;
     let container = Container::with_script("sleep 1000 </dev/null >/dev/null 2>&1 & exit 0")
         .edit(|spec| remove_namespace(spec, "pid"));
     container.launch();
@@ -392,7 +393,11 @@ fn kill_of_a_shared_pid_namespace_ends_the_rest_after_init_has_gone() {
     assert_ne!(container.control_file("cgroup.procs"), "", "the background process is gone already");
     container.kill("KILL");
     wait_until("the rest has ended", || container.control_file("cgroup.procs").is_empty());
-    container.on_id("kill").arg("KILL").fails_with("not running");
+    // To runc, killing nothing is no failure.
+    if is_own() {
+        container.on_id("kill").arg("KILL").fails_with("not running");
+    }
     container.delete();
     container.leaves_nothing();
+    Ok(())
 }
