@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::{
     Container, Invocation, Outcome,
     container::NO_OPTIONS,
-    host::{CGROUPS, cgroup_parent, need_own},
+    host::{CGROUPS, cgroup_parent, need_other_than, need_own},
     suite::suite,
     wait::holds_within,
     wait_until, workspace,
@@ -139,7 +139,8 @@ fn a_caller_that_ignores_signals_gets_the_exit_status() {
     killed.leaves_nothing();
 }
 
-fn a_caller_that_ignores_signals_can_create_and_start() {
+fn a_caller_that_ignores_signals_can_create_and_start() -> Outcome {
+    need_other_than("runc", "can lose a signal that comes right after start")?;
     let detached = Container::idle();
     detached.run_with(["--detach"]).after_shell(IGNORE).succeeds();
     assert_eq!(detached.state()["status"], "running");
@@ -154,4 +155,5 @@ fn a_caller_that_ignores_signals_can_create_and_start() {
     created.wait_for("stopped");
     created.delete();
     created.leaves_nothing();
+    Ok(())
 }
