@@ -144,8 +144,10 @@ pub fn main() -> ExitCode {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     // The first word stands for the program's name, which usage messages take from the definition.
-    let words = with_two_dashes(arguments, &Cli::command(), &COMMANDS);
-    Cli::try_parse_from([OsString::from("runtime")].into_iter().chain(words))
+    let definition = Cli::command();
+    let words = with_two_dashes(arguments, &definition, &COMMANDS);
+    let matches = definition.try_get_matches_from([OsString::from("runtime")].into_iter().chain(words))?;
+    Cli::from_arg_matches(&matches)
 }
 
 /// Go's programs take `-root` for `--root`, and containerd's go-runc writes one option so. Up to the first of

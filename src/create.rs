@@ -159,16 +159,17 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
         socket: ours.as_fd(),
         interrupts: request.signals.interrupts()?,
         init: &init,
+        cgroup: &cgroup,
         program: &program,
     };
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
     let terminal = match relays_terminal {
-        true => Some(Terminal::attach(child.await_master(&cgroup)?)?),
+        true => Some(Terminal::attach(child.await_master()?)?),
         false => None,
     };
     // It may have failed meanwhile, and says so below.
     let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
-    match child.listen(&cgroup)? {
+    match child.listen()? {
         News::Ready => {}
         News::Ended if request.program == Start::Later => {
             bail!("the init process ended before it could be started")
@@ -245,9 +246,8 @@ fn connect_pidfd_socket(request: &Request<'_>) -> Result<Option<OwnedFd>> {
 /// Besides those of opening: a namespace that is the runtime's own, where something of the container would change the host.
 fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
     let open = |join: &Join| {
-        let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
         let file = fs::File::open(&join.path).with_context(|| Fault {
-            pointer: at.clone(),
+            pointer: join.at(),
             message: format!("open {} namespace {:?}", word(join.kind), join.path),
             hint: None,
         })?;
@@ -255,7 +255,7 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
             && is_own(&file, join.kind)
         {
             let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
-            return Err(at.error_with_hint(message, format_args!("{changed} would change the host")));
+            return Err(join.at().error_with_hint(message, format_args!("{changed} would change the host")));
         }
         Ok((join.clone(), file.into()))
     };

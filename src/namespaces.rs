@@ -37,6 +37,13 @@ pub struct Join {
     pub index: usize,
 }
 
+impl Join {
+    /// Its path's place in `config.json`.
+    pub fn at(&self) -> Pointer {
+        Pointer::root().field("linux").field("namespaces").index(self.index).field("path")
+    }
+}
+
 /// The specification's word for a `CLONE_NEW*`.
 pub fn word(kind: i32) -> &'static str {
     KINDS.iter().find(|(_, bit, _)| *bit == kind).map_or("unknown", |(_, _, word)| word)

@@ -119,9 +119,8 @@ impl Program {
             program.cut_off_the_host(plan.propagation, wiring.rootfs_parent);
             program.add(Origin::Field("/root/path"), Step::OpenRootfs { path: rootfs });
             let devices_are_made = !plan.mounts.dev_is_bound;
-            let (mounts, sealed) = plan.mounts.steps();
-            seals = sealed;
-            for (index, step) in mounts {
+            seals = plan.mounts.seals;
+            for (index, step) in plan.mounts.mounts {
                 // A sysfs shows the network devices of the namespace it is mounted in, an NFS uses its interfaces.
                 if let Step::Mount(mount) = &step
                     && !WITHOUT_NETWORK.contains(&mount.fstype.as_c_str())
@@ -176,7 +175,7 @@ impl Program {
         for (index, step) in seals {
             program.add(Origin::Item("/mounts", index), step);
         }
-        if plan.read_only && has_mounts {
+        if plan.read_only {
             let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
             program.add(Origin::Field("/root/readonly"), Step::Seal { path: c"/".into(), attributes });
         }

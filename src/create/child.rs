@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Fault, Hint, Pointer};
+use crate::error::{Fault, Hint};
 use crate::namespaces::Join;
 use crate::program::Program;
 use crate::signals::{Signal, SignalQueue};
@@ -46,10 +46,9 @@ pub(super) fn clone(
     // takes that back; pid_namespaces(7).
     let own = match pid_namespace {
         Some((join, namespace)) => {
-            let at = Pointer::root().field("linux").field("namespaces").index(join.index).field("path");
             let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
             setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
-                pointer: at,
+                pointer: join.at(),
                 message: "join the pid namespace".into(),
                 hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
             })?;
@@ -102,6 +101,7 @@ pub(super) struct Child<'a> {
     /// Signals that ask this process to end: it is not yet responsible for a container.
     pub(super) interrupts: SignalQueue,
     pub(super) init: &'a Init,
+    pub(super) cgroup: &'a Cgroup,
     pub(super) program: &'a Program,
 }
 
@@ -109,8 +109,8 @@ pub(super) struct Child<'a> {
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 impl Child<'_> {
-    pub(super) fn await_master(&self, cgroup: &Cgroup) -> Result<OwnedFd> {
-        match self.listen(cgroup)? {
+    pub(super) fn await_master(&self) -> Result<OwnedFd> {
+        match self.listen()? {
             News::Master(master) => Ok(master),
             News::Ready | News::Ended => bail!("the init process ended before it had a terminal"),
         }
@@ -120,8 +120,8 @@ impl Child<'_> {
     ///
     /// # Errors
     /// The child's failure as a sentence; a signal that asks this process to end.
-    pub(super) fn listen(&self, cgroup: &Cgroup) -> Result<News> {
-        self.wait(cgroup)?;
+    pub(super) fn listen(&self) -> Result<News> {
+        self.wait()?;
         let mut bytes = [0; 64];
         let (length, descriptor) =
             sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
@@ -138,7 +138,7 @@ impl Child<'_> {
         }
     }
 
-    fn wait(&self, cgroup: &Cgroup) -> Result<()> {
+    fn wait(&self) -> Result<()> {
         loop {
             let signal = self.interrupts.as_fd();
             let mut waiting = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&signal, PollFlags::IN)];
@@ -154,8 +154,8 @@ impl Child<'_> {
                 bail!("interrupted by {signal} before the container was made");
             }
             // A cgroup above it can be frozen, and then the child never runs.
-            if ready == 0 && cgroup::stands_still(cgroup.path()) {
-                bail!("container's cgroup unexpectedly frozen: {}", cgroup.path().display());
+            if ready == 0 && cgroup::stands_still(self.cgroup.path()) {
+                bail!("container's cgroup unexpectedly frozen: {}", self.cgroup.path().display());
             }
         }
     }

@@ -172,8 +172,7 @@ impl<'a> Init<'a> {
     fn move_root(&self) -> Result<(), Errno> {
         rustix::process::fchdir(self.root()?)?;
         rustix::mount::mount_move(c".", c"/")?;
-        rustix::process::chroot(c".")?;
-        rustix::process::chdir(c"/")
+        self.change_root()
     }
 
     fn change_root(&self) -> Result<(), Errno> {

@@ -39,25 +39,17 @@ const COVERABLE: [&str; 11] = [
 ];
 
 /// What is mounted, in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MountPlan {
-    mounts: Vec<(usize, Planned)>,
+    pub mounts: Vec<Numbered>,
+    /// What of it is to be read-only, but only after everything below it is in place: a tmpfs, or /dev.
+    pub seals: Vec<Numbered>,
     /// Whether /dev is a part of the host's tree, in which nothing is made.
     pub dev_is_bound: bool,
 }
 
 /// A step and the index in `/mounts` of what it is for.
 pub type Numbered = (usize, Step);
-
-#[derive(Debug)]
-enum Planned {
-    Step(Step),
-    /// A tmpfs or /dev that is to be read-only: only after everything below it is in place.
-    Sealed {
-        mount: Step,
-        seal: Step,
-    },
-}
 
 /// What the mounts depend on.
 #[derive(Debug, Clone, Copy)]
@@ -75,41 +67,18 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
             "add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host",
         ));
     }
-    let mut dev_is_bound = false;
-    let mut planned = Vec::with_capacity(mounts.len());
+    let mut plan = MountPlan::default();
     for (index, mount) in mounts.iter().enumerate() {
-        let what = one(mount, around, &at.index(index))?;
-        if let Planned::Step(Step::Bind(bind)) = &what
-            && bind.target.path.as_bytes() == b"/dev"
-        {
-            dev_is_bound = true;
-        }
-        planned.push((index, what));
+        let (step, seal) = one(mount, around, &at.index(index))?;
+        plan.dev_is_bound |= matches!(&step, Step::Bind(bind) if bind.target.path.as_bytes() == b"/dev");
+        plan.mounts.push((index, step));
+        plan.seals.extend(seal.map(|seal| (index, seal)));
     }
-    Ok(MountPlan { mounts: planned, dev_is_bound })
+    Ok(plan)
 }
 
-impl MountPlan {
-    /// The mounts in order.
-    ///
-    /// What is to be read-only only when all else is in place comes apart from them, second.
-    pub fn steps(self) -> (Vec<Numbered>, Vec<Numbered>) {
-        let mut mounts = Vec::with_capacity(self.mounts.len());
-        let mut seals = Vec::new();
-        for (index, planned) in self.mounts {
-            match planned {
-                Planned::Step(step) => mounts.push((index, step)),
-                Planned::Sealed { mount, seal } => {
-                    mounts.push((index, mount));
-                    seals.push((index, seal));
-                }
-            }
-        }
-        (mounts, seals)
-    }
-}
-
-fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Planned> {
+/// The step, and the one that makes its mount read-only in the end.
+fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<(Step, Option<Step>)> {
     let empty = Vec::new();
     let options = mount.options().as_ref().unwrap_or(&empty);
     refuse_id_mapping(mount, options, at)?;
@@ -120,10 +89,10 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Plann
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
     if sum.remount {
         let parameters = if is_bind { Vec::new() } else { parameters(&sum, fstype, at)? };
-        return Ok(Planned::Step(Step::Remount(Remount { parameters, this_mount, whole_tree, target })));
+        return Ok((Step::Remount(Remount { parameters, this_mount, whole_tree, target }), None));
     }
     if is_bind {
-        return bind(mount, &sum, options, around, target, at).map(Planned::Step);
+        return bind(mount, &sum, options, around, target, at).map(|step| (step, None));
     }
     if let (true, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts") = (sum.copy_up, fstype) {
         return Err(at.field("options").error("option \"tmpcopyup\" needs type \"tmpfs\""));
@@ -170,7 +139,7 @@ fn file_system(
     fstype: &str,
     target: Target,
     at: &Pointer,
-) -> Result<Planned> {
+) -> Result<(Step, Option<Step>)> {
     if fstype == "none" || fstype.is_empty() {
         return Err(at.field("type").error_with_hint(
             "a mount needs a type",
@@ -227,7 +196,7 @@ fn file_system(
         copy_up: sum.copy_up,
         target,
     });
-    Ok(if delay { Planned::Sealed { mount: step, seal } } else { Planned::Step(step) })
+    Ok((step, delay.then_some(seal)))
 }
 
 fn parameters(sum: &Options<'_>, fstype: &str, at: &Pointer) -> Result<Vec<Parameter>> {
@@ -334,7 +303,7 @@ mod tests {
 
     fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
         let mounts: Vec<runtime::Mount> = serde_json::from_value(value.clone()).unwrap();
-        let (mounts, seals) = plan(&mounts, around(), &Pointer::root().field("mounts"))?.steps();
+        let MountPlan { mounts, seals, .. } = plan(&mounts, around(), &Pointer::root().field("mounts"))?;
         Ok(mounts.into_iter().chain(seals).map(|(_, step)| step).collect())
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
-    bundle::{add_mount, bind, remove_namespace},
+    bundle::{PROPAGATIONS, add_mount, bind, remove_namespace},
     container::NO_OPTIONS,
     host::{is_own, kind, need, need_other_than, need_own},
     suite::suite,
@@ -329,14 +329,7 @@ fn a_tmpfs_on_a_missing_directory_has_the_usual_mode() {
 
 fn propagation_options_show() -> Outcome {
     need_other_than("crun", "makes all mounts private afterwards")?;
-    for (option, shows) in [
-        ("private", ""),
-        ("rprivate", ""),
-        ("shared", "shared:"),
-        ("rshared", "shared:"),
-        ("unbindable", "unbindable"),
-        ("runbindable", "unbindable"),
-    ] {
+    for (option, shows) in PROPAGATIONS {
         let line = mountinfo(with_bind(&[option]), "/mnt");
         let right =
             if shows.is_empty() { line.propagation.is_empty() } else { line.propagation.contains(shows) };

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::{
     Container, Outcome,
+    bundle::PROPAGATIONS,
     container::NO_OPTIONS,
     host::{is_own, need_other_than, need_own},
     suite::suite,
@@ -188,14 +189,7 @@ fn masked_paths_listed_twice_work() {
 
 fn rootfs_propagation_shows() -> Outcome {
     need_other_than("crun", "makes the root private")?;
-    for (propagation, shows) in [
-        ("private", ""),
-        ("rprivate", ""),
-        ("shared", "shared:"),
-        ("rshared", "shared:"),
-        ("unbindable", "unbindable"),
-        ("runbindable", "unbindable"),
-    ] {
+    for (propagation, shows) in PROPAGATIONS {
         let container =
             Container::with_script("awk '$5 == \"/\" { print $7 }' /proc/self/mountinfo").edit(|spec| {
                 spec["linux"]["rootfsPropagation"] = json!(propagation);

@@ -137,3 +137,13 @@ fn default_spec(cgroups_path: &str) -> Value {
         }
     })
 }
+
+/// Every propagation that a mount can be given, and what /proc/self/mountinfo shows of it.
+pub const PROPAGATIONS: [(&str, &str); 6] = [
+    ("private", ""),
+    ("rprivate", ""),
+    ("shared", "shared:"),
+    ("rshared", "shared:"),
+    ("unbindable", "unbindable"),
+    ("runbindable", "unbindable"),
+];
