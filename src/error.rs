@@ -134,9 +134,19 @@ pub fn errno(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(errno_of)
 }
 
-/// `No such file or directory (ENOENT)`.
+/// `no such file or directory (ENOENT)`: in small letters as Go's programs have it, because runc's callers search for these
+/// words.
 pub fn describe(errno: Errno) -> String {
-    format!("{} ({errno:?})", errno.desc())
+    format!("{} ({errno:?})", in_small_letters(errno.desc()))
+}
+
+/// But for a text that begins with an abbreviation, as `I/O error`.
+fn in_small_letters(text: &str) -> String {
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(letters).collect(),
+        _ => text.to_owned(),
+    }
 }
 
 fn errno_of(cause: &(dyn error::Error + 'static)) -> Option<Errno> {
@@ -163,7 +173,7 @@ mod tests {
     #[test]
     fn a_line_names_the_errno_once() {
         let failed: anyhow::Result<()> = Err(Errno::EPERM).context("mount \"proc\" on /proc");
-        assert_eq!(line(&failed.unwrap_err()), "mount \"proc\" on /proc: Operation not permitted (EPERM)");
+        assert_eq!(line(&failed.unwrap_err()), "mount \"proc\" on /proc: operation not permitted (EPERM)");
     }
 
     #[test]

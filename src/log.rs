@@ -204,7 +204,7 @@ mod tests {
         let text = logged(Format::Json, Level::Error, |log| log.error(&error));
         let record: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(record["errno"], "ENOENT");
-        assert_eq!(record["msg"], "open /x: No such file or directory (ENOENT)");
+        assert_eq!(record["msg"], "open /x: no such file or directory (ENOENT)");
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let text = logged(Format::Text, Level::Error, |log| log.error(&error));
         assert!(text.starts_with("time=\"2"));
         assert!(text.ends_with(
-            " level=error msg=\"open \\\"/x\\\": No such file or directory (ENOENT)\" errno=\"ENOENT\"\n"
+            " level=error msg=\"open \\\"/x\\\": no such file or directory (ENOENT)\" errno=\"ENOENT\"\n"
         ));
     }
 
@@ -245,6 +245,6 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_opened_is_named() {
         let error = Log::open(Some(Path::new("/nonexistent/log")), Format::Text, Level::Error).unwrap_err();
-        assert_eq!(line(&error), "open the log /nonexistent/log: No such file or directory (ENOENT)");
+        assert_eq!(line(&error), "open the log /nonexistent/log: no such file or directory (ENOENT)");
     }
 }

@@ -81,11 +81,11 @@ mod tests {
         let path = directory.path().join("s");
         let shown = path.display();
         let refused = |path: &Path| line(&connect(path, SocketType::STREAM).unwrap_err());
-        assert_eq!(refused(&path), format!("open {shown}: No such file or directory (ENOENT)"));
+        assert_eq!(refused(&path), format!("open {shown}: no such file or directory (ENOENT)"));
         fs::write(&path, "").unwrap();
         assert_eq!(refused(&path), format!("{shown} is not a socket"));
         fs::remove_file(&path).unwrap();
         drop(UnixListener::bind(&path).unwrap());
-        assert_eq!(refused(&path), format!("connect to {shown}: Connection refused (ECONNREFUSED)"));
+        assert_eq!(refused(&path), format!("connect to {shown}: connection refused (ECONNREFUSED)"));
     }
 }

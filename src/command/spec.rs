@@ -307,6 +307,6 @@ mod tests {
     #[test]
     fn a_missing_bundle_is_named() {
         let error = run(&spec_in(Path::new("/nonexistent"), false)).unwrap_err();
-        assert_eq!(line(&error), "create /nonexistent/config.json: No such file or directory (ENOENT)");
+        assert_eq!(line(&error), "create /nonexistent/config.json: no such file or directory (ENOENT)");
     }
 }

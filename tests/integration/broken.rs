@@ -41,7 +41,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "a root that is not there",
         |spec| spec["root"]["path"] = json!("not-there"),
-        "config.json: /root/path: open rootfs {home}/bundle/not-there: No such file or directory (ENOENT)",
+        "config.json: /root/path: open rootfs {home}/bundle/not-there: no such file or directory (ENOENT)",
     ),
     (
         "a root that is a file",
@@ -169,7 +169,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
                 json!({ "destination": "/mnt", "type": "bind", "source": "/not/there", "options": ["bind"] }),
             );
         },
-        "config.json: /mounts/7/source: bind \"/not/there\" on /mnt: No such file or directory (ENOENT)",
+        "config.json: /mounts/7/source: bind \"/not/there\" on /mnt: no such file or directory (ENOENT)",
     ),
     (
         "an idmapped mount",
@@ -198,7 +198,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             remove_namespace(spec, "ipc");
             namespace(spec, json!({ "type": "ipc", "path": "/not/there" }));
         },
-        "config.json: /linux/namespaces/5/path: open ipc namespace \"/not/there\": No such file or directory (ENOENT)",
+        "config.json: /linux/namespaces/5/path: open ipc namespace \"/not/there\": no such file or directory (ENOENT)",
     ),
     (
         "a relative namespace path",
@@ -444,17 +444,17 @@ fn a_bundle_that_is_none_is_refused() {
             difference(
                 "no config.json",
                 &missing,
-                "open bundle {home}/bundle: config.json: No such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
             ),
             difference(
                 "config.json is a directory",
                 &directory,
-                "read {home}/bundle/config.json: Is a directory (EISDIR)",
+                "read {home}/bundle/config.json: is a directory (EISDIR)",
             ),
             difference(
                 "config.json leads nowhere",
                 &dangling,
-                "open bundle {home}/bundle: config.json: No such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
             ),
             difference("config.json is no text", &binary, "config.json:1:1: /: expected value"),
             difference(
