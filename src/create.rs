@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::net::{SendFlags, SocketType};
+use rustix::net::SocketType;
 
 use self::child::{Child, News, clone, socket_pair};
 use self::record::Record;
@@ -167,15 +167,14 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
         true => Some(Terminal::attach(child.await_master()?)?),
         false => None,
     };
-    // It may have failed meanwhile, and says so below.
-    let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+    child.go_on();
     match child.listen()? {
         News::Ready => {}
         News::Ended if request.program == Start::Later => {
             bail!("the init process ended before it could be started")
         }
         News::Ended => {}
-        News::Master(_) => bail!("the init process said something that it cannot say"),
+        News::Master(_) | News::Reached(_) => bail!("the init process said something that it cannot say"),
     }
     if let Some(path) = request.pid_file {
         write_pid_file(path, init.pid)?;

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! child                          parent
+//!   Reached(point)   ────────▶   does what the point is for
+//!                    ◀────────   one byte
 //!   the steps …                  makes the network namespace beside them
 //!                    ◀────────   its descriptor, if there is to be a new one
 //!   the steps …                  records the state, adjusts the process
@@ -9,6 +11,7 @@
 //!   Ready            ────────▶   `create` only: nothing is left but the program's start
 //!   end of file      ────────▶   the program has started
 //! ```
+//! What the parent says comes in the order in which the program asks for it; a point is reached only if the program has it.
 //! `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
 //! as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
 
@@ -21,7 +24,7 @@ use rustix::net::{
     SendFlags,
 };
 
-use crate::init::step::Part;
+use crate::init::step::{Part, Point};
 use crate::sys::Errno;
 
 /// Sends `text` and a descriptor beside it; unix(7).
@@ -62,7 +65,13 @@ pub const SIZE: usize = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     Ready,
-    Failed { step: u32, errno: Errno, part: Part },
+    /// It waits for a byte.
+    Reached(Point),
+    Failed {
+        step: u32,
+        errno: Errno,
+        part: Part,
+    },
 }
 
 impl Message {
@@ -70,6 +79,7 @@ impl Message {
     pub fn to_bytes(self) -> [u8; SIZE] {
         let (kind, step, errno) = match self {
             Self::Ready => (0, 0, 0),
+            Self::Reached(point) => (2, point.number(), 0),
             Self::Failed { step, errno, part } => {
                 let part = match part {
                     Part::Whole => 0,
@@ -93,8 +103,12 @@ impl Message {
     pub fn from_bytes(bytes: [u8; SIZE]) -> Option<Self> {
         let [k0, k1, k2, k3, s0, s1, s2, s3, e0, e1, e2, e3] = bytes;
         let kind = u32::from_ne_bytes([k0, k1, k2, k3]);
-        if kind & 1 == 0 {
-            return Some(Self::Ready);
+        let number = u32::from_ne_bytes([s0, s1, s2, s3]);
+        match kind {
+            0 => return Some(Self::Ready),
+            2 => return Point::from_number(number).map(Self::Reached),
+            kind if kind & 1 == 0 => return None,
+            _ => {}
         }
         // The kernel's own range; a number outside is not one to make an errno of.
         let errno = i32::from_ne_bytes([e0, e1, e2, e3]);
@@ -108,8 +122,7 @@ impl Message {
             3 => Part::OnProc,
             _ => Part::Item(u16::try_from(kind >> 17).unwrap_or(u16::MAX)),
         };
-        let step = u32::from_ne_bytes([s0, s1, s2, s3]);
-        Some(Self::Failed { step, errno: Errno::from_raw_os_error(errno), part })
+        Some(Self::Failed { step: number, errno: Errno::from_raw_os_error(errno), part })
     }
 }
 
@@ -125,7 +138,9 @@ mod tests {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
-        assert_eq!(Message::from_bytes(Message::Ready.to_bytes()), Some(Message::Ready));
+        for message in [Message::Ready, Message::Reached(Point::Born), Message::Reached(Point::Mounted)] {
+            assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
+        }
         assert_eq!(Message::from_bytes(*b"/dev/pts/100"), None);
     }
 }

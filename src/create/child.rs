@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Fault, Hint};
+use crate::init::step::Point;
 use crate::namespaces::Join;
 use crate::program::Program;
 use crate::signals::{Signal, SignalQueue};
@@ -89,6 +90,9 @@ fn is_single_threaded() -> bool {
 pub(super) enum News {
     /// The terminal's end for the parent.
     Master(OwnedFd),
+    /// It waits there for [`Child::go_on`].
+    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
+    Reached(Point),
     /// Nothing is left but the program's start.
     Ready,
     /// It has become the program, or something killed it after it had.
@@ -112,8 +116,23 @@ impl Child<'_> {
     pub(super) fn await_master(&self) -> Result<OwnedFd> {
         match self.listen()? {
             News::Master(master) => Ok(master),
-            News::Ready | News::Ended => bail!("the init process ended before it had a terminal"),
+            _ => bail!("the init process ended before it had a terminal"),
         }
+    }
+
+    /// Waits until the child is at `point`, where it waits for [`Child::go_on`].
+    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
+    pub(super) fn await_point(&self, point: Point) -> Result<()> {
+        match self.listen()? {
+            News::Reached(reached) if reached == point => Ok(()),
+            News::Ended => bail!("the init process ended before it was ready"),
+            _ => bail!("the init process said something that it cannot say"),
+        }
+    }
+
+    /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
+    pub(super) fn go_on(&self) {
+        let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
     }
 
     /// Waits for what the child says next.
@@ -132,6 +151,7 @@ impl Child<'_> {
         let text = bytes.get(..length).unwrap_or_default();
         match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
             Some(Message::Ready) => Ok(News::Ready),
+            Some(Message::Reached(point)) => Ok(News::Reached(point)),
             Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
             None if length > 0 => bail!("the init process said something that it cannot say"),
             None => ended_early(self.init).map(|()| News::Ended),

@@ -131,6 +131,10 @@ impl<'a> Init<'a> {
                 Ok(())
             }
             Step::FindHome { uid } => Ok(self.home.find(*uid)?),
+            Step::Meet { point } => {
+                self.tell(Message::Reached(*point))?;
+                Ok(await_byte(self.parent)?)
+            }
             Step::AwaitParent => {
                 // The last path of the container has been opened.
                 self.root = None;

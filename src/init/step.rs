@@ -79,6 +79,9 @@ pub enum Step {
     Identity(Identity),
     /// Chooses the first candidate that the user may execute.
     FindProgram { candidates: Vec<CString> },
+    /// Tells the parent that this point is reached, and waits for its byte.
+    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
+    Meet { point: Point },
     /// Looks the user's home directory up in the container's /etc/passwd, for a `HOME` that the bundle does not set.
     FindHome { uid: u32 },
     /// Waits until the parent has recorded the container; ends if the parent has gone.
@@ -186,6 +189,28 @@ pub struct Identity {
     pub bounding: u64,
     pub sets: Sets,
     pub ambient: u64,
+}
+
+/// Where the init process waits until the parent has done its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Nothing is done yet; the parent knows its pid.
+    Born,
+    /// All mounts are made, and the root is still the host's.
+    Mounted,
+}
+
+impl Point {
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Born => 0,
+            Self::Mounted => 1,
+        }
+    }
+
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Born, Self::Mounted].into_iter().find(|point| point.number() == number)
+    }
 }
 
 /// The part of a step that failed, for the sentence that the parent makes of it.

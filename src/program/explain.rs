@@ -137,7 +137,7 @@ impl Program {
                 ..plain(format!("exec {:?}", self.name))
             },
             Step::FindHome { .. } => plain("look up the user's home directory".into()),
-            Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
+            Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
             Step::AwaitStart { .. } => plain("wait for the start".into()),
         }
     }
