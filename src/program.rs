@@ -4,6 +4,7 @@
 //! number and an errno, becomes a sentence about the bundle.
 
 mod explain;
+mod process;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use self::process::Last;
 use crate::error::Pointer;
 use crate::init::step::{Bind, Step, Target, TargetRule};
 use crate::namespaces::Join;
@@ -18,7 +20,6 @@ use crate::notify;
 use crate::path;
 use crate::plan::Plan;
 use crate::sys::mount::{Attributes, Reach};
-use crate::sys::process::Argv;
 
 /// The file systems to which the network namespace that they are mounted in means nothing.
 const WITHOUT_NETWORK: [&CStr; 7] =
@@ -198,52 +199,13 @@ impl Program {
             let (places, paths) = plan.masked_paths.into_iter().unzip();
             program.add(Origin::Masked(places), Step::MaskPaths { paths });
         }
-        if let Some(domain) = plan.personality {
-            program.add(Origin::Field("/linux/personality"), Step::Personality { domain });
-        }
-
-        let identity = plan.process.identity();
-        let is_root = plan.process.uid == 0;
-        let mut env = plan.process.env;
-        let home =
-            !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes().len() > 5);
-        if home {
-            env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
-            program.add(Origin::Field("/process/user"), Step::FindHome { uid: plan.process.uid });
-        }
-        env.extend(wiring.env);
-        // While still privileged: the directory may be one that the user can be in but not reach.
-        let cwd = plan.process.cwd;
-        program.add(
-            Origin::Field("/process/cwd"),
-            Step::ChangeDirectory { path: cwd.clone(), last_try: is_root },
-        );
-        // Before the identity: hard limits are raised with CAP_SYS_RESOURCE. After what opens files: there may be a limit.
-        for (index, (resource, soft, hard)) in plan.process.rlimits.iter().copied().enumerate() {
-            let step = Step::Rlimit { resource, soft, hard };
-            program.add(Origin::Item("/process/rlimits", index), step);
-        }
-        if plan.process.no_new_privileges {
-            program.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
-        }
-        program.add(Origin::Field("/process/user"), Step::Identity(identity));
-        // On a network file system it may be the user who can be there, and root who cannot.
-        if !is_root {
-            program.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path: cwd, last_try: true });
-        }
-        // As the user, because who may execute a file depends on it; before `create` returns, because its caller wants to
-        // know that there is a program.
-        let candidates = plan.process.candidates;
-        program.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
-        program.add(Origin::Runtime, Step::AwaitParent);
-        if let Some(fifo) = wiring.fifo {
-            program.add(Origin::Runtime, Step::Ready);
-            program.add(Origin::Runtime, Step::AwaitStart { fifo });
-        }
-        let argv = Argv::new(plan.process.args);
-        let step =
-            Step::Execute { argv, envp: Argv::with_room(env), keep: wiring.inherited.saturating_add(3) };
-        program.add(Origin::Field("/process/args/0"), step);
+        let last = Last {
+            personality: plan.personality,
+            env: wiring.env,
+            fifo: wiring.fifo,
+            inherited: wiring.inherited,
+        };
+        program.become_process(plan.process, last);
         Ok(program)
     }
 
