@@ -9,13 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, CommandFactory as _, FromArgMatches, Parser};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::container::Root;
 use crate::create::Environment;
 use crate::error::line;
+use crate::guard;
 use crate::log::{Format, Level, Log};
-use crate::{command, guard};
+
+mod commands;
+mod words;
+
+use commands::{COMMANDS, Command};
 
 /// The version of the runtime specification whose fields this runtime knows.
 const SPEC_VERSION: &str = "1.3.0";
@@ -34,11 +39,12 @@ struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Words>,
 }
 
+/// The word that ends the global options, and those behind it.
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum Words {
     #[command(external_subcommand)]
     Named(Vec<OsString>),
 }
@@ -90,9 +96,6 @@ pub enum Rootless {
     Auto,
 }
 
-/// Where the global options end.
-const COMMANDS: [&str; 9] = ["create", "delete", "help", "kill", "list", "run", "spec", "start", "state"];
-
 /// What every command gets from the global options and the environment.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -119,7 +122,7 @@ pub fn main() -> ExitCode {
         return print(&version(&name));
     }
     let command = match cli.command {
-        Some(Command::Named(words)) if !cli.global.help => words,
+        Some(Words::Named(words)) if !cli.global.help => words,
         _ => return print(&whole_help().to_string()),
     };
     let level = if cli.global.debug { Level::Debug } else { Level::Error };
@@ -127,7 +130,9 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return report(&error),
     };
-    match dispatch(&command, &cli.global, &log, protected) {
+    let name = command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let found = commands::find(&name);
+    match dispatch(found, &command, &cli.global, &log, protected) {
         Ok(code) => code,
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(usage) => {
@@ -136,7 +141,8 @@ pub fn main() -> ExitCode {
             }
             Err(error) => {
                 log.error(&error);
-                report(&error)
+                report(&error);
+                found.map_or(ExitCode::FAILURE, |command| ExitCode::from(command.on_failure))
             }
         },
     }
@@ -145,39 +151,32 @@ pub fn main() -> ExitCode {
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     // The first word stands for the program's name, which usage messages take from the definition.
     let definition = Cli::command();
-    let words = with_two_dashes(arguments, &definition, &COMMANDS);
+    let words =
+        words::normal(arguments, &definition, |word| word == "help" || commands::find(word).is_some());
     let matches = definition.try_get_matches_from([OsString::from("runtime")].into_iter().chain(words))?;
     Cli::from_arg_matches(&matches)
 }
 
-/// Go's programs take `-root` for `--root`, and containerd's go-runc writes one option so. Up to the first of
-/// `ends`.
-fn with_two_dashes(
-    words: impl Iterator<Item = OsString>,
-    definition: &clap::Command,
-    ends: &[&str],
-) -> Vec<OsString> {
-    let mut options_go_on = true;
-    let one = |word: OsString| {
-        let text = word.to_str().unwrap_or_default();
-        options_go_on &= text != "--" && !ends.contains(&text);
-        let Some(name) = text.strip_prefix('-').filter(|name| name.len() > 1 && options_go_on) else {
-            return word;
-        };
-        let name = name.split_once('=').map_or(name, |(name, _)| name);
-        let is_long = definition.get_arguments().any(|argument| argument.get_long() == Some(name));
-        if is_long { OsString::from(format!("-{text}")) } else { word }
+fn dispatch(
+    command: Option<&Command>,
+    words: &[OsString],
+    global: &Global,
+    log: &Log,
+    protected: Result<()>,
+) -> Result<ExitCode> {
+    let Some(command) = command else {
+        if words.first().is_some_and(|word| word == "help") {
+            return Ok(help(words.get(1).map(OsString::as_os_str)));
+        }
+        let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+        let message = format!("there is no command '{name}'; `runtime --help` lists them\n");
+        return Err(clap::Error::raw(clap::error::ErrorKind::InvalidSubcommand, message).into());
     };
-    words.map(one).collect()
-}
-
-fn dispatch(words: &[OsString], global: &Global, log: &Log, protected: Result<()>) -> Result<ExitCode> {
-    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    if matches!(name.as_ref(), "create" | "run") {
+    if matches!(command.name, "create" | "run") {
         protected?;
     }
     log.debug(format_args!("command {words:?}"));
-    let context = || -> Result<Context<'_>> {
+    (command.run)(words, &|| {
         Ok(Context {
             log,
             root: root(global.root.as_deref())?,
@@ -189,65 +188,20 @@ fn dispatch(words: &[OsString], global: &Global, log: &Log, protected: Result<()
             rootless: global.rootless,
             environment: environment(),
         })
-    };
-    match name.as_ref() {
-        "create" => {
-            command::create::run(&arguments("create", words)?, &context()?).map(|()| ExitCode::SUCCESS)
-        }
-        "delete" => {
-            command::delete::run(&arguments("delete", words)?, &context()?).map(|()| ExitCode::SUCCESS)
-        }
-        "kill" => command::kill::run(&arguments("kill", words)?, &context()?).map(|()| ExitCode::SUCCESS),
-        "list" => command::list::run(&arguments("list", words)?, &context()?).map(|()| ExitCode::SUCCESS),
-        "run" => command::run::run(&arguments("run", words)?, &context()?).map(ExitCode::from),
-        "spec" => command::spec::run(&arguments("spec", words)?).map(|()| ExitCode::SUCCESS),
-        "start" => command::start::run(&arguments("start", words)?, &context()?).map(|()| ExitCode::SUCCESS),
-        "state" => command::state::run(&arguments("state", words)?, &context()?).map(|()| ExitCode::SUCCESS),
-        "help" => Ok(help(words.get(1).map(OsString::as_os_str))),
-        _ => {
-            let message = format!("there is no command '{name}'; `runtime --help` lists them\n");
-            Err(clap::Error::raw(clap::error::ErrorKind::InvalidSubcommand, message).into())
-        }
-    }
-}
-
-/// Parses the words of a command, of which the first is its name.
-fn arguments<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
-    let definition = definition::<T>(name);
-    let (name, words) = words.split_at(words.len().min(1));
-    let words = with_two_dashes(words.iter().cloned(), &definition, &[]);
-    let matches = definition.try_get_matches_from(name.iter().cloned().chain(words))?;
-    Ok(T::from_arg_matches(&matches)?)
-}
-
-fn definition<T: Args>(name: &'static str) -> clap::Command {
-    // Of an option given twice the last value counts: conmon-rs gives some twice.
-    let command = clap::Command::new(name).bin_name(format!("runtime {name}"));
-    T::augment_args(command.args_override_self(true))
-}
-
-fn definitions() -> [clap::Command; 8] {
-    [
-        definition::<command::create::Create>("create"),
-        definition::<command::delete::Delete>("delete"),
-        definition::<command::kill::Kill>("kill"),
-        definition::<command::list::List>("list"),
-        definition::<command::run::Run>("run"),
-        definition::<command::spec::Spec>("spec"),
-        definition::<command::start::Start>("start"),
-        definition::<command::state::State>("state"),
-    ]
+    })
 }
 
 fn whole_help() -> clap::builder::StyledStr {
-    let mut command = Cli::command().allow_external_subcommands(false).subcommands(definitions());
+    let mut command = Cli::command()
+        .allow_external_subcommands(false)
+        .subcommands(COMMANDS.iter().map(Command::definition));
     command.render_help()
 }
 
 fn help(topic: Option<&OsStr>) -> ExitCode {
     let Some(topic) = topic else { return print(&whole_help().to_string()) };
-    match definitions().into_iter().find(|command| command.get_name() == topic) {
-        Some(mut command) => print(&command.render_long_help().to_string()),
+    match topic.to_str().and_then(commands::find) {
+        Some(command) => print(&command.definition().render_long_help().to_string()),
         None => {
             let _ = writeln!(io::stderr().lock(), "No help topic for '{}'", topic.display());
             ExitCode::FAILURE

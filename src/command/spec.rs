@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
+use crate::cli::Context;
+
 /// Create a new specification file, config.json
 #[derive(Debug, clap::Args)]
 pub struct Spec {
@@ -22,7 +24,11 @@ pub struct Spec {
 }
 
 /// Writes config.json in the bundle's directory, which must not hold one.
-pub fn run(args: &Spec) -> Result<()> {
+pub fn run(args: &Spec, _: &Context<'_>) -> Result<()> {
+    write(args)
+}
+
+fn write(args: &Spec) -> Result<()> {
     let config = if args.rootless {
         Config::rootless(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     } else {
@@ -268,7 +274,7 @@ mod tests {
     #[test]
     fn the_default_is_a_spec_that_oci_spec_reads() {
         let directory = tempfile::tempdir().unwrap();
-        run(&spec_in(directory.path(), false)).unwrap();
+        write(&spec_in(directory.path(), false)).unwrap();
         let spec = oci_spec::runtime::Spec::load(directory.path().join("config.json")).unwrap();
         assert_eq!(spec.version(), "1.3.0");
         assert_eq!(spec.mounts().as_ref().unwrap().len(), 7);
@@ -299,14 +305,14 @@ mod tests {
     fn an_existing_file_is_left_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.json"), "mine").unwrap();
-        let error = run(&spec_in(directory.path(), false)).unwrap_err();
+        let error = write(&spec_in(directory.path(), false)).unwrap_err();
         assert_eq!(line(&error), "File config.json exists. Remove it first");
         assert_eq!(fs::read_to_string(directory.path().join("config.json")).unwrap(), "mine");
     }
 
     #[test]
     fn a_missing_bundle_is_named() {
-        let error = run(&spec_in(Path::new("/nonexistent"), false)).unwrap_err();
+        let error = write(&spec_in(Path::new("/nonexistent"), false)).unwrap_err();
         assert_eq!(line(&error), "create /nonexistent/config.json: no such file or directory (ENOENT)");
     }
 }

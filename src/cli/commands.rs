@@ -1,0 +1,91 @@
+//! The table of the commands: their names, their options, what they do.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, FromArgMatches};
+
+use super::{Context, words};
+use crate::command;
+
+/// One command.
+pub struct Command {
+    pub name: &'static str,
+    define: fn(&'static str) -> clap::Command,
+    /// Parses the words, of which the first is the name, and performs the command.
+    pub run: fn(&[OsString], &MakeContext<'_>) -> Result<ExitCode>,
+    /// The exit status of a failure, a wrong command line excepted.
+    pub on_failure: u8,
+}
+
+/// Made only after the words have turned out to be right.
+pub type MakeContext<'a> = dyn Fn() -> Result<Context<'a>> + 'a;
+
+/// The command of `command/MODULE.rs`: its arguments, and the function `run` that takes them and the context.
+macro_rules! command {
+    ($module:ident :: $arguments:ident) => {
+        Command {
+            name: stringify!($module),
+            define: define::<command::$module::$arguments>,
+            run: |words, context| {
+                let arguments = parse(stringify!($module), words)?;
+                command::$module::run(&arguments, &context()?).map(Status::code)
+            },
+            on_failure: 1,
+        }
+    };
+}
+
+/// In the order of the help.
+pub const COMMANDS: &[Command] = &[
+    command!(create::Create),
+    command!(delete::Delete),
+    command!(kill::Kill),
+    command!(list::List),
+    command!(run::Run),
+    command!(spec::Spec),
+    command!(start::Start),
+    command!(state::State),
+];
+
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+impl Command {
+    pub fn definition(&self) -> clap::Command {
+        (self.define)(self.name)
+    }
+}
+
+fn define<T: Args>(name: &'static str) -> clap::Command {
+    // Of an option given twice the last value counts: conmon-rs gives some twice.
+    let command = clap::Command::new(name).bin_name(format!("runtime {name}"));
+    T::augment_args(command.args_override_self(true))
+}
+
+fn parse<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
+    let definition = define::<T>(name);
+    let (name, words) = words.split_at(words.len().min(1));
+    let words = words::normal(words.iter().cloned(), &definition, |_| false);
+    let matches = definition.try_get_matches_from(name.iter().cloned().chain(words))?;
+    Ok(T::from_arg_matches(&matches)?)
+}
+
+/// What a command returns of its exit status: nothing, or a container's.
+trait Status {
+    fn code(self) -> ExitCode;
+}
+
+impl Status for () {
+    fn code(self) -> ExitCode {
+        ExitCode::SUCCESS
+    }
+}
+
+impl Status for u8 {
+    fn code(self) -> ExitCode {
+        ExitCode::from(self)
+    }
+}

@@ -1,0 +1,168 @@
+//! The command lines of Go's programs in the form that clap takes.
+//!
+//! runc's options follow the conventions of Go's flag package, and its callers make use of them:
+//!
+//! * a long option may have one dash: go-runc writes `-no-subreaper`;
+//! * a flag may have a value: `--detach=false` is as if it were not given, and takes an earlier `--detach` back;
+//! * the word behind an option that takes a value is its value, whatever it begins with: `--pids-limit -1`;
+//! * an option with an empty value is as if it were not given: `--console-socket ""`.
+//!
+//! crun's `-?` and `--usage` are `--help`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use clap::{Arg, ArgAction};
+
+/// The same words as clap wants them, up to `--` or the first word that `ends` is true of or, where what follows it may
+/// be another program's options, the first that is no option.
+pub fn normal(
+    words: impl Iterator<Item = OsString>,
+    definition: &clap::Command,
+    ends: impl Fn(&str) -> bool,
+) -> Vec<OsString> {
+    let ends_at_first = definition
+        .get_arguments()
+        .any(|argument| argument.is_positional() && argument.is_trailing_var_arg_set());
+    let mut words = words.peekable();
+    // Each with the option that it belongs to, if that may be taken back.
+    let mut normal: Vec<(Option<&str>, OsString)> = Vec::new();
+    while let Some(word) = words.next() {
+        let Some((name, value)) = option(&word) else {
+            let is_last = word == "--" || ends_at_first || word.to_str().is_some_and(&ends);
+            normal.push((None, word));
+            if is_last {
+                break;
+            }
+            continue;
+        };
+        let found = definition.get_arguments().find(|argument| is_called(argument, name));
+        let Some(argument) = found else {
+            let is_help = matches!(word.to_str(), Some("-?" | "--usage"));
+            normal.push((None, if is_help { "--help".into() } else { word }));
+            continue;
+        };
+        let id = argument.get_id().as_str();
+        let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
+        let value = value.map(OsStr::to_owned);
+        let value = if takes_value { value.or_else(|| words.next()) } else { value };
+        let is_off = match &value {
+            Some(value) if takes_value => value.is_empty(),
+            Some(value) => truth(value) == Some(false),
+            None => false,
+        };
+        let option = match argument.get_long() {
+            Some(long) => format!("--{long}"),
+            None => format!("-{name}"),
+        };
+        match value {
+            _ if is_off && matches!(argument.get_action(), ArgAction::Append) => {}
+            _ if is_off => normal.retain(|(other, _)| *other != Some(id)),
+            Some(value) if takes_value || truth(&value).is_none() => {
+                let joined = [option.as_bytes(), b"=", value.as_bytes()].concat();
+                normal.push((Some(id), OsString::from_vec(joined)));
+            }
+            _ => normal.push((Some(id), option.into())),
+        }
+    }
+    normal.into_iter().map(|(_, word)| word).chain(words).collect()
+}
+
+/// The name of an option, and the value behind an equals sign; `None` of what is none.
+fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
+    let bytes = word.as_bytes();
+    let name = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
+    let (name, value) = match name.iter().position(|&byte| byte == b'=') {
+        Some(end) => (name.get(..end)?, name.get(end + 1..)),
+        None => (name, None),
+    };
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
+    Some((name, value.map(OsStr::from_bytes)))
+}
+
+fn is_called(argument: &Arg, name: &str) -> bool {
+    let mut letters = name.chars();
+    argument.get_long() == Some(name)
+        || argument.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+        || letters.next().is_some_and(|letter| argument.get_short() == Some(letter))
+            && letters.next().is_none()
+}
+
+/// Go's words for true and false.
+fn truth(word: &OsStr) -> Option<bool> {
+    match word.to_str()? {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(trailing: bool) -> clap::Command {
+        let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+        clap::Command::new("x")
+            .arg(flag("all").short('a'))
+            .arg(flag("detach").short('d'))
+            .arg(Arg::new("bundle").long("bundle").short('b'))
+            .arg(Arg::new("env").long("env").short('e').action(ArgAction::Append))
+            .arg(Arg::new("rest").num_args(0..).trailing_var_arg(trailing))
+    }
+
+    fn normal_of(line: &str, trailing: bool) -> String {
+        // `_` stands for an empty word.
+        let words = line.split(' ').map(|word| OsString::from(if word == "_" { "" } else { word }));
+        let words = normal(words, &definition(trailing), |word| word == "END");
+        words.join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[track_caller]
+    fn turns_into(line: &str, expected: &str) {
+        assert_eq!(normal_of(line, false), expected);
+    }
+
+    #[test]
+    fn a_long_option_may_have_one_dash() {
+        turns_into("-all -bundle x y", "--all --bundle=x y");
+        turns_into("-bundle=x -a", "--bundle=x --all");
+    }
+
+    #[test]
+    fn a_flag_may_have_a_value_and_the_last_one_counts() {
+        turns_into("--all=true -d=1", "--all --detach");
+        turns_into("--all --detach -a --all=false", "--detach");
+        turns_into("--all=F --all", "--all");
+        turns_into("--all=perhaps", "--all=perhaps");
+    }
+
+    #[test]
+    fn what_follows_an_option_is_its_value() {
+        turns_into("--bundle --all -b -1", "--bundle=--all --bundle=-1");
+        turns_into("-e -all --env -- -a", "--env=-all --env=-- --all");
+        turns_into("-b", "--bundle");
+    }
+
+    #[test]
+    fn an_empty_value_takes_the_option_back() {
+        turns_into("--bundle x --bundle _ y", "y");
+        turns_into("--bundle= --bundle=x", "--bundle=x");
+        turns_into("--env A=B --env _", "--env=A=B");
+    }
+
+    #[test]
+    fn the_words_of_another_program_are_left_alone() {
+        turns_into("-all -- -all", "--all -- -all");
+        turns_into("-all END -all", "--all END -all");
+        turns_into("x -all", "x --all");
+        assert_eq!(normal_of("-all x -all -?", true), "--all x -all -?");
+    }
+
+    #[test]
+    fn what_is_unknown_is_for_clap_to_refuse_except_for_cruns_help() {
+        turns_into("-x --frob=1 -ad -", "-x --frob=1 -ad -");
+        turns_into("--usage", "--help");
+        turns_into("-?", "--help");
+    }
+}
