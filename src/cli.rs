@@ -66,7 +66,7 @@ struct Global {
     /// Let systemd make the cgroups (refused: this version makes them itself)
     #[arg(long)]
     systemd_cgroup: bool,
-    /// Who makes the cgroups: cgroupfs; systemd and disabled are refused where it matters
+    /// Who makes the cgroups: cgroupfs, or disabled for none; systemd is refused where it matters
     #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
     cgroup_manager: CgroupManager,
     /// true, false or auto; true is refused where it matters

@@ -260,14 +260,12 @@ impl Container {
     }
 
     /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
-    /// cgroup, which may hold others, is left alone.
+    /// cgroup, which may hold others, is left alone. With neither, nobody knows which the others are, and the init process
+    /// alone is ended.
     pub fn kill_all(&self) -> Result<()> {
-        match (self.init()?, self.state.cgroup()) {
-            (Some(init), _) if self.state.private_pid_namespace => {
-                Signal::KILL.send(init.as_fd()).context("kill the init process")
-            }
-            (None, _) if self.state.private_pid_namespace => Ok(()),
-            (_, Some(cgroup)) => cgroup::kill(cgroup),
+        match (self.state.cgroup(), self.init()?) {
+            (Some(cgroup), _) if !self.state.private_pid_namespace => cgroup::kill(cgroup),
+            (_, Some(init)) => Signal::KILL.send(init.as_fd()).context("kill the init process"),
             (_, None) => Ok(()),
         }
     }

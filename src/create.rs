@@ -42,6 +42,7 @@ pub struct Request<'a> {
     pub pidfd_socket: Option<&'a Path>,
     pub switch: Switch,
     pub keyring: Keyring,
+    pub cgroups: Cgroups,
     /// How many descriptors from 3 on the program inherits besides those of socket activation.
     pub preserve_fds: u32,
     pub environment: &'a Environment,
@@ -72,6 +73,15 @@ pub enum Switch {
 pub enum Keyring {
     New,
     Inherited,
+}
+
+/// `--cgroup-manager`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// A cgroup for each container, made on the file system.
+    Own,
+    /// None: the container stays in its caller's.
+    Disabled,
 }
 
 /// What the runtime's own environment says.
@@ -105,6 +115,9 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     plan.process
         .capabilities
         .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
+    if request.cgroups == Cgroups::Disabled {
+        plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
+    }
     let warnings = warnings(bundle, &plan);
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;

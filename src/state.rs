@@ -28,7 +28,7 @@ pub struct State {
     /// The user id of whoever made it.
     pub owner: u32,
     pub rootless: bool,
-    /// Which driver made the cgroup.
+    /// Which driver made the cgroup: `cgroupfs`, or `disabled` if the container has none of its own.
     pub cgroup_manager: String,
     /// The key is empty, as in runc's: there is one hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 impl State {
-    /// The container's cgroup, a path of the host, if it has one.
+    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
         self.cgroup_paths.get("").map(std::path::Path::new)
     }

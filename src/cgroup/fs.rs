@@ -126,10 +126,10 @@ pub(super) struct Made {
 }
 
 impl Made {
-    pub(super) fn keep(mut self) -> PathBuf {
+    /// Leaves the directories where they are.
+    pub(super) fn keep(mut self) {
         self.directories.own = None;
         self.directories.above.clear();
-        std::mem::take(&mut self.path)
     }
 }
 

@@ -20,19 +20,22 @@ mod removal;
 mod resources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use oci_spec::runtime::Linux;
 
 use crate::error::Pointer;
 
+use resources::WhenRefused;
+
 pub use removal::{kill, remove, remove_unless_used};
 
 /// What was decided about a container's cgroup.
 #[derive(Debug)]
 pub struct CgroupPlan {
-    place: fs::Place,
+    /// `None` if it is to have no cgroup of its own.
+    place: Option<fs::Place>,
     limits: resources::Limits,
     /// `None` if every device is allowed.
     filter: Option<filter::Filter>,
@@ -49,49 +52,67 @@ pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan>
     let resources_at = at.field("resources");
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     Ok(CgroupPlan {
-        place: fs::Place::plan(path, id, &at.field("cgroupsPath"))?,
+        place: Some(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
         limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
         filter: filter::compile(&devices::plan(rules, &resources_at.field("devices"))?)?,
     })
 }
 
 impl CgroupPlan {
+    /// Decides that there is to be no cgroup: the container stays in that of whoever makes it. As in crun, its device rules
+    /// then have no effect, and neither has `cgroupsPath`.
+    ///
+    /// # Errors
+    /// A limit was asked for, which there is nothing to write to; `way_out` is the hint.
+    pub fn forgo(&mut self, way_out: &str) -> Result<()> {
+        if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
+            let message =
+                format_args!("{} = {:?} needs a cgroup of the container's own", limit.file, limit.value);
+            return Err(limit.at.error_with_hint(message, way_out));
+        }
+        self.place = None;
+        Ok(())
+    }
+
     /// Makes the cgroup with everything in force, ready for a process to be cloned into it.
     ///
     /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone.
     pub fn create(&self) -> Result<Cgroup> {
+        let Some(place) = &self.place else { return Ok(Cgroup(None)) };
         let mount = fs::Mount::find()?;
-        let place = self.place.resolve()?;
+        let place = place.resolve()?;
         let made = fs::make(&mount, &place)?;
         let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
         let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
         apply::limits(&self.limits, &target, &mount, &enabled)?;
         apply::filter(self.filter.as_ref(), &target)?;
-        Ok(Cgroup(made))
+        Ok(Cgroup(Some(made)))
     }
 }
 
-/// A cgroup that was just made. Dropping it removes it with everything in it; so a container that does not come to
-/// be leaves nothing behind.
+/// The cgroup of a container in the making, if it is to have one of its own. Dropping it removes it with everything in it; so a
+/// container that does not come to be leaves nothing behind.
 ///
 /// Only directories that [`CgroupPlan::create`] made itself are removed.
 #[derive(Debug)]
-pub struct Cgroup(fs::Made);
+pub struct Cgroup(Option<fs::Made>);
 
 impl Cgroup {
-    /// The absolute path in the host's cgroup2 mount.
-    pub fn path(&self) -> &Path {
-        &self.0.path
+    /// The absolute path in the host's cgroup2 mount; `None` if the container stays in its caller's cgroup.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(|made| made.path.as_path())
     }
 
     /// The cgroup's directory, close-on-exec; what clone3(2) takes for CLONE_INTO_CGROUP.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.dir.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(|made| made.dir.as_fd())
     }
 
     /// Leaves the cgroup to the container; [`remove`] takes it away later.
-    pub fn keep(self) -> PathBuf {
-        self.0.keep()
+    pub fn keep(self) {
+        if let Some(made) = self.0 {
+            made.keep();
+        }
     }
 }
 
@@ -111,4 +132,28 @@ pub fn stands_still(path: &Path) -> bool {
 pub fn is_frozen(path: &Path) -> bool {
     let frozen = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.freeze");
     control_file::open_dir(path).and_then(frozen).is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(resources: &str) -> CgroupPlan {
+        let linux = serde_json::from_str(&format!(r#"{{"cgroupsPath": "/a", "resources": {resources}}}"#));
+        plan(Some(&linux.unwrap()), "c1", &Pointer::root().field("linux")).unwrap()
+    }
+
+    #[test]
+    fn a_container_without_a_cgroup_may_ask_for_no_limit() {
+        let mut limited = planned(r#"{"pids": {"limit": 5}}"#);
+        assert_eq!(
+            crate::error::line(&limited.forgo("drop it").unwrap_err()),
+            "config.json: /linux/resources/pids/limit: pids.max = \"5\" needs a cgroup of the container's own (drop it)"
+        );
+        assert!(limited.place.is_some());
+        let mut unlimited =
+            planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
+        unlimited.forgo("").unwrap();
+        assert_eq!(unlimited.create().unwrap().path(), None);
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::bundle::Bundle;
 use crate::cli::{CgroupManager, Context, Rootless};
 use crate::container::ContainerId;
-use crate::create::{self, Created, Keyring, Request, Start, Switch};
+use crate::create::{self, Cgroups, Created, Keyring, Request, Start, Switch};
 use crate::signals::Signals;
 
 #[derive(Debug, clap::Args)]
@@ -50,15 +50,13 @@ impl Making {
         signals: &Signals,
         context: &Context<'_>,
     ) -> Result<Created> {
-        match context.cgroup_manager {
-            CgroupManager::Cgroupfs => {}
+        let cgroups = match context.cgroup_manager {
+            CgroupManager::Cgroupfs => Cgroups::Own,
+            CgroupManager::Disabled => Cgroups::Disabled,
             CgroupManager::Systemd => {
                 bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to")
             }
-            CgroupManager::Disabled => {
-                bail!("--cgroup-manager disabled: this version makes a cgroup for every container")
-            }
-        }
+        };
         if context.rootless == Rootless::True {
             bail!("--rootless: this version makes containers with privileges only");
         }
@@ -74,6 +72,7 @@ impl Making {
                 pidfd_socket: self.pidfd_socket.as_deref(),
                 switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
                 keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
+                cgroups,
                 preserve_fds: self.preserve_fds,
                 environment: &context.environment,
                 signals,

@@ -58,7 +58,7 @@ pub(super) fn clone(
         None => None,
     };
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
-    let cloned = clone3(u64::from(new.unsigned_abs()), Some(cgroup.fd()));
+    let cloned = clone3(u64::from(new.unsigned_abs()), cgroup.fd());
     if matches!(cloned, Ok(Cloned::Child)) {
         init::perform(&program.steps, theirs.as_fd());
     }
@@ -66,7 +66,10 @@ pub(super) fn clone(
         setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
     }
     let cloned = cloned.map_err(|errno| {
-        let doing = format!("clone into cgroup {}", cgroup.path().display());
+        let doing = match cgroup.path() {
+            Some(path) => format!("clone into cgroup {}", path.display()),
+            None => "clone".to_owned(),
+        };
         match errno {
             Errno::BUSY => anyhow!(errno).context(Hint(
                 doing,
@@ -174,8 +177,11 @@ impl Child<'_> {
                 bail!("interrupted by {signal} before the container was made");
             }
             // A cgroup above it can be frozen, and then the child never runs.
-            if ready == 0 && cgroup::stands_still(self.cgroup.path()) {
-                bail!("container's cgroup unexpectedly frozen: {}", self.cgroup.path().display());
+            if ready == 0
+                && let Some(path) = self.cgroup.path()
+                && cgroup::stands_still(path)
+            {
+                bail!("container's cgroup unexpectedly frozen: {}", path.display());
             }
         }
     }

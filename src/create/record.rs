@@ -1,6 +1,5 @@
 //! What is recorded of a new container.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -15,7 +14,7 @@ use crate::{clock, namespaces};
 pub(super) struct Record(State);
 
 impl Record {
-    pub(super) fn of(plan: &Plan, request: &Request<'_>, cgroup: &Path) -> Self {
+    pub(super) fn of(plan: &Plan, request: &Request<'_>, cgroup: Option<&Path>) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut labels = vec![format!("bundle={}", plan.bundle.display())];
         labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
@@ -31,8 +30,8 @@ impl Record {
             annotations: plan.annotations.clone(),
             owner: rustix::process::getuid().as_raw(),
             rootless: false,
-            cgroup_manager: "cgroupfs".into(),
-            cgroup_paths: BTreeMap::from([(String::new(), text(cgroup))]),
+            cgroup_manager: if cgroup.is_some() { "cgroupfs" } else { "disabled" }.into(),
+            cgroup_paths: cgroup.map(|path| (String::new(), text(path))).into_iter().collect(),
             namespace_paths: joined
                 .filter_map(|join| {
                     let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;

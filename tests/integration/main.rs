@@ -31,6 +31,7 @@ mod security;
 mod signals;
 mod support;
 mod terminal;
+mod without_cgroup;
 
 use std::{
     env,
@@ -55,6 +56,7 @@ fn tests() -> Vec<Test> {
         rootfs::tests(),
         devices::tests(),
         cgroup::tests(),
+        without_cgroup::tests(),
         enforcement::tests(),
         security::tests(),
         broken::tests(),
