@@ -2,7 +2,6 @@
 //!
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
-mod child;
 mod record;
 
 use std::ffi::{CString, OsString};
@@ -14,9 +13,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rustix::net::SocketType;
 
-use self::child::{Child, News, clone, socket_pair};
 use self::record::Record;
 use crate::bundle::Bundle;
+use crate::child::{Child, News, clone, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer};
 use crate::log::Log;

@@ -3,6 +3,7 @@
 mod bundle;
 mod capabilities;
 mod cgroup;
+mod child;
 mod cli;
 mod clock;
 mod command;

@@ -21,10 +21,10 @@ use crate::sys::process::{Cloned, clone3, setns};
 use crate::{init, state};
 
 /// The init process until it is recorded; killed on drop, unless kept.
-pub(super) struct Init {
-    pub(super) pid: i32,
-    pub(super) pidfd: OwnedFd,
-    pub(super) keep: bool,
+pub struct Init {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub keep: bool,
 }
 
 impl Drop for Init {
@@ -36,7 +36,7 @@ impl Drop for Init {
     }
 }
 
-pub(super) fn clone(
+pub fn clone(
     new: i32,
     cgroup: &Cgroup,
     pid_namespace: Option<&(Join, OwnedFd)>,
@@ -90,7 +90,7 @@ fn is_single_threaded() -> bool {
 }
 
 /// What the child can say, besides that it failed.
-pub(super) enum News {
+pub enum News {
     /// The terminal's end for the parent.
     Master(OwnedFd),
     /// It waits there for [`Child::go_on`].
@@ -103,20 +103,20 @@ pub(super) enum News {
 }
 
 /// The parent's view of the child until it is the program.
-pub(super) struct Child<'a> {
-    pub(super) socket: BorrowedFd<'a>,
+pub struct Child<'a> {
+    pub socket: BorrowedFd<'a>,
     /// Signals that ask this process to end: it is not yet responsible for a container.
-    pub(super) interrupts: SignalQueue,
-    pub(super) init: &'a Init,
-    pub(super) cgroup: &'a Cgroup,
-    pub(super) program: &'a Program,
+    pub interrupts: SignalQueue,
+    pub init: &'a Init,
+    pub cgroup: &'a Cgroup,
+    pub program: &'a Program,
 }
 
 /// How long the child may be silent before somebody asks why.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 impl Child<'_> {
-    pub(super) fn await_master(&self) -> Result<OwnedFd> {
+    pub fn await_master(&self) -> Result<OwnedFd> {
         match self.listen()? {
             News::Master(master) => Ok(master),
             _ => bail!("the init process ended before it had a terminal"),
@@ -125,7 +125,7 @@ impl Child<'_> {
 
     /// Waits until the child is at `point`, where it waits for [`Child::go_on`].
     #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
-    pub(super) fn await_point(&self, point: Point) -> Result<()> {
+    pub fn await_point(&self, point: Point) -> Result<()> {
         match self.listen()? {
             News::Reached(reached) if reached == point => Ok(()),
             News::Ended => bail!("the init process ended before it was ready"),
@@ -134,7 +134,7 @@ impl Child<'_> {
     }
 
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
-    pub(super) fn go_on(&self) {
+    pub fn go_on(&self) {
         let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
     }
 
@@ -142,7 +142,7 @@ impl Child<'_> {
     ///
     /// # Errors
     /// The child's failure as a sentence; a signal that asks this process to end.
-    pub(super) fn listen(&self) -> Result<News> {
+    pub fn listen(&self) -> Result<News> {
         self.wait()?;
         let mut bytes = [0; 64];
         let (length, descriptor) =
@@ -203,7 +203,7 @@ fn ended_early(init: &Init) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .context("make a socket pair")
 }
