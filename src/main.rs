@@ -14,6 +14,8 @@ mod error;
 mod guard;
 mod init;
 mod log;
+mod mask;
+mod memory_policy;
 mod mountinfo;
 mod mounts;
 mod namespaces;

@@ -11,6 +11,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, CgroupPlan};
 use crate::devices::{self, DevicePlan};
 use crate::error::Pointer;
+use crate::memory_policy::{self, MemoryPolicy};
 use crate::mounts::{self, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
 use crate::path;
@@ -40,6 +41,9 @@ pub struct Plan {
     /// `MS_*` of `/`, if asked for.
     pub propagation: Option<(u64, Reach)>,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
+    /// Whether a cgroup of its own keeps the container from some of the processors.
+    pub has_cpu_list: bool,
 }
 
 impl Plan {
@@ -108,6 +112,13 @@ impl Plan {
                 .and_then(|linux| linux.personality().as_ref())
                 .map(|wanted| personality(wanted, &at.field("personality")))
                 .transpose()?,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy().as_ref())
+                .map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy")))
+                .transpose()?,
+            has_cpu_list: linux
+                .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
+                .is_some_and(|list| !list.is_empty()),
             cgroup: cgroup::plan(linux, id, &at)?,
             bundle: bundle.to_path_buf(),
             rootfs,
@@ -149,7 +160,6 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
         ("seccomp", linux.seccomp().is_some()),
         ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("intelRdt", linux.intel_rdt().is_some()),
-        ("memoryPolicy", linux.memory_policy().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => refused(at.field(field)),

@@ -19,6 +19,7 @@ use crate::namespaces::Join;
 use crate::notify;
 use crate::path;
 use crate::plan::Plan;
+use crate::process::Affinity;
 use crate::sys::mount::{Attributes, Reach};
 
 /// The file systems to which the network namespace that they are mounted in means nothing.
@@ -51,6 +52,8 @@ pub struct Program {
     origins: Vec<Origin>,
     /// What `args[0]` says, for sentences about it.
     name: String,
+    /// Whether the cgroup keeps the process from some of the processors, which SCHED_DEADLINE does not go with.
+    has_cpu_list: bool,
 }
 
 /// What the parent has prepared for the init process.
@@ -91,7 +94,12 @@ impl Program {
     pub fn new(plan: Plan, wiring: Wiring) -> Result<Self> {
         let name =
             plan.process.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut program = Self { steps: Vec::with_capacity(48), origins: Vec::with_capacity(48), name };
+        let mut program = Self {
+            steps: Vec::with_capacity(48),
+            origins: Vec::with_capacity(48),
+            name,
+            has_cpu_list: plan.has_cpu_list,
+        };
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
         program.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
@@ -201,6 +209,8 @@ impl Program {
         }
         let last = Last {
             personality: plan.personality,
+            memory_policy: plan.memory_policy,
+            affinity: Affinity::default(),
             env: wiring.env,
             fifo: wiring.fifo,
             inherited: wiring.inherited,

@@ -194,6 +194,11 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::MaskPaths { paths: vec![c("/proc/bus"), c("/proc/keys"), c("/proc/fs"), c("/not/there")] },
         Step::Rlimit { resource: 7, soft: 64, hard: 64 },
         Step::Personality { domain: 0 },
+        Step::MemoryPolicy { mode: 2, nodes: vec![1] },
+        Step::Affinity { mask: vec![usize::MAX] },
+        Step::ResetAffinity,
+        Step::Scheduler(sys::scheduling::Scheduler { policy: 3, nice: 1, ..Default::default() }),
+        Step::IoPriority { priority: 2 << 13 | 7 },
         Step::NoNewPrivileges,
         Step::ChangeDirectory { path: c("/made/on/the"), last_try: false },
         Step::Identity(Identity {

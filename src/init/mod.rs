@@ -34,7 +34,7 @@ use rustix::net::SendFlags;
 use self::step::{Failure, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, process};
+use crate::sys::{keyring, process, scheduling};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`) and, as runc adds, that its user may search it;
 /// keyrings(7).
@@ -123,6 +123,14 @@ impl<'a> Init<'a> {
             Step::MaskPaths { paths } => mount::mask(self.root()?, paths),
             Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(*resource, *soft, *hard)?),
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
+            Step::MemoryPolicy { mode, nodes } => Ok(scheduling::set_memory_policy(*mode, nodes)?),
+            Step::Scheduler(attributes) => Ok(scheduling::set_scheduler(*attributes)?),
+            Step::IoPriority { priority } => Ok(scheduling::set_io_priority(*priority)?),
+            Step::Affinity { mask } => Ok(scheduling::set_affinity(mask)?),
+            Step::ResetAffinity => {
+                reset_affinity();
+                Ok(())
+            }
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             Step::ChangeDirectory { path, last_try } => Ok(self.change_directory(path, *last_try)?),
             Step::Identity(who) => identity::assume(who),
@@ -213,6 +221,14 @@ fn complain(program: &CStr, errno: Errno) {
 
 fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {
     ranges.iter().try_for_each(|(first, last)| process::close_range(*first, *last))
+}
+
+/// The kernel cuts the mask down to what it has and what the cgroup allows. A process that keeps the runtime's processors works
+/// all the same, so a refusal is none.
+fn reset_affinity() {
+    // 65536 processors.
+    static ALL: [usize; 1024] = [usize::MAX; 1024];
+    let _ = scheduling::set_affinity(&ALL);
 }
 
 fn join_session_keyring(name: &CStr) -> Result<(), Errno> {

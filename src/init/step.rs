@@ -8,6 +8,7 @@ use rustix::mount::MountAttrFlags;
 use crate::sys::cred::Sets;
 use crate::sys::mount::{Attributes, Reach};
 use crate::sys::process::Argv;
+use crate::sys::scheduling::Scheduler;
 
 /// One thing for the init process to do. `program.rs` decides which and in what order.
 #[derive(Debug)]
@@ -70,6 +71,16 @@ pub enum Step {
     Rlimit { resource: u32, soft: u64, hard: u64 },
     /// personality(2).
     Personality { domain: u32 },
+    /// set_mempolicy(2): `MPOL_*` with its flags, a mask of nodes.
+    MemoryPolicy { mode: u32, nodes: Vec<usize> },
+    /// sched_setattr(2).
+    Scheduler(Scheduler),
+    /// ioprio_set(2): class and level in one number.
+    IoPriority { priority: u16 },
+    /// sched_setaffinity(2).
+    Affinity { mask: Vec<usize> },
+    /// The same for every processor that the cgroup allows, whatever the runtime was allowed itself.
+    ResetAffinity,
     /// Sets no_new_privs; prctl(2).
     NoNewPrivileges,
     /// chdir(2) to a path of the container, which must be inside it. Before the last try, being refused is no failure; after

@@ -1,6 +1,7 @@
 //! What runs in the container and as whom; config.md § Process.
 
 mod rlimits;
+mod scheduling;
 
 use std::ffi::CString;
 
@@ -8,10 +9,12 @@ use anyhow::Result;
 use oci_spec::runtime;
 
 pub use self::rlimits::Rlimit;
+pub use self::scheduling::Affinity;
 use crate::capabilities::{self, CapabilityPlan};
 use crate::error::Pointer;
 use crate::init::step::Identity;
 use crate::path;
+use crate::sys::scheduling::Scheduler;
 
 /// The file mode mask of a process whose user has none.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -35,6 +38,12 @@ pub struct ProcessPlan {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub scheduler: Option<Scheduler>,
+    /// Class and level in one number; ioprio_set(2).
+    pub io_priority: Option<u16>,
+    /// For a process that is added to a container.
+    #[allow(dead_code, reason = "exec, which comes next, applies it")]
+    pub affinity: Affinity,
 }
 
 /// Decides about the object at `at` (`/process`).
@@ -83,6 +92,22 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
         rlimits: rlimits::plan(process.rlimits().as_deref().unwrap_or(&[]), &at.field("rlimits"))?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(score, at)).transpose()?,
+        scheduler: process
+            .scheduler()
+            .as_ref()
+            .map(|wanted| scheduling::scheduler(wanted, &at.field("scheduler")))
+            .transpose()?,
+        io_priority: process
+            .io_priority()
+            .as_ref()
+            .map(|wanted| scheduling::io_priority(wanted, &at.field("ioPriority")))
+            .transpose()?,
+        affinity: process
+            .exec_cpu_affinity()
+            .as_ref()
+            .map(|wanted| scheduling::affinity(wanted, &at.field("execCPUAffinity")))
+            .transpose()?
+            .unwrap_or_default(),
     })
 }
 
@@ -117,9 +142,6 @@ fn refuse(process: &runtime::Process, at: &Pointer) -> Result<()> {
     let asked = [
         ("apparmorProfile", text(process.apparmor_profile())),
         ("selinuxLabel", text(process.selinux_label())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(at.field(field).error("is refused: this version does not apply it")),

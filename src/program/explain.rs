@@ -118,6 +118,35 @@ impl Program {
                 ..plain(format!("set the limit to {soft}:{hard}"))
             },
             Step::Personality { domain } => plain(format!("set personality {domain:#x}")),
+            Step::MemoryPolicy { mode, .. } => Sentence {
+                hint: (errno == Errno::EINVAL)
+                    .then_some("this machine has no such memory node, or the flags do not go together"),
+                ..plain(format!("set memory policy {mode:#x}"))
+            },
+            // The words that runc's callers look for.
+            Step::Scheduler(_) if errno == Errno::EPERM && self.has_cpu_list => Sentence {
+                hint: Some("give up /linux/resources/cpu/cpus or the scheduler"),
+                ..plain("process scheduler can't be used together with AllowedCPUs".into())
+            },
+            Step::Scheduler(_) => Sentence {
+                hint: match errno {
+                    Errno::EPERM => Some("it needs CAP_SYS_NICE"),
+                    Errno::EBUSY => Some("the processors are promised to other SCHED_DEADLINE processes"),
+                    Errno::EINVAL => Some("this kernel lacks the policy or one of the flags"),
+                    _ => None,
+                },
+                ..plain("set the scheduler".into())
+            },
+            Step::IoPriority { .. } => Sentence {
+                hint: (errno == Errno::EPERM)
+                    .then_some("IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN"),
+                ..plain("set the I/O priority".into())
+            },
+            Step::Affinity { .. } => Sentence {
+                hint: (errno == Errno::EINVAL).then_some("the container may run on none of these processors"),
+                ..plain("set the CPU affinity".into())
+            },
+            Step::ResetAffinity => plain("reset the CPU affinity".into()),
             Step::NoNewPrivileges => plain("set no_new_privs".into()),
             Step::ChangeDirectory { path, .. } => plain(format!("change to directory {path:?}")),
             Step::Identity(who) => match part {

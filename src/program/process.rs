@@ -6,13 +6,18 @@ use std::os::fd::OwnedFd;
 
 use super::{Origin, Program};
 use crate::init::step::Step;
-use crate::process::ProcessPlan;
+use crate::memory_policy::MemoryPolicy;
+use crate::process::{Affinity, ProcessPlan};
 use crate::sys::process::Argv;
 
 /// What the last part needs besides the process.
 pub(super) struct Last {
     /// `/linux/personality`.
     pub(super) personality: Option<u32>,
+    /// `/linux/memoryPolicy`.
+    pub(super) memory_policy: Option<MemoryPolicy>,
+    /// On which processors it runs in the end: without a word about it on all, not on those of the runtime.
+    pub(super) affinity: Affinity,
     /// Variables besides those of the process.
     pub(super) env: Vec<CString>,
     /// What `start` writes to; without it the program starts at once.
@@ -26,6 +31,9 @@ impl Program {
     pub(super) fn become_process(&mut self, process: ProcessPlan, last: Last) {
         if let Some(domain) = last.personality {
             self.add(Origin::Field("/linux/personality"), Step::Personality { domain });
+        }
+        if let Some(policy) = last.memory_policy {
+            self.add(Origin::Field("/linux/memoryPolicy"), policy.step());
         }
         let identity = process.identity();
         let is_root = process.uid == 0;
@@ -47,6 +55,22 @@ impl Program {
         for (index, (resource, soft, hard)) in process.rlimits.iter().copied().enumerate() {
             let step = Step::Rlimit { resource, soft, hard };
             self.add(Origin::Item("/process/rlimits", index), step);
+        }
+        // Before the scheduler: SCHED_DEADLINE is refused to a process that may not run on all processors; sched_setattr(2).
+        match (last.affinity.last, last.affinity.initial) {
+            (Some(mask), _) => {
+                let step = Step::Affinity { mask: mask.into_words() };
+                self.add(Origin::Field("/process/execCPUAffinity/final"), step);
+            }
+            (None, Some(_)) => {}
+            (None, None) => self.add(Origin::Runtime, Step::ResetAffinity),
+        }
+        // Before the identity: both may need CAP_SYS_NICE.
+        if let Some(attributes) = process.scheduler {
+            self.add(Origin::Field("/process/scheduler"), Step::Scheduler(attributes));
+        }
+        if let Some(priority) = process.io_priority {
+            self.add(Origin::Field("/process/ioPriority"), Step::IoPriority { priority });
         }
         if process.no_new_privileges {
             self.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);

@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod scheduling;
 pub mod signal;
 
 pub use rustix::io::Errno;

@@ -138,6 +138,34 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         |spec| spec["process"]["oomScoreAdj"] = json!(1001),
         "config.json: /process/oomScoreAdj: 1001 is not between -1000 and 1000",
     ),
+    (
+        "a nice value out of range",
+        |spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER", "nice": 20 }),
+        "config.json: /process/scheduler/nice: 20 is not between -20 and 19",
+    ),
+    (
+        "a priority for a scheduler that has none",
+        |spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "priority": 1 }),
+        "config.json: /process/scheduler/priority: is only for SCHED_FIFO and SCHED_RR, not SCHED_BATCH",
+    ),
+    (
+        "a deadline before the end of the work",
+        |spec| {
+            spec["process"]["scheduler"] =
+                json!({ "policy": "SCHED_DEADLINE", "runtime": 9000, "deadline": 8000 });
+        },
+        "config.json: /process/scheduler/deadline: 8000 ns is less than the runtime of 9000 ns (runtime <= deadline <= period)",
+    ),
+    (
+        "an I/O priority out of range",
+        |spec| spec["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
+        "config.json: /process/ioPriority/priority: 8 is not between 0 and 7",
+    ),
+    (
+        "an affinity that runs backwards",
+        |spec| spec["process"]["execCPUAffinity"] = json!({ "initial": "3-1" }),
+        "config.json: /process/execCPUAffinity/initial: the range \"3-1\" runs backwards",
+    ),
     // ---- mounts ----
     (
         "an unknown propagation-like option on a bind mount",
@@ -289,6 +317,16 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["devices"] = json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 3 }]);
         },
         "config.json: /linux/devices/0/major: -1 is not between 0 and 4095",
+    ),
+    (
+        "memory nodes for a policy that has none",
+        |spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_DEFAULT", "nodes": "0-7" }),
+        "config.json: /linux/memoryPolicy/nodes: MPOL_DEFAULT: memory policy mode requires 0 nodes but got 8",
+    ),
+    (
+        "a memory node out of reach",
+        |spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0-9876543210" }),
+        "config.json: /linux/memoryPolicy/nodes: invalid memory policy nodes \"0-9876543210\": 9876543210 is more than 65536",
     ),
     // ---- resources ----
     (

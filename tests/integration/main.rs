@@ -27,6 +27,7 @@ mod namespaces;
 mod process;
 mod rootfs;
 mod run;
+mod scheduling;
 mod security;
 mod signals;
 mod support;
@@ -48,6 +49,7 @@ fn tests() -> Vec<Test> {
         lifecycle::tests(),
         cli::tests(),
         process::tests(),
+        scheduling::tests(),
         descriptors::tests(),
         terminal::tests(),
         signals::tests(),

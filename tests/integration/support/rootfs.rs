@@ -27,6 +27,7 @@ const APPLETS: &[&str] = &[
     "hostname",
     "id",
     "ifconfig",
+    "ionice",
     "ip",
     "kill",
     "ln",

@@ -1,0 +1,99 @@
+//! Sets of processors or memory nodes: "0-3,7" as the kernel writes it (cpuset(7), "List format"), and the bits that it reads.
+
+/// The largest number there may be, so that one mistyped digit does not ask for gigabytes of bits; runc's.
+const LARGEST: u32 = 64 * 1024;
+
+/// A set of numbers, as words of bits: number N is bit N modulo the word's size of word N divided by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mask(Vec<usize>);
+
+impl Mask {
+    /// Reads a list of numbers and ranges with commas between; spaces around them and empty elements mean nothing. `None` for
+    /// an empty text.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        let mut mask = Self::default();
+        for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+            let (first, last) = element.split_once('-').unwrap_or((element, element));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(format!("the range {element:?} runs backwards"));
+            }
+            (first..=last).for_each(|number| mask.add(number));
+        }
+        match (mask.0.is_empty(), text.is_empty()) {
+            (true, true) => Ok(None),
+            (true, false) => Err(format!("{text:?} names no number")),
+            (false, _) => Ok(Some(mask)),
+        }
+    }
+
+    fn add(&mut self, number: usize) {
+        let bits = usize::BITS as usize;
+        let word = number / bits;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << (number % bits);
+        }
+    }
+
+    /// How many numbers it has.
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    pub fn into_words(self) -> Vec<usize> {
+        self.0
+    }
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    // `parse` alone would take a plus sign.
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number {
+        return Err(format!("{text:?} is no number"));
+    }
+    let value = text.parse::<u32>().ok().filter(|value| *value <= LARGEST);
+    value
+        .and_then(|value| usize::try_from(value).ok())
+        .ok_or_else(|| format!("{text} is more than {LARGEST}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<usize> {
+        Mask::parse(text).unwrap().unwrap().into_words()
+    }
+
+    #[test]
+    fn numbers_and_ranges_become_bits() {
+        assert_eq!(words("0-3,7"), [0x8f]);
+        assert_eq!(words(" 1 ,, 0-0,"), [3]);
+        assert_eq!(Mask::parse(""), Ok(None));
+    }
+
+    #[test]
+    fn there_is_room_for_more_numbers_than_a_fixed_set_has() {
+        let mask = Mask::parse("5,1024-2047").unwrap().unwrap();
+        assert_eq!(mask.count(), 1025);
+        let words = mask.into_words();
+        assert_eq!((words.len(), words[0], words[16], words[31]), (32, 1 << 5, usize::MAX, usize::MAX));
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused_with_the_reason() {
+        let refused = |text| Mask::parse(text).unwrap_err();
+        assert_eq!(refused("0-9876543210"), "9876543210 is more than 65536");
+        assert_eq!(refused("3-1"), "the range \"3-1\" runs backwards");
+        assert_eq!(refused("1-2-3"), "\"2-3\" is no number");
+        assert_eq!(refused("+1"), "\"+1\" is no number");
+        assert_eq!(refused("1,-"), "\"\" is no number");
+        assert_eq!(refused(" , "), "\" , \" names no number");
+    }
+}
