@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::container::Root;
@@ -18,23 +18,24 @@ use crate::guard;
 use crate::log::{Format, Level, Log};
 
 mod commands;
+mod help;
+mod usage;
 mod words;
 
-use commands::{COMMANDS, Command};
+use commands::Command;
+use usage::{HelpWanted, Wrong};
 
 /// The version of the runtime specification whose fields this runtime knows.
 const SPEC_VERSION: &str = "1.3.0";
 
-/// A container runtime for Linux and cgroup v2
+/// Runs bundles, directories with config.json and a root file system, as containers:
 ///
-/// Runs OCI bundles: directories with config.json and a root file system.
+///     # runtime run BUNDLE
+///
+/// creates a container, starts its program, waits for it and cleans up. `create`, `start`, `state`, `kill` and `delete` are
+/// the same step by step, for the programs that manage containers.
 #[derive(Debug, Parser)]
-#[command(
-    name = "runtime",
-    disable_help_flag = true,
-    disable_help_subcommand = true,
-    args_override_self = true
-)]
+#[command(name = "runtime", args_override_self = true, verbatim_doc_comment)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -73,11 +74,8 @@ struct Global {
     #[arg(long, value_name = "BOOL", default_value = "auto", hide = true)]
     rootless: Rootless,
     /// Print the version
-    #[arg(short, long)]
+    #[arg(short, long, short_alias = 'V')]
     version: bool,
-    /// Print help
-    #[arg(short, long)]
-    help: bool,
 }
 
 /// Who makes the cgroups.
@@ -109,69 +107,71 @@ pub struct Context<'a> {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    let name = program_name(arguments.next().as_deref());
+    let program = program_name(arguments.next().as_deref());
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
     let may_create = words.any(|word| word == "create" || word == "run");
     let protected = if may_create { guard::protect_executable() } else { Ok(()) };
+    let whole_help = || help::whole(&program, &Cli::command());
     let cli = match parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage_error(&error),
+        Err(error) if error.is::<HelpWanted>() => return print(&whole_help()),
+        Err(error) => {
+            print_help_for(&error, whole_help);
+            return report(&error);
+        }
     };
     if cli.global.version {
-        return print(&version(&name));
+        return print(&version(&program));
     }
-    let command = match cli.command {
-        Some(Words::Named(words)) if !cli.global.help => words,
-        _ => return print(&whole_help().to_string()),
-    };
+    let Some(Words::Named(words)) = cli.command else { return print(&whole_help()) };
     let level = if cli.global.debug { Level::Debug } else { Level::Error };
     let log = match Log::open(cli.global.log.as_deref(), cli.global.log_format, level) {
         Ok(log) => log,
         Err(error) => return report(&error),
     };
-    let name = command.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    let found = commands::find(&name);
-    match dispatch(found, &command, &cli.global, &log, protected) {
+    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let Some(command) = commands::find(&name) else {
+        let topic = words.get(1).map(|word| word.to_string_lossy());
+        return match (name.as_ref(), topic) {
+            ("help" | "h", None) => print(&whole_help()),
+            ("help" | "h", Some(topic)) => match commands::find(&topic) {
+                Some(command) => print(&help::of(&program, &command.definition())),
+                None => unknown(&topic, &log),
+            },
+            _ => unknown(&name, &log),
+        };
+    };
+    match dispatch(command, &words, &cli.global, &log, protected) {
         Ok(code) => code,
-        Err(error) => match error.downcast::<clap::Error>() {
-            Ok(usage) => {
-                log_usage_error(&log, &usage);
-                usage_error(&usage)
-            }
-            Err(error) => {
-                log.error(&error);
-                report(&error);
-                found.map_or(ExitCode::FAILURE, |command| ExitCode::from(command.on_failure))
-            }
-        },
+        Err(error) if error.is::<HelpWanted>() => print(&help::of(&program, &command.definition())),
+        Err(error) => {
+            log.error(&error);
+            print_help_for(&error, || help::of(&program, &command.definition()));
+            let code = report(&error);
+            if error.is::<Wrong>() { code } else { ExitCode::from(command.on_failure) }
+        }
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    // The first word stands for the program's name, which usage messages take from the definition.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli> {
     let definition = Cli::command();
-    let words =
-        words::normal(arguments, &definition, |word| word == "help" || commands::find(word).is_some());
-    let matches = definition.try_get_matches_from([OsString::from("runtime")].into_iter().chain(words))?;
-    Cli::from_arg_matches(&matches)
+    // The first that is no option is the command's name.
+    let words = words::normal(arguments, &definition, |_| true)?;
+    // The first word stands for the program's name.
+    let matches = definition.try_get_matches_from([OsString::new()].into_iter().chain(words));
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| Wrong::new(None, &error).into())
 }
 
 fn dispatch(
-    command: Option<&Command>,
+    command: &Command,
     words: &[OsString],
     global: &Global,
     log: &Log,
     protected: Result<()>,
 ) -> Result<ExitCode> {
-    let Some(command) = command else {
-        if words.first().is_some_and(|word| word == "help") {
-            return Ok(help(words.get(1).map(OsString::as_os_str)));
-        }
-        let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        let message = format!("there is no command '{name}'; `runtime --help` lists them\n");
-        return Err(clap::Error::raw(clap::error::ErrorKind::InvalidSubcommand, message).into());
-    };
     if matches!(command.name, "create" | "run") {
         protected?;
     }
@@ -191,22 +191,11 @@ fn dispatch(
     })
 }
 
-fn whole_help() -> clap::builder::StyledStr {
-    let mut command = Cli::command()
-        .allow_external_subcommands(false)
-        .subcommands(COMMANDS.iter().map(Command::definition));
-    command.render_help()
-}
-
-fn help(topic: Option<&OsStr>) -> ExitCode {
-    let Some(topic) = topic else { return print(&whole_help().to_string()) };
-    match topic.to_str().and_then(commands::find) {
-        Some(command) => print(&command.definition().render_long_help().to_string()),
-        None => {
-            let _ = writeln!(io::stderr().lock(), "No help topic for '{}'", topic.display());
-            ExitCode::FAILURE
-        }
-    }
+fn unknown(name: &str, log: &Log) -> ExitCode {
+    // The first words are runc's.
+    let error = anyhow!("No help topic for '{name}': there is no such command (`runtime help` lists them)");
+    log.error(&error);
+    report(&error)
 }
 
 /// The name under which we were called, if it is one that callers take for a runtime's: they parse the first line.
@@ -252,21 +241,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The programs above us read the log, not standard error: what is wrong goes there, in their form, without the advice.
-fn log_usage_error(log: &Log, error: &clap::Error) {
-    if error.use_stderr() {
-        let text = error.render().to_string();
-        let words: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-        let sentence = words.join(" ");
-        log.error(&anyhow::Error::msg(sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned()));
+/// As runc: the help on standard output, for whoever has forgotten; what is wrong goes to standard error.
+fn print_help_for(error: &anyhow::Error, help: impl FnOnce() -> String) {
+    if error.downcast_ref::<Wrong>().is_some_and(|wrong| wrong.calls_for_help) {
+        print(&help());
     }
-}
-
-fn usage_error(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
-    if !error.use_stderr() {
-        return print(&text);
-    }
-    let _ = io::stderr().lock().write_all(text.as_bytes());
-    ExitCode::FAILURE
 }

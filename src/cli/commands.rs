@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, FromArgMatches};
+use clap::{ArgMatches, Args, FromArgMatches};
 
+use super::usage::Wrong;
 use super::{Context, words};
 use crate::command;
 
@@ -61,16 +62,20 @@ impl Command {
 
 fn define<T: Args>(name: &'static str) -> clap::Command {
     // Of an option given twice the last value counts: conmon-rs gives some twice.
-    let command = clap::Command::new(name).bin_name(format!("runtime {name}"));
-    T::augment_args(command.args_override_self(true))
+    T::augment_args(clap::Command::new(name).args_override_self(true))
 }
 
 fn parse<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
-    let definition = define::<T>(name);
-    let (name, words) = words.split_at(words.len().min(1));
-    let words = words::normal(words.iter().cloned(), &definition, |_| false);
-    let matches = definition.try_get_matches_from(name.iter().cloned().chain(words))?;
-    Ok(T::from_arg_matches(&matches)?)
+    let matches = matches(name, define::<T>(name), words)?;
+    T::from_arg_matches(&matches).map_err(|error| Wrong::new(Some(name), &error).into())
+}
+
+fn matches(name: &'static str, definition: clap::Command, words: &[OsString]) -> Result<ArgMatches> {
+    let (first, words) = words.split_at(words.len().min(1));
+    let words = words::normal(words.iter().cloned(), &definition, |_| false)?;
+    definition
+        .try_get_matches_from(first.iter().cloned().chain(words))
+        .map_err(|error| Wrong::new(Some(name), &error).into())
 }
 
 /// What a command returns of its exit status: nothing, or a container's.

@@ -7,20 +7,25 @@
 //! * the word behind an option that takes a value is its value, whatever it begins with: `--pids-limit -1`;
 //! * an option with an empty value is as if it were not given: `--console-socket ""`.
 //!
-//! crun's `-?` and `--usage` are `--help`.
+//! Help is asked for with `--help`, `-h` or crun's `-?` and `--usage`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use clap::{Arg, ArgAction};
 
+use super::usage::HelpWanted;
+
 /// The same words as clap wants them, up to `--` or the first word that `ends` is true of or, where what follows it may
 /// be another program's options, the first that is no option.
+///
+/// # Errors
+/// If help is asked for.
 pub fn normal(
     words: impl Iterator<Item = OsString>,
     definition: &clap::Command,
     ends: impl Fn(&str) -> bool,
-) -> Vec<OsString> {
+) -> Result<Vec<OsString>, HelpWanted> {
     let ends_at_first = definition
         .get_arguments()
         .any(|argument| argument.is_positional() && argument.is_trailing_var_arg_set());
@@ -38,8 +43,10 @@ pub fn normal(
         };
         let found = definition.get_arguments().find(|argument| is_called(argument, name));
         let Some(argument) = found else {
-            let is_help = matches!(word.to_str(), Some("-?" | "--usage"));
-            normal.push((None, if is_help { "--help".into() } else { word }));
+            if matches!(name, "help" | "h" | "?" | "usage") {
+                return Err(HelpWanted);
+            }
+            normal.push((None, word));
             continue;
         };
         let id = argument.get_id().as_str();
@@ -65,7 +72,7 @@ pub fn normal(
             _ => normal.push((Some(id), option.into())),
         }
     }
-    normal.into_iter().map(|(_, word)| word).chain(words).collect()
+    Ok(normal.into_iter().map(|(_, word)| word).chain(words).collect())
 }
 
 /// The name of an option, and the value behind an equals sign; `None` of what is none.
@@ -114,7 +121,7 @@ mod tests {
     fn normal_of(line: &str, trailing: bool) -> String {
         // `_` stands for an empty word.
         let words = line.split(' ').map(|word| OsString::from(if word == "_" { "" } else { word }));
-        let words = normal(words, &definition(trailing), |word| word == "END");
+        let words = normal(words, &definition(trailing), |word| word == "END").unwrap();
         words.join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -160,9 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_for_clap_to_refuse_except_for_cruns_help() {
+    fn help_may_be_asked_for_in_several_ways_among_the_options() {
         turns_into("-x --frob=1 -ad -", "-x --frob=1 -ad -");
-        turns_into("--usage", "--help");
-        turns_into("-?", "--help");
+        for line in ["--usage", "-?", "-x -h", "a -help", "--bundle x --help"] {
+            let words = line.split(' ').map(OsString::from);
+            assert!(normal(words, &definition(false), |_| false).is_err(), "{line}");
+        }
+        turns_into("--bundle --help", "--bundle=--help");
     }
 }

@@ -1,0 +1,135 @@
+//! What is wrong with a command line, in the words that runc's callers know where there are any.
+
+use std::{error, fmt};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Somebody asks for help.
+#[derive(Debug)]
+pub struct HelpWanted;
+
+impl fmt::Display for HelpWanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("help is wanted")
+    }
+}
+
+impl error::Error for HelpWanted {}
+
+/// A wrong command line.
+#[derive(Debug)]
+pub struct Wrong {
+    sentence: String,
+    /// Whether the help tells how to do it better, because it is not the value of an argument that is wrong.
+    pub calls_for_help: bool,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl error::Error for Wrong {}
+
+impl Wrong {
+    /// What clap found wrong with the words behind `command`, or with the global options.
+    pub fn new(command: Option<&str>, error: &clap::Error) -> Self {
+        let calls_for_help = match error.kind() {
+            ErrorKind::InvalidValue => value(error).is_empty(),
+            kind => kind != ErrorKind::ValueValidation,
+        };
+        Self { sentence: sentence(command, error), calls_for_help }
+    }
+}
+
+fn sentence(command: Option<&str>, error: &clap::Error) -> String {
+    let argument = named(error, ContextKind::InvalidArg);
+    let value = value(error);
+    // Of `--bundle <DIR>` the option, of `[SIGNAL]` the name.
+    let option = argument.split(' ').next().unwrap_or_default().trim_matches(['[', ']', '<', '>']);
+    let whose = command.map(|name| format!("{name:?} ")).unwrap_or_default();
+    match error.kind() {
+        // Two texts of Go's flag package, which callers look for.
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            format!("flag provided but not defined: {argument}")
+        }
+        ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: {option}"),
+        ErrorKind::UnknownArgument => format!("{whose}has an argument too many: {argument:?}"),
+        ErrorKind::MissingRequiredArgument => format!("{whose}requires an argument: {argument}"),
+        ErrorKind::TooManyValues => format!("{option}: is no option with a value, as {value:?}"),
+        ErrorKind::InvalidValue => format!("{option}: invalid value {value:?}{}", known(error)),
+        _ => match error::Error::source(error).map(ToString::to_string) {
+            Some(cause) if cause.contains(value) => format!("{option}: {cause}"),
+            Some(cause) => format!("{option}: {value:?}: {cause}"),
+            None => format!("{option}: invalid value {value:?}"),
+        },
+    }
+}
+
+fn value(error: &clap::Error) -> &str {
+    named(error, ContextKind::InvalidValue)
+}
+
+fn named(error: &clap::Error, kind: ContextKind) -> &str {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text,
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str).unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// The values that there are, if they are few.
+fn known(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) if !values.is_empty() => {
+            format!(" (known are {})", values.join(", "))
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, ArgAction};
+
+    use super::*;
+
+    fn wrong(line: &str) -> (String, bool) {
+        let number = Arg::new("number").long("number").short('n').value_parser(clap::value_parser!(u32));
+        let definition = clap::Command::new("x")
+            .arg(number)
+            .arg(Arg::new("way").long("way").value_parser(["in", "out"]))
+            .arg(Arg::new("all").long("all").action(ArgAction::SetTrue))
+            .arg(Arg::new("ID").required(true));
+        let error = definition.try_get_matches_from(line.split(' ')).unwrap_err();
+        let wrong = Wrong::new(Some("x"), &error);
+        (wrong.to_string(), wrong.calls_for_help)
+    }
+
+    #[test]
+    fn a_wrong_form_calls_for_help() {
+        let cases = [
+            ("x --frob id", "flag provided but not defined: --frob"),
+            ("x id --number", "flag needs an argument: --number"),
+            ("x id -n", "flag needs an argument: --number"),
+            ("x --all=maybe id", "--all: is no option with a value, as \"maybe\""),
+            ("x", "\"x\" requires an argument: <ID>"),
+            ("x a b", "\"x\" has an argument too many: \"b\""),
+        ];
+        for (line, sentence) in cases {
+            assert_eq!(wrong(line), (sentence.to_owned(), true), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_wrong_about_it() {
+        let cases = [
+            ("x --number=1a id", "--number: \"1a\": invalid digit found in string"),
+            ("x --way=up id", "--way: invalid value \"up\" (known are in, out)"),
+        ];
+        for (line, sentence) in cases {
+            assert_eq!(wrong(line), (sentence.to_owned(), false), "{line}");
+        }
+    }
+}
