@@ -72,10 +72,14 @@ pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<Ca
 
 /// The names of the capabilities in `mask`, as `CAP_CHOWN, CAP_KILL`.
 pub fn names(mask: u64) -> String {
-    let mut known: Vec<_> =
-        caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0).collect();
-    known.sort_by_key(caps::Capability::index);
-    known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    known().filter(|(bit, _)| mask & bit != 0).map(|(_, name)| name).collect::<Vec<_>>().join(", ")
+}
+
+/// The bit and the name of every capability, by number.
+pub fn known() -> impl Iterator<Item = (u64, String)> {
+    let mut all: Vec<_> = caps::all().into_iter().collect();
+    all.sort_by_key(caps::Capability::index);
+    all.into_iter().map(|capability| (capability.bitmask(), capability.to_string()))
 }
 
 fn mask(set: Option<&Capabilities>, at: &Pointer) -> Result<u64> {

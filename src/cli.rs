@@ -26,7 +26,13 @@ use commands::Command;
 use usage::{HelpWanted, Wrong};
 
 /// The version of the runtime specification whose fields this runtime knows.
-const SPEC_VERSION: &str = "1.3.0";
+pub const SPEC_VERSION: &str = "1.3.0";
+
+/// What this program was built from.
+pub const COMMIT: &str = match option_env!("RUNTIME_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 
 /// Runs bundles, directories with config.json and a root file system, as containers:
 ///
@@ -205,8 +211,7 @@ fn program_name(argument: Option<&OsStr>) -> String {
 }
 
 fn version(name: &str) -> String {
-    let commit = option_env!("RUNTIME_COMMIT").unwrap_or("unknown");
-    format!("{name} version {}\ncommit: {commit}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+    format!("{name} version {}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
 fn root(explicit: Option<&Path>) -> Result<Root> {

@@ -36,8 +36,8 @@ pub fn plan(wanted: &LinuxMemoryPolicy, at: &Pointer) -> Result<MemoryPolicy> {
         }
         _ => {}
     }
-    let flags = wanted.flags().iter().flatten().fold(0, |flags, flag| flags | bit(*flag));
-    Ok(MemoryPolicy { mode: number(mode) | flags, nodes })
+    let flags = wanted.flags().iter().flatten().fold(0, |flags, flag| flags | number(&FLAGS, flag));
+    Ok(MemoryPolicy { mode: number(&MODES, &mode) | flags, nodes })
 }
 
 impl MemoryPolicy {
@@ -47,25 +47,34 @@ impl MemoryPolicy {
 }
 
 /// linux/mempolicy.h.
-fn number(mode: MemoryPolicyModeType) -> u32 {
-    use MemoryPolicyModeType as M;
-    match mode {
-        M::MpolDefault => 0,
-        M::MpolPreferred => 1,
-        M::MpolBind => 2,
-        M::MpolInterleave => 3,
-        M::MpolLocal => 4,
-        M::MpolPreferredMany => 5,
-        M::MpolWeightedInterleave => 6,
-    }
+const MODES: [(MemoryPolicyModeType, u32); 7] = [
+    (MemoryPolicyModeType::MpolDefault, 0),
+    (MemoryPolicyModeType::MpolPreferred, 1),
+    (MemoryPolicyModeType::MpolBind, 2),
+    (MemoryPolicyModeType::MpolInterleave, 3),
+    (MemoryPolicyModeType::MpolLocal, 4),
+    (MemoryPolicyModeType::MpolPreferredMany, 5),
+    (MemoryPolicyModeType::MpolWeightedInterleave, 6),
+];
+
+const FLAGS: [(MemoryPolicyFlagType, u32); 3] = [
+    (MemoryPolicyFlagType::MpolFNumaBalancing, 1 << 13),
+    (MemoryPolicyFlagType::MpolFRelativeNodes, 1 << 14),
+    (MemoryPolicyFlagType::MpolFStaticNodes, 1 << 15),
+];
+
+fn number<T: PartialEq>(table: &[(T, u32)], word: &T) -> u32 {
+    table.iter().find(|(known, _)| known == word).map_or(0, |(_, number)| *number)
 }
 
-fn bit(flag: MemoryPolicyFlagType) -> u32 {
-    match flag {
-        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
-        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
-        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
-    }
+/// The words for modes.
+pub fn modes() -> impl Iterator<Item = String> {
+    MODES.iter().map(|(mode, _)| mode.to_string())
+}
+
+/// The words for flags.
+pub fn flags() -> impl Iterator<Item = String> {
+    FLAGS.iter().map(|(flag, _)| flag.to_string())
 }
 
 #[cfg(test)]

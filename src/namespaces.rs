@@ -49,6 +49,12 @@ pub fn word(kind: i32) -> &'static str {
     KINDS.iter().find(|(_, bit, _)| *bit == kind).map_or("unknown", |(_, _, word)| word)
 }
 
+/// The words for all that can be made or joined.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    let is_refused = |kind| kind == libc::CLONE_NEWUSER || kind == 0x80;
+    KINDS.iter().filter(move |(_, kind, _)| !is_refused(*kind)).map(|(_, _, word)| *word)
+}
+
 /// `CLONE_NEW*` and the name in /proc/PID/ns, for the state file.
 pub const LINKS: [(i32, &str, &str); 7] = [
     (libc::CLONE_NEWCGROUP, "NEWCGROUP", "cgroup"),

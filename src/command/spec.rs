@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
-use crate::cli::Context;
+use crate::cli::{Context, SPEC_VERSION};
 
 /// Create a new specification file, config.json
 #[derive(Debug, clap::Args)]
@@ -158,7 +158,7 @@ const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SE
 impl Default for Config {
     fn default() -> Self {
         Self {
-            oci_version: "1.3.0",
+            oci_version: SPEC_VERSION,
             process: Process {
                 terminal: true,
                 user: User::default(),

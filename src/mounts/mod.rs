@@ -11,6 +11,7 @@ use oci_spec::runtime;
 use rustix::mount::MountAttrFlags;
 
 use self::options::Options;
+pub use self::options::known as known_options;
 use crate::error::Pointer;
 use crate::init::step::{Bind, Mount, Parameter, Remount, Step, Target, TargetRule};
 use crate::path;

@@ -108,6 +108,11 @@ const TABLE: &[(&str, Effect)] = &[
     ("dest-nofollow", NoFollowTarget),
 ];
 
+/// Every option that is not left to the file system.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 /// Attributes of one mount or of a tree, as the options add up: the last one wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {

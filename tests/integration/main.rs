@@ -21,6 +21,7 @@ mod clients;
 mod descriptors;
 mod devices;
 mod enforcement;
+mod features;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -60,6 +61,7 @@ fn tests() -> Vec<Test> {
         cgroup::tests(),
         without_cgroup::tests(),
         enforcement::tests(),
+        features::tests(),
         security::tests(),
         broken::tests(),
         clients::tests(),

@@ -1,0 +1,136 @@
+//! `runtime features`: what this program can do, whatever the host can; features.md, features-linux.md.
+//!
+//! Engines read it: CRI-O and dockerd together with standard error, on which there must be nothing. Names come from the
+//! tables that config.json is read with, so that the document cannot say what is not so.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::PrettyFormatter;
+
+use crate::cli::{COMMIT, Context, SPEC_VERSION};
+use crate::{capabilities, memory_policy, mounts, namespaces};
+
+/// Print what this program can do, as JSON
+///
+/// The document's form is that of the runtime specification, features.md. It tells of the program, not of the host.
+#[derive(Debug, clap::Args)]
+pub struct Features {}
+
+pub fn run(_: &Features, _: &Context<'_>) -> Result<()> {
+    let mut text = Vec::new();
+    // runc's indentation.
+    let mut json = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    Document::new().serialize(&mut json).context("write the features as JSON")?;
+    text.push(b'\n');
+    std::io::stdout().lock().write_all(&text).context("write to standard output")
+}
+
+/// In the order in which Go's types, and so everybody's documents, have it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    oci_version_min: &'static str,
+    oci_version_max: &'static str,
+    hooks: Vec<&'static str>,
+    mount_options: Vec<&'static str>,
+    linux: Linux,
+    annotations: BTreeMap<&'static str, &'static str>,
+    potentially_unsafe_config_annotations: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: Vec<&'static str>,
+    capabilities: Vec<String>,
+    cgroup: Cgroup,
+    seccomp: Seccomp,
+    apparmor: Enabled,
+    selinux: Enabled,
+    intel_rdt: IntelRdt,
+    memory_policy: MemoryPolicy,
+    mount_extensions: MountExtensions,
+    net_devices: Enabled,
+}
+
+#[derive(Debug, Serialize)]
+struct Enabled {
+    enabled: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cgroup {
+    v1: bool,
+    v2: bool,
+    systemd: bool,
+    systemd_user: bool,
+    rdma: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Seccomp {
+    enabled: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryPolicy {
+    modes: Vec<String>,
+    flags: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MountExtensions {
+    idmap: Enabled,
+}
+
+impl Document {
+    fn new() -> Self {
+        Self {
+            // The types of config.json have been the same since; newer properties are optional.
+            oci_version_min: "1.0.0",
+            oci_version_max: SPEC_VERSION,
+            hooks: Vec::new(),
+            mount_options: sorted(mounts::known_options()),
+            linux: Linux {
+                namespaces: sorted(namespaces::known()),
+                capabilities: capabilities::known().map(|(_, name)| name).collect(),
+                cgroup: Cgroup { v1: false, v2: true, systemd: false, systemd_user: false, rdma: true },
+                seccomp: Seccomp { enabled: false },
+                apparmor: Enabled { enabled: false },
+                selinux: Enabled { enabled: false },
+                intel_rdt: IntelRdt { enabled: false, schemata: false, monitoring: false },
+                memory_policy: MemoryPolicy {
+                    modes: sorted(memory_policy::modes()),
+                    flags: sorted(memory_policy::flags()),
+                },
+                mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+                net_devices: Enabled { enabled: false },
+            },
+            annotations: BTreeMap::from([
+                // The one of runc's that others answer, too.
+                ("org.opencontainers.runc.checkpoint.enabled", "false"),
+                ("runtime.commit", COMMIT),
+                ("runtime.version", env!("CARGO_PKG_VERSION")),
+            ]),
+            potentially_unsafe_config_annotations: Vec::new(),
+        }
+    }
+}
+
+fn sorted<T: Ord>(words: impl Iterator<Item = T>) -> Vec<T> {
+    let mut words: Vec<T> = words.collect();
+    words.sort();
+    words
+}
