@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroup;
-use crate::error::Refusal;
+use crate::error::{Hint, Refusal};
 use crate::signals::Signal;
 use crate::state::{self, Report, State, Status};
 use crate::sys::Errno;
@@ -198,13 +198,25 @@ impl Container {
     }
 
     pub fn status(&self) -> Result<Status> {
-        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
-            return Ok(Status::Paused);
-        }
+        // First of all: a container that was killed while it was paused has stopped, and its cgroup is still frozen.
         if !self.is_alive()? {
             return Ok(Status::Stopped);
         }
+        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
+            return Ok(Status::Paused);
+        }
         Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
+    }
+
+    /// Its cgroup.
+    ///
+    /// # Errors
+    /// If it has none of its own: then nothing can be done to all of its processes and to no others.
+    pub fn cgroup(&self) -> Result<&Path> {
+        self.state.cgroup().ok_or_else(|| {
+            let message = format!("container {:?} has no cgroup of its own", self.state.id);
+            Hint(message, "it was made with --cgroup-manager disabled".to_owned()).into()
+        })
     }
 
     /// What `state` prints.

@@ -6,7 +6,7 @@
 //!
 //! `fs.rs` is the driver that works on the file system alone: where the cgroup goes and how its directories are made.
 //! What a limit means (`resources`, `devices.rs`, `filter.rs`), how it is written (`apply.rs`) and how a cgroup ends
-//! (`removal.rs`) does not depend on the driver.
+//! (`removal.rs`) or stands still (`freeze.rs`) does not depend on the driver.
 //!
 //! Sources: config-linux.md § Control groups; the kernel's admin-guide/cgroup-v2.rst; cgroups(7).
 
@@ -14,7 +14,9 @@ mod apply;
 mod control_file;
 mod controllers;
 mod devices;
+mod events;
 mod filter;
+mod freeze;
 mod fs;
 mod removal;
 mod resources;
@@ -29,6 +31,7 @@ use crate::error::Pointer;
 
 use resources::WhenRefused;
 
+pub use freeze::{freeze, thaw};
 pub use removal::{kill, remove, remove_unless_used};
 
 /// What was decided about a container's cgroup.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
-use rustix::io::{Errno, pread};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, unlinkat};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::control_file;
+use super::events::Events;
 
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.
@@ -63,7 +63,7 @@ pub fn remove(path: &Path) -> Result<()> {
     loop {
         kill(path)?;
         let Some(events) = Events::open(path).with_context(context)? else { return Ok(()) };
-        if !events.wait_until_empty(deadline).with_context(context)? {
+        if !events.wait_until("populated", "0", deadline).with_context(context)? {
             bail!("{}: {} process(es) outlive SIGKILL by {PATIENCE:?}", context(), tasks(path).len());
         }
         remove_below(path).with_context(context)?;
@@ -88,7 +88,7 @@ pub fn remove_unless_used(path: &Path) -> Result<()> {
         }
         // The kernel has not finished with the last process, or there are cgroups below.
         let Some(events) = Events::open(path).with_context(context)? else { return Ok(()) };
-        if events.wait_until_empty(Instant::now() + SETTLING).with_context(context)? {
+        if events.wait_until("populated", "0", Instant::now() + SETTLING).with_context(context)? {
             remove_below(path).with_context(context)?;
         }
     }
@@ -109,50 +109,6 @@ pub(super) fn tasks(path: &Path) -> Vec<Pid> {
         open.extend(children(&dir).unwrap_or_default().into_iter().map(|name| path.join(name)));
     }
     tasks
-}
-
-/// `cgroup.events`, which wakes its poll(2)ers when it changes.
-struct Events(OwnedFd);
-
-impl Events {
-    /// `None` if the cgroup is gone.
-    fn open(path: &Path) -> Result<Option<Self>, Errno> {
-        match openat(CWD, path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => Ok(Some(Self(file))),
-            Err(Errno::NOENT | Errno::NODEV) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Whether no process is left before the deadline.
-    fn wait_until_empty(&self, deadline: Instant) -> Result<bool, Errno> {
-        loop {
-            let mut buffer = [0; 256];
-            let length = match pread(&self.0, &mut buffer, 0) {
-                Ok(length) => length,
-                Err(Errno::NODEV) => return Ok(true),
-                Err(errno) => return Err(errno),
-            };
-            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-            if control_file::value(&text, "populated") != Some("1") {
-                return Ok(true);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.wait(left)?;
-        }
-    }
-
-    /// Waits for a change since the last reading, but no longer than this.
-    fn wait(&self, at_most: Duration) -> Result<(), Errno> {
-        let timeout = Timespec::try_from(at_most).map_err(|_| Errno::OVERFLOW)?;
-        match poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno),
-        }
-    }
 }
 
 /// Removes the cgroups below an empty one as far as that is possible.

@@ -45,6 +45,8 @@ pub const COMMANDS: &[Command] = &[
     command!(features::Features),
     command!(kill::Kill),
     command!(list::List),
+    command!(pause::Pause),
+    command!(resume::Resume),
     command!(run::Run),
     command!(spec::Spec),
     command!(start::Start),

@@ -25,6 +25,7 @@ mod features;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod pause;
 mod process;
 mod rootfs;
 mod run;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Test> {
         without_cgroup::tests(),
         enforcement::tests(),
         features::tests(),
+        pause::tests(),
         security::tests(),
         broken::tests(),
         clients::tests(),

@@ -1,0 +1,29 @@
+//! `runtime pause`: stops every process of a container.
+
+use anyhow::{Result, bail};
+
+use crate::cgroup;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::error::Refusal;
+use crate::state::Status;
+
+/// Stop all processes of a container until `resume`
+#[derive(Debug, clap::Args)]
+pub struct Pause {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
+    let container = context.root.load(&args.id)?;
+    match container.status()? {
+        Status::Created | Status::Running => cgroup::freeze(container.cgroup()?),
+        // runc's text, that callers look for, whatever the reason.
+        Status::Paused => {
+            bail!("container {:?} is paused already: container not running", container.state.id)
+        }
+        Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
+    }
+}

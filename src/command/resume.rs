@@ -1,0 +1,25 @@
+//! `runtime resume`: lets the processes of a paused container go on.
+
+use anyhow::{Result, bail};
+
+use crate::cgroup;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::state::Status;
+
+/// Let the processes of a paused container go on
+#[derive(Debug, clap::Args)]
+pub struct Resume {
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &Resume, context: &Context<'_>) -> Result<()> {
+    let container = context.root.load(&args.id)?;
+    match container.status()? {
+        Status::Paused => cgroup::thaw(container.cgroup()?),
+        // The end of it is runc's text, that callers look for.
+        status => bail!("container {:?} is {status}: container not paused", container.state.id),
+    }
+}
