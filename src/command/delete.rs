@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::matching;
 use crate::cli::Context;
 use crate::container::{Container, ContainerId};
 use crate::error::Refusal;
@@ -19,26 +20,36 @@ pub struct Delete {
     /// Kill the container first if it runs, and do not mind if there is none
     #[arg(short, long)]
     force: bool,
+    /// Take ID for a regular expression: for every container whose name it matches
+    #[arg(short, long)]
+    regex: bool,
     /// Name of the container
     #[arg(value_name = "ID")]
-    id: ContainerId,
+    id: String,
 }
 
 pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
-    let container = match context.root.load(&args.id) {
-        Ok(container) => container,
+    if args.regex {
+        return matching::for_each(&args.id, context, |container| delete(container, args.force));
+    }
+    let id: ContainerId = args.id.parse()?;
+    match context.root.load(&id) {
+        Ok(container) => delete(container, args.force),
         Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {
             // Also for what an aborted `create` left.
-            context.root.sweep(&args.id)?;
-            return if args.force { Ok(()) } else { Err(error) };
+            context.root.sweep(&id)?;
+            if args.force { Ok(()) } else { Err(error) }
         }
-        Err(error) => return Err(error),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+fn delete(container: Container, force: bool) -> Result<()> {
     match container.status()? {
         Status::Stopped => {}
         Status::Created => kill(&container)?,
-        _ if args.force => kill(&container)?,
-        status => bail!("cannot delete container {} that is not stopped: {status}", args.id.as_str()),
+        _ if force => kill(&container)?,
+        status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
     }
     container.remove()
 }

@@ -4,9 +4,10 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
+use super::matching;
 use crate::cgroup;
 use crate::cli::Context;
-use crate::container::ContainerId;
+use crate::container::Container;
 use crate::error::Refusal;
 use crate::signals::Signal;
 use crate::sys::Errno;
@@ -17,22 +18,32 @@ pub struct Kill {
     /// Do not mind if the container is not running
     #[arg(short, long, hide = true)]
     all: bool,
+    /// Take ID for a regular expression: for every container whose name it matches
+    #[arg(short, long)]
+    regex: bool,
     /// Name of the container
     #[arg(value_name = "ID")]
-    id: ContainerId,
+    id: String,
     /// Name or number: "KILL", "SIGKILL" and "9" are the same
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     signal: Signal,
 }
 
 pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
-    let container = context.root.load(&args.id)?;
+    if args.regex {
+        return matching::for_each(&args.id, context, |container| kill(&container, args));
+    }
+    kill(&context.root.load(&args.id.parse()?)?, args)
+}
+
+fn kill(container: &Container, args: &Kill) -> Result<()> {
+    let not_running = || Refusal::NotRunning(container.state.id.clone()).into();
     // Without a pid namespace of its own, the end of the init process ends no other process.
     if args.signal == Signal::KILL && !container.state.private_pid_namespace {
         let is_gone =
             container.init()?.is_none() && !container.state.cgroup().is_some_and(cgroup::has_processes);
         if is_gone && !args.all {
-            return Err(Refusal::NotRunning(args.id.as_str().to_owned()).into());
+            return Err(not_running());
         }
         return container.kill_all();
     }
@@ -42,7 +53,7 @@ pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
     };
     match sent {
         Err(Errno::SRCH) if args.all => Ok(()),
-        Err(Errno::SRCH) => Err(Refusal::NotRunning(args.id.as_str().to_owned()).into()),
+        Err(Errno::SRCH) => Err(not_running()),
         sent => sent.with_context(|| format!("send {} to the init process", args.signal)),
     }
 }

@@ -6,6 +6,7 @@ pub mod features;
 pub mod kill;
 pub mod list;
 mod making;
+mod matching;
 pub mod pause;
 pub mod resume;
 pub mod run;

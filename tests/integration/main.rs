@@ -23,6 +23,7 @@ mod devices;
 mod enforcement;
 mod features;
 mod lifecycle;
+mod matching;
 mod mounts;
 mod namespaces;
 mod pause;
@@ -64,6 +65,7 @@ fn tests() -> Vec<Test> {
         enforcement::tests(),
         features::tests(),
         pause::tests(),
+        matching::tests(),
         security::tests(),
         broken::tests(),
         clients::tests(),
