@@ -27,7 +27,7 @@ use crate::signals::Signals;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{mountinfo, network, notify, path, sync, sys, unix_socket};
+use crate::{lsm, mountinfo, network, notify, path, sync, sys, unix_socket};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -117,6 +117,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     if request.cgroups == Cgroups::Disabled {
         plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
     }
+    let labels = lsm::labels(&plan.process, &Pointer::root().field("process"))?;
     let warnings = warnings(bundle, &plan);
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;
@@ -125,7 +126,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
 
     let directory = request.root.create(request.id)?;
     let cgroup = plan.cgroup.create()?;
-    let mut wiring = Wiring { join, console_socket, inherited, ..Wiring::default() };
+    let mut wiring = Wiring { join, console_socket, inherited, labels, ..Wiring::default() };
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
     }

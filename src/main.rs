@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod init;
 mod log;
+mod lsm;
 mod mask;
 mod memory_policy;
 mod mountinfo;

@@ -15,6 +15,7 @@ use anyhow::Result;
 use self::process::Last;
 use crate::error::Pointer;
 use crate::init::step::{Bind, Step, Target, TargetRule};
+use crate::lsm::Labels;
 use crate::namespaces::Join;
 use crate::notify;
 use crate::path;
@@ -63,6 +64,7 @@ pub struct Wiring {
     pub join: Vec<(Join, OwnedFd)>,
     /// The name of a session keyring to join.
     pub keyring: Option<CString>,
+    pub labels: Labels,
     pub root: RootSwitch,
     /// Where the console's master goes; `None`: to the parent.
     pub console_socket: Option<OwnedFd>,
@@ -116,7 +118,8 @@ impl Program {
             program.add(Origin::Field("/linux/namespaces"), Step::NewCgroupNamespace);
         }
         if let Some(name) = wiring.keyring {
-            program.add(Origin::Runtime, Step::JoinSessionKeyring { name });
+            let label = wiring.labels.selinux.clone();
+            program.add(Origin::Runtime, Step::JoinSessionKeyring { name, label });
         }
         program.add(Origin::Runtime, Step::NewSession);
 
@@ -210,6 +213,7 @@ impl Program {
         let last = Last {
             personality: plan.personality,
             memory_policy: plan.memory_policy,
+            labels: wiring.labels,
             affinity: Affinity::default(),
             env: wiring.env,
             fifo: wiring.fifo,

@@ -142,6 +142,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
     let mut steps = vec![
         Step::CloseOthers { ranges: vec![(100, 200)] },
         Step::NewCgroupNamespace,
+        Step::JoinSessionKeyring { name: c("_ses.test"), label: None },
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
@@ -251,6 +252,13 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     let mut failing = program(directory.path(), "/bin/true");
     failing.insert(failing.len() - 6, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
     let end = in_a_child(ALL, |socket| init::perform(&failing, socket));
+    assert_eq!(end.status, 1);
+    assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
+
+    // On a host with the security module the profile is missing, on any other the file.
+    let mut unlabelled = program(directory.path(), "/bin/true");
+    unlabelled.insert(unlabelled.len() - 6, Step::ApparmorProfile { command: c("exec no-such-profile") });
+    let end = in_a_child(ALL, |socket| init::perform(&unlabelled, socket));
     assert_eq!(end.status, 1);
     assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
 

@@ -19,8 +19,10 @@ mod copy_up;
 mod devices;
 mod home;
 mod identity;
+mod label;
 mod mount;
 mod path;
+mod procfs;
 pub mod step;
 mod sysctl;
 
@@ -84,7 +86,7 @@ impl<'a> Init<'a> {
             Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
             Step::NewCgroupNamespace => Ok(process::unshare(libc::CLONE_NEWCGROUP)?),
-            Step::JoinSessionKeyring { name } => Ok(join_session_keyring(name)?),
+            Step::JoinSessionKeyring { name, label } => join_session_keyring(name, label.as_deref()),
             Step::NewSession => Ok(rustix::process::setsid().map(drop)?),
             Step::JoinNewNetwork => Ok(self.join_new_network()?),
             Step::HostPropagation { path, propagation, reach } => {
@@ -131,6 +133,8 @@ impl<'a> Init<'a> {
                 reset_affinity();
                 Ok(())
             }
+            Step::ApparmorProfile { command } => label::apparmor(command),
+            Step::SelinuxLabel { label } => label::selinux(label),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             Step::ChangeDirectory { path, last_try } => Ok(self.change_directory(path, *last_try)?),
             Step::Identity(who) => identity::assume(who),
@@ -231,12 +235,19 @@ fn reset_affinity() {
     let _ = scheduling::set_affinity(&ALL);
 }
 
-fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+fn join_session_keyring(name: &CStr, label: Option<&CStr>) -> Result<(), Failure> {
+    if let Some(label) = label {
+        label::of_keys(label)?;
+    }
     match keyring::join_session(name) {
         // A kernel without keys, or a seccomp filter around us that hides them.
-        Err(Errno::NOSYS) => Ok(()),
-        serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS),
+        Err(Errno::NOSYS) => return Ok(()),
+        serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS)?,
     }
+    if label.is_some() {
+        label::of_keys(c"")?;
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -19,8 +19,8 @@ pub enum Step {
     JoinNamespace { namespace: OwnedFd, kind: i32 },
     /// unshare(CLONE_NEWCGROUP): its root is the cgroup that the process was cloned into.
     NewCgroupNamespace,
-    /// Joins a session keyring of the container's own and lets its user search it.
-    JoinSessionKeyring { name: CString },
+    /// Joins a session keyring of the container's own, made with this SELinux label, and lets its user search it.
+    JoinSessionKeyring { name: CString, label: Option<CString> },
     /// setsid(2).
     NewSession,
     /// Joins the network namespace that the parent has made meanwhile.
@@ -81,6 +81,10 @@ pub enum Step {
     Affinity { mask: Vec<usize> },
     /// The same for every processor that the cgroup allows, whatever the runtime was allowed itself.
     ResetAffinity,
+    /// Tells AppArmor, as `exec PROFILE`, what the program is to be confined by.
+    ApparmorProfile { command: CString },
+    /// Tells SELinux what the program is to run as.
+    SelinuxLabel { label: CString },
     /// Sets no_new_privs; prctl(2).
     NoNewPrivileges,
     /// chdir(2) to a path of the container, which must be inside it. Before the last try, being refused is no failure; after

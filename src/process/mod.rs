@@ -4,6 +4,7 @@ mod rlimits;
 mod scheduling;
 
 use std::ffi::CString;
+use std::path::Path;
 
 use anyhow::Result;
 use oci_spec::runtime;
@@ -37,6 +38,8 @@ pub struct ProcessPlan {
     pub capabilities: CapabilityPlan,
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
+    pub apparmor_profile: Option<CString>,
+    pub selinux_label: Option<CString>,
     pub oom_score_adj: Option<i32>,
     pub scheduler: Option<Scheduler>,
     /// Class and level in one number; ioprio_set(2).
@@ -48,7 +51,6 @@ pub struct ProcessPlan {
 
 /// Decides about the object at `at` (`/process`).
 pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
-    refuse(process, at)?;
     let empty = Vec::new();
     let args = c_strings(process.args().as_ref().unwrap_or(&empty), &at.field("args"))?;
     let Some(program) = args.first().filter(|program| !program.is_empty()) else {
@@ -91,6 +93,8 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
         capabilities: capabilities::plan(process.capabilities().as_ref(), &at.field("capabilities"))?,
         rlimits: rlimits::plan(process.rlimits().as_deref().unwrap_or(&[]), &at.field("rlimits"))?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor_profile: label(process.apparmor_profile().as_ref(), &at.field("apparmorProfile"))?,
+        selinux_label: label(process.selinux_label().as_ref(), &at.field("selinuxLabel"))?,
         oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(score, at)).transpose()?,
         scheduler: process
             .scheduler()
@@ -137,16 +141,8 @@ fn refuse_no_change(user: &runtime::User, at: &Pointer) -> Result<()> {
     }
 }
 
-fn refuse(process: &runtime::Process, at: &Pointer) -> Result<()> {
-    let text = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.is_empty());
-    let asked = [
-        ("apparmorProfile", text(process.apparmor_profile())),
-        ("selinuxLabel", text(process.selinux_label())),
-    ];
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(at.field(field).error("is refused: this version does not apply it")),
-        None => Ok(()),
-    }
+fn label(text: Option<&String>, at: &Pointer) -> Result<Option<CString>> {
+    text.filter(|text| !text.is_empty()).map(|text| path::c_string(Path::new(text), at)).transpose()
 }
 
 /// Which files `program` can mean: itself if it has a slash, else one in each directory of the container's `PATH`.
@@ -258,8 +254,8 @@ mod tests {
             "config.json: /process/oomScoreAdj: -1001 is not between -1000 and 1000"
         );
         assert_eq!(
-            refused(json!({"apparmorProfile": "x"})),
-            "config.json: /process/apparmorProfile: is refused: this version does not apply it"
+            refused(json!({"apparmorProfile": "a\0b"})),
+            "config.json: /process/apparmorProfile: \"a\\0b\" contains a NUL character"
         );
     }
 

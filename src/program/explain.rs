@@ -59,7 +59,13 @@ impl Program {
                 field: Some(("path", None)),
             },
             Step::NewCgroupNamespace => plain("make a cgroup namespace".into()),
-            Step::JoinSessionKeyring { name } => Sentence {
+            Step::JoinSessionKeyring { name, label: Some(label) } => Sentence {
+                hint: Some("--no-new-keyring does without one"),
+                ..plain(format!(
+                    "join session keyring {name:?} with SELinux label {label:?} (`/proc/thread-self/attr/keycreate`)"
+                ))
+            },
+            Step::JoinSessionKeyring { name, label: None } => Sentence {
                 hint: Some("--no-new-keyring does without one"),
                 ..plain(format!("join session keyring {name:?}"))
             },
@@ -147,6 +153,27 @@ impl Program {
                 ..plain("set the CPU affinity".into())
             },
             Step::ResetAffinity => plain("reset the CPU affinity".into()),
+            // Podman looks for the path in these quotes.
+            Step::ApparmorProfile { command } => Sentence {
+                hint: match (part, errno) {
+                    (Part::Whole, Errno::ENOENT) => {
+                        Some("is the profile loaded? apparmor_status(8) lists those that are")
+                    }
+                    (Part::Whole, Errno::EPERM) => {
+                        Some("the profile that confines the runtime must allow the change")
+                    }
+                    _ => None,
+                },
+                ..plain(label(part, command, "/proc/thread-self/attr/apparmor/exec"))
+            },
+            Step::SelinuxLabel { label: wanted } => Sentence {
+                hint: match (part, errno) {
+                    (Part::Whole, Errno::EINVAL) => Some("the loaded policy knows no such label"),
+                    (Part::Whole, Errno::EACCES) => Some("the loaded policy forbids the change"),
+                    _ => None,
+                },
+                ..plain(label(part, wanted, "/proc/thread-self/attr/exec"))
+            },
             Step::NoNewPrivileges => plain("set no_new_privs".into()),
             Step::ChangeDirectory { path, .. } => plain(format!("change to directory {path:?}")),
             Step::Identity(who) => match part {
@@ -169,6 +196,14 @@ impl Program {
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
             Step::AwaitStart { .. } => plain("wait for the start".into()),
         }
+    }
+}
+
+fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
+    match part {
+        Part::Source => "open a procfs".into(),
+        Part::Target => format!("open `{path}`"),
+        _ => format!("write {wanted:?} to `{path}`"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Origin, Program};
 use crate::init::step::Step;
+use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::process::{Affinity, ProcessPlan};
 use crate::sys::process::Argv;
@@ -16,6 +17,7 @@ pub(super) struct Last {
     pub(super) personality: Option<u32>,
     /// `/linux/memoryPolicy`.
     pub(super) memory_policy: Option<MemoryPolicy>,
+    pub(super) labels: Labels,
     /// On which processors it runs in the end: without a word about it on all, not on those of the runtime.
     pub(super) affinity: Affinity,
     /// Variables besides those of the process.
@@ -71,6 +73,14 @@ impl Program {
         }
         if let Some(priority) = process.io_priority {
             self.add(Origin::Field("/process/ioPriority"), Step::IoPriority { priority });
+        }
+        // Before no_new_privs, under which AppArmor takes no profile from a confined process, and as late as that allows: whatever
+        // is executed from here on is confined.
+        if let Some(command) = last.labels.apparmor {
+            self.add(Origin::Field("/process/apparmorProfile"), Step::ApparmorProfile { command });
+        }
+        if let Some(label) = last.labels.selinux {
+            self.add(Origin::Field("/process/selinuxLabel"), Step::SelinuxLabel { label });
         }
         if process.no_new_privileges {
             self.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);

@@ -23,6 +23,7 @@ mod devices;
 mod enforcement;
 mod features;
 mod lifecycle;
+mod lsm;
 mod matching;
 mod mounts;
 mod namespaces;
@@ -53,6 +54,7 @@ fn tests() -> Vec<Test> {
         cli::tests(),
         process::tests(),
         scheduling::tests(),
+        lsm::tests(),
         descriptors::tests(),
         terminal::tests(),
         signals::tests(),

@@ -1,0 +1,154 @@
+//! What security modules are told about the process: AppArmor profiles, SELinux labels.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+
+use crate::support::{
+    Container, Outcome,
+    host::{need, need_other_than, need_own, need_program},
+    suite::suite,
+};
+
+suite![
+    a_profile_without_apparmor_is_refused_by_its_field,
+    a_label_without_selinux_is_refused_by_its_field,
+    the_process_is_confined_by_its_profile,
+    a_profile_is_in_force_under_no_new_privs,
+    a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc,
+    a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for,
+    an_empty_profile_means_none,
+];
+
+fn has_apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+/// A profile that allows everything but to read /secret; unloaded when it goes.
+struct Profile {
+    name: String,
+}
+
+impl Profile {
+    fn load(container: &Container) -> Result<Self, crate::support::host::Skip> {
+        need(has_apparmor(), "AppArmor")?;
+        need_program("apparmor_parser")?;
+        let profile = Self { name: container.id.clone() };
+        profile.parse("--replace");
+        Ok(profile)
+    }
+
+    fn parse(&self, what: &str) {
+        let text = format!(
+            "profile {} flags=(attach_disconnected) {{\n  capability,\n  network,\n  file,\n  mount,\n  signal,\n  \
+             deny /secret r,\n}}\n",
+            self.name
+        );
+        let parser = Command::new("apparmor_parser")
+            .args(["--skip-cache", what])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut parser = parser.unwrap();
+        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(parser.wait().unwrap().success(), "apparmor_parser {what} fails");
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        self.parse("--remove");
+    }
+}
+
+fn a_profile_without_apparmor_is_refused_by_its_field() -> Outcome {
+    need(!has_apparmor(), "a host without AppArmor")?;
+    need_other_than("crun", "runs the container unconfined")?;
+    let container =
+        Container::new().edit(|spec| spec["process"]["apparmorProfile"] = json!("docker-default"));
+    let output = container.run_fails_with("apparmor: config provided but apparmor not supported");
+    need_own()?;
+    assert_eq!(
+        output.stderr,
+        "error: config.json: /process/apparmorProfile: \"docker-default\": apparmor: config provided but apparmor not \
+         supported (boot with AppArmor enabled, or remove the profile)\n"
+    );
+    Ok(())
+}
+
+fn a_label_without_selinux_is_refused_by_its_field() -> Outcome {
+    need(!has_selinux(), "a host without SELinux")?;
+    need_other_than("crun", "runs the container without the label")?;
+    let label = "system_u:system_r:container_t:s0:c4,c5";
+    let container = Container::new().edit(|spec| spec["process"]["selinuxLabel"] = json!(label));
+    let output = container
+        .run_fails_with("selinux label is specified in config, but selinux is disabled or not supported");
+    need_own()?;
+    assert!(output.stderr.starts_with(&format!("error: config.json: /process/selinuxLabel: \"{label}\": ")));
+    Ok(())
+}
+
+fn confined(script: &str) -> Result<(Container, Profile), crate::support::host::Skip> {
+    let container = Container::with_script(script).with_file("secret", 0o644, "text");
+    let profile = Profile::load(&container)?;
+    let container = container.edit(|spec| spec["process"]["apparmorProfile"] = json!(profile.name));
+    Ok((container, profile))
+}
+
+fn the_process_is_confined_by_its_profile() -> Outcome {
+    let (container, profile) = confined("cat /proc/self/attr/current; cat /secret || echo denied")?;
+    let container = container.edit(|spec| spec["process"]["noNewPrivileges"] = json!(false));
+    assert_eq!(container.says(), format!("{} (enforce)\ndenied", profile.name));
+    Ok(())
+}
+
+fn a_profile_is_in_force_under_no_new_privs() -> Outcome {
+    let (container, profile) = confined("cat /proc/self/attr/current; cat /secret || echo denied")?;
+    assert_eq!(container.says(), format!("{} (enforce)\ndenied", profile.name));
+    Ok(())
+}
+
+/// CVE-2019-16884, CVE-2023-28642, CVE-2025-52881.
+fn a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc() -> Outcome {
+    need_own()?;
+    let (container, _profile) = confined("cat /secret || echo denied")?;
+    let fake = container.bundle.rootfs().join("proc/self/attr/apparmor");
+    fs::create_dir_all(&fake).unwrap();
+    fs::write(fake.join("exec"), "").unwrap();
+    let container = container.edit(|spec| {
+        spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/proc");
+        spec["linux"]["maskedPaths"] = json!([]);
+        spec["linux"]["readonlyPaths"] = json!([]);
+    });
+    assert_eq!(container.says(), "denied");
+    assert_eq!(fs::read_to_string(fake.join("exec")).unwrap(), "");
+    Ok(())
+}
+
+fn a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for() -> Outcome {
+    need(has_apparmor(), "AppArmor")?;
+    need_own()?;
+    let container = Container::new().edit(|spec| spec["process"]["apparmorProfile"] = json!("not-loaded"));
+    container.run_fails_with(
+        "config.json: /process/apparmorProfile: write \"exec not-loaded\" to `/proc/thread-self/attr/apparmor/exec`: no \
+         such file or directory (ENOENT) (is the profile loaded?",
+    );
+    Ok(())
+}
+
+fn an_empty_profile_means_none() {
+    let container = Container::new().edit(|spec| {
+        spec["process"]["apparmorProfile"] = json!("");
+        spec["process"]["selinuxLabel"] = json!("");
+    });
+    container.says();
+}
