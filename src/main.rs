@@ -10,6 +10,7 @@ mod command;
 mod container;
 mod create;
 mod devices;
+mod duration;
 mod error;
 mod guard;
 mod init;

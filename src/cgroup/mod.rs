@@ -18,8 +18,10 @@ mod events;
 mod filter;
 mod freeze;
 mod fs;
+mod oom;
 mod removal;
 mod resources;
+mod stats;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -32,7 +34,9 @@ use crate::error::Pointer;
 use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
+pub use oom::OomWatch;
 pub use removal::{kill, remove, remove_unless_used};
+pub use stats::{Stats, stats};
 
 /// What was decided about a container's cgroup.
 #[derive(Debug)]

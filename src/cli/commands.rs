@@ -42,6 +42,7 @@ macro_rules! command {
 pub const COMMANDS: &[Command] = &[
     command!(create::Create),
     command!(delete::Delete),
+    command!(events::Events),
     command!(features::Features),
     command!(kill::Kill),
     command!(list::List),

@@ -21,6 +21,7 @@ mod clients;
 mod descriptors;
 mod devices;
 mod enforcement;
+mod events;
 mod features;
 mod lifecycle;
 mod lsm;
@@ -67,6 +68,7 @@ fn tests() -> Vec<Test> {
         enforcement::tests(),
         features::tests(),
         pause::tests(),
+        events::tests(),
         matching::tests(),
         security::tests(),
         broken::tests(),

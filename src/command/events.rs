@@ -1,0 +1,98 @@
+//! `runtime events`: what a container uses, and when the kernel kills for want of memory, as a stream of JSON.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration as Length, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::retry_on_intr;
+use serde::Serialize;
+
+use crate::cgroup::{self, OomWatch, Stats};
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::duration::Duration;
+use crate::error::Refusal;
+
+/// Print what a container uses, at intervals, and when it is short of memory, as JSON
+#[derive(Debug, clap::Args)]
+pub struct Events {
+    /// Print what it uses now, and end
+    #[arg(long)]
+    stats: bool,
+    /// How often to print what it uses: "5s", "250ms", "1h2m3.5s"
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    interval: Duration,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+/// One line; runc's names.
+#[derive(Serialize)]
+struct Event<'a> {
+    r#type: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+pub fn run(args: &Events, context: &Context<'_>) -> Result<()> {
+    if args.interval.0.is_zero() {
+        bail!("--interval: must be greater than 0");
+    }
+    let container = context.root.load(&args.id)?;
+    let id = args.id.as_str();
+    let Some(init) = container.init()? else { return Err(Refusal::NotRunning(id.to_owned()).into()) };
+    let cgroup = container.cgroup()?;
+    if args.stats {
+        return print(&Event { r#type: "stats", id, data: Some(cgroup::stats(cgroup)?) });
+    }
+    watch(id, cgroup, init.as_fd(), args.interval.0)
+}
+
+/// Until the init process has ended.
+fn watch(id: &str, cgroup: &Path, init: BorrowedFd<'_>, interval: Length) -> Result<()> {
+    let mut oom = OomWatch::new(cgroup)?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        let has_ended = wait(init, oom.fd(), left)?;
+        if oom.has_killed()? {
+            print(&Event { r#type: "oom", id, data: None })?;
+        }
+        if has_ended {
+            return Ok(());
+        }
+        if Instant::now() < next {
+            continue;
+        }
+        match cgroup::stats(cgroup) {
+            Ok(stats) => print(&Event { r#type: "stats", id, data: Some(stats) })?,
+            // Its cgroup went away just now, after it.
+            Err(_) if wait(init, None, Length::ZERO)? => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        // A moment that has passed meanwhile is left out.
+        next = (next + interval).max(Instant::now());
+    }
+}
+
+/// Waits for the end of the init process or a change of `oom`, no longer than this; whether it was the end.
+fn wait(init: BorrowedFd<'_>, oom: Option<BorrowedFd<'_>>, at_most: Length) -> Result<bool> {
+    let timeout = Timespec::try_from(at_most).context("wait for an event")?;
+    let mut waiting = vec![PollFd::from_borrowed_fd(init, PollFlags::IN)];
+    waiting.extend(oom.map(|oom| PollFd::from_borrowed_fd(oom, PollFlags::PRI)));
+    retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&timeout))).context("wait for an event")?;
+    Ok(waiting.first().is_some_and(|init| !init.revents().is_empty()))
+}
+
+/// One write for each line, so that a reader finds whole ones.
+fn print(event: &Event<'_>) -> Result<()> {
+    let mut line = serde_json::to_vec(event).context("encode an event")?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line).and_then(|()| out.flush()).context("write to standard output")
+}
