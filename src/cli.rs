@@ -19,6 +19,7 @@ use crate::log::{Format, Level, Log};
 
 mod commands;
 mod help;
+mod runc;
 mod usage;
 mod words;
 
@@ -58,15 +59,18 @@ enum Words {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// Log what happens, too, not only errors
+    /// Log what happens, too, not only errors and warnings
     #[arg(long)]
     debug: bool,
-    /// Append the log to this file instead of writing it to standard error
+    /// Append the log to this file, or send it to journald:ID or syslog:ID, instead of writing it to standard error
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    log: Option<OsString>,
     /// Format of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: Format,
+    /// What is logged: error, warning or debug
+    #[arg(long, value_name = "LEVEL", default_value = "warning")]
+    log_level: Level,
     /// Directory of the containers' state [default: /run/runtime, for ordinary users $XDG_RUNTIME_DIR/runtime]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -131,7 +135,7 @@ pub fn main() -> ExitCode {
         return print(&version(&program));
     }
     let Some(Words::Named(words)) = cli.command else { return print(&whole_help()) };
-    let level = if cli.global.debug { Level::Debug } else { Level::Error };
+    let level = if cli.global.debug { Level::Debug } else { cli.global.log_level };
     let log = match Log::open(cli.global.log.as_deref(), cli.global.log_format, level) {
         Ok(log) => log,
         Err(error) => return report(&error),
@@ -143,19 +147,27 @@ pub fn main() -> ExitCode {
             ("help" | "h", None) => print(&whole_help()),
             ("help" | "h", Some(topic)) => match commands::find(&topic) {
                 Some(command) => print(&help::of(&program, &command.definition())),
-                None => unknown(&topic, &log),
+                None => unknown(&topic, &words, &log),
             },
-            _ => unknown(&name, &log),
+            _ => unknown(&name, &words, &log),
         };
     };
     match dispatch(command, &words, &cli.global, &log, protected) {
         Ok(code) => code,
         Err(error) if error.is::<HelpWanted>() => print(&help::of(&program, &command.definition())),
-        Err(error) => {
+        Err(error) if error.is::<Wrong>() => {
             log.error(&error);
             print_help_for(&error, || help::of(&program, &command.definition()));
-            let code = report(&error);
-            if error.is::<Wrong>() { code } else { ExitCode::from(command.on_failure) }
+            report(&error)
+        }
+        Err(error) => {
+            let error = if program == "runc" { runc::with_prefix(command.name, error) } else { error };
+            log.error(&error);
+            match runc::last_words(&error).filter(|_| program == "runc") {
+                Some(words) => drop(writeln!(io::stderr().lock(), "{words}")),
+                None => drop(report(&error)),
+            }
+            ExitCode::from(command.on_failure)
         }
     }
 }
@@ -181,7 +193,10 @@ fn dispatch(
     if matches!(command.name, "create" | "run") {
         protected?;
     }
-    log.debug(format_args!("command {words:?}"));
+    // Engines read the features together with standard error.
+    if command.name != "features" {
+        log.debug(format_args!("command {words:?}"));
+    }
     (command.run)(words, &|| {
         Ok(Context {
             log,
@@ -197,9 +212,22 @@ fn dispatch(
     })
 }
 
-fn unknown(name: &str, log: &Log) -> ExitCode {
-    // The first words are runc's.
-    let error = anyhow!("No help topic for '{name}': there is no such command (`runtime help` lists them)");
+/// runc's commands that there are not; by `checkpoint --help` engines find out.
+const ABSENT: [&str; 2] = ["checkpoint", "restore"];
+
+fn unknown(name: &str, words: &[OsString], log: &Log) -> ExitCode {
+    let option = words.last().and_then(|word| word.to_str()).unwrap_or_default();
+    let error = match name {
+        // Engines ask so whether the option is known, and look for the first four words.
+        "restore" if option.trim_start_matches('-') == "lsm-mount-context" => {
+            anyhow!("flag needs an argument: {option} (and this version cannot restore containers)")
+        }
+        // The first words are runc's.
+        _ if ABSENT.contains(&name) => {
+            anyhow!("No help topic for '{name}': this version can neither checkpoint nor restore containers")
+        }
+        _ => anyhow!("No help topic for '{name}': there is no such command (`runtime help` lists them)"),
+    };
     log.error(&error);
     report(&error)
 }

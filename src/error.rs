@@ -89,17 +89,35 @@ impl fmt::Display for Refusal {
 
 impl error::Error for Refusal {}
 
+/// A context that tells how far the making of a container had come. It has no words of its own, because the others name place
+/// and cause, but runc's callers know some for it: `cli/runc.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The cgroup was being made.
+    Cgroup,
+    /// The init process was making ready.
+    Init,
+    /// The init process was becoming the program.
+    Program,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl error::Error for Stage {}
+
 /// One line for people: the whole chain, outermost first, with the name of every errno, and the way out.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        if !text.is_empty() {
+        let words = errno_of(cause).map_or_else(|| cause.to_string(), describe);
+        if !text.is_empty() && !words.is_empty() {
             text.push_str(": ");
         }
-        match errno_of(cause) {
-            Some(errno) => text.push_str(&describe(errno)),
-            None => text.push_str(&cause.to_string()),
-        }
+        text.push_str(&words);
     }
     if let Some(hint) = hint(error) {
         text.push_str(&format!(" ({hint})"));
@@ -174,6 +192,16 @@ mod tests {
     fn a_line_names_the_errno_once() {
         let failed: anyhow::Result<()> = Err(Errno::EPERM).context("mount \"proc\" on /proc");
         assert_eq!(line(&failed.unwrap_err()), "mount \"proc\" on /proc: operation not permitted (EPERM)");
+    }
+
+    #[test]
+    fn a_stage_adds_no_words() {
+        let error = anyhow::Error::from(Errno::EPERM).context("open x").context(Stage::Init);
+        assert_eq!(line(&error), "open x: operation not permitted (EPERM)");
+        assert_eq!(error.downcast_ref(), Some(&Stage::Init));
+        let error =
+            Pointer::root().field("hostname").error_with_hint("is wrong", "right it").context(Stage::Init);
+        assert_eq!(line(&error), "config.json: /hostname: is wrong (right it)");
     }
 
     #[test]

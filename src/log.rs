@@ -1,22 +1,28 @@
-//! The log that `--log`, `--log-format` and `--debug` ask for; the only writer of log records.
+//! The log that `--log`, `--log-format`, `--log-level` and `--debug` ask for; the only writer of log records.
 //!
 //! The programs above us parse it. Podman reads the whole file as one JSON object, containerd the last object whose
 //! level is "error": so a failure writes exactly one record, and without `--debug` nothing else does. Several
 //! invocations share one file: it is appended to, never truncated, and each record is one write.
 
+mod daemons;
+
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::panic::Location;
 use std::str::FromStr;
 use std::time::SystemTime;
 use std::{error, fmt, io};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use self::daemons::Daemon;
 use crate::clock;
-use crate::error::{Fault, errno, line};
+use crate::error::{errno, fault, hint, line};
 
 /// How a record is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,26 +58,74 @@ impl fmt::Display for UnknownFormat {
 
 impl error::Error for UnknownFormat {}
 
-/// What is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is written: this and what is above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The one error.
     Error,
-    /// With `--debug`: what happens, too.
+    /// What is not as asked for, and no failure.
+    Warning,
+    /// What happens.
     Debug,
+}
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+
+    /// crun has three, youki those of Rust's programs.
+    fn from_str(text: &str) -> Result<Self, UnknownLevel> {
+        match text {
+            "error" => Ok(Self::Error),
+            "warning" | "warn" | "info" => Ok(Self::Warning),
+            "debug" | "trace" => Ok(Self::Debug),
+            _ => Err(UnknownLevel(text.to_owned())),
+        }
+    }
+}
+
+/// No word for a level.
+#[derive(Debug)]
+pub struct UnknownLevel(String);
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown log level {:?} (known are \"error\", \"warning\" and \"debug\")", self.0)
+    }
+}
+
+impl error::Error for UnknownLevel {}
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Debug => "debug",
+        }
+    }
 }
 
 #[derive(Debug)]
 pub struct Log {
-    file: Option<File>,
+    to: To,
     format: Format,
     level: Level,
+}
+
+/// Where records go.
+#[derive(Debug)]
+enum To {
+    /// All but the error, which is `main`'s to tell.
+    StandardError,
+    File(File),
+    Daemon(Daemon),
 }
 
 /// What the log says of one event; the optional keys are this runtime's own, which others' readers skip.
 #[derive(Serialize)]
 struct Record<'a> {
-    level: &'static str,
+    #[serde(serialize_with = "word")]
+    level: Level,
     msg: &'a str,
     time: String,
     /// The place in `config.json`, as a JSON pointer.
@@ -83,78 +137,102 @@ struct Record<'a> {
     /// What would make it right.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
+    /// Where in this program's source it was written, with `--debug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+fn word<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.word())
 }
 
 impl Log {
-    /// Opens, or makes with mode 0644, the file at `path`, if there is one.
-    pub fn open(path: Option<&Path>, format: Format, level: Level) -> Result<Self> {
-        let file = path
-            .map(|path| {
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o644)
-                    .open(path)
-                    .with_context(|| format!("open the log {}", path.display()))
-            })
-            .transpose()?;
-        Ok(Self { file, format, level })
-    }
-
-    /// Writes the record of the failure that ends this invocation, if there is a log file; standard error is `main`'s.
-    pub fn error(&self, error: &anyhow::Error) {
-        let Some(file) = &self.file else { return };
-        let fault = error.downcast_ref::<Fault>();
-        let record = Record {
-            level: "error",
-            msg: &line(error),
-            time: clock::rfc3339_nanos(SystemTime::now()),
-            pointer: fault.map(|fault| fault.pointer.to_string()),
-            errno: errno(error).map(|errno| format!("{errno:?}")),
-            hint: fault.and_then(|fault| fault.hint.as_deref()),
+    /// Opens what `--log` names: a file, which is made with mode 0644, or with crun's prefixes `journald:ID` and
+    /// `syslog:ID` a daemon; `file:` may be before a path.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or the daemon cannot be reached.
+    pub fn open(destination: Option<&OsStr>, format: Format, level: Level) -> Result<Self> {
+        let Some(destination) = destination else { return Ok(Self { to: To::StandardError, format, level }) };
+        let bytes = destination.as_bytes();
+        let to = if let Some(id) = bytes.strip_prefix(b"journald:") {
+            Daemon::journal(id).map(To::Daemon)
+        } else if let Some(id) = bytes.strip_prefix(b"syslog:") {
+            Daemon::syslog(id).map(To::Daemon)
+        } else {
+            let path = OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes));
+            let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+            file.map(To::File).map_err(anyhow::Error::from)
         };
-        self.write(file, &record);
+        let to = to.with_context(|| format!("open the log {}", destination.display()))?;
+        Ok(Self { to, format, level })
     }
 
-    /// Writes what is not as asked for but no failure: to the log file, else to standard error.
-    pub fn warning(&self, message: impl fmt::Display) {
-        self.note("warning", &message.to_string());
-    }
-
-    /// Writes what happens, with `--debug` only: to the log file, else to standard error.
-    pub fn debug(&self, message: impl fmt::Display) {
-        if self.level != Level::Debug {
+    /// Writes the record of the failure that ends this invocation, unless to standard error, which is `main`'s.
+    pub fn error(&self, error: &anyhow::Error) {
+        if matches!(self.to, To::StandardError) {
             return;
         }
-        self.note("debug", &message.to_string());
+        self.write(&Record {
+            pointer: fault(error).map(|fault| fault.pointer.to_string()),
+            errno: errno(error).map(|errno| format!("{errno:?}")),
+            hint: hint(error),
+            ..Record::new(Level::Error, &line(error))
+        });
     }
 
-    fn note(&self, level: &'static str, msg: &str) {
-        let time = clock::rfc3339_nanos(SystemTime::now());
-        let record = Record { level, msg, time, pointer: None, errno: None, hint: None };
-        match &self.file {
-            Some(file) => self.write(file, &record),
-            None => self.write(io::stderr(), &record),
+    /// Writes what is not as asked for but no failure.
+    pub fn warning(&self, message: impl fmt::Display) {
+        if self.level >= Level::Warning {
+            self.write(&Record::new(Level::Warning, &message.to_string()));
         }
     }
 
-    fn write(&self, mut to: impl io::Write, record: &Record<'_>) {
-        let line = match self.format {
+    /// Writes what happens, with `--debug` only.
+    #[track_caller]
+    pub fn debug(&self, message: impl fmt::Display) {
+        if self.level >= Level::Debug {
+            let file = Some(Location::caller().to_string());
+            self.write(&Record { file, ..Record::new(Level::Debug, &message.to_string()) });
+        }
+    }
+
+    fn write(&self, record: &Record<'_>) {
+        // A log that cannot be written must not become a second failure: the error itself is on standard error.
+        match &self.to {
+            To::StandardError => drop(io::stderr().write_all(self.line(record).as_bytes())),
+            To::File(file) => drop((&*file).write_all(self.line(record).as_bytes())),
+            To::Daemon(daemon) => match self.format {
+                Format::Text => daemon.write(record.level, record.msg),
+                Format::Json => daemon.write(record.level, self.line(record).trim_end()),
+            },
+        }
+    }
+
+    fn line(&self, record: &Record<'_>) -> String {
+        match self.format {
             Format::Text => record.text(),
             // Strings under keys that are strings: nothing in it can fail.
             Format::Json => serde_json::to_string(record).unwrap_or_default() + "\n",
-        };
-        // A log that cannot be written must not become a second failure: the error itself is on standard error.
-        drop(to.write_all(line.as_bytes()));
+        }
     }
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    fn new(level: Level, msg: &'a str) -> Self {
+        let time = clock::rfc3339_nanos(SystemTime::now());
+        Self { level, msg, time, pointer: None, errno: None, hint: None, file: None }
+    }
+
     /// As logrus, and so runc, writes it.
     fn text(&self) -> String {
-        let mut line = format!("time={:?} level={} msg={:?}", self.time, self.level, self.msg);
-        let extras =
-            [("errno", self.errno.as_deref()), ("hint", self.hint), ("pointer", self.pointer.as_deref())];
+        let mut line = format!("time={:?} level={} msg={:?}", self.time, self.level.word(), self.msg);
+        let extras = [
+            ("errno", self.errno.as_deref()),
+            ("file", self.file.as_deref()),
+            ("hint", self.hint),
+            ("pointer", self.pointer.as_deref()),
+        ];
         for (key, value) in extras {
             if let Some(value) = value {
                 // Writing to a string cannot fail.
@@ -180,7 +258,7 @@ mod tests {
     fn logged(format: Format, level: Level, record: impl Fn(&Log)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        record(&Log::open(Some(&path), format, level).unwrap());
+        record(&Log::open(Some(path.as_os_str()), format, level).unwrap());
         fs::read_to_string(path).unwrap()
     }
 
@@ -222,6 +300,19 @@ mod tests {
         assert_eq!(logged(Format::Json, Level::Error, |log| log.debug("cloned")), "");
         let text = logged(Format::Json, Level::Debug, |log| log.debug(format_args!("pid {}", 7)));
         assert!(text.starts_with(r#"{"level":"debug","msg":"pid 7","time":"#));
+        assert!(text.contains(r#","file":"src/log.rs:"#), "{text}");
+    }
+
+    #[test]
+    fn a_warning_is_written_unless_only_errors_are_asked_for() {
+        assert_eq!(logged(Format::Text, Level::Error, |log| log.warning("odd")), "");
+        let text = logged(Format::Text, Level::Warning, |log| log.warning("odd"));
+        assert!(text.ends_with(" level=warning msg=\"odd\"\n"), "{text}");
+        assert_eq!("warn".parse::<Level>().unwrap(), Level::Warning);
+        assert_eq!(
+            "loud".parse::<Level>().unwrap_err().to_string(),
+            "unknown log level \"loud\" (known are \"error\", \"warning\" and \"debug\")"
+        );
     }
 
     #[test]
@@ -229,7 +320,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         for _ in 0..2 {
-            Log::open(Some(&path), Format::Json, Level::Error).unwrap().error(&anyhow::anyhow!("no"));
+            Log::open(Some(path.as_os_str()), Format::Json, Level::Error)
+                .unwrap()
+                .error(&anyhow::anyhow!("no"));
         }
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
@@ -243,8 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_be_marked_as_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("syslog:x");
+        let marked = format!("file:{}", path.display());
+        Log::open(Some(OsStr::new(&marked)), Format::Json, Level::Error).unwrap();
+        assert!(path.exists());
+    }
+
+    #[test]
     fn a_log_that_cannot_be_opened_is_named() {
-        let error = Log::open(Some(Path::new("/nonexistent/log")), Format::Text, Level::Error).unwrap_err();
+        let error = Log::open(Some(OsStr::new("/nonexistent/log")), Format::Text, Level::Error).unwrap_err();
         assert_eq!(line(&error), "open the log /nonexistent/log: no such file or directory (ENOENT)");
     }
 }

@@ -10,9 +10,12 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
+use crate::bundle::CONFIG;
 use crate::cli::{Context, SPEC_VERSION};
 
 /// Create a new specification file, config.json
+///
+/// Of a container that runs a shell in the terminal, with the root file system in the bundle's directory rootfs.
 #[derive(Debug, clap::Args)]
 pub struct Spec {
     /// Path to the root of the bundle directory [default: the current directory]
@@ -21,9 +24,12 @@ pub struct Spec {
     /// Generate a configuration for a rootless container
     #[arg(long)]
     rootless: bool,
+    /// Write this file of the bundle
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    file: PathBuf,
 }
 
-/// Writes config.json in the bundle's directory, which must not hold one.
+/// Writes the file in the bundle's directory, which must not hold it yet.
 pub fn run(args: &Spec, _: &Context<'_>) -> Result<()> {
     write(args)
 }
@@ -35,12 +41,12 @@ fn write(args: &Spec) -> Result<()> {
         Config::default()
     };
     let text = config.to_json()?;
-    let path = args.bundle.as_deref().unwrap_or(Path::new("")).join("config.json");
+    let path = args.bundle.as_deref().unwrap_or(Path::new("")).join(&args.file);
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path) {
         Ok(file) => file,
         // The text that scripts and people know from runc.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            bail!("File config.json exists. Remove it first")
+            bail!("File {} exists. Remove it first", args.file.display())
         }
         Err(error) => return Err(error).with_context(|| format!("create {}", path.display())),
     };
@@ -268,7 +274,7 @@ mod tests {
     use crate::error::line;
 
     fn spec_in(directory: &Path, rootless: bool) -> Spec {
-        Spec { bundle: Some(directory.to_owned()), rootless }
+        Spec { bundle: Some(directory.to_owned()), rootless, file: CONFIG.into() }
     }
 
     #[test]

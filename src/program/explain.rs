@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 
 use super::{Origin, Program};
-use crate::error::{Fault, Hint, Pointer};
+use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::init::step::{Entry, Part, Step};
 use crate::namespaces::word;
 
@@ -24,6 +24,11 @@ impl Program {
         let (Some(step), Some(origin)) = (self.steps.get(index), self.origins.get(index)) else {
             return anyhow!(errno).context("start the container");
         };
+        let stage = if matches!(step, Step::Execute { .. }) { Stage::Program } else { Stage::Init };
+        self.fault(step, origin, errno, part).context(stage)
+    }
+
+    fn fault(&self, step: &Step, origin: &Origin, errno: Errno, part: Part) -> anyhow::Error {
         let sentence = self.sentence(step, origin, errno, part);
         let Some(mut pointer) = pointer(origin, part) else {
             let error = anyhow!(errno);
@@ -187,10 +192,12 @@ impl Program {
             Step::FindProgram { .. } if errno == Errno::ENOENT && !self.name.contains('/') => {
                 plain(format!("exec {:?}: executable file not found in $PATH", self.name))
             }
-            Step::FindProgram { .. } | Step::Execute { .. } => Sentence {
+            Step::FindProgram { .. } => plain(format!("exec {:?}", self.name)),
+            // As the init process itself says it when nobody listens any more.
+            Step::Execute { .. } => Sentence {
                 hint: (errno == Errno::ENOEXEC)
                     .then_some("it is neither a program for this machine nor a script that begins with #!"),
-                ..plain(format!("exec {:?}", self.name))
+                ..plain(format!("exec {}", self.name))
             },
             Step::FindHome { .. } => plain("look up the user's home directory".into()),
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),

@@ -1,12 +1,12 @@
 //! Global options, `list`, `spec`, `--version`, `--help`, logs.
 
-use std::fs;
+use std::{fs, os::unix::net::UnixDatagram, path::Path};
 
 use serde_json::Value;
 
 use crate::support::{
     Container, Invocation, Outcome,
-    host::{kind, need_other_than, need_own},
+    host::{kind, need_other_than, need_own, patience, runtime},
     suite::suite,
     workspace,
 };
@@ -34,6 +34,10 @@ suite![
     the_log_is_appended_to,
     the_log_in_text_names_level_and_message,
     a_log_format_that_is_unknown_is_refused,
+    the_log_may_be_kept_by_systemds_journal,
+    the_log_may_be_kept_by_syslog,
+    a_daemon_that_does_not_keep_the_log_is_named,
+    the_log_level_decides_about_warnings,
     without_a_log_the_error_is_on_stderr_once,
     debug_says_more,
     global_options_take_an_equals_sign,
@@ -42,7 +46,6 @@ suite![
     systemd_cgroup_is_accepted_and_says_it_is_not_there,
     rootless_option_is_accepted,
     the_cgroup_manager_option_of_crun_is_accepted,
-    commands_of_other_issues_are_not_pretended,
     a_usage_error_is_one_record_of_the_log,
     long_options_take_one_dash,
 ];
@@ -285,6 +288,76 @@ fn a_log_format_that_is_unknown_is_refused() {
     assert_ne!(output.code(), 0, "{output:#?}");
 }
 
+/// What a daemon whose socket is at `place` gets when `state` of a container that there is not fails.
+fn datagram_to(place: &str, log: &str, options: &[&str]) -> String {
+    let container = Container::new();
+    let socket = UnixDatagram::bind(container.beside("daemon")).unwrap();
+    socket.set_read_timeout(Some(patience())).unwrap();
+    // The host has a daemon of its own, or none.
+    let directory = Path::new(place).ancestors().nth(if place.starts_with("/run") { 3 } else { 1 }).unwrap();
+    let script = format!(
+        "mount -t tmpfs none {0} && mkdir -p $(dirname {place}) && : >{place} && mount --bind {1} {place} && exec \"$@\"",
+        directory.display(),
+        container.beside("daemon").display()
+    );
+    let call = Invocation::new("unshare").args(["--mount", "sh", "-c", &script, "sh"]).arg(runtime());
+    let output =
+        call.args(["--log", log]).args(options).args(["--root", "/tmp", "state", "missing"]).output();
+    assert_eq!((output.code(), output.stderr.as_str()), (1, "error: container \"missing\" does not exist\n"));
+    let mut datagram = [0; 4096];
+    let length = socket.recv(&mut datagram).unwrap();
+    String::from_utf8(datagram[..length].to_vec()).unwrap()
+}
+
+fn the_log_may_be_kept_by_systemds_journal() -> Outcome {
+    need_own()?;
+    let place = "/run/systemd/journal/socket";
+    assert_eq!(
+        datagram_to(place, "journald:some-id", &[]),
+        "PRIORITY=3\nSYSLOG_IDENTIFIER=runtime\nID=some-id\nMESSAGE=container \"missing\" does not exist\n"
+    );
+    let json = datagram_to(place, "journald:some-id", &["--log-format", "json"]);
+    let message = json.trim_end().split("MESSAGE=").nth(1).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(message).unwrap()["level"], "error");
+    Ok(())
+}
+
+fn the_log_may_be_kept_by_syslog() -> Outcome {
+    need_own()?;
+    let line = datagram_to("/dev/log", "syslog:some-id", &[]);
+    assert!(line.starts_with("<11>some-id["), "{line}");
+    assert!(line.ends_with("]: container \"missing\" does not exist"), "{line}");
+    Ok(())
+}
+
+fn a_daemon_that_does_not_keep_the_log_is_named() -> Outcome {
+    need_own()?;
+    let script = "mount -t tmpfs none /run && mount -t tmpfs none /dev && exec \"$@\"";
+    for (log, socket) in [("journald:x", "/run/systemd/journal/socket"), ("syslog:x", "/dev/log")] {
+        let call = Invocation::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).arg(runtime());
+        let text = format!(
+            "open the log {log}: reach the daemon: open {socket}: no such file or directory (ENOENT)"
+        );
+        call.args(["--log", log, "list"]).fails_with(&text);
+    }
+    Ok(())
+}
+
+fn the_log_level_decides_about_warnings() -> Outcome {
+    need_own()?;
+    for (level, count) in [("error", 0), ("warning", 1)] {
+        let container = Container::new().edit(|spec| {
+            spec["process"]["capabilities"]["ambient"] = serde_json::json!(["CAP_KILL"]);
+        });
+        let call = container.runtime().args(["--log-level", level, "run", "--bundle"]);
+        let output = call.arg(container.bundle.path()).arg(&container.id).succeeds();
+        assert_eq!(output.stderr.lines().count(), count, "{output:#?}");
+    }
+    let call = Invocation::of_the_runtime().args(["--log-level", "loud", "list"]);
+    call.fails_with("--log-level: unknown log level \"loud\" (known are");
+    Ok(())
+}
+
 fn without_a_log_the_error_is_on_stderr_once() -> Outcome {
     need_own()?;
     let output = Container::new().runtime().args(["state", "missing"]).output();
@@ -364,13 +437,6 @@ fn the_cgroup_manager_option_of_crun_is_accepted() -> Outcome {
     let container = Container::with_script("echo fine");
     let run = container.runtime().args(["--cgroup-manager", "cgroupfs", "run", "--bundle"]);
     assert_eq!(run.arg(container.bundle.path()).arg(&container.id).succeeds().stdout, "fine\n");
-    Ok(())
-}
-
-/// podman and CRI-O take `checkpoint --help` ending well for the ability to checkpoint.
-fn commands_of_other_issues_are_not_pretended() -> Outcome {
-    need_own()?;
-    assert_ne!(Invocation::of_the_runtime().args(["checkpoint", "--help"]).output().code(), 0);
     Ok(())
 }
 

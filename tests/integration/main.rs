@@ -37,6 +37,7 @@ mod security;
 mod signals;
 mod support;
 mod terminal;
+mod traps;
 mod without_cgroup;
 
 use std::{
@@ -67,6 +68,7 @@ fn tests() -> Vec<Test> {
         without_cgroup::tests(),
         enforcement::tests(),
         features::tests(),
+        traps::tests(),
         pause::tests(),
         events::tests(),
         matching::tests(),

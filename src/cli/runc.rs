@@ -1,0 +1,71 @@
+//! What runc says and we do not: only when this program is called runc.
+//!
+//! People and scripts that know runc look for these words, and so do runc's own tests. Under its own name the program
+//! says place and cause alone.
+
+use crate::error::{Stage, describe, errno, fault};
+
+/// Puts what runc says before a failure of `command` before it.
+pub fn with_prefix(command: &str, error: anyhow::Error) -> anyhow::Error {
+    let prefix = match command {
+        "create" => "runc create failed",
+        "run" => "runc run failed",
+        "exec" => "exec failed",
+        _ => return error,
+    };
+    let stage = match error.downcast_ref() {
+        Some(Stage::Cgroup) => ": unable to start container process: unable to apply cgroup configuration",
+        Some(Stage::Init | Stage::Program) => {
+            ": unable to start container process: error during container init"
+        }
+        None => "",
+    };
+    error.context(format!("{prefix}{stage}"))
+}
+
+/// What standard error is told of a program that cannot be executed: as runc's init process says it, and nothing else.
+pub fn last_words(error: &anyhow::Error) -> Option<String> {
+    let is_execve = error.downcast_ref() == Some(&Stage::Program);
+    let (fault, errno) = (fault(error)?, errno(error)?);
+    let cause = describe(errno);
+    let cause = cause.rsplit_once(" (").map_or(cause.as_str(), |(cause, _)| cause);
+    is_execve.then(|| format!("{}: {cause}", fault.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::error::{Pointer, line};
+
+    #[test]
+    fn a_failure_of_the_init_process_is_said_to_be_one() {
+        let error = anyhow!(Errno::EPERM).context("mount \"proc\" on /proc").context(Stage::Init);
+        assert_eq!(
+            line(&with_prefix("run", error)),
+            "runc run failed: unable to start container process: error during container init: mount \"proc\" on \
+             /proc: operation not permitted (EPERM)"
+        );
+        let error = anyhow!(Errno::EACCES).context("make cgroup /x").context(Stage::Cgroup);
+        assert_eq!(
+            line(&with_prefix("create", error)),
+            "runc create failed: unable to start container process: unable to apply cgroup configuration: make cgroup \
+             /x: permission denied (EACCES)"
+        );
+        let plain = with_prefix("exec", anyhow!("container \"a\" does not exist"));
+        assert_eq!(line(&plain), "exec failed: container \"a\" does not exist");
+        assert_eq!(line(&with_prefix("kill", anyhow!("no"))), "no");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_all_that_is_said() {
+        let fault =
+            crate::error::Fault { pointer: Pointer::root(), message: "exec /run.sh".into(), hint: None };
+        let error = anyhow!(Errno::ENOENT).context(fault).context(Stage::Program);
+        let error = with_prefix("run", error);
+        assert_eq!(last_words(&error).unwrap(), "exec /run.sh: no such file or directory");
+        assert_eq!(last_words(&anyhow!("no")), None);
+    }
+}
