@@ -94,7 +94,6 @@ pub enum News {
     /// The terminal's end for the parent.
     Master(OwnedFd),
     /// It waits there for [`Child::go_on`].
-    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
     Reached(Point),
     /// Nothing is left but the program's start.
     Ready,
@@ -124,7 +123,6 @@ impl Child<'_> {
     }
 
     /// Waits until the child is at `point`, where it waits for [`Child::go_on`].
-    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
     pub fn await_point(&self, point: Point) -> Result<()> {
         match self.listen()? {
             News::Reached(reached) if reached == point => Ok(()),

@@ -3,6 +3,7 @@
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
 mod record;
+mod user_namespace;
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::net::SocketType;
 
 use self::record::Record;
+use self::user_namespace::{NewUserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::child::{Child, News, clone, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
@@ -22,7 +24,7 @@ use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
-use crate::program::{Program, RootSwitch, Wiring};
+use crate::program::{Program, RootSwitch, Wiring, births, made_beside};
 use crate::signals::Signals;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
@@ -111,9 +113,13 @@ pub struct Created {
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     require_kernel()?;
     let mut plan = Plan::new(bundle, request.id.as_str())?;
-    plan.process
-        .capabilities
-        .limit_to(sys::cred::capabilities().context("look up the runtime's capabilities")?);
+    let own = sys::cred::capabilities().context("look up the runtime's capabilities")?;
+    require_privileges(&plan, own)?;
+    let user_namespace = NewUserNamespace::of(&plan, own)?;
+    // In a user namespace its processes can have them all.
+    if !plan.namespaces.has(libc::CLONE_NEWUSER) {
+        plan.process.capabilities.limit_to(own);
+    }
     if request.cgroups == Cgroups::Disabled {
         plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
     }
@@ -130,13 +136,14 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
     }
+    wiring.user = user_namespace.as_ref().map(|new| new.ids);
     wire(&mut wiring, &plan, request, &directory)?;
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
     let pid_namespace = take_pid_namespace(&mut wiring.join);
-    let new = plan.namespaces.new & !libc::CLONE_NEWCGROUP & !libc::CLONE_NEWNET;
-    let new_network = plan.namespaces.is_new(libc::CLONE_NEWNET);
+    let new = births(&plan.namespaces, user_namespace.is_some());
+    let new_network = plan.namespaces.new & made_beside(user_namespace.is_some()) != 0;
     let oom_score_adj = plan.process.oom_score_adj;
     let mut program = Program::new(plan, wiring)?;
 
@@ -150,6 +157,16 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    let child = Child {
+        socket: ours.as_fd(),
+        interrupts: request.signals.interrupts()?,
+        init: &init,
+        cgroup: &cgroup,
+        program: &program,
+    };
+    if let Some(user_namespace) = &user_namespace {
+        user_namespace.set_up(&child)?;
+    }
 
     if new_network {
         let network = network::make().with_context(|| Fault {
@@ -169,16 +186,9 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     }
     let state = record.of_process(init.pid)?;
     directory.save(&state)?;
-    if let Some(score) = oom_score_adj {
+    if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_none()) {
         adjust_oom_score(init.pid, score)?;
     }
-    let child = Child {
-        socket: ours.as_fd(),
-        interrupts: request.signals.interrupts()?,
-        init: &init,
-        cgroup: &cgroup,
-        program: &program,
-    };
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
     let terminal = match relays_terminal {
         true => Some(Terminal::attach(child.await_master()?)?),

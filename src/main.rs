@@ -35,6 +35,7 @@ mod sys;
 mod sysctl;
 mod terminal;
 mod unix_socket;
+mod user_namespace;
 
 use std::process::ExitCode;
 

@@ -51,8 +51,13 @@ pub fn word(kind: i32) -> &'static str {
 
 /// The words for all that can be made or joined.
 pub fn known() -> impl Iterator<Item = &'static str> {
-    let is_refused = |kind| kind == libc::CLONE_NEWUSER || kind == 0x80;
-    KINDS.iter().filter(move |(_, kind, _)| !is_refused(*kind)).map(|(_, _, word)| *word)
+    KINDS.iter().filter(|(_, kind, _)| *kind != 0x80).map(|(_, _, word)| *word)
+}
+
+/// The words for several, as `ipc, network`.
+pub fn words(kinds: i32) -> String {
+    let these = KINDS.iter().filter(|(_, bit, _)| kinds & bit != 0);
+    these.map(|(_, _, word)| *word).collect::<Vec<_>>().join(", ")
 }
 
 /// `CLONE_NEW*` and the name in /proc/PID/ns, for the state file.
@@ -73,7 +78,7 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
     for (index, namespace) in namespaces.iter().enumerate() {
         let at = at.index(index);
         let kind = KINDS.iter().find(|(kind, _, _)| *kind == namespace.typ()).map_or(0, |(_, bit, _)| *bit);
-        if kind == libc::CLONE_NEWUSER || kind == 0x80 {
+        if kind == 0x80 {
             let message = format!("{:?} is refused: this version makes no such namespace", word(kind));
             return Err(at.field("type").error(message));
         }
@@ -91,6 +96,10 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
                     .error_with_hint(message, "name it from /, as in \"/proc/PID/ns/net\""));
             }
         }
+    }
+    if let Some(join) = plan.join.first().filter(|_| seen & libc::CLONE_NEWUSER != 0) {
+        let message = "is refused: this version joins nothing together with a user namespace";
+        return Err(at.index(join.index).field("path").error(message));
     }
     Ok(plan)
 }
@@ -146,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_is_refused_by_name() {
-        let error = planned(json!([{"type": "user"}])).unwrap_err();
-        assert!(line(&error).starts_with("config.json: /linux/namespaces/0/type: \"user\" is refused"));
+    fn a_time_namespace_is_refused_by_name() {
+        let error = planned(json!([{"type": "time"}])).unwrap_err();
+        assert!(line(&error).starts_with("config.json: /linux/namespaces/0/type: \"time\" is refused"));
     }
 }

@@ -18,6 +18,7 @@ use crate::path;
 use crate::process::{self, ProcessPlan};
 use crate::sys::mount::Reach;
 use crate::sysctl::{self, Settings};
+use crate::user_namespace::{self, IdMaps};
 
 /// A container that can be made.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Plan {
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
     pub namespaces: NamespacePlan,
+    /// What its user namespace maps, as far as the bundle says.
+    pub id_maps: Option<IdMaps>,
     pub mounts: MountPlan,
     pub devices: DevicePlan,
     pub process: ProcessPlan,
@@ -77,10 +80,15 @@ impl Plan {
             linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
             &at.field("namespaces"),
         )?;
+        let id_maps = user_namespace::plan(linux, &namespaces, &at)?;
         let Some(process) = spec.process() else {
             return Err(root.field("process").error("is missing: there is no program to run"));
         };
         let process = process::plan(process, &root.field("process"))?;
+        if let Some(maps) = &id_maps {
+            let at = root.field("process").field("user");
+            maps.require(process.uid, process.gid, &process.groups, &at)?;
+        }
         let around = mounts::Around { bundle, mount_namespace: namespaces.has(libc::CLONE_NEWNS) };
         let mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
@@ -123,6 +131,7 @@ impl Plan {
             bundle: bundle.to_path_buf(),
             rootfs,
             namespaces,
+            id_maps,
             mounts,
             devices,
             process,
@@ -153,8 +162,6 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let at = root.field("linux");
     let asked = [
-        ("uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ("gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
         ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
         ("seccomp", linux.seccomp().is_some()),

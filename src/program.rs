@@ -4,6 +4,7 @@
 //! number and an errno, becomes a sentence about the bundle.
 
 mod explain;
+mod namespaces;
 mod process;
 
 use std::ffi::{CStr, CString};
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use self::namespaces::First;
+pub use self::namespaces::{NewUser, births, made_beside};
 use self::process::Last;
 use crate::error::Pointer;
 use crate::init::step::{Bind, Step, Target, TargetRule};
@@ -60,6 +63,8 @@ pub struct Program {
 /// What the parent has prepared for the init process.
 #[derive(Debug, Default)]
 pub struct Wiring {
+    /// For a new user namespace, which the init process is born in.
+    pub user: Option<NewUser>,
     /// The namespaces to join, opened.
     pub join: Vec<(Join, OwnedFd)>,
     /// The name of a session keyring to join.
@@ -104,27 +109,12 @@ impl Program {
         };
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
-        program.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
-        // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
-        // first; setns(2).
-        let (mount, other): (Vec<_>, Vec<_>) =
-            wiring.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWNS);
-        for (join, namespace) in other.into_iter().chain(mount) {
-            let origin = Origin::Namespace(join.index, join.path);
-            program.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
-        }
-        // Not a flag of clone3(2): that would make the parent's cgroup the root of the namespace; cgroup_namespaces(7).
-        if plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
-            program.add(Origin::Field("/linux/namespaces"), Step::NewCgroupNamespace);
-        }
-        if let Some(name) = wiring.keyring {
-            let label = wiring.labels.selinux.clone();
-            program.add(Origin::Runtime, Step::JoinSessionKeyring { name, label });
-        }
-        program.add(Origin::Runtime, Step::NewSession);
+        let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
+        let first = First { user: wiring.user, join: wiring.join, keyring };
+        program.enter_namespaces(&plan.namespaces, first);
 
         // As late as possible: the parent makes it meanwhile.
-        let mut new_network = plan.namespaces.is_new(libc::CLONE_NEWNET);
+        let mut new_network = plan.namespaces.new & made_beside(wiring.user.is_some()) != 0;
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
         if has_mounts {

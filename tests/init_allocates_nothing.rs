@@ -27,7 +27,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use init::step::{Bind, Entry, Identity, Mount, Parameter, Step, Target, TargetRule};
+use init::step::{Bind, Entry, Identity, Mount, Parameter, Point, Step, Target, TargetRule};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -78,17 +78,28 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
             child(theirs.as_fd());
             exit_now(0)
         }
-        Cloned::Parent { pidfd, .. } => {
+        Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let network = fs::File::open("/proc/self/ns/net").unwrap();
-            let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+            if namespaces & libc::CLONE_NEWUSER != 0 {
+                for map in ["uid_map", "gid_map"] {
+                    fs::write(format!("/proc/{pid}/{map}"), "0 0 65536").unwrap();
+                }
+                let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+            } else {
+                let network = fs::File::open("/proc/self/ns/net").unwrap();
+                let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+            }
             // It may have failed already.
             let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             let mut bytes = [0; sync::SIZE];
-            let said = match sync::receive(ours.as_fd(), &mut bytes) {
+            let mut hear = || match sync::receive(ours.as_fd(), &mut bytes) {
                 Ok((count, _)) if count == sync::SIZE => Message::from_bytes(bytes),
                 _ => None,
+            };
+            let said = match hear() {
+                Some(Message::Reached(Point::Born)) => hear(),
+                said => said,
             };
             End { status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
         }
@@ -141,8 +152,9 @@ fn bind(path: &str) -> Step {
 fn program(rootfs: &Path, name: &str) -> Vec<Step> {
     let mut steps = vec![
         Step::CloseOthers { ranges: vec![(100, 200)] },
-        Step::NewCgroupNamespace,
-        Step::JoinSessionKeyring { name: c("_ses.test"), label: None },
+        Step::NewNamespaces { kinds: libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET },
+        Step::Loopback,
+        Step::JoinSessionKeyring { name: c("_ses.test"), permissions: 8, label: None },
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
@@ -235,6 +247,19 @@ fn rootfs() -> tempfile::TempDir {
 const ALL: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
 
+/// The same for a process that is born in a user namespace.
+fn in_a_user_namespace(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.retain(|step| !matches!(step, Step::JoinNewNetwork));
+    let first = [
+        Step::Dumpable { yes: true },
+        Step::Meet { point: Point::Born },
+        Step::Dumpable { yes: false },
+        Step::TakeIds { uid: 0, gid: 0 },
+    ];
+    steps.splice(1..1, first);
+    steps
+}
+
 /// One test: the allocator's switch is global.
 #[test]
 fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
@@ -248,6 +273,10 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     let steps = program(directory.path(), "/bin/true");
     let end = in_a_child(ALL, |socket| init::perform(&steps, socket));
     assert_eq!((end.status, end.said), (0, None), "of {} steps", steps.len());
+
+    let steps = in_a_user_namespace(program(directory.path(), "/bin/true"));
+    let end = in_a_child(ALL | libc::CLONE_NEWUSER, |socket| init::perform(&steps, socket));
+    assert_eq!((end.status, end.said), (0, None), "of {} steps in a user namespace", steps.len());
 
     let mut failing = program(directory.path(), "/bin/true");
     failing.insert(failing.len() - 6, Step::Rlimit { resource: 7, soft: 2, hard: 1 });

@@ -3,11 +3,11 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::path;
 use super::step::{Entry, Failure, Of as _, Part, item};
+use super::{mount, path};
 use crate::sys::cred;
 
 /// Makes `entries` in the directory at `path` of the rootfs.
@@ -18,17 +18,19 @@ pub fn populate(root: BorrowedFd<'_>, path: &CStr, entries: &[Entry]) -> Result<
     let directory = path::directory(root, path).of(Part::Target)?;
     // The names below are single components of a directory held open: no path is resolved that an image could bend.
     for (index, entry) in entries.iter().enumerate() {
-        make(directory.as_fd(), entry).of(item(index))?;
+        make(directory.as_fd(), path, entry).of(item(index))?;
     }
     Ok(())
 }
 
-fn make(directory: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
+fn make(directory: BorrowedFd<'_>, path: &CStr, entry: &Entry) -> Result<(), Errno> {
     match entry {
         Entry::Node { name, mode, device, uid, gid } => {
             let kind = FileType::from_raw_mode(*mode);
             match rustix::fs::mknodat(directory, name.as_c_str(), kind, Mode::from_raw_mode(*mode), *device) {
                 Err(Errno::EXIST) => return expect_node(directory, name, kind, *device),
+                // In a user namespace nobody makes devices.
+                Err(Errno::PERM) => return bind_node(directory, path, name, kind, *device),
                 result => result?,
             }
             if (*uid, *gid) == (0, 0) {
@@ -51,13 +53,38 @@ fn make(directory: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
     }
 }
 
+/// Mounts the host's node of the same path on a new file `name` in `directory`, which is `path` in the container. The rootfs is not
+/// the root yet.
+///
+/// # Errors
+/// `ENODEV` if the host's is another device.
+fn bind_node(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    name: &CStr,
+    kind: FileType,
+    device: u64,
+) -> Result<(), Errno> {
+    let host = path::joined(path, name)?;
+    let source = mount::detached_clone_of_path(host.as_cstr(0)?)?;
+    if !is_node(source.as_fd(), c"", kind, device)? {
+        return Err(Errno::NODEV);
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    let target = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    mount::attach(source.as_fd(), target.as_fd())
+}
+
 fn link(directory: BorrowedFd<'_>, name: &CStr, target: &CStr) -> Result<(), Errno> {
     rustix::fs::symlinkat(target, directory, name)
 }
 
 fn expect_node(directory: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -> Result<(), Errno> {
-    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let is_it =
-        FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device);
-    if is_it { Ok(()) } else { Err(Errno::EXIST) }
+    if is_node(directory, name, kind, device)? { Ok(()) } else { Err(Errno::EXIST) }
+}
+
+/// Whether `name` in `directory`, or with an empty name that itself, is this device.
+fn is_node(directory: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -> Result<bool, Errno> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device))
 }

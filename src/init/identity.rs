@@ -5,10 +5,14 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Gid;
 
 use super::path;
-use super::step::{Failure, Identity, Of as _, Part};
+use super::step::{Failure, Identity, Of as _, Part, item};
 use crate::sys::cred;
+
+/// capabilities(7).
+const CAP_SETGID: u32 = 6;
 
 /// The order matters: the bounding set needs CAP_SETPCAP, the groups need CAP_SETGID, and both go with the user id.
 pub fn assume(who: &Identity) -> Result<(), Failure> {
@@ -24,10 +28,7 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
     own_standard_streams(who);
     // A user id other than 0 would lose what is to be kept.
     cred::keep_capabilities(true)?;
-    rustix::thread::set_thread_groups(&who.groups)?;
-    let (uid, gid) = (cred::uid(who.uid), cred::gid(who.gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    set_ids(who.uid, who.gid, &who.groups)?;
     cred::keep_capabilities(false)?;
     cred::set_capabilities(who.sets).of(Part::Source)?;
     cred::clear_ambient()?;
@@ -38,6 +39,30 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
     }
     rustix::process::umask(Mode::from_raw_mode(who.umask));
     Ok(())
+}
+
+/// Becomes a user of the user namespace that this process is in, without further groups. The capabilities stay: the process was
+/// nobody there.
+pub fn take(uid: u32, gid: u32) -> Result<(), Failure> {
+    set_ids(uid, gid, &[])
+}
+
+/// # Errors
+/// Of `Part::Target` for the groups, of item 0 for the user and 1 for the group: `EINVAL` if it is not mapped.
+fn set_ids(uid: u32, gid: u32, groups: &[Gid]) -> Result<(), Failure> {
+    match rustix::thread::set_thread_groups(groups) {
+        // The kernel forbids it in this user namespace, whose maker was an ordinary user: the groups stay, as nobody's, and as
+        // with runc. Without the capability, it would be the runtime that may not.
+        Err(Errno::PERM) if groups.is_empty() && has_setgid() => {}
+        result => result.of(Part::Target)?,
+    }
+    let (uid, gid) = (cred::uid(uid), cred::gid(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).of(item(1))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).of(item(0))
+}
+
+fn has_setgid() -> bool {
+    cred::capabilities().is_ok_and(|own| own.effective >> CAP_SETGID & 1 == 1)
 }
 
 /// Lets the user reopen its own standard streams, as `echo >/dev/stderr` does: gives it pipes, sockets and the container's own

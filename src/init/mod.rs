@@ -31,16 +31,15 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use self::step::{Failure, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, process, scheduling};
+use crate::sys::{keyring, net, process, scheduling};
 
-/// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`) and, as runc adds, that its user may search it;
-/// keyrings(7).
-const KEYRING_PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
+/// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
+const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
 
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -48,7 +47,7 @@ const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC
 pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
     // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
-    let _ = process::set_undumpable();
+    let _ = process::set_dumpable(false);
     // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
     // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
     for signal in 1..=64 {
@@ -85,8 +84,13 @@ impl<'a> Init<'a> {
         match step {
             Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
-            Step::NewCgroupNamespace => Ok(process::unshare(libc::CLONE_NEWCGROUP)?),
-            Step::JoinSessionKeyring { name, label } => join_session_keyring(name, label.as_deref()),
+            Step::NewNamespaces { kinds } => Ok(process::unshare(*kinds)?),
+            Step::Dumpable { yes } => Ok(process::set_dumpable(*yes)?),
+            Step::TakeIds { uid, gid } => identity::take(*uid, *gid),
+            Step::Loopback => Ok(bring_loopback_up()?),
+            Step::JoinSessionKeyring { name, permissions, label } => {
+                join_session_keyring(name, *permissions, label.as_deref())
+            }
             Step::NewSession => Ok(rustix::process::setsid().map(drop)?),
             Step::JoinNewNetwork => Ok(self.join_new_network()?),
             Step::HostPropagation { path, propagation, reach } => {
@@ -123,7 +127,7 @@ impl<'a> Init<'a> {
             Step::Sysctl { settings } => sysctl::write(settings),
             Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, path)?),
             Step::MaskPaths { paths } => mount::mask(self.root()?, paths),
-            Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(*resource, *soft, *hard)?),
+            Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(0, *resource, *soft, *hard)?),
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
             Step::MemoryPolicy { mode, nodes } => Ok(scheduling::set_memory_policy(*mode, nodes)?),
             Step::Scheduler(attributes) => Ok(scheduling::set_scheduler(*attributes)?),
@@ -235,14 +239,20 @@ fn reset_affinity() {
     let _ = scheduling::set_affinity(&ALL);
 }
 
-fn join_session_keyring(name: &CStr, label: Option<&CStr>) -> Result<(), Failure> {
+fn bring_loopback_up() -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    net::bring_loopback_up(socket.as_fd())
+}
+
+fn join_session_keyring(name: &CStr, permissions: u32, label: Option<&CStr>) -> Result<(), Failure> {
     if let Some(label) = label {
         label::of_keys(label)?;
     }
     match keyring::join_session(name) {
         // A kernel without keys, or a seccomp filter around us that hides them.
         Err(Errno::NOSYS) => return Ok(()),
-        serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS)?,
+        serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS | permissions)?,
     }
     if label.is_some() {
         label::of_keys(c"")?;

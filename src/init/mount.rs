@@ -44,6 +44,11 @@ pub fn detached_clone(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Er
     rustix::mount::open_tree(of, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
+/// A detached copy of the mount, or the part of it, at a path of the host.
+pub fn detached_clone_of_path(path: &CStr) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(CWD, path, CLONE)
+}
+
 /// A new, detached file system without parameters.
 pub fn detached(
     fstype: &CStr,

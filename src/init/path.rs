@@ -146,8 +146,17 @@ pub fn read_link<'a>(
     CStr::from_bytes_until_nul(space).map(Some).map_err(|_| Errno::NAMETOOLONG)
 }
 
+/// `directory/name`.
+pub fn joined(directory: &CStr, name: &CStr) -> Result<Buffer, Errno> {
+    let mut path = Buffer::new();
+    for part in [directory.to_bytes(), b"/", name.to_bytes()] {
+        path.push(part)?;
+    }
+    Ok(path)
+}
+
 /// A path under construction, NUL-terminated, without the heap.
-struct Buffer {
+pub struct Buffer {
     bytes: [u8; PATH_MAX],
     length: usize,
 }
@@ -186,7 +195,7 @@ impl Buffer {
         self.bytes.get(..end).unwrap_or_default()
     }
 
-    fn as_cstr(&self, start: usize) -> Result<&CStr, Errno> {
+    pub fn as_cstr(&self, start: usize) -> Result<&CStr, Errno> {
         self.bytes.get(start..).and_then(|b| CStr::from_bytes_until_nul(b).ok()).ok_or(Errno::INVAL)
     }
 }

@@ -17,10 +17,19 @@ pub enum Step {
     CloseOthers { ranges: Vec<(u32, u32)> },
     /// setns(2) into a namespace of `kind` (`CLONE_NEW*`).
     JoinNamespace { namespace: OwnedFd, kind: i32 },
-    /// unshare(CLONE_NEWCGROUP): its root is the cgroup that the process was cloned into.
-    NewCgroupNamespace,
-    /// Joins a session keyring of the container's own, made with this SELinux label, and lets its user search it.
-    JoinSessionKeyring { name: CString, label: Option<CString> },
+    /// Lets the files of this process in /proc be its user's, who writes the maps of its user namespace, or root's again.
+    Dumpable { yes: bool },
+    /// Becomes `uid` and `gid` of the user namespace, in which this process so far is nobody, and gives up the groups of the
+    /// host if that is allowed there.
+    TakeIds { uid: u32, gid: u32 },
+    /// unshare(2) into new namespaces of `kinds` (`CLONE_NEW*`). The root of one for cgroups is the cgroup that the process was
+    /// cloned into.
+    NewNamespaces { kinds: i32 },
+    /// Brings `lo` up.
+    Loopback,
+    /// Joins a session keyring of the container's own, made with this SELinux label, and allows `permissions` on it besides what
+    /// is usual; keyrings(7).
+    JoinSessionKeyring { name: CString, permissions: u32, label: Option<CString> },
     /// setsid(2).
     NewSession,
     /// Joins the network namespace that the parent has made meanwhile.
@@ -95,7 +104,6 @@ pub enum Step {
     /// Chooses the first candidate that the user may execute.
     FindProgram { candidates: Vec<CString> },
     /// Tells the parent that this point is reached, and waits for its byte.
-    #[allow(dead_code, reason = "user namespaces and hooks, which come next, meet here")]
     Meet { point: Point },
     /// Looks the user's home directory up in the container's /etc/passwd, for a `HOME` that the bundle does not set.
     FindHome { uid: u32 },

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use super::{Origin, Program};
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::init::step::{Entry, Part, Step};
-use crate::namespaces::word;
+use crate::namespaces::{self, word};
 
 /// A failure in words: what was being done, and what would make it right.
 struct Sentence {
@@ -63,14 +63,19 @@ impl Program {
                 hint: (errno == Errno::EINVAL).then_some("is it a namespace of that type?"),
                 field: Some(("path", None)),
             },
-            Step::NewCgroupNamespace => plain("make a cgroup namespace".into()),
-            Step::JoinSessionKeyring { name, label: Some(label) } => Sentence {
+            Step::Dumpable { .. } => plain("let the maps of the user namespace be written".into()),
+            Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
+            Step::Loopback => plain("bring lo up".into()),
+            Step::NewNamespaces { kinds } => {
+                plain(format!("make the {} namespace", namespaces::words(*kinds)))
+            }
+            Step::JoinSessionKeyring { name, label: Some(label), .. } => Sentence {
                 hint: Some("--no-new-keyring does without one"),
                 ..plain(format!(
                     "join session keyring {name:?} with SELinux label {label:?} (`/proc/thread-self/attr/keycreate`)"
                 ))
             },
-            Step::JoinSessionKeyring { name, label: None } => Sentence {
+            Step::JoinSessionKeyring { name, label: None, .. } => Sentence {
                 hint: Some("--no-new-keyring does without one"),
                 ..plain(format!("join session keyring {name:?}"))
             },
@@ -82,7 +87,14 @@ impl Program {
             Step::Mount(_) | Step::Bind(_) | Step::Remount(_) | Step::Seal { .. } => mount(step, errno, part),
             Step::Populate { directory, entries } => match (part, entries.get(place(part))) {
                 (Part::Item(_), Some(Entry::Node { name, .. })) => {
-                    plain(format!("make device {}/{}", text(directory), text(name)))
+                    let hint = match errno {
+                        Errno::ENOENT => Some("in a user namespace it is the host's node of that path"),
+                        Errno::ENODEV => Some(
+                            "in a user namespace it is the host's node of that path, and this is another",
+                        ),
+                        _ => None,
+                    };
+                    Sentence { hint, ..plain(format!("make device {}/{}", text(directory), text(name))) }
                 }
                 (Part::Item(_), Some(Entry::Link { name, .. } | Entry::ReplacingLink { name, .. })) => {
                     plain(format!("make link {}/{}", text(directory), text(name)))
@@ -185,6 +197,26 @@ impl Program {
                 Part::Source => Sentence {
                     hint: Some("the runtime cannot give more capabilities than it has"),
                     ..plain("set the capabilities".into())
+                },
+                // The words of runc.
+                Part::Item(0) if errno == Errno::EINVAL => Sentence {
+                    field: Some(("uid", None)),
+                    ..plain(format!("cannot setuid to unmapped uid {} in user namespace", who.uid))
+                },
+                Part::Item(_) if errno == Errno::EINVAL => Sentence {
+                    field: Some(("gid", None)),
+                    ..plain(format!("cannot setgid to unmapped gid {} in user namespace", who.gid))
+                },
+                Part::Target if !who.groups.is_empty() => Sentence {
+                    hint: match errno {
+                        Errno::EPERM => {
+                            Some("this user namespace was made without the right to change groups")
+                        }
+                        Errno::EINVAL => Some("the user namespace maps not all of them"),
+                        _ => None,
+                    },
+                    field: Some(("additionalGids", None)),
+                    ..plain("set the groups".into())
                 },
                 _ => plain(format!("become user {}:{}", who.uid, who.gid)),
             },

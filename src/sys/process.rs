@@ -180,10 +180,14 @@ pub fn unblock_all_signals() -> Result<(), Errno> {
     check(result).map(drop)
 }
 
-/// Forbids other processes to trace this one or to open its descriptors through /proc; `PR_SET_DUMPABLE`, prctl(2).
-pub fn set_undumpable() -> Result<(), Errno> {
+/// Whether other processes of the same user may trace this one and open its descriptors through /proc, where its files belong to
+/// root otherwise; `PR_SET_DUMPABLE`, prctl(2).
+pub fn set_dumpable(dumpable: bool) -> Result<(), Errno> {
     // SAFETY: takes no pointers.
-    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+    let result = unsafe {
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0)
+    };
+    check(result).map(drop)
 }
 
 /// Adopts the orphaned descendants of this process; `PR_SET_CHILD_SUBREAPER`, prctl(2).
@@ -214,17 +218,27 @@ pub fn set_personality(domain: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
 }
 
-/// Sets the soft and hard limit of `resource` (`RLIMIT_*`); setrlimit(2).
+/// The soft and hard limit of this process on `resource` (`RLIMIT_*`); getrlimit(2).
+pub fn rlimit(resource: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes to `limit`, which lives across the call; no new limit is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), &raw mut limit)
+    };
+    check(result).map(|_| (limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets the soft and hard limit of the process `pid`, 0 for this one, on `resource` (`RLIMIT_*`); prlimit(2).
 ///
 /// # Errors
 /// `EPERM` when the hard limit is raised without CAP_SYS_RESOURCE; `EINVAL` when soft exceeds hard.
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the kernel reads `limit`, which lives across the call; the old limit is not asked for.
     let result = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
-            0,
+            pid,
             resource,
             &raw const limit,
             std::ptr::null_mut::<libc::rlimit64>(),

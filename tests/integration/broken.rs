@@ -242,9 +242,9 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /mounts: mounts need a mount namespace (add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host)",
     ),
     (
-        "a user namespace",
-        |spec| namespace(spec, json!({ "type": "user" })),
-        "config.json: /linux/namespaces/6/type: \"user\" is refused: this version makes no such namespace",
+        "a time namespace",
+        |spec| namespace(spec, json!({ "type": "time" })),
+        "config.json: /linux/namespaces/6/type: \"time\" is refused: this version makes no such namespace",
     ),
     // ---- what other versions will do ----
     (
@@ -258,11 +258,35 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /hooks/poststart: is refused: this version does not apply it",
     ),
     (
-        "id mappings",
+        "id mappings without a user namespace",
         |spec| {
             spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
         },
-        "config.json: /linux/uidMappings: is refused: this version does not apply it",
+        "config.json: /linux/uidMappings: mapping ids needs a user namespace (add {\"type\": \"user\"} to /linux/namespaces)",
+    ),
+    (
+        "a user namespace without id mappings",
+        |spec| namespace(spec, json!({ "type": "user" })),
+        "config.json: /linux/uidMappings: is missing: a new user namespace needs mappings (as in [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}], and gidMappings too; or give the path of a user namespace to join)",
+    ),
+    (
+        "a user namespace without groups",
+        |spec| {
+            namespace(spec, json!({ "type": "user" }));
+            spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        },
+        "config.json: /linux/gidMappings: is missing beside uidMappings (a user namespace that maps no users or no groups is of no use)",
+    ),
+    (
+        "a user who is not mapped",
+        |spec| {
+            namespace(spec, json!({ "type": "user" }));
+            for field in ["uidMappings", "gidMappings"] {
+                spec["linux"][field] = json!([{ "containerID": 0, "hostID": 1000, "size": 9 }]);
+            }
+            spec["process"]["user"]["uid"] = json!(9);
+        },
+        "config.json: /process/user/uid: cannot setuid to unmapped uid 9 in user namespace (add it to /linux/uidMappings)",
     ),
     // ---- linux ----
     (

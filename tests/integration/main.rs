@@ -38,6 +38,7 @@ mod signals;
 mod support;
 mod terminal;
 mod traps;
+mod user_namespaces;
 mod without_cgroup;
 
 use std::{
@@ -75,6 +76,7 @@ fn tests() -> Vec<Test> {
         security::tests(),
         broken::tests(),
         clients::tests(),
+        user_namespaces::tests(),
     ]
     .into_iter()
     .flatten()

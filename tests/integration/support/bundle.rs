@@ -91,6 +91,15 @@ pub fn join_namespace(spec: &mut Value, kind: &str, path: impl AsRef<Path>) {
     list.push(json!({ "type": kind, "path": path.as_ref() }));
 }
 
+/// Gives the container a user namespace with these ranges of users and of groups: inside, outside, how many.
+pub fn user_namespace(spec: &mut Value, users: &[[u32; 3]], groups: &[[u32; 3]]) {
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    for (field, ranges) in [("uidMappings", users), ("gidMappings", groups)] {
+        let one = |[inside, outside, size]: &[u32; 3]| json!({ "containerID": inside, "hostID": outside, "size": size });
+        spec["linux"][field] = ranges.iter().map(one).collect();
+    }
+}
+
 /// What `runc spec` writes, without a terminal, and with a cgroup of its own.
 fn default_spec(cgroups_path: &str) -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);

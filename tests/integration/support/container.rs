@@ -14,11 +14,15 @@ use serde_json::{Value, json};
 
 use super::{
     Bundle, Invocation, Output,
+    bundle::user_namespace,
     host::{CGROUPS, kind},
-    leftovers, wait,
+    leftovers, rootfs, wait,
 };
 
 pub const NO_OPTIONS: [&str; 0] = [];
+
+/// User and group that root of [`Container::in_user_namespace`] is outside; not the same number, so that nobody mixes them up.
+pub const ROOT_OUTSIDE: [u32; 2] = [100_000, 300_000];
 
 /// A bundle with an id and a container root of its own. When it goes, so does the container; what then remains fails
 /// the test.
@@ -55,6 +59,19 @@ impl Container {
     /// Changes the spec.
     pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
         self.bundle.edit(change);
+        self
+    }
+
+    /// In a user namespace whose root is [`ROOT_OUTSIDE`] outside, to whom the root file system then belongs.
+    pub fn in_user_namespace(self) -> Self {
+        let [user, group] = ROOT_OUTSIDE;
+        let container = self.edit(|spec| user_namespace(spec, &[[0, user, 65536]], &[[0, group, 65536]]));
+        container.owned_by(user, group)
+    }
+
+    /// Gives the root file system to this user and group of the host.
+    pub fn owned_by(self, user: u32, group: u32) -> Self {
+        rootfs::give(&self.bundle.rootfs(), user, group);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{PermissionsExt as _, lchown, symlink},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -93,4 +93,17 @@ pub fn make(directory: &Path) {
     fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\nsome:x:1000:1000::/home:/bin/sh\n")
         .unwrap();
     fs::write(etc.join("group"), "root:x:0:\nsome:x:1000:\nmore:x:2000:some\n").unwrap();
+}
+
+/// Gives all of it to a user and group of the host, but for busybox: that file is in every root file system.
+pub fn give(directory: &Path, user: u32, group: u32) {
+    lchown(directory, Some(user), Some(group)).unwrap();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            give(&path, user, group);
+        } else if !path.ends_with("bin/busybox") {
+            lchown(&path, Some(user), Some(group)).unwrap();
+        }
+    }
 }
