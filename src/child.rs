@@ -141,21 +141,30 @@ impl Child<'_> {
     /// # Errors
     /// The child's failure as a sentence; a signal that asks this process to end.
     pub fn listen(&self) -> Result<News> {
-        self.wait()?;
-        let mut bytes = [0; 64];
-        let (length, descriptor) =
-            sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
-        // Before its text is looked at, which is a path and can be as long as a message.
-        if let Some(master) = descriptor {
-            return Ok(News::Master(master));
-        }
-        let text = bytes.get(..length).unwrap_or_default();
-        match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
-            Some(Message::Ready) => Ok(News::Ready),
-            Some(Message::Reached(point)) => Ok(News::Reached(point)),
-            Some(Message::Failed { step, errno, part }) => Err(self.program.explain(step, errno, part)),
-            None if length > 0 => bail!("the init process said something that it cannot say"),
-            None => ended_early(self.init).map(|()| News::Ended),
+        let mut said = Vec::new();
+        loop {
+            self.wait()?;
+            let mut bytes = [0; sync::LONGEST];
+            let (length, descriptor) =
+                sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
+            // Before its text is looked at, which is a path and can be as long as a message.
+            if let Some(master) = descriptor {
+                return Ok(News::Master(master));
+            }
+            let text = bytes.get(..length).unwrap_or_default();
+            if let Some(words) = sync::said(text) {
+                said = words.to_vec();
+                continue;
+            }
+            return match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
+                Some(Message::Ready) => Ok(News::Ready),
+                Some(Message::Reached(point)) => Ok(News::Reached(point)),
+                Some(Message::Failed { step, errno, part }) => {
+                    Err(self.program.explain(step, errno, part, &said))
+                }
+                None if length > 0 => bail!("the init process said something that it cannot say"),
+                None => ended_early(self.init).map(|()| News::Ended),
+            };
         }
     }
 

@@ -1,5 +1,7 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
+mod start;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -205,6 +207,9 @@ impl Container {
         if self.state.cgroup().is_some_and(cgroup::is_frozen) {
             return Ok(Status::Paused);
         }
+        if self.state.creating {
+            return Ok(Status::Creating);
+        }
         Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
     }
 
@@ -253,24 +258,6 @@ impl Container {
         Ok(self.is_alive()?.then_some(pidfd))
     }
 
-    /// Lets a created container's program start.
-    pub fn start(&self) -> Result<()> {
-        let path = self.directory.join(FIFO);
-        let fifo = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
-        let mut fifo = match fifo {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("cannot start an already running container: {:?}", self.state.id)
-            }
-            // Nobody can read it any more.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                bail!("cannot start a container that has stopped: {:?}", self.state.id)
-            }
-            fifo => fifo.with_context(|| format!("open {}", path.display()))?,
-        };
-        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
-    }
-
     /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
     /// cgroup, which may hold others, is left alone. With neither, nobody knows which the others are, and the init process
     /// alone is ended.
@@ -284,13 +271,16 @@ impl Container {
 
     /// Removes the cgroup and the directory of a container whose init process has ended. What lives on in the cgroup is
     /// killed, unless it cannot be the container's: with a pid namespace of its own, nothing outlives its init process.
-    pub fn remove(self) -> Result<()> {
+    ///
+    /// Gives back the record.
+    pub fn remove(self) -> Result<State> {
         match self.state.cgroup() {
             Some(cgroup) if self.state.private_pid_namespace => cgroup::remove_unless_used(cgroup)?,
             Some(cgroup) => cgroup::remove(cgroup)?,
             None => {}
         }
-        remove_directory(&self.directory)
+        remove_directory(&self.directory)?;
+        Ok(self.state)
     }
 }
 

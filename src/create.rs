@@ -2,6 +2,7 @@
 //!
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
+mod hooks;
 mod record;
 mod user_namespace;
 
@@ -14,12 +15,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rustix::net::SocketType;
 
+use self::hooks::Undone;
 use self::record::Record;
 use self::user_namespace::{NewUserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::child::{Child, News, clone, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
+use crate::hooks::poststart;
+use crate::init::step::Point;
 use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
@@ -111,6 +115,16 @@ pub struct Created {
 /// # Errors
 /// Whatever it made is gone when it returns one.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
+    let mut undone = Undone::default();
+    let created = make(bundle, request, &mut undone);
+    if created.is_err() {
+        undone.run_poststop(request.log);
+    }
+    created
+}
+
+/// What is in `undone` when this fails was made and has been undone.
+fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<Created> {
     require_kernel()?;
     let mut plan = Plan::new(bundle, request.id.as_str())?;
     let own = sys::cred::capabilities().context("look up the runtime's capabilities")?;
@@ -141,6 +155,8 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
+    wiring.hooks = hooks::of_init(&plan.hooks, record.state())?;
+    let hooks = plan.hooks.clone();
     let pid_namespace = take_pid_namespace(&mut wiring.join);
     let new = births(&plan.namespaces, user_namespace.is_some());
     let new_network = plan.namespaces.new & made_beside(user_namespace.is_some()) != 0;
@@ -153,6 +169,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
     let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
+    undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
     let steps = program.steps.len();
@@ -184,10 +201,17 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
         sync::send_descriptor(socket.as_fd(), b"standard", init.pidfd.as_fd())
             .context("use the pidfd socket")?;
     }
-    let state = record.of_process(init.pid)?;
+    let mut state = record.of_process(init.pid)?;
     directory.save(&state)?;
     if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_none()) {
         adjust_oom_score(init.pid, score)?;
+    }
+    if state.creating {
+        child.await_point(Point::Mounted)?;
+        hooks::before_the_switch(&hooks, &state, &child.interrupts).context(Stage::Init)?;
+        state.creating = false;
+        directory.save(&state)?;
+        child.go_on();
     }
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
     let terminal = match relays_terminal {
@@ -204,6 +228,9 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
         News::Master(_) | News::Reached(_) => bail!("the init process said something that it cannot say"),
     }
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
+    if request.program != Start::Later {
+        poststart(&state, &child.interrupts)?;
+    }
     if let Some(path) = request.pid_file {
         write_pid_file(path, init.pid)?;
     }

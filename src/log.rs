@@ -188,6 +188,13 @@ impl Log {
         }
     }
 
+    /// Writes what is no failure but comes after one: to standard error alone, because a log file holds the failure's record and
+    /// nothing else.
+    pub fn aside(&self, message: impl fmt::Display) {
+        let line = self.line(&Record::new(Level::Warning, &message.to_string()));
+        drop(io::stderr().write_all(line.as_bytes()));
+    }
+
     /// Writes what happens, with `--debug` only.
     #[track_caller]
     pub fn debug(&self, message: impl fmt::Display) {

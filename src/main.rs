@@ -13,6 +13,7 @@ mod devices;
 mod duration;
 mod error;
 mod guard;
+mod hooks;
 mod init;
 mod log;
 mod lsm;

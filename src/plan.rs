@@ -11,6 +11,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, CgroupPlan};
 use crate::devices::{self, DevicePlan};
 use crate::error::Pointer;
+use crate::hooks::{self, HookPlan};
 use crate::memory_policy::{self, MemoryPolicy};
 use crate::mounts::{self, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
@@ -47,6 +48,7 @@ pub struct Plan {
     pub memory_policy: Option<MemoryPolicy>,
     /// Whether a cgroup of its own keeps the container from some of the processors.
     pub has_cpu_list: bool,
+    pub hooks: HookPlan,
 }
 
 impl Plan {
@@ -127,6 +129,7 @@ impl Plan {
             has_cpu_list: linux
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
+            hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
             cgroup: cgroup::plan(linux, id, &at)?,
             bundle: bundle.to_path_buf(),
             rootfs,
@@ -143,22 +146,6 @@ impl Plan {
 /// What this version does not do is refused where it is asked for, never dropped.
 fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let refused = |at: Pointer| Err(at.error("is refused: this version does not apply it"));
-    if let Some(hooks) = spec.hooks() {
-        let at = root.field("hooks");
-        #[allow(deprecated, reason = "prestart hooks are deprecated but must not be dropped in silence")]
-        let kinds = [
-            ("prestart", hooks.prestart()),
-            ("createRuntime", hooks.create_runtime()),
-            ("createContainer", hooks.create_container()),
-            ("startContainer", hooks.start_container()),
-            ("poststart", hooks.poststart()),
-            ("poststop", hooks.poststop()),
-        ];
-        if let Some((kind, _)) = kinds.iter().find(|(_, hooks)| hooks.as_ref().is_some_and(|h| !h.is_empty()))
-        {
-            return refused(at.field(kind));
-        }
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let at = root.field("linux");
     let asked = [

@@ -17,7 +17,8 @@ use self::namespaces::First;
 pub use self::namespaces::{NewUser, births, made_beside};
 use self::process::Last;
 use crate::error::Pointer;
-use crate::init::step::{Bind, Step, Target, TargetRule};
+use crate::hooks;
+use crate::init::step::{Bind, Point, RunHook, Step, Target, TargetRule};
 use crate::lsm::Labels;
 use crate::namespaces::Join;
 use crate::notify;
@@ -85,6 +86,8 @@ pub struct Wiring {
     pub rootfs_parent: Option<CString>,
     /// Whether /proc/kcore exists.
     pub has_kcore: bool,
+    /// What hooks of the init process need, if there are any.
+    pub hooks: Option<hooks::Shared>,
 }
 
 /// How `/` becomes the rootfs.
@@ -140,6 +143,7 @@ impl Program {
             if let Some(source) = wiring.notify {
                 program.add(Origin::Runtime, bind_notify_directory(source));
             }
+            program.hooks_before_the_switch(&plan.hooks, wiring.hooks.as_ref(), &mut new_network)?;
             match wiring.root {
                 RootSwitch::Pivot => {
                     let cut_off = matches!(plan.propagation, Some((libc::MS_SHARED, _)));
@@ -158,6 +162,7 @@ impl Program {
             }
         } else {
             program.add(Origin::Field("/root/path"), Step::HoldRootfs { path: rootfs });
+            program.hooks_before_the_switch(&plan.hooks, wiring.hooks.as_ref(), &mut new_network)?;
             program.add(Origin::Field("/root/path"), Step::ChangeRoot);
         }
 
@@ -208,8 +213,10 @@ impl Program {
             env: wiring.env,
             fifo: wiring.fifo,
             inherited: wiring.inherited,
+            hooks: &plan.hooks.start_container,
+            shared: wiring.hooks.as_ref(),
         };
-        program.become_process(plan.process, last);
+        program.become_process(plan.process, last)?;
         Ok(program)
     }
 
@@ -225,6 +232,7 @@ impl Program {
                 Step::AwaitStart { fifo } => Some(fifo.as_fd()),
                 _ => None,
             })
+            .chain(self.hook_outputs())
             .chain([socket])
             .map(|descriptor| descriptor.as_raw_fd().unsigned_abs())
             .collect();
@@ -240,6 +248,44 @@ impl Program {
         unused.push((first, u32::MAX));
         if let Some(Step::CloseOthers { ranges }) = self.steps.first_mut() {
             *ranges = unused;
+        }
+    }
+
+    /// Files that hooks of the init process write to.
+    fn hook_outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let hooks = self.steps.iter().filter_map(|step| match step {
+            Step::RunHook(what) => Some(&what.outputs),
+            _ => None,
+        });
+        let files = hooks.flat_map(|outputs| outputs.stdout.iter().chain(&outputs.stderr));
+        files.map(|file| file.as_fd())
+    }
+
+    /// The hooks that see the mounts, but not yet the new root: runtime.md § Lifecycle, steps 3 to 5. They find all namespaces.
+    fn hooks_before_the_switch(
+        &mut self,
+        hooks: &hooks::HookPlan,
+        shared: Option<&hooks::Shared>,
+        new_network: &mut bool,
+    ) -> Result<()> {
+        if hooks.precede_the_switch() {
+            self.join_network(new_network);
+        }
+        if hooks.meets() {
+            self.add(Origin::Runtime, Step::Meet { point: Point::Mounted });
+        }
+        if let Some(shared) = shared {
+            self.run_hooks(
+                hooks::Kind::CreateContainer,
+                hooks::create_container(&hooks.create_container, shared)?,
+            );
+        }
+        Ok(())
+    }
+
+    fn run_hooks(&mut self, kind: hooks::Kind, hooks: Vec<RunHook>) {
+        for (index, hook) in hooks.into_iter().enumerate() {
+            self.add(Origin::Item(kind.path(), index), Step::RunHook(hook));
         }
     }
 

@@ -54,7 +54,7 @@ impl Signal {
         sys::signal::send(pidfd, self.0)
     }
 
-    fn from_number(number: i32) -> Option<Self> {
+    pub fn from_number(number: i32) -> Option<Self> {
         (0..=RT_MAX).contains(&number).then_some(Self(number))
     }
 

@@ -7,6 +7,8 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::hooks;
+
 /// The name of the file in the state directory.
 pub const FILE: &str = "state.json";
 
@@ -36,6 +38,11 @@ pub struct State {
     /// Whether killing the init process ends all others, because they share a pid namespace of its own.
     pub private_pid_namespace: bool,
     pub config: Config,
+    /// While hooks run that are called before the container is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub creating: bool,
+    #[serde(default, skip_serializing_if = "hooks::Later::is_empty")]
+    pub hooks: hooks::Later,
 }
 
 /// The part of runc's `config` that other programs read.
@@ -51,12 +58,28 @@ impl State {
     pub fn cgroup(&self) -> Option<&std::path::Path> {
         self.cgroup_paths.get("").map(std::path::Path::new)
     }
+
+    /// What hooks find on their standard input, up to the pid, after which `}` comes.
+    pub fn for_hooks(&self, status: Status) -> Result<Vec<u8>> {
+        let state = ForHooks {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            status,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        let mut text = serde_json::to_vec(&state).context("encode the state for hooks")?;
+        text.pop();
+        text.extend(b",\"pid\":");
+        Ok(text)
+    }
 }
 
 /// The status of a container; runtime.md § State.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    Creating,
     Created,
     Running,
     Paused,
@@ -66,12 +89,25 @@ pub enum Status {
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Stopped => "stopped",
         })
     }
+}
+
+/// The properties that the specification names, but for the pid.
+#[derive(Serialize)]
+struct ForHooks<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'a str,
+    id: &'a str,
+    status: Status,
+    bundle: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
 }
 
 /// What `state` and `list --format json` print, in runc's order.

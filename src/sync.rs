@@ -8,11 +8,12 @@
 //!                    ◀────────   its descriptor, if there is to be a new one
 //!   the steps …                  records the state, adjusts the process
 //!                    ◀────────   one byte: the container is recorded
+//!   Said, text       ────────▶   the last words of a hook, if it fails
 //!   Ready            ────────▶   `create` only: nothing is left but the program's start
 //!   end of file      ────────▶   the program has started
 //! ```
 //! What the parent says comes in the order in which the program asks for it; a point is reached only if the program has it.
-//! `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
+//! What a hook of the init process has said comes, if anything, just before the failure. `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
 //! as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -24,7 +25,7 @@ use rustix::net::{
     SendFlags,
 };
 
-use crate::init::step::{Part, Point};
+use crate::init::step::{Ended, Part, Point};
 use crate::sys::Errno;
 
 /// Sends `text` and a descriptor beside it; unix(7).
@@ -61,6 +62,27 @@ pub fn receive(socket: BorrowedFd<'_>, text: &mut [u8]) -> Result<(usize, Option
 /// The size of a message of the child.
 pub const SIZE: usize = 12;
 
+/// What the last words of a hook begin with; see [`send_said`].
+const SAID: [u8; 4] = 4_u32.to_ne_bytes();
+
+/// The longest message: what a hook has said, or the path of a terminal.
+pub const LONGEST: usize = SAID.len() + SAID_MOST;
+
+/// How many of a hook's last words are handed on, in bytes.
+pub const SAID_MOST: usize = 4096;
+
+/// Sends the last words of a hook.
+pub fn send_said(socket: BorrowedFd<'_>, text: &[u8]) -> Result<(), Errno> {
+    let mut control = SendAncillaryBuffer::default();
+    let parts = [IoSlice::new(&SAID), IoSlice::new(text)];
+    rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// The last words of a hook, if the message is of that kind.
+pub fn said(message: &[u8]) -> Option<&[u8]> {
+    message.strip_prefix(&SAID)
+}
+
 /// What the child says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -86,6 +108,9 @@ impl Message {
                     Part::Source => 1,
                     Part::Target => 2,
                     Part::OnProc => 3,
+                    Part::Hook(Ended::Exited(status)) => 4 | u32::from(status) << 16,
+                    Part::Hook(Ended::Killed(signal)) => 5 | u32::from(signal) << 16,
+                    Part::Hook(Ended::TimedOut | Ended::Interrupted) => 6,
                     Part::Item(index) => 0x100 | u32::from(index) << 16,
                 };
                 (1 | part << 1, step, errno.raw_os_error())
@@ -120,10 +145,17 @@ impl Message {
             1 => Part::Source,
             2 => Part::Target,
             3 => Part::OnProc,
+            4 => Part::Hook(Ended::Exited(status(kind)?)),
+            5 => Part::Hook(Ended::Killed(status(kind)?)),
+            6 => Part::Hook(Ended::TimedOut),
             _ => Part::Item(u16::try_from(kind >> 17).unwrap_or(u16::MAX)),
         };
         Some(Self::Failed { step: number, errno: Errno::from_raw_os_error(errno), part })
     }
+}
+
+fn status(kind: u32) -> Option<u8> {
+    u8::try_from(kind >> 17).ok()
 }
 
 #[cfg(test)]
@@ -132,8 +164,10 @@ mod tests {
 
     #[test]
     fn a_message_arrives_as_it_was_sent() {
+        let hooks = [Ended::Exited(255), Ended::Killed(9), Ended::TimedOut].map(Part::Hook);
         let parts =
             [Part::Whole, Part::Source, Part::Target, Part::OnProc, Part::Item(0), Part::Item(32_767)];
+        let parts = parts.into_iter().chain(hooks);
         for part in parts {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
@@ -142,5 +176,6 @@ mod tests {
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
         assert_eq!(Message::from_bytes(*b"/dev/pts/100"), None);
+        assert_eq!(said(&Message::Ready.to_bytes()), None);
     }
 }

@@ -27,7 +27,10 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use init::step::{Bind, Entry, Identity, Mount, Parameter, Point, Step, Target, TargetRule};
+use init::step::{
+    Bind, Ended, Entry, Hook, Identity, Mount, Outputs, Parameter, Part, Point, RunHook, Step, Target,
+    TargetRule, Within,
+};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -65,6 +68,8 @@ static WATCH: Watch = Watch;
 struct End {
     status: i32,
     said: Option<Message>,
+    /// The last words of a hook.
+    hook_said: Vec<u8>,
 }
 
 /// Clones a child that runs `child` and must not allocate while it does.
@@ -92,16 +97,19 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
             // It may have failed already.
             let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let mut bytes = [0; sync::SIZE];
-            let mut hear = || match sync::receive(ours.as_fd(), &mut bytes) {
-                Ok((count, _)) if count == sync::SIZE => Message::from_bytes(bytes),
-                _ => None,
+            let mut hook_said = Vec::new();
+            let said = loop {
+                let mut bytes = [0; sync::LONGEST];
+                let count = sync::receive(ours.as_fd(), &mut bytes).map_or(0, |(count, _)| count);
+                match sync::said(&bytes[..count]) {
+                    Some(words) => hook_said = words.to_vec(),
+                    None => match bytes[..count].try_into().ok().and_then(Message::from_bytes) {
+                        Some(Message::Reached(Point::Born)) => {}
+                        said => break said,
+                    },
+                }
             };
-            let said = match hear() {
-                Some(Message::Reached(Point::Born)) => hear(),
-                said => said,
-            };
-            End { status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
+            End { hook_said, status: status.unwrap().unwrap().exit_status().unwrap_or(-1), said }
         }
     }
 }
@@ -145,6 +153,22 @@ fn bind(path: &str) -> Step {
         this_mount: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
         whole_tree: Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() },
         target: at(path),
+    })
+}
+
+/// A hook of the init process that runs `script`, with a state that is more than a pipe holds.
+fn hook(within: Within, script: &str, timeout: Option<i64>) -> Step {
+    Step::RunHook(RunHook {
+        hook: Hook {
+            path: c("/bin/sh"),
+            argv: Argv::new(vec![c("sh"), c("-c"), c(script)]),
+            envp: Argv::with_room(vec![c("PATH=/bin:/usr/bin")]),
+            timeout,
+        },
+        state: vec![b'x'; 100 << 10].into(),
+        outputs: Outputs::default().into(),
+        within,
+        complaint: c("hook"),
     })
 }
 
@@ -192,6 +216,8 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
                 Entry::ReplacingLink { name: c("fd"), target: c("/proc/self/fd") },
             ],
         },
+        hook(Within::Rootfs, "cat; i=0; while [ $i -lt 999 ]; do echo many words; i=$((i+1)); done", None),
+        hook(Within::Rootfs, "exec <&-; sleep 1000 & exit 0", Some(60)),
         Step::PivotRoot { cut_off: true },
         Step::RootPropagation { propagation: libc::MS_PRIVATE, reach: Reach::WholeTree },
         Step::MakeDirectory { path: c("/made/on/the/way") },
@@ -227,6 +253,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::FindProgram { candidates: vec![c("/not/there"), c(name)] },
         Step::FindHome { uid: 12_345 },
         Step::AwaitParent,
+        hook(Within::Container, "test $HOME = /home/me", Some(60)),
         Step::Execute { argv: Argv::new(vec![c(name)]), envp: Argv::with_room(Vec::new()), keep: 3 },
     ]);
     steps
@@ -279,17 +306,35 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     assert_eq!((end.status, end.said), (0, None), "of {} steps in a user namespace", steps.len());
 
     let mut failing = program(directory.path(), "/bin/true");
-    failing.insert(failing.len() - 6, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
+    failing.insert(failing.len() - 7, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
     let end = in_a_child(ALL, |socket| init::perform(&failing, socket));
     assert_eq!(end.status, 1);
     assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
 
     // On a host with the security module the profile is missing, on any other the file.
     let mut unlabelled = program(directory.path(), "/bin/true");
-    unlabelled.insert(unlabelled.len() - 6, Step::ApparmorProfile { command: c("exec no-such-profile") });
+    unlabelled.insert(unlabelled.len() - 7, Step::ApparmorProfile { command: c("exec no-such-profile") });
     let end = in_a_child(ALL, |socket| init::perform(&unlabelled, socket));
     assert_eq!(end.status, 1);
     assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
+
+    let late = Some(1);
+    for (script, timeout, ended) in [
+        ("echo wrong; exit 3", None, Ended::Exited(3)),
+        ("echo wrong; kill -9 $$", None, Ended::Killed(9)),
+        ("echo wrong; sleep 1000", late, Ended::TimedOut),
+    ] {
+        let mut failing = program(directory.path(), "/bin/true");
+        let last = failing.len() - 1;
+        failing.insert(last, hook(Within::Container, script, timeout));
+        let end = in_a_child(ALL, |socket| init::perform(&failing, socket));
+        assert_eq!((end.status, &*end.hook_said), (1, b"wrong\n".as_slice()), "{script}");
+        assert!(
+            matches!(end.said, Some(Message::Failed { part, .. }) if part == Part::Hook(ended)),
+            "{script}: {:?}",
+            end.said
+        );
+    }
 
     let missing = program(directory.path(), "/bin/no-such-program");
     let end = in_a_child(ALL, |socket| init::perform(&missing, socket));

@@ -9,6 +9,7 @@ use super::matching;
 use crate::cli::Context;
 use crate::container::{Container, ContainerId};
 use crate::error::Refusal;
+use crate::hooks::poststop;
 use crate::state::Status;
 
 /// How long the init process may take to die; runc's limit.
@@ -30,11 +31,11 @@ pub struct Delete {
 
 pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
     if args.regex {
-        return matching::for_each(&args.id, context, |container| delete(container, args.force));
+        return matching::for_each(&args.id, context, |container| delete(container, args.force, context));
     }
     let id: ContainerId = args.id.parse()?;
     match context.root.load(&id) {
-        Ok(container) => delete(container, args.force),
+        Ok(container) => delete(container, args.force, context),
         Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {
             // Also for what an aborted `create` left.
             context.root.sweep(&id)?;
@@ -44,17 +45,24 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
     }
 }
 
-fn delete(container: Container, force: bool) -> Result<()> {
+fn delete(container: Container, force: bool, context: &Context<'_>) -> Result<()> {
     match container.status()? {
         Status::Stopped => {}
         Status::Created => kill(&container)?,
         _ if force => kill(&container)?,
         status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
     }
-    container.remove()
+    remove(container, |warning| context.log.warning(warning))
 }
 
-fn kill(container: &Container) -> Result<()> {
+/// Removes what is left of a container that has ended, and calls its poststop hooks, whose failures are warnings.
+pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<()> {
+    poststop(&container.remove()?, warn);
+    Ok(())
+}
+
+/// Kills a container and waits for the end of its init process.
+pub fn kill(container: &Container) -> Result<()> {
     let Some(init) = container.init()? else { return Ok(()) };
     container.kill_all()?;
     let pidfd = init.as_fd();

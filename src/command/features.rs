@@ -12,7 +12,7 @@ use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
 use crate::cli::{COMMIT, Context, SPEC_VERSION};
-use crate::{capabilities, memory_policy, mounts, namespaces};
+use crate::{capabilities, hooks, memory_policy, mounts, namespaces};
 
 /// Print what this program can do, as JSON
 ///
@@ -101,7 +101,7 @@ impl Document {
             // The types of config.json have been the same since; newer properties are optional.
             oci_version_min: "1.0.0",
             oci_version_max: SPEC_VERSION,
-            hooks: Vec::new(),
+            hooks: hooks::known().collect(),
             mount_options: sorted(mounts::known_options()),
             linux: Linux {
                 namespaces: sorted(namespaces::known()),
@@ -124,7 +124,7 @@ impl Document {
                 ("runtime.commit", COMMIT),
                 ("runtime.version", env!("CARGO_PKG_VERSION")),
             ]),
-            potentially_unsafe_config_annotations: Vec::new(),
+            potentially_unsafe_config_annotations: vec![hooks::OUTPUT_ANNOTATIONS],
         }
     }
 }

@@ -24,6 +24,9 @@ pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
         Status::Paused => {
             bail!("container {:?} is paused already: container not running", container.state.id)
         }
+        Status::Creating => {
+            bail!("container {:?} is being created: container not running", container.state.id)
+        }
         Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
     }
 }

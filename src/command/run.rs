@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::delete;
 use super::making::Making;
 use crate::bundle::CONFIG;
 use crate::cli::Context;
@@ -57,7 +58,11 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
     if !args.keep {
-        container.remove()?;
+        let warn = |warning: &str| match &ended {
+            Ok(_) => context.log.warning(warning),
+            Err(_) => context.log.aside(warning),
+        };
+        delete::remove(container, warn)?;
     }
     ended
 }

@@ -2,12 +2,16 @@
 
 use std::os::fd::AsFd as _;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
+use super::delete;
 use crate::cli::Context;
-use crate::container::ContainerId;
+use crate::container::{Container, ContainerId};
+use crate::hooks::poststart;
 use crate::notify::NotifySocket;
+use crate::signals::Signals;
 use crate::state::Status;
+use crate::sys::process::unblock_all_signals;
 
 /// Start the program of a created container
 #[derive(Debug, clap::Args)]
@@ -23,7 +27,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running => bail!("cannot start an already running container"),
-        Status::Paused => bail!("cannot start a container in the paused state"),
+        status => bail!("cannot start a container in the {status} state"),
     }
     // Before the program can use it.
     let notify = match &context.environment.notify_socket {
@@ -31,9 +35,29 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
         None => None,
     };
     let init = container.init()?;
-    container.start()?;
+    let pid = container.state.init_process_pid;
+    if container.state.hooks.start_container || !container.state.hooks.poststart.is_empty() {
+        start_with_hooks(container, context)?;
+    } else {
+        container.start()?;
+    }
     match (notify, init) {
-        (Some(notify), Some(init)) => notify.relay(init.as_fd(), container.state.init_process_pid),
+        (Some(notify), Some(init)) => notify.relay(init.as_fd(), pid),
         _ => Ok(()),
     }
+}
+
+/// A hook that fails is the end of the container: runtime.md § Lifecycle, steps 7 and 9.
+fn start_with_hooks(container: Container, context: &Context<'_>) -> Result<()> {
+    let interrupts = Signals::block()?.interrupts()?;
+    let started =
+        container.start_and_watch(&interrupts).and_then(|()| poststart(&container.state, &interrupts));
+    if started.is_err() {
+        // The first error is the one to report.
+        let _ = delete::kill(&container)
+            .and_then(|()| delete::remove(container, |warning| context.log.aside(warning)));
+    }
+    // Whatever comes now is not undone by a signal.
+    unblock_all_signals().context("unblock signals")?;
+    started
 }

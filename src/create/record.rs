@@ -40,7 +40,13 @@ impl Record {
                 .collect(),
             private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
             config: Config { rootfs: text(&plan.rootfs), labels },
+            creating: plan.hooks.meets(),
+            hooks: plan.hooks.later(),
         })
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.0
     }
 
     pub(super) fn of_process(self, pid: i32) -> Result<State> {

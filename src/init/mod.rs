@@ -18,6 +18,7 @@ mod console;
 mod copy_up;
 mod devices;
 mod home;
+pub mod hook;
 mod identity;
 mod label;
 mod mount;
@@ -50,12 +51,15 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     let _ = process::set_dumpable(false);
     // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
     // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
-    for signal in 1..=64 {
-        let _ = process::default_signal(signal);
-    }
-    let _ = process::unblock_all_signals();
-    let mut init =
-        Init { parent, root: None, program: None, home: home::Home::default(), is_in_directory: false };
+    take_no_signals();
+    let mut init = Init {
+        parent,
+        root: None,
+        program: None,
+        home: home::Home::default(),
+        is_in_directory: false,
+        start: None,
+    };
     // Modes are given in full; the user's own mask comes with the identity.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (number, step) in (0..).zip(steps) {
@@ -63,7 +67,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
             let told = init.tell(Message::Failed { step: number, errno, part });
             // After `start` nobody reads the socket any more, so the user is told directly.
             if let (Err(_), Step::Execute { .. }, Some(program)) = (told, step, init.program) {
-                complain(program, errno);
+                init.complain(&[b"exec ", program.to_bytes(), b": ", reason(errno)]);
             }
             break;
         }
@@ -77,6 +81,8 @@ struct Init<'a> {
     program: Option<&'a CString>,
     home: home::Home,
     is_in_directory: bool,
+    /// Where `start` has spoken, and listens if it waits for the program.
+    start: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Init<'a> {
@@ -157,7 +163,11 @@ impl<'a> Init<'a> {
                 Ok(await_byte(self.parent)?)
             }
             Step::Ready => Ok(self.tell(Message::Ready)?),
-            Step::AwaitStart { fifo } => Ok(await_byte(fifo.as_fd())?),
+            Step::AwaitStart { fifo } => {
+                self.start = Some(fifo.as_fd());
+                Ok(await_byte(fifo.as_fd())?)
+            }
+            Step::RunHook(what) => self.run_hook(what),
             Step::Execute { argv, envp, keep } => self.execute(argv, envp, *keep),
         }
     }
@@ -218,13 +228,26 @@ impl<'a> Init<'a> {
         process::close_on_exec_from(keep)?;
         Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
+
+    /// Says on the program's standard error, and to `start` if it listens, what its parent can no longer hear.
+    fn complain(&self, parts: &[&[u8]]) {
+        for text in parts.iter().chain([&b"\n".as_slice()]) {
+            let _ = rustix::io::write(rustix::stdio::stderr(), text);
+            let _ = self.start.map(|start| rustix::io::write(start, text));
+        }
+    }
 }
 
-fn complain(program: &CStr, errno: Errno) {
-    let reason = nix::errno::Errno::from_raw(errno.raw_os_error()).desc();
-    for text in [b"exec ", program.to_bytes(), b": ", reason.as_bytes(), b"\n"] {
-        let _ = rustix::io::write(rustix::stdio::stderr(), text);
+fn reason(errno: Errno) -> &'static [u8] {
+    nix::errno::Errno::from_raw(errno.raw_os_error()).desc().as_bytes()
+}
+
+/// Every signal has its default action and none is blocked.
+fn take_no_signals() {
+    for signal in 1..=64 {
+        let _ = process::default_signal(signal);
     }
+    let _ = process::unblock_all_signals();
 }
 
 fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::mount::MountAttrFlags;
 
@@ -105,6 +106,8 @@ pub enum Step {
     FindProgram { candidates: Vec<CString> },
     /// Tells the parent that this point is reached, and waits for its byte.
     Meet { point: Point },
+    /// Runs a hook to its end.
+    RunHook(RunHook),
     /// Looks the user's home directory up in the container's /etc/passwd, for a `HOME` that the bundle does not set.
     FindHome { uid: u32 },
     /// Waits until the parent has recorded the container; ends if the parent has gone.
@@ -214,6 +217,57 @@ pub struct Identity {
     pub ambient: u64,
 }
 
+/// A program that is called at a moment in the life of a container.
+#[derive(Debug)]
+pub struct Hook {
+    pub path: CString,
+    pub argv: Argv,
+    pub envp: Argv,
+    /// How many seconds it may take, from 1.
+    pub timeout: Option<i64>,
+}
+
+/// A hook that the init process runs.
+#[derive(Debug)]
+pub struct RunHook {
+    pub hook: Hook,
+    /// The state for its standard input, up to the pid, which only the init process knows as it is seen inside; `}` ends it.
+    pub state: Rc<[u8]>,
+    pub outputs: Rc<Outputs>,
+    pub within: Within,
+    /// What a complaint about it begins with: its place in config.json and its name.
+    pub complaint: CString,
+}
+
+/// What hooks have for their output instead of what their runner keeps of it.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// As part of what the init process runs a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// The host's tree as the container's mount namespace has it: in the directory that will be `/`, with the usual mask for
+    /// new files.
+    Rootfs,
+    /// The container, where the program will be and as its user.
+    Container,
+}
+
+/// How a hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Exited(u8),
+    /// By a signal.
+    Killed(u8),
+    /// By its runner, because its time was up.
+    TimedOut,
+    /// By its runner, which somebody wants to end. Not what an init process says: nobody interrupts it.
+    Interrupted,
+}
+
 /// Where the init process waits until the parent has done its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
@@ -246,6 +300,8 @@ pub enum Part {
     OnProc,
     /// Which option, node, path or setting of the step, from 0.
     Item(u16),
+    /// The hook began, and ended like this; the errno means nothing.
+    Hook(Ended),
 }
 
 /// Why a step failed.

@@ -4,6 +4,7 @@ mod rlimits;
 mod scheduling;
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use anyhow::Result;
@@ -160,6 +161,13 @@ pub fn candidates(program: &CString, env: &[CString]) -> Vec<CString> {
             CString::new([directory, b"/", program.as_bytes()].concat()).ok()
         })
         .collect()
+}
+
+/// The runtime's own environment.
+pub fn inherited_environment() -> Vec<CString> {
+    let variables = std::env::vars_os().map(|(name, value)| [name, value].join("=".as_ref()));
+    // No variable of an environment holds a NUL.
+    variables.filter_map(|variable| CString::new(variable.into_vec()).ok()).collect()
 }
 
 /// Of a variable set twice the last value stays, as with runc.

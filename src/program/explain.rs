@@ -5,6 +5,7 @@ use nix::errno::Errno;
 
 use super::{Origin, Program};
 use crate::error::{Fault, Hint, Pointer, Stage};
+use crate::hooks;
 use crate::init::step::{Entry, Part, Step};
 use crate::namespaces::{self, word};
 
@@ -17,18 +18,26 @@ struct Sentence {
 }
 
 impl Program {
-    /// The error that step number `step`, from 0, failed with.
-    pub fn explain(&self, step: u32, errno: crate::sys::Errno, part: Part) -> anyhow::Error {
+    /// The error that step number `step`, from 0, failed with. `said` is what a hook has said last.
+    pub fn explain(&self, step: u32, errno: crate::sys::Errno, part: Part, said: &[u8]) -> anyhow::Error {
         let index = usize::try_from(step).unwrap_or(usize::MAX);
         let errno = Errno::from_raw(errno.raw_os_error());
         let (Some(step), Some(origin)) = (self.steps.get(index), self.origins.get(index)) else {
             return anyhow!(errno).context("start the container");
         };
         let stage = if matches!(step, Step::Execute { .. }) { Stage::Program } else { Stage::Init };
-        self.fault(step, origin, errno, part).context(stage)
+        self.fault(step, origin, errno, part, said).context(stage)
     }
 
-    fn fault(&self, step: &Step, origin: &Origin, errno: Errno, part: Part) -> anyhow::Error {
+    fn fault(&self, step: &Step, origin: &Origin, errno: Errno, part: Part, said: &[u8]) -> anyhow::Error {
+        if let Step::RunHook(hook) = step {
+            let pointer = pointer(origin, Part::Whole).unwrap_or_else(Pointer::root);
+            let ended = match part {
+                Part::Hook(ended) => Ok(ended),
+                _ => Err(errno),
+            };
+            return hooks::failure_of_step(pointer, hook, ended, said);
+        }
         let sentence = self.sentence(step, origin, errno, part);
         let Some(mut pointer) = pointer(origin, part) else {
             let error = anyhow!(errno);
@@ -234,6 +243,7 @@ impl Program {
             Step::FindHome { .. } => plain("look up the user's home directory".into()),
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
             Step::AwaitStart { .. } => plain("wait for the start".into()),
+            Step::RunHook(hook) => plain(text(&hook.complaint)),
         }
     }
 }
@@ -290,6 +300,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
             hint: None,
             field: Some(("destination", None)),
         },
+        Part::Hook(_) => sentence,
         Part::Item(index) => {
             let option =
                 parameters.iter().find(|parameter| parameter.option == index).map(

@@ -4,7 +4,10 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
+use anyhow::Result;
+
 use super::{Origin, Program};
+use crate::hooks;
 use crate::init::step::Step;
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
@@ -12,7 +15,7 @@ use crate::process::{Affinity, ProcessPlan};
 use crate::sys::process::Argv;
 
 /// What the last part needs besides the process.
-pub(super) struct Last {
+pub(super) struct Last<'a> {
     /// `/linux/personality`.
     pub(super) personality: Option<u32>,
     /// `/linux/memoryPolicy`.
@@ -26,11 +29,14 @@ pub(super) struct Last {
     pub(super) fifo: Option<OwnedFd>,
     /// How many descriptors from 3 on the program inherits.
     pub(super) inherited: u32,
+    /// startContainer hooks, and what they need if there are any.
+    pub(super) hooks: &'a [hooks::Hook],
+    pub(super) shared: Option<&'a hooks::Shared>,
 }
 
 impl Program {
     /// Becomes `process`. Lines whose place matters say why.
-    pub(super) fn become_process(&mut self, process: ProcessPlan, last: Last) {
+    pub(super) fn become_process(&mut self, process: ProcessPlan, last: Last<'_>) -> Result<()> {
         if let Some(domain) = last.personality {
             self.add(Origin::Field("/linux/personality"), Step::Personality { domain });
         }
@@ -99,8 +105,13 @@ impl Program {
             self.add(Origin::Runtime, Step::Ready);
             self.add(Origin::Runtime, Step::AwaitStart { fifo });
         }
+        // With all the restrictions of the program: what they run comes from the image.
+        if let Some(shared) = last.shared {
+            self.run_hooks(hooks::Kind::StartContainer, hooks::start_container(last.hooks, shared, &env)?);
+        }
         let argv = Argv::new(process.args);
         let step = Step::Execute { argv, envp: Argv::with_room(env), keep: last.inherited.saturating_add(3) };
         self.add(Origin::Field("/process/args/0"), step);
+        Ok(())
     }
 }

@@ -253,9 +253,9 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /linux/seccomp: is refused: this version does not apply it",
     ),
     (
-        "hooks",
-        |spec| spec["hooks"] = json!({ "poststart": [{ "path": "/bin/true" }] }),
-        "config.json: /hooks/poststart: is refused: this version does not apply it",
+        "a hook without time",
+        |spec| spec["hooks"] = json!({ "poststart": [{ "path": "/bin/true", "timeout": 0 }] }),
+        "config.json: /hooks/poststart/0/timeout: 0 is not greater than zero (leave it out for a hook that may take as long as it needs)",
     ),
     (
         "id mappings without a user namespace",

@@ -86,6 +86,12 @@ fn fitted(mut spec: Value, neighbour: &Container) -> Container {
             namespace["path"] = json!(format!("/proc/{}/ns/{kind}", neighbour.pid()));
         }
     }
+    // The process whose program BuildKit names here is its own.
+    for kind in spec["hooks"].as_object_mut().into_iter().flatten() {
+        for hook in kind.1.as_array_mut().unwrap() {
+            hook["path"] = json!("/bin/true");
+        }
+    }
     container.edit(|own| *own = spec)
 }
 
@@ -99,10 +105,8 @@ fn neighbour() -> Container {
 /// The pointers of what belongs to later versions.
 fn of_later_versions(spec: &Value) -> Vec<String> {
     let mut pointers = Vec::new();
-    for (pointer, what) in [("/linux/seccomp", &spec["linux"]["seccomp"]), ("/hooks", &spec["hooks"])] {
-        if what.is_object() {
-            pointers.push(pointer.to_owned());
-        }
+    if spec["linux"]["seccomp"].is_object() {
+        pointers.push("/linux/seccomp".to_owned());
     }
     for (i, namespace) in spec["linux"]["namespaces"].as_array().into_iter().flatten().enumerate() {
         let is_user = |namespace: &Value| namespace["type"] == "user";
@@ -186,7 +190,6 @@ fn every_config_without_what_this_version_lacks_is_accepted() -> Outcome {
             continue; // Nothing much remains of a container without its namespaces.
         }
         spec["linux"].as_object_mut().unwrap().remove("seccomp");
-        spec.as_object_mut().unwrap().remove("hooks");
         let container = fitted(spec, &neighbour);
         if let Err(said) = created_or_refused_at(&container, &beyond) {
             wrong.push(format!("{name}: {said}"));

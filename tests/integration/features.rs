@@ -72,6 +72,8 @@ fn it_lists_what_a_bundle_may_ask_for() {
     let capabilities = names(&document, "/linux/capabilities");
     assert_eq!((capabilities.len(), capabilities[0].as_str()), (41, "CAP_CHOWN"));
     assert_eq!(capabilities[40], "CAP_CHECKPOINT_RESTORE");
+    let hooks = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    assert_eq!(names(&document, "/hooks"), hooks);
 }
 
 fn a_mount_option_on_the_list_is_known() -> Outcome {

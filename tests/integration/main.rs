@@ -23,6 +23,7 @@ mod devices;
 mod enforcement;
 mod events;
 mod features;
+mod hooks;
 mod lifecycle;
 mod lsm;
 mod matching;
@@ -77,6 +78,7 @@ fn tests() -> Vec<Test> {
         broken::tests(),
         clients::tests(),
         user_namespaces::tests(),
+        hooks::tests(),
     ]
     .into_iter()
     .flatten()

@@ -174,7 +174,8 @@ impl Running {
             panic!("does not end: {}: {stdout:?} {stderr:?}", self.name);
         };
         let stdout_file = self.stdout.try_clone().unwrap();
-        Output { command: self.name.clone(), status, stdout, stderr, stdout_file }
+        let stderr_file = self.stderr.try_clone().unwrap();
+        Output { command: self.name.clone(), status, stdout, stderr, stdout_file, stderr_file }
     }
 }
 
@@ -194,6 +195,7 @@ pub struct Output {
     pub stdout: String,
     pub stderr: String,
     stdout_file: File,
+    stderr_file: File,
 }
 
 impl fmt::Debug for Output {
@@ -212,6 +214,11 @@ impl Output {
     /// What is on stdout now: a container that outlived the call goes on writing.
     pub fn stdout_now(&self) -> String {
         contents(&self.stdout_file)
+    }
+
+    /// The same of stderr.
+    pub fn stderr_now(&self) -> String {
+        contents(&self.stderr_file)
     }
 
     #[track_caller]

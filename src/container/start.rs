@@ -1,0 +1,90 @@
+//! The start of a created container's program, through the pipe that its init process reads.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags};
+
+use super::{Container, FIFO};
+use crate::hooks::last_words;
+use crate::signals::SignalQueue;
+use crate::state;
+
+impl Container {
+    /// Lets a created container's program start.
+    pub fn start(&self) -> Result<()> {
+        let path = self.directory.join(FIFO);
+        let mut fifo = self.open_fifo(&path)?;
+        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    /// Lets a created container's program start, and waits until it has: until the init process, which alone holds the pipe then,
+    /// has closed it by execve(2).
+    ///
+    /// # Errors
+    /// What the init process says if it fails; a signal that asks this process to end.
+    pub fn start_and_watch(&self, interrupts: &SignalQueue) -> Result<()> {
+        let path = self.directory.join(FIFO);
+        let mut fifo = self.open_fifo(&path)?;
+        let news = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let mut news = news.with_context(|| format!("open {}", path.display()))?;
+        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
+        drop(fifo);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        loop {
+            let signal = interrupts.as_fd();
+            // What the init process has yet to read, or says, waits there until it has closed the pipe.
+            let mut waiting = [PollFd::new(&news, PollFlags::empty()), PollFd::new(&signal, PollFlags::IN)];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None))
+                .context("wait for the init process")?;
+            let [closed, interrupt] = &waiting;
+            if !closed.revents().is_empty() {
+                break;
+            }
+            if !interrupt.revents().is_empty()
+                && let Some(signal) = interrupts.take()?
+            {
+                bail!("interrupted by {signal} before the container's program has begun");
+            }
+        }
+        let mut said = Vec::new();
+        news.read_to_end(&mut said).with_context(|| format!("read {}", path.display()))?;
+        self.has_begun(said.trim_ascii_start().strip_prefix(b"0").unwrap_or(&said))
+    }
+
+    /// Whether nothing speaks against the program's having begun; `said` are the init process's complaints.
+    fn has_begun(&self, said: &[u8]) -> Result<()> {
+        if let Some(end) = said.iter().position(|&byte| byte == b'\n') {
+            let (complaint, output) = said.split_at(end);
+            let complaint = String::from_utf8_lossy(complaint).replace(char::is_control, "?");
+            bail!(
+                "{complaint}{}",
+                last_words(output).map(|words| format!(", output: {words}")).unwrap_or_default()
+            );
+        }
+        let stat = state::process_stat(self.state.init_process_pid)?;
+        if stat.is_some_and(|stat| stat.never_executed && stat.start == self.state.init_process_start) {
+            bail!("the init process ended before the container's program began");
+        }
+        Ok(())
+    }
+
+    /// The end of the pipe that this process writes to.
+    fn open_fifo(&self, path: &Path) -> Result<File> {
+        let fifo = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+        match fifo {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("cannot start an already running container: {:?}", self.state.id)
+            }
+            // Nobody can read it any more.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                bail!("cannot start a container that has stopped: {:?}", self.state.id)
+            }
+            fifo => fifo.with_context(|| format!("open {}", path.display())),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The hooks that are called while a container is made.
+
+use anyhow::Result;
+
+use crate::hooks::{HookPlan, Kind, Runner, Shared, open_outputs, poststop};
+use crate::log::Log;
+use crate::process::inherited_environment;
+use crate::signals::SignalQueue;
+use crate::state::{State, Status};
+
+/// Calls those that the runtime runs before the switch of the root; runtime.md § Lifecycle, steps 3 and 4.
+pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, interrupts: &SignalQueue) -> Result<()> {
+    let runner = Runner::new(state, Status::Creating, interrupts)?;
+    runner.run(Kind::Prestart, &hooks.prestart)?;
+    runner.run(Kind::CreateRuntime, &hooks.create_runtime)
+}
+
+/// What the hooks of the init process need, if there are any.
+pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>> {
+    if hooks.create_container.is_empty() && hooks.start_container.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Shared {
+        creating: state.for_hooks(Status::Creating)?.into(),
+        created: state.for_hooks(Status::Created)?.into(),
+        outputs: open_outputs(&state.annotations)?.into(),
+        env: inherited_environment(),
+    }))
+}
+
+/// A container that has been undone; runtime.md § Lifecycle, step 13, follows.
+#[derive(Default)]
+pub(super) struct Undone(Option<State>);
+
+impl Undone {
+    /// From now on there is something to undo.
+    pub(super) fn remember(&mut self, state: &State) {
+        if !state.hooks.poststop.is_empty() {
+            self.0 = Some(state.clone());
+        }
+    }
+
+    pub(super) fn run_poststop(&self, log: &Log) {
+        if let Some(state) = &self.0 {
+            // The log file is for the failure that brought us here.
+            poststop(state, |warning| log.aside(warning));
+        }
+    }
+}

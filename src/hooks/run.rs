@@ -1,0 +1,123 @@
+//! The hooks that are run in the runtime's own namespaces.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+
+use super::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
+use crate::error::line;
+use crate::init::hook::{Around, Said, run};
+use crate::init::step::{Ended, Outputs};
+use crate::process::inherited_environment;
+use crate::signals::{SignalQueue, Signals};
+use crate::state::{State, Status};
+
+/// What the hooks of one moment have in common.
+pub struct Runner<'a> {
+    state: Vec<u8>,
+    outputs: Outputs,
+    env: Vec<CString>,
+    /// Where they start, as in crun: the bundle, if it is still there.
+    bundle: Option<OwnedFd>,
+    /// A signal that asks this process to end ends the hook instead.
+    interrupts: &'a SignalQueue,
+}
+
+impl<'a> Runner<'a> {
+    /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`.
+    pub fn new(state: &State, status: Status, interrupts: &'a SignalQueue) -> Result<Self> {
+        let pid = if status == Status::Stopped { 0 } else { state.init_process_pid };
+        let mut text = state.for_hooks(status)?;
+        text.extend(format!("{pid}}}").bytes());
+        Ok(Self {
+            state: text,
+            outputs: open_outputs(&state.annotations)?,
+            env: inherited_environment(),
+            bundle: File::open(&state.bundle).ok().map(OwnedFd::from),
+            interrupts,
+        })
+    }
+
+    /// Runs `hooks`, which are of this `kind`, one after the other.
+    ///
+    /// # Errors
+    /// The first that fails, with the end of its output; a signal that asks this process to end.
+    pub fn run(&self, kind: Kind, hooks: &[Hook]) -> Result<()> {
+        hooks.iter().enumerate().try_for_each(|(index, hook)| self.run_one(kind, index, hook))
+    }
+
+    fn run_one(&self, kind: Kind, index: usize, hook: &Hook) -> Result<()> {
+        let around = Around {
+            state: [&self.state, b"", b""],
+            outputs: &self.outputs,
+            directory: self.bundle.as_ref().map(|bundle| bundle.as_fd()),
+            mask: None,
+            variable: None,
+            interrupt: Some(self.interrupts.as_fd()),
+        };
+        let mut said = Said::nothing();
+        let ended = run(&hook.ready(&self.env)?, &around, &mut said);
+        match ended {
+            Ok(Ended::Exited(0)) => Ok(()),
+            Ok(Ended::Interrupted) => {
+                let signal = self.interrupts.take()?.map_or_else(String::new, |signal| signal.to_string());
+                bail!("interrupted by {signal} while {} hook #{index} ran", kind.name())
+            }
+            ended => {
+                let ended = ended.map_err(|errno| Errno::from_raw(errno.raw_os_error()));
+                Err(failure(kind.at(index), &label(kind, index, hook), ended, said.last()))
+            }
+        }
+    }
+}
+
+/// Runs the poststart hooks of a container whose program has begun.
+///
+/// # Errors
+/// As [`Runner::run`]; the container must then be ended: runtime.md § Lifecycle, step 9.
+pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
+    match state.hooks.poststart.as_slice() {
+        [] => Ok(()),
+        hooks => Runner::new(state, Status::Running, interrupts)?.run(Kind::Poststart, hooks),
+    }
+}
+
+/// Runs the poststop hooks of a container of which nothing is left but this `state`. A failure is a warning, and the next one is
+/// run all the same; an interrupt ends them all.
+pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
+    let hooks = &state.hooks.poststop;
+    if hooks.is_empty() {
+        return;
+    }
+    let mut run_all = || -> Result<()> {
+        let interrupts = Signals::block()?.interrupts()?;
+        let runner = Runner::new(state, Status::Stopped, &interrupts)?;
+        for (index, hook) in hooks.iter().enumerate() {
+            match runner.run_one(Kind::Poststop, index, hook) {
+                Err(error) if error.downcast_ref::<crate::error::Fault>().is_none() => return Err(error),
+                Err(error) => warn(&line(&error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = run_all() {
+        warn(&line(&error.context("run the poststop hooks")));
+    }
+}
+
+/// Opens the files that crun's annotations name for the output of hooks.
+pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
+    let open = |stream: &str| {
+        let name = format!("{OUTPUT_ANNOTATIONS}{stream}");
+        let Some(path) = annotations.get(&name) else { return Ok(None) };
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        file.map(|file| Some(file.into())).with_context(|| format!("open {path:?} of the annotation {name}"))
+    };
+    Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
+}

@@ -1,0 +1,348 @@
+//! Runs a hook: for the init process, and for its parent, which runs the hooks of the host by the same rules.
+//!
+//! The hook is a child with a session of its own and descriptors 0 to 2 alone. Its standard input is a pipe with the state, which
+//! it may read or not; its output is read while it runs, and the end of it kept. Nothing that it leaves behind is waited for:
+//! a child of the hook's that keeps the pipe open, or goes on writing to it, keeps nobody.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use super::step::{Ended, Failure, Hook, Outputs, Part, RunHook, Within};
+use super::{Init, reason, take_no_signals};
+use crate::sync::{SAID_MOST, send_said};
+use crate::sys::process::{self, Cloned};
+
+/// The mode mask of the files that a hook makes outside of the container.
+const USUAL_MASK: Mode = Mode::WGRP.union(Mode::WOTH);
+
+/// How often the output is read after the hook's end, at least a page at a time: as much as the pipe holds, yet a process that
+/// lives on and writes on cannot keep us.
+const LAST_READS: usize = 16;
+
+/// What a hook runs in and with.
+#[derive(Debug)]
+pub struct Around<'a> {
+    /// What it finds on its standard input, in parts.
+    pub state: [&'a [u8]; 3],
+    pub outputs: &'a Outputs,
+    /// Where it starts; `None`: where its runner is.
+    pub directory: Option<BorrowedFd<'a>>,
+    /// Its file mode mask; `None`: that of its runner.
+    pub mask: Option<Mode>,
+    /// One more variable, if the hook's environment has room for it.
+    pub variable: Option<&'a CStr>,
+    /// The hook is ended when this becomes readable.
+    pub interrupt: Option<BorrowedFd<'a>>,
+}
+
+/// The last words of a hook.
+pub struct Said {
+    bytes: [u8; 2 * SAID_MOST],
+    length: usize,
+}
+
+impl Said {
+    pub const fn nothing() -> Self {
+        Self { bytes: [0; 2 * SAID_MOST], length: 0 }
+    }
+
+    /// At most [`SAID_MOST`] bytes.
+    pub fn last(&self) -> &[u8] {
+        self.bytes.get(self.length.saturating_sub(SAID_MOST)..self.length).unwrap_or_default()
+    }
+
+    /// Reads once; gives how much, 0 at the end.
+    fn read(&mut self, from: BorrowedFd<'_>) -> Result<usize, Errno> {
+        if self.length == self.bytes.len() {
+            self.bytes.copy_within(SAID_MOST.., 0);
+            self.length = SAID_MOST;
+        }
+        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
+        let count = rustix::io::read(from, room)?;
+        self.length = self.length.saturating_add(count);
+        Ok(count)
+    }
+}
+
+/// Runs `hook` to its end. What it has said is in `said` then, unless it goes elsewhere. SIGPIPE must be ignored or blocked.
+///
+/// # Errors
+/// It has not begun: `ENOENT`, `EACCES` and the others of execve(2), or of what is needed for it.
+pub fn run(hook: &Hook, around: &Around<'_>, said: &mut Said) -> Result<Ended, Errno> {
+    let (stdin, state) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (output, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (refusal, refused) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // Ours alone: the two ends of a pipe have flags of their own.
+    rustix::fs::fcntl_setfl(&state, OFlags::NONBLOCK)?;
+    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)?;
+    let timer = hook.timeout.map(timer).transpose()?;
+    let (pid, pidfd) = match process::fork()? {
+        Cloned::Child => {
+            let errno = become_hook(hook, around, &stdin, &stdout);
+            let _ = rustix::io::write(&refused, &errno.raw_os_error().to_ne_bytes());
+            process::exit_now(1)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop((stdin, stdout, refused));
+    let mut watch = Watch { pidfd: pidfd.as_fd(), timer, state: Some(state), sent: 0, output: Some(output) };
+    let watched = watch.until_it_ends(around, said);
+    if watched != Ok(None) {
+        // The group holds what the hook has started, unless it has left it. Until it is waited for, its number stays its own.
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        let _ = crate::sys::signal::send(pidfd.as_fd(), libc::SIGKILL);
+    }
+    let status = wait(pidfd.as_fd())?;
+    let early = watched?;
+    watch.drain(said);
+    let mut errno = [0; size_of::<i32>()];
+    if early.is_none() && rustix::io::read(&refusal, &mut errno) == Ok(errno.len()) {
+        return Err(Errno::from_raw_os_error(i32::from_ne_bytes(errno)));
+    }
+    Ok(early.unwrap_or(status))
+}
+
+fn timer(seconds: i64) -> Result<OwnedFd, Errno> {
+    let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let value = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: seconds, ..zero } };
+    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &value)?;
+    Ok(timer)
+}
+
+/// Returns only on failure.
+fn become_hook(hook: &Hook, around: &Around<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> Errno {
+    let prepare = || {
+        // So that all of it can be ended at once, and a terminal's interrupt reaches its runner alone, who ends it.
+        rustix::process::setsid()?;
+        // Nothing that has been begun goes on by itself.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        take_no_signals();
+        if let Some(mask) = around.mask {
+            rustix::process::umask(mask);
+        }
+        if let Some(directory) = around.directory {
+            rustix::process::fchdir(directory)?;
+        }
+        rustix::stdio::dup2_stdin(stdin)?;
+        rustix::stdio::dup2_stdout(around.outputs.stdout.as_ref().unwrap_or(stdout))?;
+        rustix::stdio::dup2_stderr(around.outputs.stderr.as_ref().unwrap_or(stdout))?;
+        process::close_on_exec_from(3)
+    };
+    match prepare() {
+        Ok(()) => process::execve(&hook.path, &hook.argv, &hook.envp, around.variable),
+        Err(errno) => errno,
+    }
+}
+
+/// A hook that runs.
+struct Watch<'a> {
+    pidfd: BorrowedFd<'a>,
+    timer: Option<OwnedFd>,
+    /// Until it has been written.
+    state: Option<OwnedFd>,
+    sent: usize,
+    /// Until the last writer has closed it.
+    output: Option<OwnedFd>,
+}
+
+impl Watch<'_> {
+    /// Waits until the hook has ended, or until it has to be ended: then it says why.
+    fn until_it_ends(&mut self, around: &Around<'_>, said: &mut Said) -> Result<Option<Ended>, Errno> {
+        loop {
+            let [ended, interrupted, late, writable, readable] = self.poll(around.interrupt)?;
+            if writable {
+                self.write(around.state);
+            }
+            if readable && let Some(output) = &self.output {
+                match said.read(output.as_fd()) {
+                    Ok(0) => self.output = None,
+                    Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            if ended {
+                return Ok(None);
+            }
+            if interrupted {
+                return Ok(Some(Ended::Interrupted));
+            }
+            if late {
+                return Ok(Some(Ended::TimedOut));
+            }
+        }
+    }
+
+    /// Which of process, interrupt, timer, state and output are ready.
+    fn poll(&self, interrupt: Option<BorrowedFd<'_>>) -> Result<[bool; 5], Errno> {
+        let timer = self.timer.as_ref().map(|timer| timer.as_fd());
+        let state = self.state.as_ref().map(|state| state.as_fd());
+        let output = self.output.as_ref().map(|output| output.as_fd());
+        let sources = [
+            (Some(self.pidfd), PollFlags::IN),
+            (interrupt, PollFlags::IN),
+            (timer, PollFlags::IN),
+            (state, PollFlags::OUT),
+            (output, PollFlags::IN),
+        ];
+        // What is not there is asked for nothing, in the process's place.
+        let mut polled = sources.map(|(source, events)| match source {
+            Some(source) => PollFd::from_borrowed_fd(source, events),
+            None => PollFd::from_borrowed_fd(self.pidfd, PollFlags::empty()),
+        });
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
+        let mut ready = polled.map(|fd| !fd.revents().is_empty());
+        for (ready, (source, _)) in ready.iter_mut().zip(sources) {
+            *ready &= source.is_some();
+        }
+        Ok(ready)
+    }
+
+    /// Writes what there is room for. A hook that does not want it is no failure.
+    fn write(&mut self, parts: [&[u8]; 3]) {
+        let Some(pipe) = &self.state else { return };
+        match rustix::io::write(pipe, rest(parts, self.sent)) {
+            Ok(count) => self.sent = self.sent.saturating_add(count),
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => self.state = None,
+        }
+        if rest(parts, self.sent).is_empty() {
+            self.state = None;
+        }
+    }
+
+    fn drain(&mut self, said: &mut Said) {
+        let Some(output) = &self.output else { return };
+        for _ in 0..LAST_READS {
+            if !matches!(said.read(output.as_fd()), Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
+/// What follows the first `sent` bytes of all `parts`, up to the end of a part.
+fn rest(parts: [&[u8]; 3], mut sent: usize) -> &[u8] {
+    for part in parts {
+        match part.get(sent..) {
+            Some(rest) if !rest.is_empty() => return rest,
+            _ => sent = sent.saturating_sub(part.len()),
+        }
+    }
+    &[]
+}
+
+fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Errno> {
+    let wait = || rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+    let status = rustix::io::retry_on_intr(wait)?;
+    let signal = status.as_ref().and_then(WaitIdStatus::terminating_signal);
+    let code = status.as_ref().and_then(WaitIdStatus::exit_status);
+    let number = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+    Ok(match number(signal) {
+        Some(signal) => Ended::Killed(signal),
+        None => Ended::Exited(number(code).unwrap_or(u8::MAX)),
+    })
+}
+
+impl Init<'_> {
+    pub(super) fn run_hook(&self, what: &RunHook) -> Result<(), Failure> {
+        let mut digits = [0; 10];
+        let pid = decimal(rustix::process::getpid().as_raw_pid().unsigned_abs(), &mut digits);
+        let (directory, mask) = match what.within {
+            Within::Rootfs => (Some(self.root()?), Some(USUAL_MASK)),
+            Within::Container => (None, None),
+        };
+        let around = Around {
+            state: [&what.state, pid, b"}"],
+            outputs: &what.outputs,
+            directory,
+            mask,
+            variable: self.home.variable(),
+            interrupt: None,
+        };
+        let mut said = Said::nothing();
+        // Writing to a hook that does not read must not end us.
+        let _ = process::ignore_signal(libc::SIGPIPE);
+        let ended = run(&what.hook, &around, &mut said);
+        let _ = process::default_signal(libc::SIGPIPE);
+        // What hooks leave to process 1 of the container is no concern of the program that it becomes.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while matches!(rustix::process::waitid(WaitId::All, options), Ok(Some(_))) {}
+
+        let failure = match ended {
+            Ok(Ended::Exited(0)) => return Ok(()),
+            Ok(ended) => Failure { errno: Errno::CANCELED, part: Part::Hook(ended) },
+            Err(errno) => errno.into(),
+        };
+        // After `start` nobody reads the socket any more, so the user is told directly.
+        if send_said(self.parent, said.last()).is_err() {
+            self.complain_of_hook(what, ended, said.last());
+        }
+        Err(failure)
+    }
+
+    /// The words of `hooks::reason`, and then the hook's own.
+    fn complain_of_hook(&self, what: &RunHook, ended: Result<Ended, Errno>, said: &[u8]) {
+        let mut digits = [0; 10];
+        let (what_happened, number): (&[u8], &[u8]) = match ended {
+            Ok(Ended::Exited(status)) => (b"exit status ", decimal(status.into(), &mut digits)),
+            Ok(Ended::Killed(signal)) => (b"ended by signal ", decimal(signal.into(), &mut digits)),
+            Ok(Ended::TimedOut | Ended::Interrupted) => (b"ran past its timeout and was killed", b""),
+            Err(errno) => (b"exec: ", reason(errno)),
+        };
+        self.complain(&[
+            what.complaint.to_bytes(),
+            b": ",
+            what_happened,
+            number,
+            b"\n",
+            said.trim_ascii_end(),
+        ]);
+    }
+}
+
+/// `number` in decimal.
+fn decimal(number: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut rest = number;
+    let mut length = 0_usize;
+    for place in digits.iter_mut().rev() {
+        if rest == 0 && length > 0 {
+            break;
+        }
+        *place = b'0' | u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        length = length.saturating_add(1);
+    }
+    digits.get(digits.len().saturating_sub(length)..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_in_decimal() {
+        let numbers = [(0, "0"), (7, "7"), (10, "10"), (4_194_304, "4194304"), (u32::MAX, "4294967295")];
+        for (number, digits) in numbers {
+            assert_eq!(decimal(number, &mut [0; 10]), digits.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_parts_follow_each_other() {
+        let parts: [&[u8]; 3] = [b"ab", b"", b"c"];
+        let all = [b"ab".as_slice(), b"b", b"c", b"", b""];
+        for (sent, expected) in all.into_iter().enumerate() {
+            assert_eq!(rest(parts, sent), expected, "{sent}");
+        }
+    }
+}
