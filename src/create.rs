@@ -138,6 +138,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
     }
     let labels = lsm::labels(&plan.process, &Pointer::root().field("process"))?;
+    if let Some(label) = &plan.label {
+        lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
+    }
     let warnings = warnings(bundle, &plan);
     let inherited = inherited_descriptors(request)?;
     let console_socket = connect_console(&plan, request)?;
@@ -248,7 +251,8 @@ fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     let unknown = &bundle.unknown_capabilities;
     let unknown =
         (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
-    unknown.into_iter().chain(plan.process.capabilities.warnings()).collect()
+    let mounts = plan.mounts.warnings.iter().cloned();
+    unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).collect()
 }
 
 /// # Errors

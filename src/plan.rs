@@ -13,7 +13,7 @@ use crate::devices::{self, DevicePlan};
 use crate::error::Pointer;
 use crate::hooks::{self, HookPlan};
 use crate::memory_policy::{self, MemoryPolicy};
-use crate::mounts::{self, MountPlan};
+use crate::mounts::{self, Label, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
 use crate::path;
 use crate::process::{self, ProcessPlan};
@@ -35,6 +35,8 @@ pub struct Plan {
     /// What its user namespace maps, as far as the bundle says.
     pub id_maps: Option<IdMaps>,
     pub mounts: MountPlan,
+    /// SELinux's label of the container's files.
+    pub label: Option<Label>,
     pub devices: DevicePlan,
     pub process: ProcessPlan,
     pub cgroup: CgroupPlan,
@@ -91,7 +93,16 @@ impl Plan {
             let at = root.field("process").field("user");
             maps.require(process.uid, process.gid, &process.groups, &at)?;
         }
-        let around = mounts::Around { bundle, mount_namespace: namespaces.has(libc::CLONE_NEWNS) };
+        let label = linux
+            .and_then(|linux| linux.mount_label().as_deref())
+            .filter(|label| !label.is_empty())
+            .map(|label| mount_label(label, spec, &root))
+            .transpose()?;
+        let around = mounts::Around {
+            bundle,
+            mount_namespace: namespaces.has(libc::CLONE_NEWNS),
+            label: label.as_ref(),
+        };
         let mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
         let devices = devices::plan(
@@ -136,6 +147,7 @@ impl Plan {
             namespaces,
             id_maps,
             mounts,
+            label,
             devices,
             process,
             sysctl,
@@ -152,13 +164,31 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
         ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
         ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
         ("seccomp", linux.seccomp().is_some()),
-        ("mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("intelRdt", linux.intel_rdt().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => refused(at.field(field)),
         None => Ok(()),
     }
+}
+
+/// Which of SELinux's parameters the label is for is told in an annotation of crun's; mount(8).
+fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
+    let context = path::c_string(Path::new(context), &root.field("linux").field("mountLabel"))?;
+    let annotation = "run.oci.mount_context_type";
+    let key = match spec.annotations().as_ref().and_then(|all| all.get(annotation)).map(String::as_str) {
+        None | Some("context") => c"context",
+        Some("fscontext") => c"fscontext",
+        Some("defcontext") => c"defcontext",
+        Some("rootcontext") => c"rootcontext",
+        Some(other) => {
+            return Err(root.field("annotations").field(annotation).error_with_hint(
+                format_args!("unknown kind of context {other:?}"),
+                "use context, fscontext, defcontext or rootcontext",
+            ));
+        }
+    };
+    Ok(Label { key, context })
 }
 
 /// Without a mount namespace the root would be made read-only, and the devices in it, on the host.

@@ -203,7 +203,8 @@ impl Program {
         }
         if !plan.masked_paths.is_empty() {
             let (places, paths) = plan.masked_paths.into_iter().unzip();
-            program.add(Origin::Masked(places), Step::MaskPaths { paths });
+            let label = plan.label.map(|label| (label.key.into(), label.context));
+            program.add(Origin::Masked(places), Step::MaskPaths { paths, label });
         }
         let last = Last {
             personality: plan.personality,

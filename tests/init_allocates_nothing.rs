@@ -28,8 +28,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use init::step::{
-    Bind, Ended, Entry, Hook, Identity, Mount, Outputs, Parameter, Part, Point, RunHook, Step, Target,
-    TargetRule, Within,
+    Bind, Ended, Entry, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook, Step,
+    Target, TargetRule, Within,
 };
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
@@ -138,10 +138,22 @@ fn tmpfs(path: &str, copy_up: bool) -> Step {
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID,
         propagation: Some((libc::MS_PRIVATE, Reach::ThisMount)),
         target: at(path),
-        data: None,
+        old_style: None,
+        label: None,
         inherit_mode: true,
         copy_up,
     })
+}
+
+fn old_style_tmpfs(path: &str) -> Step {
+    match tmpfs(path, false) {
+        Step::Mount(mount) => Step::Mount(Mount {
+            old_style: Some(OldStyle { data: c("size=1m"), flags: 0 }),
+            inherit_mode: false,
+            ..mount
+        }),
+        other => other,
+    }
 }
 
 fn bind(path: &str) -> Step {
@@ -197,11 +209,13 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
             attributes: MountAttrFlags::empty(),
             propagation: None,
             target: Target { path: c("/proc"), rule: TargetRule::KernelDirectory },
-            data: None,
+            old_style: None,
+            label: None,
             inherit_mode: false,
             copy_up: false,
         }),
         tmpfs("/dev", false),
+        old_style_tmpfs("/old/style"),
         Step::Populate {
             directory: c("/dev"),
             entries: vec![
@@ -230,7 +244,10 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::Sysctl { settings: vec![(c("kernel/shm_rmid_forced"), c("1"))] },
         Step::ReadOnlyPath { path: c("/proc/sys") },
         Step::ReadOnlyPath { path: c("/not/there") },
-        Step::MaskPaths { paths: vec![c("/proc/bus"), c("/proc/keys"), c("/proc/fs"), c("/not/there")] },
+        Step::MaskPaths {
+            paths: vec![c("/proc/bus"), c("/proc/keys"), c("/proc/fs"), c("/not/there")],
+            label: None,
+        },
         Step::Rlimit { resource: 7, soft: 64, hard: 64 },
         Step::Personality { domain: 0 },
         Step::MemoryPolicy { mode: 2, nodes: vec![1] },

@@ -132,7 +132,7 @@ impl<'a> Init<'a> {
             Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),
             Step::Sysctl { settings } => sysctl::write(settings),
             Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, path)?),
-            Step::MaskPaths { paths } => mount::mask(self.root()?, paths),
+            Step::MaskPaths { paths, label } => mount::mask(self.root()?, paths, label.as_ref()),
             Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(0, *resource, *soft, *hard)?),
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
             Step::MemoryPolicy { mode, nodes } => Ok(scheduling::set_memory_policy(*mode, nodes)?),

@@ -1,10 +1,10 @@
 //! Mounts, by descriptor: made detached, then attached to a target that is already held open, so that nobody can swap
 //! the target in between (CVE-2021-30465). fsopen(2), open_tree(2), move_mount(2), mount_setattr(2).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -12,21 +12,11 @@ use rustix::mount::{
 };
 
 use super::path::NumberedPath;
-use super::step::{Bind, Failure, Mount, Of as _, Parameter, Part, Remount, Target, TargetRule, item};
+use super::step::{
+    Bind, Failure, Mount, Of as _, OldStyle, Parameter, Part, Remount, Target, TargetRule, item,
+};
 use super::{copy_up, path};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-
-/// What the attributes of the new interface are called in mount(2).
-const OLD_FLAGS: [(MountAttrFlags, MountFlags); 8] = [
-    (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
-    (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
-    (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
-    (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
-    (MountAttrFlags::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
-    (MountAttrFlags::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
-    (MountAttrFlags::MOUNT_ATTR_NODIRATIME, MountFlags::NODIRATIME),
-    (MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, MountFlags::NOSYMFOLLOW),
-];
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// The device number of /dev/null; devices.txt.
@@ -97,24 +87,18 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
     let inherited =
         if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
     let target = open_target(root, &what.target, Kind::Directory)?;
-    if let Some(data) = &what.data {
-        return mount_the_old_way(what, data, target.as_fd());
+    let mount = match &what.old_style {
+        Some(options) => mounted_the_old_way(what, options, target.as_fd())?,
+        None => new(what, inherited)?,
+    };
+    if let Some(label) = &what.label {
+        // Its descriptor is for its path alone.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&mount, c".", flags, rustix::fs::Mode::empty())?;
+        let flags = XattrFlags::empty();
+        rustix::fs::fsetxattr(&directory, c"security.selinux", label.to_bytes(), flags)
+            .of(Part::Item(Parameter::NOT_AN_OPTION))?;
     }
-    let context = rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-    if let Some(source) = &what.source {
-        rustix::mount::fsconfig_set_string(context.as_fd(), c"source", source.as_c_str()).of(Part::Source)?;
-    }
-    if let Some(mode) = inherited {
-        let mut digits = *b"0000\0";
-        for (digit, shift) in digits.iter_mut().zip([9, 6, 3, 0]) {
-            *digit = digit.wrapping_add(u8::try_from(mode >> shift & 7).unwrap_or(0));
-        }
-        let digits = CStr::from_bytes_with_nul(&digits).unwrap_or(c"0755");
-        rustix::mount::fsconfig_set_string(context.as_fd(), c"mode", digits)?;
-    }
-    configure(context.as_fd(), &what.parameters)?;
-    rustix::mount::fsconfig_create(context.as_fd())?;
-    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, what.attributes)?;
     if what.copy_up {
         copy_up::copy(target.as_fd(), mount.as_fd())?;
     }
@@ -124,15 +108,48 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
     attach(mount.as_fd(), target.as_fd()).of(Part::Target)
 }
 
-/// mount(2) takes a path: that of the descriptor, in the procfs that is still the host's.
-fn mount_the_old_way(what: &Mount, data: &CStr, target: BorrowedFd<'_>) -> Result<(), Failure> {
-    let flags = OLD_FLAGS
-        .iter()
-        .filter(|(attribute, _)| what.attributes.contains(*attribute))
-        .fold(MountFlags::empty(), |flags, (_, flag)| flags | *flag);
-    let source = what.source.as_ref().map_or(c"none", |source| source.as_c_str());
-    let path = NumberedPath::new(b"/proc/self/fd/", target.as_raw_fd().unsigned_abs());
-    Ok(rustix::mount::mount(source, path.as_cstr(), what.fstype.as_c_str(), flags, data)?)
+/// A new, detached file system; a tmpfs may have the mode of what it is to cover.
+fn new(what: &Mount, mode: Option<u32>) -> Result<OwnedFd, Failure> {
+    let context = rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(source) = &what.source {
+        rustix::mount::fsconfig_set_string(context.as_fd(), c"source", source.as_c_str()).of(Part::Source)?;
+    }
+    if let Some(mode) = mode {
+        let mut digits = *b"0000\0";
+        for (digit, shift) in digits.iter_mut().zip([9, 6, 3, 0]) {
+            *digit = digit.wrapping_add(u8::try_from(mode >> shift & 7).unwrap_or(0));
+        }
+        let digits = CStr::from_bytes_with_nul(&digits).unwrap_or(c"0755");
+        rustix::mount::fsconfig_set_string(context.as_fd(), c"mode", digits)?;
+    }
+    configure(context.as_fd(), &what.parameters)?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, what.attributes)?)
+}
+
+/// The same by mount(2), which mounts at a path: that of a directory which nobody else has seen, on a tmpfs that stands at `target`
+/// meanwhile. The path leads through the procfs that is still the host's.
+fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let path = |of: &OwnedFd| NumberedPath::new(b"/proc/self/fd/", of.as_raw_fd().unsigned_abs());
+    let scratch = detached(c"tmpfs", &[], MountAttrFlags::empty())?;
+    attach(scratch.as_fd(), target)?;
+    let mounted = || -> Result<OwnedFd, Errno> {
+        rustix::fs::mkdirat(&scratch, c"m", rustix::fs::Mode::RWXU)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::openat(&scratch, c"m", flags, rustix::fs::Mode::empty())?;
+        let source = what.source.as_ref().map_or(c"none", |source| source.as_c_str());
+        let flags = MountFlags::from_bits_retain(u32::try_from(options.flags).unwrap_or(0));
+        let data = options.data.as_c_str();
+        rustix::mount::mount(source, path(&place).as_cstr(), what.fstype.as_c_str(), flags, data)?;
+        let mounted = rustix::mount::open_tree(&scratch, c"m", CLONE)?;
+        let set = what.attributes.bits().into();
+        // MOUNT_ATTR__ATIME: which of the choices is in force is written there in full.
+        set_attributes(mounted.as_fd(), Reach::ThisMount, Attributes { set, clear: 0x70, propagation: 0 })?;
+        Ok(mounted)
+    };
+    let mounted = mounted();
+    rustix::mount::unmount(path(&scratch).as_cstr(), UnmountFlags::DETACH)?;
+    Ok(mounted?)
 }
 
 /// The mode of what is at `path`; a directory that is yet to be made leaves the choice to the file system.
@@ -206,8 +223,16 @@ pub fn read_only_path(root: BorrowedFd<'_>, what: &CStr) -> Result<(), Errno> {
     attach(clone.as_fd(), target.as_fd())
 }
 
-/// Covers each of `paths` that exists.
-pub fn mask(root: BorrowedFd<'_>, paths: &[std::ffi::CString]) -> Result<(), Failure> {
+/// Covers each of `paths` that exists; `label` is a parameter of the file system that covers directories.
+pub fn mask(
+    root: BorrowedFd<'_>,
+    paths: &[CString],
+    label: Option<&(CString, CString)>,
+) -> Result<(), Failure> {
+    let limits = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
+    let [blocks, inodes] = limits;
+    let labelled = label.map(|(key, context)| [blocks, inodes, (key.as_c_str(), context.as_c_str())]);
+    let parameters = labelled.as_ref().map_or(&limits[..], |parameters| &parameters[..]);
     // One empty tmpfs serves all directories: each file system costs more than a clone of its mount.
     let mut empty: Option<OwnedFd> = None;
     let mut null: Option<OwnedFd> = None;
@@ -219,11 +244,7 @@ pub fn mask(root: BorrowedFd<'_>, paths: &[std::ffi::CString]) -> Result<(), Fai
         let cover = if path::is_directory(target.as_fd()).of(item(index))? {
             match &empty {
                 Some(mounted) => detached_clone(mounted.as_fd(), false),
-                None => detached(
-                    c"tmpfs",
-                    &[(c"nr_blocks", c"1"), (c"nr_inodes", c"1")],
-                    MountAttrFlags::MOUNT_ATTR_RDONLY,
-                ),
+                None => detached(c"tmpfs", parameters, MountAttrFlags::MOUNT_ATTR_RDONLY),
             }
             .of(item(index))?
         } else {

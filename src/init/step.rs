@@ -75,8 +75,9 @@ pub enum Step {
     Sysctl { settings: Vec<(CString, CString)> },
     /// Makes a path read-only; nothing happens if it does not exist.
     ReadOnlyPath { path: CString },
-    /// Covers paths: directories with one empty read-only tmpfs, all else with /dev/null. What does not exist is skipped.
-    MaskPaths { paths: Vec<CString> },
+    /// Covers paths: directories with one empty read-only tmpfs, with this parameter for its SELinux label, all else with
+    /// /dev/null. What does not exist is skipped.
+    MaskPaths { paths: Vec<CString>, label: Option<(CString, CString)> },
     /// setrlimit(2): `RLIMIT_*`, soft, hard.
     Rlimit { resource: u32, soft: u64, hard: u64 },
     /// personality(2).
@@ -130,12 +131,22 @@ pub struct Mount {
     pub attributes: MountAttrFlags,
     pub propagation: Option<(u64, Reach)>,
     pub target: Target,
-    /// All parameters in one text for mount(2), where one is too long for fsconfig(2).
-    pub data: Option<CString>,
+    /// For mount(2), where a parameter is too long for fsconfig(2).
+    pub old_style: Option<OldStyle>,
+    /// An SELinux label for its root.
+    pub label: Option<CString>,
     /// For a tmpfs: takes over the mode of the directory that it covers, if it is there already.
     pub inherit_mode: bool,
     /// For a tmpfs: starts with a copy of what it covers.
     pub copy_up: bool,
+}
+
+/// All parameters of a file system as mount(2) takes them.
+#[derive(Debug)]
+pub struct OldStyle {
+    pub data: CString,
+    /// `MS_*`.
+    pub flags: u64,
 }
 
 #[derive(Debug)]
@@ -144,6 +155,11 @@ pub struct Parameter {
     pub value: Option<CString>,
     /// Which of the mount's options this was, from 0.
     pub option: u16,
+}
+
+impl Parameter {
+    /// The place of one that comes from elsewhere: the last that there is room for in a message.
+    pub const NOT_AN_OPTION: u16 = 0x7fff;
 }
 
 /// A part of the host's tree.

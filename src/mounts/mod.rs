@@ -1,27 +1,24 @@
 //! The mounts of `config.json`; config.md § Mounts. The one thing to know: everything is decided here, on the text alone;
 //! what is on disk is looked at by the init process, through descriptors.
 
+mod file_system;
 mod options;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use anyhow::Result;
 use oci_spec::runtime;
-use rustix::mount::MountAttrFlags;
 
 use self::options::Options;
 pub use self::options::known as known_options;
 use crate::error::Pointer;
-use crate::init::step::{Bind, Mount, Parameter, Remount, Step, Target, TargetRule};
+use crate::init::step::{Bind, Remount, Step, Target, TargetRule};
 use crate::path;
-use crate::sys::mount::{Attributes, Reach};
+use crate::sys::mount::Reach;
 
 /// Options of ID-mapped mounts, which are refused by name.
 const IDMAP: [&str; 2] = ["idmap", "ridmap"];
-
-/// The longest value, with its NUL, that fsconfig(2) takes; mount(2) takes a page for all of them.
-const LONGEST_VALUE: usize = 256;
 
 /// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
 /// modules among them, about the kernel (CVE-2019-16884).
@@ -47,6 +44,8 @@ pub struct MountPlan {
     pub seals: Vec<Numbered>,
     /// Whether /dev is a part of the host's tree, in which nothing is made.
     pub dev_is_bound: bool,
+    /// What is accepted but should not be written so, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// A step and the index in `/mounts` of what it is for.
@@ -58,6 +57,15 @@ pub struct Around<'a> {
     /// Relative sources of binds start here.
     pub bundle: &'a Path,
     pub mount_namespace: bool,
+    pub label: Option<&'a Label>,
+}
+
+/// SELinux's label of the container's files.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// What the parameter is called: `context` or one of its kin; mount(8).
+    pub key: &'static CStr,
+    pub context: CString,
 }
 
 /// Decides about `mounts`, the value at `at` (`/mounts`).
@@ -72,6 +80,11 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
     for (index, mount) in mounts.iter().enumerate() {
         let (step, seal) = one(mount, around, &at.index(index))?;
         plan.dev_is_bound |= matches!(&step, Step::Bind(bind) if bind.target.path.as_bytes() == b"/dev");
+        if mount.destination().is_relative() {
+            let at = at.index(index).field("destination");
+            let destination = mount.destination();
+            plan.warnings.push(format!("{at}: {destination:?} is a relative path: taken from /"));
+        }
         plan.mounts.push((index, step));
         plan.seals.extend(seal.map(|seal| (index, seal)));
     }
@@ -86,25 +99,26 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<(Step
     let sum = Options::parse(options);
     let fstype = mount.typ().as_deref().unwrap_or("none");
     let is_bind = sum.bind.is_some() || fstype == "bind";
+    if let Some(index) = sum.copy_up
+        && (is_bind || fstype != "tmpfs")
+    {
+        return Err(at.field("options").index(index).error("option \"tmpcopyup\" needs type \"tmpfs\""));
+    }
     let target = target(mount, &sum, fstype, is_bind, &at.field("destination"))?;
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
     if sum.remount {
-        let parameters = if is_bind { Vec::new() } else { parameters(&sum, fstype, at)? };
+        let parameters = if is_bind { Vec::new() } else { file_system::parameters(&sum, fstype, at)? };
         return Ok((Step::Remount(Remount { parameters, this_mount, whole_tree, target }), None));
     }
     if is_bind {
-        return bind(mount, &sum, options, around, target, at).map(|step| (step, None));
+        return bind(mount, &sum, around, target, at).map(|step| (step, None));
     }
-    if let (true, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts") = (sum.copy_up, fstype) {
-        return Err(at.field("options").error("option \"tmpcopyup\" needs type \"tmpfs\""));
-    }
-    file_system(mount, &sum, fstype, target, at)
+    file_system::plan(mount, &sum, fstype, around.label, target, at)
 }
 
 fn bind(
     mount: &runtime::Mount,
     sum: &Options<'_>,
-    options: &[String],
     around: Around<'_>,
     target: Target,
     at: &Pointer,
@@ -115,10 +129,6 @@ fn bind(
             None => format!("unknown mount option {option:?}"),
         };
         return Err(at.field("options").index(*index).error(message));
-    }
-    if sum.copy_up {
-        let index = options.iter().position(|option| option == "tmpcopyup").unwrap_or(0);
-        return Err(at.field("options").index(index).error("option \"tmpcopyup\" needs type \"tmpfs\""));
     }
     let at = at.field("source");
     let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
@@ -132,110 +142,6 @@ fn bind(
         whole_tree: sum.whole_tree.attributes(),
         target,
     }))
-}
-
-fn file_system(
-    mount: &runtime::Mount,
-    sum: &Options<'_>,
-    fstype: &str,
-    target: Target,
-    at: &Pointer,
-) -> Result<(Step, Option<Step>)> {
-    if fstype == "none" || fstype.is_empty() {
-        return Err(at.field("type").error_with_hint(
-            "a mount needs a type",
-            "name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\"",
-        ));
-    }
-    // The kernel knows version 2, the only one here, as cgroup2.
-    let kernel_type = if fstype == "cgroup" { "cgroup2" } else { fstype };
-    let of_kernel = matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts");
-    // These are to be filled before they can be read-only: device nodes, mount points, copied files.
-    let read_only = sum.this_mount.is_read_only() || sum.whole_tree.is_read_only();
-    let delay = read_only && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");
-    let (mut flags, mut tree) = (sum.this_mount, sum.whole_tree);
-    if delay {
-        (flags, tree) = (flags.writable(), tree.writable());
-    }
-    let attributes = flags.attributes().set | tree.attributes().set;
-    // Version 2 has no options but those of its first mount, which belong to the host; runc passes none either.
-    let mut parameters = if kernel_type == "cgroup2" { Vec::new() } else { parameters(sum, fstype, at)? };
-    if flags.is_read_only() && !of_kernel {
-        parameters.push(Parameter { key: c"ro".into(), value: None, option: 0 });
-    }
-    let propagation = [(sum.whole_tree, Reach::WholeTree), (sum.this_mount, Reach::ThisMount)]
-        .map(|(flags, reach)| (flags.attributes().propagation, reach))
-        .into_iter()
-        .find(|(kind, _)| *kind != 0);
-    let has_mode = sum.data.iter().any(|(_, option)| option.starts_with("mode="));
-    let seal = Step::Seal {
-        path: target.path.clone(),
-        attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
-    };
-    let source = match mount.source().as_deref().filter(|source| !source.as_os_str().is_empty()) {
-        Some(source) => Some(path::c_string(source, &at.field("source"))?),
-        None => None,
-    };
-    let too_long = |text: &CString| text.as_bytes().len() >= LONGEST_VALUE;
-    // A tmpfs has no such values, and much to do that mount(2) cannot.
-    let is_too_long = fstype != "tmpfs"
-        && (source.as_ref().is_some_and(too_long)
-            || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long)));
-    if is_too_long && propagation.is_some() {
-        return Err(at
-            .field("options")
-            .error("a propagation cannot be had together with options longer than 255 bytes"));
-    }
-    let step = Step::Mount(Mount {
-        data: if is_too_long { Some(joined(&parameters, &at.field("options"))?) } else { None },
-        fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,
-        source,
-        parameters,
-        attributes: MountAttrFlags::from_bits_retain(u32::try_from(attributes)?),
-        propagation,
-        inherit_mode: fstype == "tmpfs" && !has_mode,
-        copy_up: sum.copy_up,
-        target,
-    });
-    Ok((step, delay.then_some(seal)))
-}
-
-fn parameters(sum: &Options<'_>, fstype: &str, at: &Pointer) -> Result<Vec<Parameter>> {
-    let at = at.field("options");
-    let mut parameters = Vec::with_capacity(sum.data.len());
-    let data = sum.data.iter().flat_map(|(index, option)| {
-        // One option can hold several, as mount(2) would take it apart; but a comma can also belong to a value.
-        let is_one = fstype == "overlay" || option.contains(['\\', '"']);
-        let parts = option.splitn(if is_one { 1 } else { usize::MAX }, ',');
-        parts.filter(|part| !part.is_empty()).map(|part| (*index, part))
-    });
-    for (index, option) in sum.flags.iter().copied().chain(data) {
-        let at = at.index(index);
-        let (key, value) = match option.split_once('=') {
-            Some((key, value)) => (key, Some(c_string(value, &at)?)),
-            None => (option, None),
-        };
-        if key.is_empty() {
-            return Err(at.error(format_args!("unknown mount option {option:?}")));
-        }
-        let option = u16::try_from(index).map_err(|_| at.error("there are too many options"))?;
-        parameters.push(Parameter { key: c_string(key, &at)?, value, option });
-    }
-    Ok(parameters)
-}
-
-/// All parameters as mount(2) takes them.
-fn joined(parameters: &[Parameter], at: &Pointer) -> Result<CString> {
-    let one = |parameter: &Parameter| match &parameter.value {
-        Some(value) => [parameter.key.as_bytes(), b"=", value.as_bytes()].concat(),
-        None => parameter.key.as_bytes().to_vec(),
-    };
-    let words: Vec<_> =
-        parameters.iter().filter(|parameter| parameter.key.as_c_str() != c"ro").map(one).collect();
-    CString::new(words.join(&b','))
-        .ok()
-        .filter(|data| data.as_bytes().len() < 4096)
-        .ok_or_else(|| at.error("the options are longer than the 4095 bytes that the kernel takes"))
 }
 
 fn target(
@@ -287,19 +193,17 @@ fn refuse_id_mapping(mount: &runtime::Mount, options: &[String], at: &Pointer) -
     Ok(())
 }
 
-fn c_string(text: &str, at: &Pointer) -> Result<CString> {
-    path::c_string(Path::new(text), at)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use rustix::mount::MountAttrFlags;
 
     use super::*;
     use crate::error::line;
 
     fn around() -> Around<'static> {
-        Around { bundle: Path::new("/bundle"), mount_namespace: true }
+        Around { bundle: Path::new("/bundle"), mount_namespace: true, label: None }
     }
 
     fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
@@ -338,7 +242,9 @@ mod tests {
         let long = format!("lowerdir={}", ["/layer"; 60].join(":"));
         let mount = json!([{"destination": "/a", "type": "overlay", "options": [long, "index=off", "ro"]}]);
         let [Step::Mount(mount)] = &planned(&mount).unwrap()[..] else { panic!("one mount") };
-        assert_eq!(mount.data.as_ref().unwrap().to_str().unwrap(), format!("{long},index=off"));
+        let old_style = mount.old_style.as_ref().unwrap();
+        assert_eq!(old_style.data.to_str().unwrap(), format!("{long},index=off"));
+        assert_eq!(old_style.flags, libc::MS_RDONLY);
     }
 
     #[test]
@@ -382,6 +288,71 @@ mod tests {
         let around = Around { mount_namespace: false, ..around() };
         let error = plan(&mounts, around, &Pointer::root().field("mounts")).unwrap_err();
         assert!(line(&error).starts_with("config.json: /mounts: mounts need a mount namespace"));
+    }
+
+    #[test]
+    fn only_a_tmpfs_can_start_with_what_it_covers() {
+        for mount in [
+            json!({"destination": "/a", "type": "overlay", "options": ["ro", "tmpcopyup"]}),
+            json!({"destination": "/a", "type": "proc", "options": ["ro", "tmpcopyup"]}),
+            json!({"destination": "/a", "source": "/b", "options": ["bind", "tmpcopyup"]}),
+            json!({"destination": "/a", "type": "tmpfs", "source": "/b", "options": ["rbind", "tmpcopyup"]}),
+        ] {
+            assert_eq!(
+                refused(&mount),
+                "config.json: /mounts/0/options/1: option \"tmpcopyup\" needs type \"tmpfs\""
+            );
+        }
+    }
+
+    #[test]
+    fn recursive_options_of_a_new_file_system_come_after_the_others() {
+        let attributes = |options: &[&str]| {
+            let mount = json!([{"destination": "/a", "type": "ramfs", "options": options}]);
+            let [Step::Mount(mount)] = &planned(&mount).unwrap()[..] else { panic!("one mount") };
+            mount.attributes
+        };
+        assert_eq!(attributes(&["rrw", "ro"]), MountAttrFlags::empty());
+        assert_eq!(attributes(&["rnosuid", "suid"]), MountAttrFlags::MOUNT_ATTR_NOSUID);
+        assert_eq!(attributes(&["noatime", "rstrictatime"]), MountAttrFlags::MOUNT_ATTR_STRICTATIME);
+    }
+
+    #[test]
+    fn the_label_goes_to_the_file_systems_that_take_it() {
+        let label = Label { key: c"fscontext", context: c"u:r:t:s0:c1,c2".into() };
+        let around = Around { label: Some(&label), ..around() };
+        let planned = |kind: &str| {
+            let mount = json!([{"destination": "/sys", "type": kind, "options": ["context=\"x:y,z\""]}]);
+            let mounts: Vec<runtime::Mount> = serde_json::from_value(mount).unwrap();
+            match plan(&mounts, around, &Pointer::root()).unwrap().mounts.pop() {
+                Some((_, Step::Mount(mount))) => mount,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mount = planned("tmpfs");
+        let [own, label] = &mount.parameters[..] else { panic!("{mount:?}") };
+        assert_eq!((own.key.as_c_str(), own.value.as_deref()), (c"context", Some(c"x:y,z")));
+        assert_eq!((label.key.as_c_str(), label.value.as_deref()), (c"fscontext", Some(c"u:r:t:s0:c1,c2")));
+        assert_eq!(planned("sysfs").parameters.len(), 1);
+        assert!(planned("cgroup").parameters.is_empty());
+        assert_eq!(planned("mqueue").label.as_deref(), Some(c"u:r:t:s0:c1,c2"));
+    }
+
+    #[test]
+    fn a_label_among_long_options_keeps_its_commas() {
+        let label = Label { key: c"context", context: c"u:r:t:s0:c1,c2".into() };
+        let around = Around { label: Some(&label), ..around() };
+        let long = format!("lowerdir={}", "/layer".repeat(60));
+        let mount = json!([{"destination": "/a", "type": "overlay", "options": [long, "sync", "shared"]}]);
+        let mounts: Vec<runtime::Mount> = serde_json::from_value(mount).unwrap();
+        let Some((_, Step::Mount(mount))) = plan(&mounts, around, &Pointer::root()).unwrap().mounts.pop()
+        else {
+            panic!("one mount")
+        };
+        let old_style = mount.old_style.unwrap();
+        assert_eq!(old_style.data.to_str().unwrap(), format!("{long},context=\"u:r:t:s0:c1,c2\""));
+        assert_eq!(old_style.flags, libc::MS_SYNCHRONOUS);
+        assert_eq!(mount.propagation, Some((libc::MS_SHARED, Reach::ThisMount)));
     }
 
     #[test]

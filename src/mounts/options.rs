@@ -69,15 +69,19 @@ const TABLE: &[(&str, Effect)] = &[
     ("private", Propagation(One, libc::MS_PRIVATE)),
     ("ratime", Atime(All, RELATIME)),
     ("rbind", Bind(All)),
+    ("rasync", FileSystem("async")),
     ("rdev", Clear(All, NODEV)),
     ("rdiratime", Clear(All, NODIRATIME)),
+    ("rdirsync", FileSystem("dirsync")),
     ("relatime", Atime(One, RELATIME)),
     ("remount", Remount),
     ("rexec", Clear(All, NOEXEC)),
+    ("rmand", FileSystem("mand")),
     ("rnoatime", Atime(All, NOATIME)),
     ("rnodev", Set(All, NODEV)),
     ("rnodiratime", Set(All, NODIRATIME)),
     ("rnoexec", Set(All, NOEXEC)),
+    ("rnomand", FileSystem("nomand")),
     ("rnorelatime", Atime(All, RELATIME)),
     ("rnostrictatime", Atime(All, RELATIME)),
     ("rnosuid", Set(All, NOSUID)),
@@ -91,6 +95,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("rslave", Propagation(All, libc::MS_SLAVE)),
     ("rstrictatime", Atime(All, STRICTATIME)),
     ("rsuid", Clear(All, NOSUID)),
+    ("rsync", FileSystem("sync")),
     ("rsymfollow", Clear(All, NOSYMFOLLOW)),
     ("runbindable", Propagation(All, libc::MS_UNBINDABLE)),
     ("rw", Clear(One, RDONLY)),
@@ -131,6 +136,16 @@ impl Flags {
         }
     }
 
+    /// These and then, where they say something, `later`.
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            set: self.set & !later.clear | later.set,
+            clear: self.clear & !later.set | later.clear,
+            atime: later.atime.or(self.atime),
+            propagation: if later.propagation == 0 { self.propagation } else { later.propagation },
+        }
+    }
+
     /// The same without `MOUNT_ATTR_RDONLY`.
     pub fn writable(self) -> Self {
         Self { set: self.set & !RDONLY, ..self }
@@ -146,7 +161,8 @@ impl Flags {
 pub struct Options<'a> {
     pub bind: Option<Reach>,
     pub remount: bool,
-    pub copy_up: bool,
+    /// Where it says so.
+    pub copy_up: Option<usize>,
     pub copy_symlink: bool,
     pub no_follow_source: bool,
     pub no_follow_target: bool,
@@ -191,7 +207,7 @@ impl<'a> Options<'a> {
             Bind(reach) => self.bind = Some(if self.bind == Some(All) { All } else { reach }),
             Remount => self.remount = true,
             FileSystem(flag) => self.flags.push((index, flag)),
-            CopyUp => self.copy_up = true,
+            CopyUp => self.copy_up = Some(index),
             CopySymlink => self.copy_symlink = true,
             NoFollowSource => self.no_follow_source = true,
             NoFollowTarget => self.no_follow_target = true,

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use super::{Origin, Program};
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::hooks;
-use crate::init::step::{Entry, Part, Step};
+use crate::init::step::{Entry, Parameter, Part, Step};
 use crate::namespaces::{self, word};
 
 /// A failure in words: what was being done, and what would make it right.
@@ -137,7 +137,7 @@ impl Program {
                 _ => plain("open a procfs".into()),
             },
             Step::ReadOnlyPath { path } => plain(format!("make {path:?} read-only")),
-            Step::MaskPaths { paths } => {
+            Step::MaskPaths { paths, .. } => {
                 let path = paths.get(place(part)).map(|path| text(path)).unwrap_or_default();
                 Sentence {
                     hint: (errno == Errno::ENODEV)
@@ -301,6 +301,12 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
             field: Some(("destination", None)),
         },
         Part::Hook(_) => sentence,
+        // Of the parameters that are no options only a label can be refused.
+        Part::Item(Parameter::NOT_AN_OPTION) => Sentence {
+            doing: format!("{}: set its SELinux label", sentence.doing),
+            hint: Some("it is that of /linux/mountLabel"),
+            field: None,
+        },
         Part::Item(index) => {
             let option =
                 parameters.iter().find(|parameter| parameter.option == index).map(

@@ -190,6 +190,24 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /mounts/7/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\")",
     ),
     (
+        "tmpcopyup on what is no tmpfs",
+        |spec| {
+            mount(
+                spec,
+                json!({ "destination": "/mnt", "type": "overlay", "source": "x", "options": ["tmpcopyup"] }),
+            );
+        },
+        "config.json: /mounts/7/options/0: option \"tmpcopyup\" needs type \"tmpfs\"",
+    ),
+    (
+        "an unknown kind of label",
+        |spec| {
+            spec["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+            spec["annotations"] = json!({ "run.oci.mount_context_type": "sidewaysContext" });
+        },
+        "config.json: /annotations/run.oci.mount_context_type: unknown kind of context \"sidewaysContext\" (use context, fscontext, defcontext or rootcontext)",
+    ),
+    (
         "a source that is not there",
         |spec| {
             mount(

@@ -18,6 +18,7 @@ use crate::support::{
 suite![
     a_profile_without_apparmor_is_refused_by_its_field,
     a_label_without_selinux_is_refused_by_its_field,
+    a_label_for_files_without_selinux_is_refused_by_its_field,
     the_process_is_confined_by_its_profile,
     a_profile_is_in_force_under_no_new_privs,
     a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc,
@@ -94,6 +95,17 @@ fn a_label_without_selinux_is_refused_by_its_field() -> Outcome {
         .run_fails_with("selinux label is specified in config, but selinux is disabled or not supported");
     need_own()?;
     assert!(output.stderr.starts_with(&format!("error: config.json: /process/selinuxLabel: \"{label}\": ")));
+    Ok(())
+}
+
+fn a_label_for_files_without_selinux_is_refused_by_its_field() -> Outcome {
+    need(!has_selinux(), "a host without SELinux")?;
+    need_other_than("crun", "mounts without the label")?;
+    let label = "system_u:object_r:container_file_t:s0:c4,c5";
+    let container = Container::new().edit(|spec| spec["linux"]["mountLabel"] = json!(label));
+    let output = container.run_fails_with("");
+    need_own()?;
+    assert!(output.stderr.starts_with(&format!("error: config.json: /linux/mountLabel: \"{label}\": ")));
     Ok(())
 }
 

@@ -60,6 +60,7 @@ suite![
     an_overlay_with_a_long_list_of_layers_is_mounted,
     layers_of_an_overlay_are_not_looked_up_in_the_image,
     one_option_can_hold_several,
+    a_relative_target_is_below_the_root_and_warned_of,
     a_tmpfs_takes_the_mode_of_what_it_covers_or_is_everybodys,
     a_dev_that_is_recursively_read_only_still_has_its_devices,
 ];
@@ -537,7 +538,7 @@ fn an_overlay_with_a_long_list_of_layers_is_mounted() -> Outcome {
         format!("{name}dir={}", path.display())
     });
     let container = container.edit(|spec| {
-        let options = json!([lower, upper, work, "nosuid", "noatime"]);
+        let options = json!([lower, upper, work, "nosuid", "noatime", "unbindable"]);
         add_mount(
             spec,
             json!({ "destination": "/mnt", "type": "overlay", "source": "overlay", "options": options }),
@@ -547,6 +548,7 @@ fn an_overlay_with_a_long_list_of_layers_is_mounted() -> Outcome {
     assert!(container.beside("upper/new").exists());
     let line = mountinfo(container, "/mnt");
     assert!(line.fstype == "overlay" && line.has("nosuid") && line.has("noatime"), "{line:?}");
+    assert_eq!(line.propagation, "unbindable");
     Ok(())
 }
 
@@ -574,6 +576,18 @@ fn layers_of_an_overlay_are_not_looked_up_in_the_image() -> Outcome {
         assert!(output.code() != 0 && !output.stdout.contains("the host's"), "{output:#?}");
         container.leaves_nothing();
     }
+    Ok(())
+}
+
+fn a_relative_target_is_below_the_root_and_warned_of() -> Outcome {
+    need_other_than("crun", "says nothing")?;
+    let container =
+        Container::with_script("df /mnt | tail -n 1").edit(|spec| add_mount(spec, tmpfs("mnt", &[])));
+    let output = container.run_with(NO_OPTIONS).succeeds();
+    assert!(output.stdout.trim_end().ends_with("/mnt"), "{output:?}");
+    need_own()?;
+    assert!(output.stderr.contains("/mounts/7/destination: "), "{output:?}");
+    assert!(output.stderr.contains("is a relative path: taken from /"), "{output:?}");
     Ok(())
 }
 
