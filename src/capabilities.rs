@@ -82,6 +82,13 @@ pub fn known() -> impl Iterator<Item = (u64, String)> {
     all.into_iter().map(|capability| (capability.bitmask(), capability.to_string()))
 }
 
+/// The bit of the capability `name`, in any case, with or without `CAP_`.
+pub fn bit(name: &str) -> Option<u64> {
+    let name = name.to_ascii_uppercase();
+    let name = format!("CAP_{}", name.strip_prefix("CAP_").unwrap_or(&name));
+    caps::Capability::from_str(&name).ok().map(|known| known.bitmask())
+}
+
 fn mask(set: Option<&Capabilities>, at: &Pointer) -> Result<u64> {
     let mut mask = 0;
     for capability in set.into_iter().flatten() {
@@ -110,6 +117,11 @@ mod tests {
         let plan = planned(json!({"bounding": ["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"]})).unwrap();
         assert_eq!(plan.bounding, 1 | 1 << 40);
         assert_eq!(names(plan.bounding), "CAP_CHOWN, CAP_CHECKPOINT_RESTORE");
+    }
+
+    #[test]
+    fn a_capability_is_named_with_or_without_its_prefix() {
+        assert_eq!((bit("CAP_KILL"), bit("kill"), bit("FLY")), (Some(1 << 5), Some(1 << 5), None));
     }
 
     #[test]

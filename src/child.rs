@@ -1,8 +1,9 @@
-//! The init process as its parent sees it: cloned, listened to, and ended if anything goes wrong.
+//! The init process, or one that `exec` adds, as its parent sees it: cloned, listened to, and ended if anything goes wrong.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -10,17 +11,18 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Fault, Hint};
+use crate::error::{Fault, Hint, Pointer};
 use crate::init::step::Point;
 use crate::namespaces::Join;
+use crate::process::Rlimit;
 use crate::program::Program;
 use crate::signals::{Signal, SignalQueue};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
-use crate::sys::process::{Cloned, clone3, setns};
-use crate::{init, state};
+use crate::sys::process::{Cloned, clone3, rlimit, set_rlimit, setns};
+use crate::{init, state, unix_socket};
 
-/// The init process until it is recorded; killed on drop, unless kept.
+/// The new process until it is its own; killed on drop, unless kept.
 pub struct Init {
     pub pid: i32,
     pub pidfd: OwnedFd,
@@ -84,8 +86,37 @@ pub fn clone(
     }
 }
 
+/// # Errors
+/// If one of the `count` descriptors from 3 on that are to be passed on is not open.
+pub fn require_inherited(count: u32) -> Result<()> {
+    for number in 3..count.saturating_add(3) {
+        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
+        }
+    }
+    Ok(())
+}
+
+/// Where a descriptor of the new process goes, if anybody wants one: `--pidfd-socket`.
+pub fn connect_pidfd_socket(path: Option<&Path>) -> Result<Option<OwnedFd>> {
+    let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("use the pidfd socket");
+    path.map(connect).transpose()
+}
+
+/// Makes room for the limits that process `pid` sets later, in a user namespace, where it may not raise them. If that is not
+/// permitted, it says so then.
+pub fn raise_hard_limits(pid: i32, limits: &[Rlimit]) {
+    for (resource, _, hard) in limits {
+        if let Ok((soft, own)) = rlimit(*resource)
+            && *hard > own
+        {
+            let _ = set_rlimit(pid, *resource, soft, *hard);
+        }
+    }
+}
+
 /// One directory for each thread, and two for the directory itself; proc_pid_task(5).
-fn is_single_threaded() -> bool {
+pub fn is_single_threaded() -> bool {
     fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
 }
 
@@ -107,12 +138,31 @@ pub struct Child<'a> {
     /// Signals that ask this process to end: it is not yet responsible for a container.
     pub interrupts: SignalQueue,
     pub init: &'a Init,
-    pub cgroup: &'a Cgroup,
+    /// The cgroup that may stand still, and then the child does too.
+    pub cgroup: Option<&'a Path>,
     pub program: &'a Program,
 }
 
 /// How long the child may be silent before somebody asks why.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+impl Init {
+    /// Hands a descriptor of the process to who wants one, with what the process is: `standard` or `setns`, as runc says it.
+    pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
+        let Some(socket) = to else { return Ok(()) };
+        sync::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd()).context("use the pidfd socket")
+    }
+
+    /// Writes the `oom_score_adj` that is asked for at `at`.
+    pub fn adjust_oom_score(&self, score: i32, at: Pointer) -> Result<()> {
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        fs::write(&path, score.to_string()).with_context(|| Fault {
+            pointer: at,
+            message: format!("write {score} to {path}"),
+            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+        })
+    }
+}
 
 impl Child<'_> {
     pub fn await_master(&self) -> Result<OwnedFd> {
@@ -181,11 +231,11 @@ impl Child<'_> {
             if !interrupt.revents().is_empty()
                 && let Some(signal) = self.interrupts.take()?
             {
-                bail!("interrupted by {signal} before the container was made");
+                bail!("interrupted by {signal} before the program was started");
             }
             // A cgroup above it can be frozen, and then the child never runs.
             if ready == 0
-                && let Some(path) = self.cgroup.path()
+                && let Some(path) = self.cgroup
                 && cgroup::stands_still(path)
             {
                 bail!("container's cgroup unexpectedly frozen: {}", path.display());

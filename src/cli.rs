@@ -35,6 +35,9 @@ pub const COMMIT: &str = match option_env!("RUNTIME_COMMIT") {
     None => "unknown",
 };
 
+/// The commands whose child enters a container while it still is this program; see `guard.rs`.
+const ENTERING: [&str; 3] = ["create", "exec", "run"];
+
 /// Runs bundles, directories with config.json and a root file system, as containers:
 ///
 ///     # runtime run BUNDLE
@@ -120,8 +123,8 @@ pub fn main() -> ExitCode {
     let program = program_name(arguments.next().as_deref());
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
-    let may_create = words.any(|word| word == "create" || word == "run");
-    let protected = if may_create { guard::protect_executable() } else { Ok(()) };
+    let may_enter = words.any(|word| ENTERING.iter().any(|name| word == *name));
+    let protected = if may_enter { guard::protect_executable() } else { Ok(()) };
     let whole_help = || help::whole(&program, &Cli::command());
     let cli = match parse(arguments) {
         Ok(cli) => cli,
@@ -190,7 +193,7 @@ fn dispatch(
     log: &Log,
     protected: Result<()>,
 ) -> Result<ExitCode> {
-    if matches!(command.name, "create" | "run") {
+    if ENTERING.contains(&command.name) {
         protected?;
     }
     // Engines read the features together with standard error.

@@ -21,6 +21,9 @@ use crate::sys::Errno;
 /// The pipe that a created container waits on for its start.
 const FIFO: &str = "exec.fifo";
 
+/// What of `config.json` is kept for `exec`.
+const EXCERPT: &str = "config.json";
+
 /// The name of a container: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerId(String);
@@ -173,6 +176,13 @@ impl NewContainer {
         save(&self.path, state)
     }
 
+    /// Writes what [`Container::excerpt`] reads.
+    pub fn save_excerpt(&self, text: &[u8]) -> Result<()> {
+        let path = self.path.join(EXCERPT);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        made.and_then(|mut file| file.write_all(text)).with_context(|| format!("write {}", path.display()))
+    }
+
     pub fn keep(mut self, state: State) -> Container {
         self.keep = true;
         Container { directory: std::mem::take(&mut self.path), state }
@@ -258,6 +268,18 @@ impl Container {
         Ok(self.is_alive()?.then_some(pidfd))
     }
 
+    /// What `exec` needs of `config.json`: as it was when the container was made, or, of a container that was made by an older
+    /// version of this program, as it is now in the bundle.
+    pub fn excerpt(&self) -> Result<Vec<u8>> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+        match fs::read(self.directory.join(EXCERPT)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                read(&Path::new(&self.state.bundle).join(crate::bundle::CONFIG))
+            }
+            text => text.with_context(|| format!("read {}", self.directory.join(EXCERPT).display())),
+        }
+    }
+
     /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
     /// cgroup, which may hold others, is left alone. With neither, nobody knows which the others are, and the init process
     /// alone is ended.
@@ -299,7 +321,7 @@ fn save(directory: &Path, state: &State) -> Result<()> {
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.
 fn remove_directory(path: &Path) -> Result<()> {
-    for name in [state::FILE, FIFO] {
+    for name in [state::FILE, EXCERPT, FIFO] {
         let _ = fs::remove_file(path.join(name));
     }
     let removed = match fs::remove_dir(path) {

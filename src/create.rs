@@ -13,13 +13,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::net::SocketType;
 
 use self::hooks::Undone;
 use self::record::Record;
 use self::user_namespace::{NewUserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::child::{Child, News, clone, socket_pair};
+use crate::child::{Child, News, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
 use crate::hooks::poststart;
@@ -30,10 +29,11 @@ use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Program, RootSwitch, Wiring, births, made_beside};
 use crate::signals::Signals;
+use crate::state::State;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{lsm, mountinfo, network, notify, path, sync, sys, unix_socket};
+use crate::{lsm, mountinfo, network, notify, path, sync, sys};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -142,9 +142,11 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
     }
     let warnings = warnings(bundle, &plan);
-    let inherited = inherited_descriptors(request)?;
-    let console_socket = connect_console(&plan, request)?;
-    let pidfd_socket = connect_pidfd_socket(request)?;
+    let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
+    require_inherited(inherited)?;
+    let stays = request.program == Start::Attached;
+    let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, stays)?;
+    let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
     let join = open_namespaces(&plan)?;
 
     let directory = request.root.create(request.id)?;
@@ -181,7 +183,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         socket: ours.as_fd(),
         interrupts: request.signals.interrupts()?,
         init: &init,
-        cgroup: &cgroup,
+        cgroup: cgroup.path(),
         program: &program,
     };
     if let Some(user_namespace) = &user_namespace {
@@ -200,14 +202,12 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
             sent => sent.context("hand the network namespace to the init process")?,
         }
     }
-    if let Some(socket) = pidfd_socket {
-        sync::send_descriptor(socket.as_fd(), b"standard", init.pidfd.as_fd())
-            .context("use the pidfd socket")?;
-    }
+    init.introduce(pidfd_socket, b"standard")?;
     let mut state = record.of_process(init.pid)?;
     directory.save(&state)?;
+    directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_none()) {
-        adjust_oom_score(init.pid, score)?;
+        init.adjust_oom_score(score, Pointer::root().field("process").field("oomScoreAdj"))?;
     }
     if state.creating {
         child.await_point(Point::Mounted)?;
@@ -269,35 +269,6 @@ fn require_kernel() -> Result<()> {
     }
 }
 
-/// How many descriptors from 3 on are the program's.
-fn inherited_descriptors(request: &Request<'_>) -> Result<u32> {
-    let count = request.environment.listen_fds.saturating_add(request.preserve_fds);
-    for number in 3..count.saturating_add(3) {
-        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-            bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
-        }
-    }
-    Ok(count)
-}
-
-fn connect_console(plan: &Plan, request: &Request<'_>) -> Result<Option<OwnedFd>> {
-    match (request.console_socket, plan.process.terminal, request.program) {
-        (Some(_), false, _) | (Some(_), true, Start::Attached) => {
-            bail!("cannot use console socket if the runtime will not detach or allocate tty")
-        }
-        (None, true, Start::Later | Start::Detached) => {
-            bail!("cannot allocate tty if the runtime will detach without setting console socket")
-        }
-        (Some(path), true, _) => console_socket::connect(path).map(Some),
-        (None, _, _) => Ok(None),
-    }
-}
-
-fn connect_pidfd_socket(request: &Request<'_>) -> Result<Option<OwnedFd>> {
-    let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("use the pidfd socket");
-    request.pidfd_socket.map(connect).transpose()
-}
-
 /// Opens the namespaces to join.
 ///
 /// # Errors
@@ -336,8 +307,7 @@ fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)
 fn wire(wiring: &mut Wiring, plan: &Plan, request: &Request<'_>, directory: &NewContainer) -> Result<()> {
     wiring.has_kcore = Path::new("/proc/kcore").exists();
     if request.keyring == Keyring::New {
-        // As runc calls it.
-        wiring.keyring = Some(CString::new(format!("_ses.{}", request.id.as_str()))?);
+        wiring.keyring = Some(CString::new(State::keyring_name(request.id.as_str()))?);
     }
     if request.switch == Switch::Move {
         wiring.root = RootSwitch::Move { hide: kernel_mounts_outside(&plan.rootfs)? };
@@ -377,13 +347,4 @@ fn bind_notify_socket(request: &Request<'_>, directory: &NewContainer) -> Result
 
 fn c_path(path: &Path) -> Result<CString> {
     path::c_string(path, &Pointer::root())
-}
-
-fn adjust_oom_score(pid: i32, score: i32) -> Result<()> {
-    let path = format!("/proc/{pid}/oom_score_adj");
-    fs::write(&path, score.to_string()).with_context(|| Fault {
-        pointer: Pointer::root().field("process").field("oomScoreAdj"),
-        message: format!("write {score} to {path}"),
-        hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
-    })
 }

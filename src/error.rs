@@ -8,26 +8,42 @@ use std::{error, fmt, io};
 
 use nix::errno::Errno;
 
-/// A place in `config.json`, as a JSON pointer (RFC 6901).
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pointer(String);
+/// A place in `config.json` or another document, as a JSON pointer (RFC 6901).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pointer {
+    document: &'static str,
+    path: String,
+}
 
 impl Pointer {
-    /// The whole document.
+    /// The whole of `config.json`.
     pub const fn root() -> Self {
-        Self(String::new())
+        Self::of("config.json")
+    }
+
+    /// The whole of another document, by the name that it has in messages.
+    pub const fn of(document: &'static str) -> Self {
+        Self { document, path: String::new() }
+    }
+
+    pub fn document(&self) -> &'static str {
+        self.document
     }
 
     /// The member `name` of the object at this place.
     #[must_use]
     pub fn field(&self, name: &str) -> Self {
-        Self(format!("{}/{}", self.0, name.replace('~', "~0").replace('/', "~1")))
+        self.below(&name.replace('~', "~0").replace('/', "~1"))
     }
 
     /// The element `index`, from 0, of the array at this place.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}/{index}", self.0))
+        self.below(&index.to_string())
+    }
+
+    fn below(&self, token: &str) -> Self {
+        Self { document: self.document, path: format!("{}/{token}", self.path) }
     }
 
     /// An error about the value at this place.
@@ -47,11 +63,11 @@ impl Pointer {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
+        f.write_str(if self.path.is_empty() { "/" } else { &self.path })
     }
 }
 
-/// Something wrong with one value of `config.json`.
+/// Something wrong with one value of `config.json` or another document.
 #[derive(Debug)]
 pub struct Fault {
     pub pointer: Pointer,
@@ -62,7 +78,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "config.json: {}: {}", self.pointer, self.message)
+        write!(f, "{}: {}: {}", self.pointer.document, self.pointer, self.message)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keeps the runtime's own executable out of the container's reach (CVE-2019-5736).
 //!
 //! Until execve, the init process runs this very file. A container that gets it to execute `/proc/self/exe` has a descriptor
-//! of the file on the host and, once nobody executes it any more, can write to it. So the commands that make an init process
+//! of the file on the host and, once nobody executes it any more, can write to it. So the commands that make a process of a container
 //! first execute a copy of the mount of the file that is read-only, belongs to no mount namespace and cannot be remounted;
 //! where mounts are not permitted, a sealed copy in memory.
 

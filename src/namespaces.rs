@@ -110,6 +110,11 @@ impl NamespacePlan {
         self.is_new(kind) || self.join.iter().any(|join| join.kind == kind)
     }
 
+    /// The kinds (`CLONE_NEW*`) of all namespaces that the container has other than the runtime's.
+    pub fn kinds(&self) -> i32 {
+        self.join.iter().fold(self.new, |kinds, join| kinds | join.kind)
+    }
+
     pub fn is_new(&self, kind: i32) -> bool {
         self.new & kind != 0
     }

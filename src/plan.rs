@@ -1,5 +1,7 @@
 //! Everything decided, before anything is made: defaults filled in, contradictions refused, names resolved to numbers.
 
+mod exec;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use oci_spec::runtime::{LinuxPersonalityDomain, Spec};
 
+pub use self::exec::{Changes, ExecPlan, Source, Wanted};
 use crate::bundle::Bundle;
 use crate::cgroup::{self, CgroupPlan};
 use crate::devices::{self, DevicePlan};

@@ -3,6 +3,7 @@
 //! Each step is kept with the place in `config.json` that it comes from, so that a failure, which arrives as a step's
 //! number and an errno, becomes a sentence about the bundle.
 
+mod exec;
 mod explain;
 mod namespaces;
 mod process;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+pub use self::exec::ExecWiring;
 use self::namespaces::First;
 pub use self::namespaces::{NewUser, births, made_beside};
 use self::process::Last;
@@ -23,8 +25,9 @@ use crate::lsm::Labels;
 use crate::namespaces::Join;
 use crate::notify;
 use crate::path;
-use crate::plan::Plan;
+use crate::plan::{Plan, Source};
 use crate::process::Affinity;
+use crate::process::ProcessPlan;
 use crate::sys::mount::{Attributes, Reach};
 
 /// The file systems to which the network namespace that they are mounted in means nothing.
@@ -59,6 +62,8 @@ pub struct Program {
     name: String,
     /// Whether the cgroup keeps the process from some of the processors, which SCHED_DEADLINE does not go with.
     has_cpu_list: bool,
+    /// Where what is below `/process` comes from.
+    source: Source,
 }
 
 /// What the parent has prepared for the init process.
@@ -102,14 +107,8 @@ pub enum RootSwitch {
 impl Program {
     /// Orders what `plan` decided. Lines whose place matters say why.
     pub fn new(plan: Plan, wiring: Wiring) -> Result<Self> {
-        let name =
-            plan.process.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut program = Self {
-            steps: Vec::with_capacity(48),
-            origins: Vec::with_capacity(48),
-            name,
-            has_cpu_list: plan.has_cpu_list,
-        };
+        let mut program = Self::empty(&plan.process, Source::default());
+        program.has_cpu_list = plan.has_cpu_list;
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
         let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
@@ -221,6 +220,19 @@ impl Program {
         Ok(program)
     }
 
+    fn empty(process: &ProcessPlan, source: Source) -> Self {
+        let name = process.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut program = Self {
+            steps: Vec::with_capacity(48),
+            origins: Vec::with_capacity(48),
+            name,
+            has_cpu_list: false,
+            source,
+        };
+        program.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
+        program
+    }
+
     /// Has the init process close everything that is neither a standard stream, nor for the program, nor used by a step, nor
     /// `socket`, on which it talks with the parent.
     pub fn close_all_but(&mut self, socket: BorrowedFd<'_>, inherited: u32) {
@@ -229,6 +241,7 @@ impl Program {
             .iter()
             .filter_map(|step| match step {
                 Step::JoinNamespace { namespace, .. } => Some(namespace.as_fd()),
+                Step::JoinNamespacesOf { process, .. } => Some(process.as_fd()),
                 Step::Console { socket, .. } => socket.as_ref().map(|socket| socket.as_fd()),
                 Step::AwaitStart { fifo } => Some(fifo.as_fd()),
                 _ => None,

@@ -37,6 +37,12 @@ pub struct State {
     pub namespace_paths: BTreeMap<String, String>,
     /// Whether killing the init process ends all others, because they share a pid namespace of its own.
     pub private_pid_namespace: bool,
+    /// The kinds of namespaces (`CLONE_NEW*`) that it has other than those of the runtime that made it.
+    #[serde(default)]
+    pub namespaces: i32,
+    /// Whether it has a session keyring.
+    #[serde(default)]
+    pub keyring: bool,
     pub config: Config,
     /// While hooks run that are called before the container is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -54,6 +60,11 @@ pub struct Config {
 }
 
 impl State {
+    /// What the container's session keyring is called, as by runc.
+    pub fn keyring_name(id: &str) -> String {
+        format!("_ses.{id}")
+    }
+
     /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
         self.cgroup_paths.get("").map(std::path::Path::new)

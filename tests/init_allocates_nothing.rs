@@ -352,6 +352,30 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
             end.said
         );
     }
+    // What `exec` does otherwise.
+    let pid = rustix::process::getpid();
+    let own = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let kinds = libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
+    let joining = |kinds: i32| {
+        let mut steps = program(directory.path(), "/bin/true");
+        let tail = steps.split_off(steps.len() - 6);
+        let mut steps = vec![
+            Step::CloseOthers { ranges: vec![(100, 200)] },
+            Step::JoinNamespacesOf { process: own.try_clone().unwrap(), kinds },
+            Step::NewSession,
+            Step::HoldRootfs { path: c("/") },
+            Step::ChangeDirectory { path: c("/"), last_try: true },
+        ];
+        steps.extend(tail.into_iter().filter(|step| !matches!(step, Step::ChangeDirectory { .. })));
+        steps
+    };
+    let steps = joining(kinds);
+    let end = in_a_child(0, |socket| init::perform(&steps, socket));
+    assert_eq!((end.status, end.said), (0, None));
+    // No kind of namespace has that number.
+    let steps = joining(1);
+    let end = in_a_child(0, |socket| init::perform(&steps, socket));
+    assert!(matches!(end.said, Some(Message::Failed { step: 1, .. })), "{:?}", end.said);
 
     let missing = program(directory.path(), "/bin/no-such-program");
     let end = in_a_child(ALL, |socket| init::perform(&missing, socket));

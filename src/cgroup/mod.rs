@@ -18,6 +18,7 @@ mod events;
 mod filter;
 mod freeze;
 mod fs;
+mod joining;
 mod oom;
 mod removal;
 mod resources;
@@ -34,6 +35,7 @@ use crate::error::Pointer;
 use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
+pub use joining::{Below, Destination};
 pub use oom::OomWatch;
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
@@ -128,6 +130,11 @@ pub fn has_processes(path: &Path) -> bool {
     !removal::tasks(path).is_empty()
 }
 
+/// The processes in this cgroup and in those below it that this process can see.
+pub fn processes(path: &Path) -> Vec<i32> {
+    removal::tasks(path).into_iter().map(rustix::process::Pid::as_raw_pid).collect()
+}
+
 /// Whether the processes in this cgroup are frozen, because it or one above it is.
 pub fn stands_still(path: &Path) -> bool {
     let events = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.events");
@@ -137,8 +144,7 @@ pub fn stands_still(path: &Path) -> bool {
 
 /// Whether somebody has frozen this cgroup (not one above it). A cgroup that is gone is not frozen.
 pub fn is_frozen(path: &Path) -> bool {
-    let frozen = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.freeze");
-    control_file::open_dir(path).and_then(frozen).is_ok_and(|text| text.trim() == "1")
+    Destination::of_container(path).is_ok_and(|cgroup| cgroup.is_frozen())
 }
 
 #[cfg(test)]

@@ -43,10 +43,13 @@ pub const COMMANDS: &[Command] = &[
     command!(create::Create),
     command!(delete::Delete),
     command!(events::Events),
+    // As runc's callers tell a failure of ours from one of the program.
+    Command { on_failure: 255, ..command!(exec::Exec) },
     command!(features::Features),
     command!(kill::Kill),
     command!(list::List),
     command!(pause::Pause),
+    command!(ps::Ps),
     command!(resume::Resume),
     command!(run::Run),
     command!(spec::Spec),

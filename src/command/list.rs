@@ -23,8 +23,9 @@ pub struct List {
     quiet: bool,
 }
 
+/// How processes and containers are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub enum Format {
     Table,
     Json,
 }

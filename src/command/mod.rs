@@ -3,12 +3,14 @@
 pub mod create;
 pub mod delete;
 pub mod events;
+pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;
 mod making;
 mod matching;
 pub mod pause;
+pub mod ps;
 pub mod resume;
 pub mod run;
 pub mod spec;

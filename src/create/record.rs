@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::Request;
+use super::{Keyring, Request};
 use crate::plan::Plan;
 use crate::state::{self, Config, State};
 use crate::{clock, namespaces};
@@ -39,6 +39,8 @@ impl Record {
                 })
                 .collect(),
             private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
+            namespaces: plan.namespaces.kinds(),
+            keyring: request.keyring == Keyring::New,
             config: Config { rootfs: text(&plan.rootfs), labels },
             creating: plan.hooks.meets(),
             hooks: plan.hooks.later(),

@@ -3,15 +3,13 @@
 
 use anyhow::Result;
 
-use super::adjust_oom_score;
-use crate::child::Child;
+use crate::child::{Child, raise_hard_limits};
 use crate::error::Pointer;
 use crate::init::step::Point;
 use crate::plan::Plan;
 use crate::process::Rlimit;
 use crate::program::NewUser;
 use crate::sys::cred::Sets;
-use crate::sys::process::{rlimit, set_rlimit};
 use crate::user_namespace::{IdMaps, Unwritten, Writer};
 
 /// capabilities(7).
@@ -62,11 +60,10 @@ impl NewUserNamespace {
         let pid = child.init.pid;
         self.maps.write(pid)?;
         // Both need privileges outside the namespace, or a process that is still its user's own.
-        for (resource, _, hard) in &self.rlimits {
-            raise_hard_limit(pid, *resource, *hard);
-        }
+        raise_hard_limits(pid, &self.rlimits);
         if let Some(score) = self.oom_score_adj {
-            adjust_oom_score(pid, score)?;
+            let at = Pointer::root().field("process").field("oomScoreAdj");
+            child.init.adjust_oom_score(score, at)?;
         }
         child.go_on();
         Ok(())
@@ -79,15 +76,6 @@ fn ids(plan: &Plan, maps: &IdMaps, needs_dumpable: bool) -> NewUser {
         uid: maps.users.outside(0).map_or(plan.process.uid, |_| 0),
         gid: maps.groups.outside(0).map_or(plan.process.gid, |_| 0),
         needs_dumpable,
-    }
-}
-
-/// Makes room for the limit that the init process sets later. If that is not permitted, it says so then.
-fn raise_hard_limit(pid: i32, resource: u32, hard: u64) {
-    if let Ok((soft, own)) = rlimit(resource)
-        && hard > own
-    {
-        let _ = set_rlimit(pid, resource, soft, hard);
     }
 }
 

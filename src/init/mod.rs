@@ -90,6 +90,7 @@ impl<'a> Init<'a> {
         match step {
             Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
+            Step::JoinNamespacesOf { process, kinds } => Ok(process::setns(process.as_fd(), *kinds)?),
             Step::NewNamespaces { kinds } => Ok(process::unshare(*kinds)?),
             Step::Dumpable { yes } => Ok(process::set_dumpable(*yes)?),
             Step::TakeIds { uid, gid } => identity::take(*uid, *gid),

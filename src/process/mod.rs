@@ -46,7 +46,6 @@ pub struct ProcessPlan {
     /// Class and level in one number; ioprio_set(2).
     pub io_priority: Option<u16>,
     /// For a process that is added to a container.
-    #[allow(dead_code, reason = "exec, which comes next, applies it")]
     pub affinity: Affinity,
 }
 

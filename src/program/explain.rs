@@ -4,6 +4,7 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 
 use super::{Origin, Program};
+use crate::document;
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::hooks;
 use crate::init::step::{Entry, Parameter, Part, Step};
@@ -31,7 +32,7 @@ impl Program {
 
     fn fault(&self, step: &Step, origin: &Origin, errno: Errno, part: Part, said: &[u8]) -> anyhow::Error {
         if let Step::RunHook(hook) = step {
-            let pointer = pointer(origin, Part::Whole).unwrap_or_else(Pointer::root);
+            let pointer = self.pointer(origin, Part::Whole).unwrap_or_else(Pointer::root);
             let ended = match part {
                 Part::Hook(ended) => Ok(ended),
                 _ => Err(errno),
@@ -39,9 +40,16 @@ impl Program {
             return hooks::failure_of_step(pointer, hook, ended, said);
         }
         let sentence = self.sentence(step, origin, errno, part);
-        let Some(mut pointer) = pointer(origin, part) else {
+        // Texts that engines look for and that are the whole sentence.
+        let says_it_all = match step {
+            Step::FindProgram { .. } => errno == Errno::ENOENT && !self.name.contains('/'),
+            Step::JoinNamespacesOf { .. } => errno == Errno::ESRCH,
+            _ => false,
+        };
+        let Some(mut pointer) = self.pointer(origin, part) else {
             let error = anyhow!(errno);
             return match sentence.hint {
+                _ if says_it_all => anyhow!(sentence.doing),
                 Some(hint) => error.context(Hint(sentence.doing, hint.to_owned())),
                 None => error.context(sentence.doing),
             };
@@ -52,12 +60,8 @@ impl Program {
                 pointer = pointer.index(place);
             }
         }
-        // The two texts that engines turn into exit code 127 are the whole sentence.
         let fault = Fault { pointer, message: sentence.doing, hint: sentence.hint.map(str::to_owned) };
-        if matches!(step, Step::FindProgram { .. }) && errno == Errno::ENOENT && !self.name.contains('/') {
-            return fault.into();
-        }
-        anyhow!(errno).context(fault)
+        if says_it_all { fault.into() } else { anyhow!(errno).context(fault) }
     }
 
     fn sentence(&self, step: &Step, origin: &Origin, errno: Errno, part: Part) -> Sentence {
@@ -72,6 +76,10 @@ impl Program {
                 hint: (errno == Errno::EINVAL).then_some("is it a namespace of that type?"),
                 field: Some(("path", None)),
             },
+            Step::JoinNamespacesOf { .. } if errno == Errno::ESRCH => {
+                plain("cannot exec in a stopped container".into())
+            }
+            Step::JoinNamespacesOf { .. } => plain("join the container's namespaces".into()),
             Step::Dumpable { .. } => plain("let the maps of the user namespace be written".into()),
             Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
             Step::Loopback => plain("bring lo up".into()),
@@ -328,24 +336,39 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
     }
 }
 
-/// Where in `config.json` the step comes from; `None` if the runtime itself wants it.
-fn pointer(origin: &Origin, part: Part) -> Option<Pointer> {
-    let written = |path: &str| path.split('/').skip(1).fold(Pointer::root(), |at, name| at.field(name));
-    match origin {
-        Origin::Runtime => None,
-        Origin::Masked(places) => {
-            let at = written("/linux/maskedPaths");
-            Some(places.get(place(part)).map_or_else(|| at.clone(), |index| at.index(*index)))
+impl Program {
+    /// Where the step comes from; `None` if the runtime itself wants it, or the caller of `exec` by an option.
+    fn pointer(&self, origin: &Origin, part: Part) -> Option<Pointer> {
+        match origin {
+            Origin::Runtime => None,
+            Origin::Masked(places) => {
+                let at = self.written("/linux/maskedPaths")?;
+                Some(places.get(place(part)).map_or_else(|| at.clone(), |index| at.index(*index)))
+            }
+            Origin::Field(path) => self.written(path),
+            Origin::Namespace(index, _) => Some(self.written("/linux/namespaces")?.index(*index)),
+            Origin::Item(path, index) => Some(self.written(path)?.index(*index)),
+            Origin::Devices(places) => {
+                let index = places.get(place(part)).copied().flatten()?;
+                Some(self.written("/linux/devices")?.index(index))
+            }
+            Origin::Sysctl(keys) => {
+                let at = self.written("/linux/sysctl")?;
+                Some(keys.get(place(part)).map_or_else(|| at.clone(), |key| at.field(key)))
+            }
         }
-        Origin::Field(path) => Some(written(path)),
-        Origin::Namespace(index, _) => Some(written("/linux/namespaces").index(*index)),
-        Origin::Item(path, index) => Some(written(path).index(*index)),
-        Origin::Devices(places) => {
-            places.get(place(part)).copied().flatten().map(|index| written("/linux/devices").index(index))
-        }
-        Origin::Sysctl(keys) => {
-            let at = written("/linux/sysctl");
-            Some(keys.get(place(part)).map_or_else(|| at.clone(), |key| at.field(key)))
+    }
+
+    /// A pointer into `config.json` that is written out, or the place in the process's own document.
+    fn written(&self, path: &str) -> Option<Pointer> {
+        let is_exception = self.source.exceptions.contains(&path);
+        let below = |root: Pointer, path: &str| path.split('/').skip(1).fold(root, |at, name| at.field(name));
+        match path.strip_prefix("/process") {
+            Some(path) if self.source.is_file && !is_exception => {
+                Some(below(Pointer::of(document::PROCESS), path))
+            }
+            Some(_) if is_exception && !self.source.is_file => None,
+            _ => Some(below(Pointer::root(), path)),
         }
     }
 }

@@ -61,8 +61,7 @@ impl Program {
             if user.needs_dumpable {
                 self.add(Origin::Runtime, Step::Dumpable { yes: false });
             }
-            let step = Step::TakeIds { uid: user.uid, gid: user.gid };
-            self.add(Origin::Field("/linux/uidMappings"), step);
+            self.take_ids(user.uid, user.gid);
         }
         // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
         // first; setns(2).
@@ -80,10 +79,18 @@ impl Program {
             self.add(Origin::Field("/linux/namespaces"), Step::Loopback);
         }
         if let Some((name, label)) = first.keyring {
-            let in_user_namespace = plan.has(libc::CLONE_NEWUSER);
-            let permissions = if in_user_namespace { SEARCH_BY_OTHERS } else { SEARCH_BY_USER };
-            self.add(Origin::Runtime, Step::JoinSessionKeyring { name, permissions, label });
+            self.join_keyring(name, label, plan.has(libc::CLONE_NEWUSER));
         }
         self.add(Origin::Runtime, Step::NewSession);
+    }
+
+    /// Becomes somebody in the user namespace that it has just come into.
+    pub(super) fn take_ids(&mut self, uid: u32, gid: u32) {
+        self.add(Origin::Field("/linux/uidMappings"), Step::TakeIds { uid, gid });
+    }
+
+    pub(super) fn join_keyring(&mut self, name: CString, label: Option<CString>, in_user_namespace: bool) {
+        let permissions = if in_user_namespace { SEARCH_BY_OTHERS } else { SEARCH_BY_USER };
+        self.add(Origin::Runtime, Step::JoinSessionKeyring { name, permissions, label });
     }
 }

@@ -235,10 +235,12 @@ pub fn unshare(flags: c_int) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
 }
 
-/// Joins a namespace of `kind` (`CLONE_NEW*`, 0 for any); setns(2).
+/// Joins a namespace of `kind` (`CLONE_NEW*`, 0 for any), or with a pidfd those of that process which are of the kinds
+/// `kind`; setns(2).
 ///
 /// # Errors
-/// `EINVAL` if the namespace is of another kind.
+/// `EINVAL` if the namespace is of another kind, or is the user namespace of this process; `ESRCH` if the process of a pidfd
+/// has ended.
 pub fn setns(namespace: BorrowedFd<'_>, kind: c_int) -> Result<(), Errno> {
     // SAFETY: takes no pointers; the descriptor is open for as long as it is borrowed.
     check(unsafe { libc::syscall(libc::SYS_setns, namespace.as_raw_fd(), kind) }).map(drop)

@@ -20,6 +20,7 @@ suite![
     every_file_has_the_shape_of_its_type,
     every_config_is_accepted_or_names_what_it_lacks,
     every_config_without_what_this_version_lacks_is_accepted,
+    every_process_is_executed,
 ];
 
 const FIXTURES: &str = "tests/fixtures/clients";
@@ -196,6 +197,55 @@ fn every_config_without_what_this_version_lacks_is_accepted() -> Outcome {
         }
     }
     need_own()?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// As the shim and conmon call `exec`, in a container of the usual kind.
+fn every_process_is_executed() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    container.launch();
+    let mut wrong = Vec::new();
+    for (name, text) in files("-process.json") {
+        let process: Value = serde_json::from_str(&text).unwrap();
+        let file = container.beside(&name);
+        fs::write(&file, &text).unwrap();
+        let pid_file = container.beside("exec.pid");
+        let mut options = vec!["--process", file.to_str().unwrap(), "--pid-file", pid_file.to_str().unwrap()];
+        let args: Vec<_> = process["args"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+        if args[0] == "sleep" {
+            options.push("--detach");
+        }
+        let output = container.exec_with(options, NO_OPTIONS).output();
+        let of_this_host = ["/rlimits", "/oomScoreAdj"].map(|field| format!("process.json: {field}"));
+        if output.code() == 255
+            && !has_capability(24)
+            && of_this_host.iter().any(|pointer| output.stderr.contains(pointer))
+        {
+            continue;
+        }
+        let variable = |name: &str| {
+            let entries = process["env"].as_array().unwrap().iter().flat_map(Value::as_str);
+            entries.filter_map(|entry| entry.strip_prefix(name)).next_back().unwrap_or_default().to_owned()
+        };
+        let (code, says) = match args[..] {
+            ["/nosuch"] => (255, String::new()),
+            ["sh", "-c", "exit 7"] => (7, String::new()),
+            ["test", ..] | ["rm", ..] | ["/bin/sh", "-c", "test -f /tmp/ok"] => (1, String::new()),
+            ["sh", "-c", "echo $K"] => (0, variable("K=")),
+            ["sh", "-c", "id; pwd; echo $Q"] => (0, format!("\n/tmp\n{}", variable("Q="))),
+            ["tty"] => (0, "/dev/pts/".to_owned()),
+            ["cat", ..] => (0, "4294967295".to_owned()),
+            ["grep", ..] => (0, "NoNewPrivs".to_owned()),
+            ["echo", word] => (0, word.to_owned()),
+            ["sleep", _] => (0, String::new()),
+            _ => panic!("{name}: what is {args:?}?"),
+        };
+        if output.code() != code || !output.stdout.contains(&says) {
+            wrong.push(format!("{name}: {output:#?}"));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

@@ -22,6 +22,8 @@ mod descriptors;
 mod devices;
 mod enforcement;
 mod events;
+mod exec;
+mod exec_cgroup;
 mod features;
 mod hooks;
 mod lifecycle;
@@ -55,6 +57,8 @@ fn tests() -> Vec<Test> {
     [
         run::tests(),
         lifecycle::tests(),
+        exec::tests(),
+        exec_cgroup::tests(),
         cli::tests(),
         process::tests(),
         scheduling::tests(),

@@ -66,44 +66,49 @@ fn under_script(container: &Container, input: &str, size: &str) -> (i32, String)
 }
 
 /// A console socket that waits for its one message.
-struct ConsoleSocket {
+pub struct ConsoleSocket {
     listener: UnixListener,
-    path: std::path::PathBuf,
+    pub path: std::path::PathBuf,
 }
 
 impl ConsoleSocket {
-    fn beside(container: &Container) -> Self {
+    pub fn beside(container: &Container) -> Self {
         let path = container.beside("console.sock");
         Self { listener: UnixListener::bind(&path).unwrap(), path }
     }
 
     /// The terminal, and the name that came with it.
-    fn receive(&self) -> (File, String) {
-        wait_to_read("the runtime connects to the console socket", &self.listener);
-        let (connection, _) = self.listener.accept().unwrap();
-        wait_to_read("the terminal comes through the console socket", &connection);
-        let mut name = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let message =
-            recvmsg(&connection, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-                .unwrap();
-        let mut received: Vec<_> = ancillary
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        assert_eq!(received.len(), 1, "exactly one descriptor");
-        let name = String::from_utf8_lossy(&name[..message.bytes]).into_owned();
-        (File::from(received.remove(0)), name)
+    pub fn receive(&self) -> (File, String) {
+        let (terminal, name) = receive_descriptor(&self.listener);
+        (File::from(terminal), name)
     }
 }
 
+/// The one descriptor that comes through this socket, and the text beside it.
+pub fn receive_descriptor(listener: &UnixListener) -> (OwnedFd, String) {
+    wait_to_read("the runtime connects to the socket", listener);
+    let (connection, _) = listener.accept().unwrap();
+    wait_to_read("a descriptor comes through the socket", &connection);
+    let mut text = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message =
+        recvmsg(&connection, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            .unwrap();
+    let mut received: Vec<_> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(received.len(), 1, "exactly one descriptor");
+    (received.remove(0), String::from_utf8_lossy(&text[..message.bytes]).into_owned())
+}
+
 /// Reads until the other end of the terminal is closed, which the master sees as EIO.
-fn read_all(terminal: &File) -> String {
+pub fn read_all(terminal: &File) -> String {
     read_until(terminal, |_| false)
 }
 

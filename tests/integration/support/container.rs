@@ -141,6 +141,19 @@ impl Container {
         self.runtime().arg(command).arg(&self.id)
     }
 
+    /// `exec ID` of this program.
+    pub fn exec<A: AsRef<OsStr>>(&self, program: impl IntoIterator<Item = A>) -> Invocation {
+        self.exec_with(NO_OPTIONS, program)
+    }
+
+    pub fn exec_with<A: AsRef<OsStr>, B: AsRef<OsStr>>(
+        &self,
+        options: impl IntoIterator<Item = A>,
+        program: impl IntoIterator<Item = B>,
+    ) -> Invocation {
+        self.runtime().arg("exec").args(options).arg(&self.id).args(program)
+    }
+
     pub fn spawn(&self) -> super::process::Running {
         self.run_with(NO_OPTIONS).spawn()
     }

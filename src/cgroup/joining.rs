@@ -1,0 +1,179 @@
+//! Where a process that is added to a container is born.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
+use super::control_file::{self, lists};
+use super::fs::Mount;
+
+/// A cgroup that is open.
+#[derive(Debug)]
+pub struct Destination {
+    pub path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// What `--cgroup` asks for: a cgroup below the container's, which may be the container's itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Below {
+    path: PathBuf,
+    /// Those that were named, as cgroup v1 wants it.
+    controllers: Vec<String>,
+}
+
+impl Below {
+    /// `PATH`, or `CONTROLLER[,CONTROLLER…]:PATH`, which in cgroup v2 must be the same for all controllers.
+    ///
+    /// # Errors
+    /// In runc's words, where it has some.
+    pub fn parse(arguments: &[String]) -> Result<Self> {
+        if let [path] = arguments
+            && !path.contains(':')
+        {
+            return Ok(Self { path: clean(path)?, controllers: Vec::new() });
+        }
+        let mut below = Self::default();
+        for argument in arguments {
+            let Some((controllers, path)) = argument.split_once(':') else {
+                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+            };
+            let path = clean(path)?;
+            if !below.controllers.is_empty() && path != below.path {
+                bail!("invalid --cgroup argument(s): in cgroup v2, all controllers have the same path");
+            }
+            below.path = path;
+            for controller in controllers.split(',') {
+                if controller.is_empty() {
+                    bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+                }
+                if below.controllers.iter().any(|known| known == controller) {
+                    bail!("invalid --cgroup argument(s): controller {controller} specified multiple times");
+                }
+                below.controllers.push(controller.to_owned());
+            }
+        }
+        Ok(below)
+    }
+}
+
+/// Without anything that could lead out of the container's cgroup.
+fn clean(text: &str) -> Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir if path.pop() => {}
+            Component::ParentDir => bail!("bad sub cgroup path: {text}"),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(path)
+}
+
+impl Destination {
+    /// The container's own cgroup.
+    pub fn of_container(path: &Path) -> Result<Self, Errno> {
+        Ok(Self { path: path.to_owned(), dir: control_file::open_dir(path)? })
+    }
+
+    /// The cgroup in which process `pid` is by now: it may have moved itself.
+    ///
+    /// # Errors
+    /// If that is outside the runtime's cgroup namespace.
+    pub fn of_process(pid: i32) -> Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .with_context(|| format!("read /proc/{pid}/cgroup"))?;
+        let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let place = Path::new(place.context("find the init process's cgroup: none of cgroup v2")?);
+        if place.components().any(|component| component == Component::ParentDir) {
+            bail!(
+                "the init process's cgroup, /{}, is outside the runtime's cgroup namespace",
+                place.display()
+            );
+        }
+        let path = Mount::find()?.path_of(place);
+        let dir = control_file::open_dir(&path).with_context(|| format!("open cgroup {}", path.display()))?;
+        Ok(Self { path, dir })
+    }
+
+    /// The cgroup `below` this one.
+    pub fn below(self, below: &Below) -> Result<Self> {
+        if let Some(unknown) = self.lacks(&below.controllers)? {
+            bail!("unknown controller {unknown} in --cgroup: {} does not have it", self.path.display());
+        }
+        if below.path.as_os_str().is_empty() {
+            return Ok(self);
+        }
+        let path = self.path.join(&below.path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let dir = openat2(&self.dir, below.path.as_os_str().as_bytes(), flags, Mode::empty(), inside)
+            .with_context(|| format!("open cgroup {}", path.display()))?;
+        Ok(Self { path, dir })
+    }
+
+    fn lacks<'a>(&self, controllers: &'a [String]) -> Result<Option<&'a String>> {
+        if controllers.is_empty() {
+            return Ok(None);
+        }
+        let known = control_file::read(self.dir.as_fd(), "cgroup.controllers")
+            .with_context(|| format!("read {}/cgroup.controllers", self.path.display()))?;
+        Ok(controllers.iter().find(|controller| !lists(&known, controller)))
+    }
+
+    /// What clone3(2) takes for CLONE_INTO_CGROUP.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Whether somebody has frozen this cgroup (not one above it).
+    pub fn is_frozen(&self) -> bool {
+        control_file::read(self.dir.as_fd(), "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::line;
+
+    fn parsed(arguments: &[&str]) -> Result<Below> {
+        Below::parse(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        line(&parsed(arguments).unwrap_err())
+    }
+
+    #[test]
+    fn a_path_stays_below_the_containers_cgroup() {
+        for (text, path) in [("/", ""), ("a/b", "a/b"), ("/a/./b/", "a/b"), ("a/../b", "b"), ("..a", "..a")] {
+            assert_eq!(parsed(&[text]).unwrap().path, Path::new(path), "{text}");
+        }
+        for text in ["..", "/..", "a/../..", "../container", "cpu:.."] {
+            let path = text.strip_prefix("cpu:").unwrap_or(text);
+            assert_eq!(refused(&[text]), format!("bad sub cgroup path: {path}"));
+        }
+    }
+
+    #[test]
+    fn controllers_are_named_once_and_all_with_the_same_path() {
+        let below = parsed(&["cpu,memory:a", "pids:/a"]).unwrap();
+        assert_eq!((below.path.as_path(), below.controllers.len()), (Path::new("a"), 3));
+        assert_eq!(refused(&[":a"]), "invalid --cgroup argument: :a (empty <controller> prefix)");
+        assert_eq!(refused(&["a", "b"]), "invalid --cgroup argument: a (missing <controller>: prefix)");
+        assert_eq!(
+            refused(&["cpu:a", "cpu:a"]),
+            "invalid --cgroup argument(s): controller cpu specified multiple times"
+        );
+        assert_eq!(
+            refused(&["cpu:a", "pids:b"]),
+            "invalid --cgroup argument(s): in cgroup v2, all controllers have the same path"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! `runtime exec`: one more process in a container.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cgroup::Below;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::exec::{self, Added, Request, WhenPaused};
+use crate::plan::{Changes, Wanted};
+use crate::signals::{Signal, Signals};
+use crate::supervise::supervise;
+
+/// Run one more process in a container
+///
+/// Without --process it is like the container's own process, but for its program and what the options say, and has no
+/// terminal. The exit status is the program's, or 128+N if signal N ended it; 255 if it could not be started.
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// Send the terminal to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Send a descriptor of the process to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Directory of the container in which the program starts
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Set a variable; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<OsString>,
+    /// Give the process a terminal of its own
+    #[arg(short, long)]
+    tty: bool,
+    /// User id, and group id, of the process
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Another group of the process; may be repeated
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<String>,
+    /// Run the process that this JSON file describes
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Leave the process running and return
+    #[arg(short, long)]
+    detach: bool,
+    /// Write the process ID to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Let the process never gain privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Add a capability; may be repeated
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Pass this many file descriptors on, from 3
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Run the process in this cgroup below the container's
+    #[arg(long, value_name = "PATH")]
+    cgroup: Vec<String>,
+    /// In a paused container, wait until it goes on
+    #[arg(long)]
+    ignore_paused: bool,
+    /// As always: processes that this one leaves behind are not adopted
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Name of the container, the program, and its arguments
+    #[arg(value_name = "ID [PROGRAM [ARGUMENT…]]", required = true, trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
+
+pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
+    let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
+    let container = context.root.load(&id)?;
+    // Before the process exists, so that nothing that is sent to it meanwhile is lost.
+    let signals = Signals::block()?;
+    let request = Request {
+        wanted: wanted(args)?,
+        stays: !args.detach,
+        pid_file: args.pid_file.as_deref(),
+        console_socket: args.console_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        preserve_fds: args.preserve_fds,
+        cgroup: if args.cgroup.is_empty() { None } else { Some(Below::parse(&args.cgroup)?) },
+        when_paused: if args.ignore_paused { WhenPaused::Wait } else { WhenPaused::Refuse },
+        signals: &signals,
+        log: context.log,
+    };
+    let Added { pid, pidfd, terminal } = exec::exec(&container, request)?;
+    if args.detach {
+        return Ok(0);
+    }
+    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, None);
+    if ended.is_err() {
+        // We can no longer look after it.
+        let _ = Signal::KILL.send(pidfd.as_fd());
+    }
+    ended
+}
+
+fn wanted(args: &Exec) -> Result<Wanted> {
+    if let Some(path) = &args.process {
+        let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        return Ok(Wanted::File(text));
+    }
+    let (uid, gid) = args.user.as_deref().map(user).transpose()?.unwrap_or_default();
+    // Where other programs end their options with it, so may ours.
+    let is_dashes = |word: &&OsString| *word == "--";
+    let words = args.words.iter().skip(1);
+    let dashes = words.clone().take(1).filter(is_dashes).count();
+    Ok(Wanted::Like(Box::new(Changes {
+        args: words.skip(dashes).cloned().collect(),
+        cwd: args.cwd.clone(),
+        env: args.env.clone(),
+        terminal: args.tty,
+        uid,
+        gid,
+        groups: args.additional_gids.iter().map(|text| group(text)).collect::<Result<_>>()?,
+        capabilities: args.cap.clone(),
+        no_new_privileges: args.no_new_privs,
+        apparmor_profile: args.apparmor.clone(),
+        selinux_label: args.process_label.clone(),
+    })))
+}
+
+/// `UID[:GID]`; without a group it stays the container's, as with runc.
+fn user(text: &str) -> Result<(Option<u32>, Option<u32>)> {
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    let number = |text: &str, what: &str| match number(text) {
+        Some(id) => Ok(Some(id)),
+        None => bail!("--user {text:?}: bad {what}: it is a number from 0 to 4294967294"),
+    };
+    Ok((number(uid, "uid")?, gid.map(|gid| number(gid, "gid")).transpose()?.flatten()))
+}
+
+fn group(text: &str) -> Result<u32> {
+    number(text).with_context(|| {
+        format!("additional-gids must be a positive number {text} (it is one from 0 to 4294967294)")
+    })
+}
+
+/// All of `text`, and nothing but digits: crun once took a part of it, and so another user (CVE-2026-30892). The largest number
+/// means "leave it as it is" to the kernel.
+fn number(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_number && *id != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_one_or_two_numbers_and_nothing_else() {
+        assert_eq!(user("1000").unwrap(), (Some(1000), None));
+        assert_eq!(user("0:5").unwrap(), (Some(0), Some(5)));
+        for text in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "1 ",
+            "+1",
+            "-1",
+            "0x1",
+            "1000:1000:1",
+            "root",
+            "4294967295",
+            "99999999999",
+            "1\n",
+        ] {
+            assert!(user(text).is_err(), "{text:?}");
+        }
+        assert_eq!(
+            user("x").unwrap_err().to_string(),
+            "--user \"x\": bad uid: it is a number from 0 to 4294967294"
+        );
+    }
+
+    #[test]
+    fn a_group_is_a_number() {
+        assert_eq!(group("65534").unwrap(), 65_534);
+        assert!(
+            group("-1").unwrap_err().to_string().starts_with("additional-gids must be a positive number -1")
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! `runtime ps`: the processes of a container.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::list::Format;
+use crate::cgroup;
+use crate::cli::Context;
+use crate::container::{Container, ContainerId};
+
+/// List the processes of a container
+///
+/// The table is what ps(1) of this host prints of them, with -ef or the options that are given.
+#[derive(Debug, clap::Args)]
+pub struct Ps {
+    /// table, or json: the process IDs alone
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Name of the container, and options of ps(1)
+    #[arg(value_name = "ID [PS OPTION…]", required = true, trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
+
+pub fn run(args: &Ps, context: &Context<'_>) -> Result<()> {
+    let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
+    let processes = processes(&context.root.load(&id)?)?;
+    let text = match args.format {
+        // As runc has it of a container without processes.
+        Format::Json if processes.is_empty() => b"null\n".to_vec(),
+        Format::Json => {
+            let mut text = serde_json::to_vec(&processes).context("encode the list")?;
+            text.push(b'\n');
+            text
+        }
+        Format::Table => of_these(&listing(args.words.get(1..).unwrap_or_default())?, &processes)?,
+    };
+    std::io::stdout().lock().write_all(&text).context("write to standard output")
+}
+
+/// Those that this process can see: in the container's cgroup, or, if it has none, in its pid namespace.
+fn processes(container: &Container) -> Result<Vec<i32>> {
+    let state = &container.state;
+    match state.cgroup() {
+        Some(cgroup) => Ok(cgroup::processes(cgroup)),
+        None if container.init()?.is_none() => Ok(Vec::new()),
+        None if state.private_pid_namespace => in_pid_namespace_of(state.init_process_pid),
+        None => bail!(
+            "the container has neither a cgroup nor a pid namespace of its own to know its processes by"
+        ),
+    }
+}
+
+fn in_pid_namespace_of(pid: i32) -> Result<Vec<i32>> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(pid);
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("read /proc")? {
+        let name = entry.context("read /proc")?.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        found.extend(number.filter(|pid| own.is_some() && namespace(*pid) == own));
+    }
+    Ok(found)
+}
+
+/// What ps(1) says of all processes.
+fn listing(options: &[OsString]) -> Result<Vec<u8>> {
+    let mut ps = Command::new("ps");
+    if options.is_empty() {
+        ps.arg("-ef");
+    }
+    let output = ps.args(options).output().context("run ps, which this host must have")?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("ps: {}: {}", output.status, String::from_utf8_lossy(&said).trim_end());
+    }
+    Ok(output.stdout)
+}
+
+/// The title and the lines about `processes`.
+fn of_these(listing: &[u8], processes: &[i32]) -> Result<Vec<u8>> {
+    let words = |line: &'_ [u8]| -> Vec<Vec<u8>> {
+        line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let mut lines = listing.split_inclusive(|&byte| byte == b'\n');
+    let title = lines.next().unwrap_or_default();
+    let column = words(title).iter().position(|word| word == b"PID");
+    let column = column.context("couldn't find PID field in ps output")?;
+    let mut kept = title.to_vec();
+    for line in lines {
+        let words = words(line);
+        let Some(number) = words.get(column) else { continue };
+        let number = String::from_utf8_lossy(number);
+        let number: i32 = number.parse().with_context(|| format!("unable to parse pid: {number:?}"))?;
+        if processes.contains(&number) {
+            kept.extend_from_slice(line);
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_title_and_the_lines_of_the_containers_processes_stay() {
+        let listing = b"  UID   PID CMD\nroot     1 init 7\nroot     7 sleep 1\nroot    77 sh\n";
+        assert_eq!(of_these(listing, &[7, 9]).unwrap(), b"  UID   PID CMD\nroot     7 sleep 1\n");
+        assert_eq!(of_these(listing, &[]).unwrap(), b"  UID   PID CMD\n");
+    }
+
+    #[test]
+    fn a_listing_without_process_ids_is_refused() {
+        let refused = |listing: &[u8]| of_these(listing, &[1]).unwrap_err().to_string();
+        assert_eq!(refused(b"USER CMD\nroot sh\n"), "couldn't find PID field in ps output");
+        assert_eq!(refused(b""), "couldn't find PID field in ps output");
+        assert_eq!(refused(b"PID\nx\n"), "unable to parse pid: \"x\"");
+    }
+}

@@ -1,0 +1,338 @@
+//! `exec`: one more process for a container. Everything is prepared, then cloned, as for the container's first process, of
+//! which this one gets the namespaces and the cgroup.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::cgroup::{Below, Destination};
+use crate::child::{self, Child, Init, News};
+use crate::container::{Container, write_pid_file};
+use crate::error::{Fault, Pointer};
+use crate::log::Log;
+use crate::namespaces::LINKS;
+use crate::plan::{ExecPlan, Wanted};
+use crate::program::{ExecWiring, Program};
+use crate::signals::Signals;
+use crate::state::State;
+use crate::sys::cred::Sets;
+use crate::sys::process::{Cloned, clone3, close_on_exec_from, set_dumpable, setns};
+use crate::sys::scheduling::set_affinity;
+use crate::sys::{Errno, cred};
+use crate::terminal::{Terminal, console_socket};
+use crate::{init, lsm, path};
+
+/// What the caller of `exec` asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub wanted: Wanted,
+    /// Whether this process stays with the new one.
+    pub stays: bool,
+    pub pid_file: Option<&'a Path>,
+    pub console_socket: Option<&'a Path>,
+    /// Where a descriptor of the new process goes: one message with the text `setns`, as runc sends it.
+    pub pidfd_socket: Option<&'a Path>,
+    /// How many descriptors from 3 on the program inherits.
+    pub preserve_fds: u32,
+    /// Below the container's cgroup. `None`: there, or where its first process is by now.
+    pub cgroup: Option<Below>,
+    pub when_paused: WhenPaused,
+    pub signals: &'a Signals,
+    pub log: &'a Log,
+}
+
+/// `--ignore-paused` or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenPaused {
+    Refuse,
+    /// The process begins when the container goes on.
+    Wait,
+}
+
+/// A process that has been added.
+#[derive(Debug)]
+pub struct Added {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// If it has one and this process stays with it.
+    pub terminal: Option<Terminal>,
+}
+
+/// Starts a process in `container`.
+///
+/// # Errors
+/// The process is gone when it returns one.
+pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
+    let state = &container.state;
+    let Some(init) = container.init()? else { bail!("cannot exec in a stopped container") };
+    if state.creating {
+        bail!("cannot exec in a container that is being created");
+    }
+    let cgroup = state.cgroup();
+    // It may have gone where nobody looks after it; see `clone`.
+    let own_cgroup = cgroup.map(Destination::of_container).transpose();
+    if request.when_paused == WhenPaused::Refuse && matches!(&own_cgroup, Ok(Some(own)) if own.is_frozen()) {
+        bail!("cannot exec in a paused container (use --ignore-paused to override)");
+    }
+
+    let kinds = kinds_to_join(state)?;
+    let mut plan = ExecPlan::new(&container.excerpt()?, request.wanted)?;
+    let own = cred::capabilities().context("look up the runtime's capabilities")?;
+    let ids = match kinds & libc::CLONE_NEWUSER {
+        0 => {
+            plan.process.capabilities.limit_to(own);
+            None
+        }
+        // There its processes can have all capabilities, but cannot raise their limits: the new one is born with room for them.
+        _ => {
+            child::raise_hard_limits(0, &plan.process.rlimits);
+            Some(ids_inside(&plan, state.init_process_pid)?)
+        }
+    };
+    let labels = lsm::labels(&plan.process, &plan.at)?;
+    let warnings = warnings(&plan);
+    let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, request.stays)?;
+    let pidfd_socket = child::connect_pidfd_socket(request.pidfd_socket)?;
+    child::require_inherited(request.preserve_fds)?;
+    let relays_terminal = plan.process.terminal && request.stays;
+    let oom_score_adj = plan.process.oom_score_adj;
+    let at = plan.at.clone();
+    let initial_affinity = plan.process.affinity.initial.clone();
+
+    let ours_kinds = parents_kinds(kinds, own);
+    let wiring = ExecWiring {
+        init: init.try_clone().context("keep the init process")?,
+        kinds: kinds & !ours_kinds,
+        ids,
+        in_user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
+        keyring: state.keyring.then(|| CString::new(State::keyring_name(&state.id))).transpose()?,
+        rootfs: match kinds & libc::CLONE_NEWNS {
+            0 => Some(path::c_string(Path::new(&state.rootfs), &Pointer::root())?),
+            _ => None,
+        },
+        console_socket,
+        labels,
+        inherited: request.preserve_fds,
+    };
+    let mut program = Program::exec(plan, wiring)?;
+
+    let (ours, theirs) = child::socket_pair()?;
+    program.close_all_but(theirs.as_fd(), request.preserve_fds);
+    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    close_on_exec_from(request.preserve_fds.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    // Before the process is in the container's cgroup; config.md § Linux Process.
+    if let Some(mask) = initial_affinity {
+        let words = mask.into_words();
+        request.log.debug(format_args!("nsexec: affinity: {:#x}", words.first().copied().unwrap_or(0)));
+        set_affinity(&words).with_context(|| Fault {
+            pointer: at.field("execCPUAffinity").field("initial"),
+            message: "set the CPU affinity".into(),
+            hint: None,
+        })?;
+    }
+    // An ordinary user is not let at the score of a process that is not to be looked into: it is born with the right one.
+    let (before, after) = match is_privileged(own) {
+        true => (None, oom_score_adj),
+        false => (oom_score_adj, None),
+    };
+    let lent = before.map(|score| OomScore::lend(score, &at)).transpose()?;
+    if ours_kinds & libc::CLONE_NEWUSER != 0 {
+        // Whoever is root there could look into this process, if it sees it; CVE-2016-9962.
+        set_dumpable(false).context("keep others from looking into this process")?;
+    }
+    if ours_kinds != 0 {
+        // For the children of this process, of which there is only one.
+        setns(init.as_fd(), ours_kinds).map_err(|errno| match errno {
+            Errno::SRCH => anyhow!("cannot exec in a stopped container"),
+            errno => anyhow!(errno).context("join the container's pid namespace"),
+        })?;
+    }
+    let mut process = clone(own_cgroup, request.cgroup.as_ref(), state, &program, &theirs)?;
+    lent.map(OomScore::take_back).transpose()?;
+    drop(theirs);
+    // The words in these that runc's own tests look for are the names of what does the same in runc.
+    request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
+    let steps = program.steps.len();
+    request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    process.introduce(pidfd_socket, b"setns")?;
+    if let Some(score) = after {
+        process.adjust_oom_score(score, at.field("oomScoreAdj"))?;
+    }
+    let child = Child {
+        socket: ours.as_fd(),
+        interrupts: request.signals.interrupts()?,
+        init: &process,
+        // Whoever waits for a paused container waits.
+        cgroup: cgroup.filter(|_| request.when_paused == WhenPaused::Refuse),
+        program: &program,
+    };
+    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    let terminal = match relays_terminal {
+        true => Some(Terminal::attach(child.await_master()?)?),
+        false => None,
+    };
+    child.go_on();
+    match child.listen()? {
+        News::Ended => {}
+        News::Ready | News::Master(_) | News::Reached(_) => {
+            bail!("the new process said something that it cannot say")
+        }
+    }
+    request.log.debug("setns_init: about to exec: the program has begun");
+    if let Some(path) = request.pid_file {
+        write_pid_file(path, process.pid)?;
+    }
+    // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
+    warnings.iter().for_each(|warning| request.log.warning(warning));
+    let pidfd = process.pidfd.try_clone().context("keep the new process")?;
+    process.keep = true;
+    Ok(Added { pid: process.pid, pidfd, terminal })
+}
+
+/// Who the new process is in a user namespace that it comes into from outside, until it becomes the program's user: root, or
+/// where the namespace has none, that user.
+fn ids_inside(plan: &ExecPlan, init: i32) -> Result<(u32, u32)> {
+    let root_or = |user: u32, file: &str| -> Result<u32> {
+        let path = format!("/proc/{init}/{file}");
+        let map = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let has_root = map.lines().any(|line| line.split_whitespace().next() == Some("0"));
+        Ok(if has_root { 0 } else { user })
+    };
+    Ok((root_or(plan.process.uid, "uid_map")?, root_or(plan.process.gid, "gid_map")?))
+}
+
+/// CAP_SYS_ADMIN; capabilities(7).
+fn is_privileged(own: Sets) -> bool {
+    own.effective >> 21 & 1 == 1
+}
+
+/// The kinds of namespaces that this process itself enters: that of pids for its children and, without privileges, before it the
+/// user namespace, in which it has those to enter that of pids.
+fn parents_kinds(kinds: i32, own: Sets) -> i32 {
+    match kinds & libc::CLONE_NEWPID {
+        0 => 0,
+        pid if is_privileged(own) => pid,
+        pid => pid | kinds & libc::CLONE_NEWUSER,
+    }
+}
+
+/// The score of this process, while it has that of its child; proc_pid_oom_score_adj(5).
+struct OomScore {
+    file: File,
+    own: String,
+}
+
+impl OomScore {
+    fn lend(score: i32, at: &Pointer) -> Result<Self> {
+        let path = "/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+        let file = File::options().write(true).open(path).with_context(|| format!("open {path}"))?;
+        (&file).write_all(score.to_string().as_bytes()).with_context(|| Fault {
+            pointer: at.field("oomScoreAdj"),
+            message: format!("write {score} to {path}"),
+            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+        })?;
+        Ok(Self { file, own })
+    }
+
+    fn take_back(mut self) -> Result<()> {
+        self.file.write_all(self.own.as_bytes()).context("write to /proc/self/oom_score_adj")
+    }
+}
+
+/// What is not as it was asked for, and no reason to fail.
+fn warnings(plan: &ExecPlan) -> Vec<String> {
+    let unknown = &plan.unknown_capabilities;
+    let unknown =
+        (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
+    unknown.into_iter().chain(plan.process.capabilities.warnings()).collect()
+}
+
+/// The kinds of namespaces (`CLONE_NEW*`) in which the container is and this process is not. One that this process is in
+/// already can be joined as well, in vain, so that those which are the container's own need no look; but not a user namespace.
+fn kinds_to_join(state: &State) -> Result<i32> {
+    let mut kinds = 0;
+    for (kind, _, link) in LINKS {
+        if state.namespaces & kind & !libc::CLONE_NEWUSER != 0
+            || differs(link, state.init_process_pid)
+                .with_context(|| format!("look at the container's {link} namespace"))?
+        {
+            kinds |= kind;
+        }
+    }
+    Ok(kinds)
+}
+
+fn differs(link: &str, pid: i32) -> std::io::Result<bool> {
+    let own = std::fs::read_link(format!("/proc/self/ns/{link}"));
+    match (own, std::fs::read_link(format!("/proc/{pid}/ns/{link}"))) {
+        (Ok(own), Ok(other)) => Ok(own != other),
+        // A kernel without such namespaces.
+        (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+/// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
+/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint.
+fn clone(
+    own: Result<Option<Destination>, Errno>,
+    below: Option<&Below>,
+    state: &State,
+    program: &Program,
+    theirs: &OwnedFd,
+) -> Result<Init> {
+    let path = state.cgroup();
+    let open = |errno: Errno| {
+        anyhow!(errno).context(format!(
+            "can't open cgroup: {}",
+            path.map(|path| path.display().to_string()).unwrap_or_default()
+        ))
+    };
+    let destination = match (own, below) {
+        (Ok(Some(own)), Some(below)) => Some(own.below(below)?),
+        (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup of its own"),
+        (Ok(own), None) => own,
+        (Err(errno), Some(_)) => return Err(open(errno)),
+        (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
+        (Err(errno), None) => return Err(open(errno)),
+    };
+    match clone_into(destination.as_ref(), program, theirs) {
+        Err(errno) if below.is_none() && may_have_moved(errno) => {
+            let actual = Destination::of_process(state.init_process_pid)?;
+            clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
+        }
+        cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
+    }
+}
+
+/// Whether the cgroup is one that holds no processes itself (any more).
+fn may_have_moved(errno: Errno) -> bool {
+    matches!(errno, Errno::BUSY | Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)
+}
+
+fn not_added(errno: Errno, to: Option<&Destination>) -> anyhow::Error {
+    match to {
+        // In runc's words; there is no pid yet.
+        Some(to) => anyhow!(errno).context(format!(
+            "error adding pid of the new process to cgroups: clone into cgroup {}",
+            to.path.display()
+        )),
+        None => anyhow!(errno).context("clone"),
+    }
+}
+
+fn clone_into(cgroup: Option<&Destination>, program: &Program, theirs: &OwnedFd) -> Result<Init, Errno> {
+    debug_assert!(
+        child::is_single_threaded(),
+        "a lock that another thread holds would stay held in the child"
+    );
+    match clone3(0, cgroup.map(Destination::fd))? {
+        Cloned::Child => init::perform(&program.steps, theirs.as_fd()),
+        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
+    }
+}
