@@ -4,6 +4,7 @@
 
 mod hooks;
 mod record;
+mod trees;
 mod user_namespace;
 
 use std::ffi::{CString, OsString};
@@ -157,6 +158,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     wiring.user = user_namespace.as_ref().map(|new| new.ids);
     wire(&mut wiring, &plan, request, &directory)?;
+    if user_namespace.is_some() && plan.namespaces.is_new(libc::CLONE_NEWNS) {
+        trees::open(&mut plan, &mut wiring)?;
+    }
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path());
@@ -317,7 +321,7 @@ fn wire(wiring: &mut Wiring, plan: &Plan, request: &Request<'_>, directory: &New
     }
     if request.environment.notify_socket.is_some() {
         notify::make_directory(directory.path())?;
-        wiring.notify = Some(c_path(&notify::directory(directory.path()))?);
+        wiring.notify = Some((c_path(&notify::directory(directory.path()))?, None));
         wiring.env.push(CString::new(notify::ENVIRONMENT)?);
     }
     if request.environment.listen_fds > 0 {

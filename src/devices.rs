@@ -66,6 +66,7 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
                 device: libc::makedev(major, minor),
                 uid: 0,
                 gid: 0,
+                ready: None,
             };
             plan.add(c"/dev".into(), entry, None);
         }
@@ -94,6 +95,15 @@ impl DevicePlan {
             .into_iter()
             .map(|Directory { path, entries, places }| (places, Step::Populate { directory: path, entries }))
             .collect()
+    }
+
+    /// What is made for an element of `/linux/devices`, with its place there.
+    pub fn configured(&mut self) -> impl Iterator<Item = (usize, &mut Entry)> {
+        let all = self
+            .directories
+            .iter_mut()
+            .flat_map(|directory| directory.places.iter().copied().zip(&mut directory.entries));
+        all.filter_map(|(place, entry)| Some((place?, entry)))
     }
 
     fn add(&mut self, directory: CString, entry: Entry, place: Option<usize>) {
@@ -147,6 +157,7 @@ fn node(device: &LinuxDevice, name: CString, at: &Pointer) -> Result<Entry> {
         device: device_number,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
+        ready: None,
     })
 }
 

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub use self::exec::ExecWiring;
+pub use self::explain::describe_bind;
 use self::namespaces::First;
 pub use self::namespaces::{NewUser, births, made_beside};
 use self::process::Last;
@@ -85,8 +86,12 @@ pub struct Wiring {
     pub inherited: u32,
     /// Variables besides those of `/process/env`.
     pub env: Vec<CString>,
-    /// A directory of the host that appears as /run/notify.
-    pub notify: Option<CString>,
+    /// A directory of the host that appears as /run/notify, and a clone of its mount if the parent has made one.
+    pub notify: Option<(CString, Option<OwnedFd>)>,
+    /// A clone of the rootfs, for an init process that may be unable to reach it.
+    pub rootfs_tree: Option<OwnedFd>,
+    /// A file system with the nodes that the parent has made.
+    pub nodes: Option<OwnedFd>,
     /// The mount above a rootfs in a shared tree, which pivot_root(2) wants private.
     pub rootfs_parent: Option<CString>,
     /// Whether /proc/kcore exists.
@@ -119,9 +124,14 @@ impl Program {
         let mut new_network = plan.namespaces.new & made_beside(wiring.user.is_some()) != 0;
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
+        let rootfs_is_attached = wiring.rootfs_tree.is_some();
         if has_mounts {
             program.cut_off_the_host(plan.propagation, wiring.rootfs_parent);
-            program.add(Origin::Field("/root/path"), Step::OpenRootfs { path: rootfs });
+            if let Some(nodes) = wiring.nodes {
+                program.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
+            }
+            let step = Step::OpenRootfs { path: rootfs, tree: wiring.rootfs_tree };
+            program.add(Origin::Field("/root/path"), step);
             let devices_are_made = !plan.mounts.dev_is_bound;
             seals = plan.mounts.seals;
             for (index, step) in plan.mounts.mounts {
@@ -139,8 +149,8 @@ impl Program {
                     program.add(Origin::Devices(places), step);
                 }
             }
-            if let Some(source) = wiring.notify {
-                program.add(Origin::Runtime, bind_notify_directory(source));
+            if let Some((source, tree)) = wiring.notify {
+                program.add(Origin::Runtime, bind_notify_directory(source, tree));
             }
             program.hooks_before_the_switch(&plan.hooks, wiring.hooks.as_ref(), &mut new_network)?;
             match wiring.root {
@@ -152,7 +162,9 @@ impl Program {
                     for path in hide {
                         program.add(Origin::Runtime, Step::HideHostMount { path });
                     }
-                    program.add(Origin::Field("/root/path"), Step::MoveRoot);
+                    // A tree of the parent's is where it would be moved to.
+                    let step = if rootfs_is_attached { Step::ChangeRoot } else { Step::MoveRoot };
+                    program.add(Origin::Field("/root/path"), step);
                 }
             }
             if let Some((propagation, reach)) = plan.propagation {
@@ -244,6 +256,10 @@ impl Program {
                 Step::JoinNamespacesOf { process, .. } => Some(process.as_fd()),
                 Step::Console { socket, .. } => socket.as_ref().map(|socket| socket.as_fd()),
                 Step::AwaitStart { fifo } => Some(fifo.as_fd()),
+                Step::OpenRootfs { tree, .. } | Step::Bind(Bind { tree, .. }) => {
+                    tree.as_ref().map(|tree| tree.as_fd())
+                }
+                Step::HoldNodes { nodes } => Some(nodes.as_fd()),
                 _ => None,
             })
             .chain(self.hook_outputs())
@@ -340,11 +356,12 @@ impl Program {
 }
 
 /// The directory with the socket through which the program says that it is ready; sd_notify(3).
-fn bind_notify_directory(source: CString) -> Step {
+fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
     let set =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     Step::Bind(Bind {
         source,
+        tree,
         follow_source: true,
         copy_symlink: false,
         recursive: false,

@@ -31,6 +31,7 @@ use init::step::{
     Bind, Ended, Entry, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook, Step,
     Target, TargetRule, Within,
 };
+use rustix::fs::{FileType, Mode};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -159,6 +160,7 @@ fn old_style_tmpfs(path: &str) -> Step {
 fn bind(path: &str) -> Step {
     Step::Bind(Bind {
         source: c(path),
+        tree: None,
         follow_source: true,
         copy_symlink: false,
         recursive: true,
@@ -194,7 +196,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
-        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()) },
+        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()), tree: None },
     ];
     steps.extend(
         ["/usr", "/bin", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists()).map(bind),
@@ -225,6 +227,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
                     device: libc::makedev(1, 3),
                     uid: 1,
                     gid: 1,
+                    ready: None,
                 },
                 Entry::Link { name: c("fd"), target: c("/proc/self/fd") },
                 Entry::ReplacingLink { name: c("fd"), target: c("/proc/self/fd") },
@@ -300,7 +303,28 @@ fn in_a_user_namespace(mut steps: Vec<Step>) -> Vec<Step> {
         Step::Dumpable { yes: false },
         Step::TakeIds { uid: 0, gid: 0 },
     ];
+    let nodes = init::detached(c"tmpfs", &[], MountAttrFlags::empty()).unwrap();
+    let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+    rustix::fs::mknodat(&nodes, "7", kind, mode, libc::makedev(1, 5)).unwrap();
+    for step in &mut steps {
+        match step {
+            Step::OpenRootfs { path, tree } => *tree = Some(init::clone_tree(path, true).unwrap()),
+            Step::Bind(bind) => bind.tree = Some(init::clone_source(bind).unwrap()),
+            Step::Populate { entries, .. } => entries.push(Entry::Node {
+                name: c("zero"),
+                mode: libc::S_IFCHR,
+                device: libc::makedev(1, 5),
+                uid: 0,
+                gid: 0,
+                ready: Some(c("7")),
+            }),
+            // It would close what the parent has opened.
+            Step::CloseOthers { ranges } => ranges.clear(),
+            _ => {}
+        }
+    }
     steps.splice(1..1, first);
+    steps.insert(5, Step::HoldNodes { nodes });
     steps
 }
 

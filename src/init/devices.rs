@@ -14,19 +14,35 @@ use crate::sys::cred;
 ///
 /// # Errors
 /// `EEXIST` where another kind of file has the name of a device node.
-pub fn populate(root: BorrowedFd<'_>, path: &CStr, entries: &[Entry]) -> Result<(), Failure> {
+pub fn populate(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    entries: &[Entry],
+    nodes: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
     let directory = path::directory(root, path).of(Part::Target)?;
     // The names below are single components of a directory held open: no path is resolved that an image could bend.
     for (index, entry) in entries.iter().enumerate() {
-        make(directory.as_fd(), path, entry).of(item(index))?;
+        make(directory.as_fd(), path, entry, nodes).of(item(index))?;
     }
     Ok(())
 }
 
-fn make(directory: BorrowedFd<'_>, path: &CStr, entry: &Entry) -> Result<(), Errno> {
+fn make(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    entry: &Entry,
+    nodes: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
     match entry {
-        Entry::Node { name, mode, device, uid, gid } => {
+        Entry::Node { name, mode, device, uid, gid, ready } => {
             let kind = FileType::from_raw_mode(*mode);
+            if let (Some(nodes), Some(ready)) = (nodes, ready) {
+                return match mount_node(mount::clone_at(nodes, ready)?.as_fd(), directory, name) {
+                    Err(Errno::EXIST) => expect_node(directory, name, kind, *device),
+                    result => result,
+                };
+            }
             match rustix::fs::mknodat(directory, name.as_c_str(), kind, Mode::from_raw_mode(*mode), *device) {
                 Err(Errno::EXIST) => return expect_node(directory, name, kind, *device),
                 // In a user namespace nobody makes devices.
@@ -66,13 +82,18 @@ fn bind_node(
     device: u64,
 ) -> Result<(), Errno> {
     let host = path::joined(path, name)?;
-    let source = mount::detached_clone_of_path(host.as_cstr(0)?)?;
+    let source = mount::clone_tree(host.as_cstr(0)?, false)?;
     if !is_node(source.as_fd(), c"", kind, device)? {
         return Err(Errno::NODEV);
     }
+    mount_node(source.as_fd(), directory, name)
+}
+
+/// Mounts a node on a new file `name` in `directory`.
+fn mount_node(node: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     let target = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    mount::attach(source.as_fd(), target.as_fd())
+    mount::attach(node, target.as_fd())
 }
 
 fn link(directory: BorrowedFd<'_>, name: &CStr, target: &CStr) -> Result<(), Errno> {

@@ -27,6 +27,9 @@ mod procfs;
 pub mod step;
 mod sysctl;
 
+// For the parent, which does some of it in the place of an init process without privileges.
+pub use self::mount::{clone_source, clone_tree, detached};
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -55,6 +58,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     let mut init = Init {
         parent,
         root: None,
+        nodes: None,
         program: None,
         home: home::Home::default(),
         is_in_directory: false,
@@ -78,6 +82,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
 struct Init<'a> {
     parent: BorrowedFd<'a>,
     root: Option<OwnedFd>,
+    nodes: Option<BorrowedFd<'a>>,
     program: Option<&'a CString>,
     home: home::Home,
     is_in_directory: bool,
@@ -104,8 +109,16 @@ impl<'a> Init<'a> {
                 Ok(mount::host_propagation(path, *propagation, *reach)?)
             }
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
-            Step::OpenRootfs { path } => {
-                self.root = Some(mount::open_rootfs(path)?);
+            Step::OpenRootfs { path, tree } => {
+                self.root = Some(match tree {
+                    Some(tree) => mount::attach_rootfs(tree.as_fd())?,
+                    None => mount::open_rootfs(path)?,
+                });
+                Ok(())
+            }
+            Step::HoldNodes { nodes } => {
+                mount::attach_to_root(nodes.as_fd())?;
+                self.nodes = Some(nodes.as_fd());
                 Ok(())
             }
             Step::HoldRootfs { path } => {
@@ -115,7 +128,9 @@ impl<'a> Init<'a> {
             Step::Mount(what) => mount::mount(self.root()?, what),
             Step::Bind(what) => mount::bind(self.root()?, what),
             Step::Remount(what) => mount::remount(self.root()?, what),
-            Step::Populate { directory, entries } => devices::populate(self.root()?, directory, entries),
+            Step::Populate { directory, entries } => {
+                devices::populate(self.root()?, directory, entries, self.nodes)
+            }
             Step::PivotRoot { cut_off } => Ok(self.pivot_root(*cut_off)?),
             Step::MoveRoot => Ok(self.move_root()?),
             Step::ChangeRoot => Ok(self.change_root()?),

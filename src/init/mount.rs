@@ -34,9 +34,27 @@ pub fn detached_clone(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Er
     rustix::mount::open_tree(of, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
-/// A detached copy of the mount, or the part of it, at a path of the host.
-pub fn detached_clone_of_path(path: &CStr) -> Result<OwnedFd, Errno> {
-    rustix::mount::open_tree(CWD, path, CLONE)
+/// A detached copy of the mount, or the part of it, at a path of the host; `recursive`: with what is mounted below.
+pub fn clone_tree(path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
+    let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+/// A detached copy of the mount at `name` in `directory`.
+pub fn clone_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(directory, name, CLONE | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// A detached copy of what `what` is to mount.
+pub fn clone_source(what: &Bind) -> Result<OwnedFd, Errno> {
+    let mut flags = CLONE;
+    if what.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if !what.follow_source {
+        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    }
+    rustix::mount::open_tree(CWD, what.source.as_c_str(), flags)
 }
 
 /// A new, detached file system without parameters.
@@ -55,9 +73,21 @@ pub fn detached(
 
 /// Makes the host's directory `path` a mount of its own and returns its root.
 pub fn open_rootfs(path: &CStr) -> Result<OwnedFd, Errno> {
-    let root = rustix::mount::open_tree(CWD, path, CLONE | OpenTreeFlags::AT_RECURSIVE)?;
+    let root = clone_tree(path, true)?;
     rustix::mount::move_mount(root.as_fd(), c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(root)
+}
+
+/// Attaches `tree` where nobody sees it, since nobody's path leads through what is mounted on the root; there it can be pivoted
+/// to, and it goes with the old root.
+pub fn attach_to_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::mount::move_mount(tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Makes the parent's `tree` one that can become the root, and returns its root.
+pub fn attach_rootfs(tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    attach_to_root(tree)?;
+    rustix::io::fcntl_dupfd_cloexec(tree, 0)
 }
 
 pub fn host_propagation(path: &CStr, propagation: u64, reach: Reach) -> Result<(), Errno> {
@@ -74,11 +104,11 @@ pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
         result => result?,
     }
     match rustix::mount::unmount(path, UnmountFlags::DETACH) {
-        Err(Errno::PERM) => {
+        // The second in a user namespace: it came with the others and goes with them.
+        Err(Errno::PERM | Errno::INVAL) => {
             let target = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
             attach(detached(c"tmpfs", &[], MountAttrFlags::MOUNT_ATTR_RDONLY)?.as_fd(), target.as_fd())
         }
-        Err(Errno::INVAL) => Ok(()),
         result => result,
     }
 }
@@ -161,24 +191,22 @@ fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno
 }
 
 pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
-    let mut flags = CLONE;
-    if what.recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    if !what.follow_source {
-        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    }
-    if what.copy_symlink && copy_symlink(root, what)? {
-        return Ok(());
-    }
-    let source = rustix::mount::open_tree(CWD, what.source.as_c_str(), flags).of(Part::Source)?;
-    if what.target.rule == TargetRule::ProcFromHost && !path::is_on_procfs(source.as_fd())? {
+    let cloned;
+    let source = match &what.tree {
+        Some(tree) => tree.as_fd(),
+        None if what.copy_symlink && copy_symlink(root, what)? => return Ok(()),
+        None => {
+            cloned = clone_source(what).of(Part::Source)?;
+            cloned.as_fd()
+        }
+    };
+    if what.target.rule == TargetRule::ProcFromHost && !path::is_on_procfs(source)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
     }
-    let kind = if path::is_directory(source.as_fd())? { Kind::Directory } else { Kind::File };
+    let kind = if path::is_directory(source)? { Kind::Directory } else { Kind::File };
     let target = open_target(root, &what.target, kind)?;
-    change(source.as_fd(), what.this_mount, what.whole_tree)?;
-    attach(source.as_fd(), target.as_fd()).of(Part::Target)
+    change(source, what.this_mount, what.whole_tree)?;
+    attach(source, target.as_fd()).of(Part::Target)
 }
 
 /// Makes the source's link at the target, unless the source is no link; an existing file stays.

@@ -42,7 +42,10 @@ pub enum Step {
     /// Detaches the host's mount at `path`, or covers it when that is not permitted, before `MS_MOVE` moves `/` away.
     HideHostMount { path: CString },
     /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
-    OpenRootfs { path: CString },
+    /// With `tree`, which the parent has cloned, that is it, and nothing is looked up.
+    OpenRootfs { path: CString, tree: Option<OwnedFd> },
+    /// Attaches, where it goes with the host's root, the file system in which the parent has made device nodes.
+    HoldNodes { nodes: OwnedFd },
     /// Opens the rootfs without making it a mount; for a container without a mount namespace.
     HoldRootfs { path: CString },
     /// Mounts a new file system in the rootfs.
@@ -169,6 +172,8 @@ impl Parameter {
 pub struct Bind {
     /// A path of the host.
     pub source: CString,
+    /// The source, if the parent has cloned it.
+    pub tree: Option<OwnedFd>,
     pub follow_source: bool,
     /// If the source is a symbolic link, makes the same link instead of a mount.
     pub copy_symlink: bool,
@@ -213,8 +218,9 @@ pub enum TargetRule {
 /// What [`Step::Populate`] makes.
 #[derive(Debug)]
 pub enum Entry {
-    /// mknod(2); an existing node with the same type and number is left as it is.
-    Node { name: CString, mode: u32, device: u64, uid: u32, gid: u32 },
+    /// mknod(2), or where that is not permitted the host's node of the same path; an existing node with the same type and number
+    /// is left as it is. `ready`: its name in the file system of [`Step::HoldNodes`], if the parent has made it there.
+    Node { name: CString, mode: u32, device: u64, uid: u32, gid: u32, ready: Option<CString> },
     /// symlink(2); an existing file of that name stays.
     Link { name: CString, target: CString },
     /// symlink(2), in the place of whatever has that name.

@@ -135,6 +135,7 @@ fn bind(
     let source = source.ok_or_else(|| at.error("a bind mount needs a source"))?;
     Ok(Step::Bind(Bind {
         source: path::c_string(&around.bundle.join(source), &at)?,
+        tree: None,
         follow_source: !sum.no_follow_source && !sum.copy_symlink,
         copy_symlink: sum.copy_symlink,
         recursive: sum.bind == Some(Reach::WholeTree),

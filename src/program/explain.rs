@@ -7,7 +7,7 @@ use super::{Origin, Program};
 use crate::document;
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::hooks;
-use crate::init::step::{Entry, Parameter, Part, Step};
+use crate::init::step::{Bind, Entry, Parameter, Part, Step};
 use crate::namespaces::{self, word};
 
 /// A failure in words: what was being done, and what would make it right.
@@ -100,7 +100,10 @@ impl Program {
             Step::JoinNewNetwork => plain("join the new network namespace".into()),
             Step::HostPropagation { path, .. } => plain(format!("change the propagation of {path:?}")),
             Step::HideHostMount { path } => plain(format!("hide the host's mount {path:?}")),
-            Step::OpenRootfs { path } | Step::HoldRootfs { path } => plain(format!("open rootfs {path:?}")),
+            Step::HoldNodes { .. } => plain("hold the devices".into()),
+            Step::OpenRootfs { path, .. } | Step::HoldRootfs { path } => {
+                plain(format!("open rootfs {path:?}"))
+            }
             Step::Mount(_) | Step::Bind(_) | Step::Remount(_) | Step::Seal { .. } => mount(step, errno, part),
             Step::Populate { directory, entries } => match (part, entries.get(place(part))) {
                 (Part::Item(_), Some(Entry::Node { name, .. })) => {
@@ -264,6 +267,11 @@ fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
     }
 }
 
+/// What a bind does.
+pub fn describe_bind(bind: &Bind) -> String {
+    format!("bind {:?} on {}", text(&bind.source), text(&bind.target.path))
+}
+
 fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
     let (doing, target, parameters) = match step {
         Step::Mount(mount) => (
@@ -271,11 +279,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
             &mount.target.path,
             &mount.parameters[..],
         ),
-        Step::Bind(bind) => (
-            format!("bind {:?} on {}", text(&bind.source), text(&bind.target.path)),
-            &bind.target.path,
-            &[][..],
-        ),
+        Step::Bind(bind) => (describe_bind(bind), &bind.target.path, &[][..]),
         Step::Remount(remount) => {
             (format!("remount {}", text(&remount.target.path)), &remount.target.path, &remount.parameters[..])
         }

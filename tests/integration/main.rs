@@ -41,6 +41,7 @@ mod signals;
 mod support;
 mod terminal;
 mod traps;
+mod user_namespace_mounts;
 mod user_namespaces;
 mod without_cgroup;
 
@@ -83,6 +84,7 @@ fn tests() -> Vec<Test> {
         clients::tests(),
         user_namespaces::tests(),
         hooks::tests(),
+        user_namespace_mounts::tests(),
     ]
     .into_iter()
     .flatten()

@@ -8,7 +8,7 @@ use crate::support::{
     Container, Outcome,
     bundle::{add_mount, bind, user_namespace},
     container::{NO_OPTIONS, ROOT_OUTSIDE},
-    host::{need_other_than, need_own, need_sys_resource},
+    host::{need_other_than, need_own, need_program, need_sys_resource},
     suite::suite,
 };
 
@@ -165,11 +165,16 @@ fn devices_can_be_used_though_nobody_can_make_them() {
 
 fn a_device_that_the_host_does_not_have_is_named() -> Outcome {
     need_own()?;
+    need_program("setpriv")?;
     let container = Container::new().in_user_namespace().edit(|spec| {
         spec["linux"]["devices"] = json!([{ "path": "/dev/not-there", "type": "c", "major": 1, "minor": 3 }]);
     });
-    container
-        .run_fails_with("/linux/devices/0: make device /dev/not-there: no such file or directory (ENOENT)");
+    let output = container
+        .run_with(NO_OPTIONS)
+        .called_by(["setpriv", "--bounding-set", "-mknod", "--"])
+        .fails_with("/linux/devices/0: make device /dev/not-there: no such file or directory (ENOENT)");
+    assert!(output.stderr.contains("the host's node of that path"), "{output:#?}");
+    container.leaves_nothing();
     Ok(())
 }
 

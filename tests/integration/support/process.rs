@@ -70,6 +70,20 @@ impl Invocation {
         shell.arg(self.command.get_program()).args(self.command.get_args())
     }
 
+    /// The same call made by another program, whose last words it is.
+    pub fn called_by<A: AsRef<OsStr>>(self, words: impl IntoIterator<Item = A>) -> Self {
+        let mut words = words.into_iter();
+        let program = words.next().expect("a program");
+        let mut call = Self::new(program).args(words);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => call.command.env(name, value),
+                None => call.command.env_remove(name),
+            };
+        }
+        call.args(self.words())
+    }
+
     /// The same call in mount, network and uts namespaces of its own, which a faulty runtime may spoil; where it has
     /// returned, this script says on stdout what became of them.
     pub fn in_a_scratch_host(self, script: &str) -> Self {
