@@ -17,7 +17,7 @@ use crate::error::line;
 use crate::guard;
 use crate::log::{Format, Level, Log};
 
-mod commands;
+pub mod commands;
 mod help;
 mod runc;
 mod usage;
@@ -233,6 +233,12 @@ fn unknown(name: &str, words: &[OsString], log: &Log) -> ExitCode {
     };
     log.error(&error);
     report(&error)
+}
+
+/// The global options.
+#[cfg(test)]
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// The name under which we were called, if it is one that callers take for a runtime's: they parse the first line.

@@ -7,6 +7,8 @@ mod child;
 mod cli;
 mod clock;
 mod command;
+#[cfg(test)]
+mod conformance;
 mod container;
 mod create;
 mod devices;

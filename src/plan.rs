@@ -78,7 +78,7 @@ impl Plan {
     }
 
     /// Pure: looks at nothing but its arguments.
-    fn with_rootfs(spec: &Spec, bundle: &Path, rootfs: PathBuf, id: &str) -> Result<Self> {
+    pub fn with_rootfs(spec: &Spec, bundle: &Path, rootfs: PathBuf, id: &str) -> Result<Self> {
         let root = Pointer::root();
         let at = root.field("linux");
         let linux = spec.linux().as_ref();

@@ -108,8 +108,8 @@ impl Document {
                 capabilities: capabilities::known().map(|(_, name)| name).collect(),
                 cgroup: Cgroup { v1: false, v2: true, systemd: false, systemd_user: false, rdma: true },
                 seccomp: Seccomp { enabled: false },
-                apparmor: Enabled { enabled: false },
-                selinux: Enabled { enabled: false },
+                apparmor: Enabled { enabled: true },
+                selinux: Enabled { enabled: true },
                 intel_rdt: IntelRdt { enabled: false, schemata: false, monitoring: false },
                 memory_policy: MemoryPolicy {
                     modes: sorted(memory_policy::modes()),
@@ -133,4 +133,83 @@ fn sorted<T: Ord>(words: impl Iterator<Item = T>) -> Vec<T> {
     let mut words: Vec<T> = words.collect();
     words.sort();
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::conformance::planned;
+
+    fn document() -> Value {
+        serde_json::to_value(Document::new()).unwrap()
+    }
+
+    #[test]
+    fn what_is_enabled_is_what_a_bundle_may_ask_for() {
+        let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        let cases = [
+            ("apparmor/enabled", json!({"process": {"apparmorProfile": "p"}})),
+            ("selinux/enabled", json!({"process": {"selinuxLabel": "a:b:c:s0"}})),
+            ("seccomp/enabled", json!({"linux": {"seccomp": seccomp}})),
+            ("intelRdt/enabled", json!({"linux": {"intelRdt": {"closID": "c"}}})),
+            ("intelRdt/schemata", json!({"linux": {"intelRdt": {"schemata": ["L3:0=f"]}}})),
+            ("intelRdt/monitoring", json!({"linux": {"intelRdt": {"enableMonitoring": true}}})),
+            ("netDevices/enabled", json!({"linux": {"netDevices": {"eth0": {}}}})),
+            ("cgroup/rdma", json!({"linux": {"resources": {"rdma": {"x": {"hcaHandles": 1}}}}})),
+            (
+                "mountExtensions/idmap/enabled",
+                json!({"mounts": [{
+                    "destination": "/x", "type": "bind", "source": "/y", "options": ["bind"],
+                    "uidMappings": mapping, "gidMappings": mapping
+                }]}),
+            ),
+        ];
+        for (place, patch) in cases {
+            let says = document().pointer(&format!("/linux/{place}")).and_then(Value::as_bool);
+            assert_eq!(says, Some(planned(&patch).is_ok()), "linux/{place}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_what_a_bundle_may_name() {
+        let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let cases = [
+            (
+                "hooks",
+                vec![
+                    "prestart",
+                    "createRuntime",
+                    "createContainer",
+                    "startContainer",
+                    "poststart",
+                    "poststop",
+                ],
+            ),
+            ("linux/namespaces", vec!["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]),
+        ];
+        for (place, names) in cases {
+            let listed = document().pointer(&format!("/{place}")).unwrap().clone();
+            for name in names {
+                let patch = match place {
+                    "hooks" => json!({"hooks": {name: [{"path": "/a"}]}}),
+                    _ => {
+                        let mapping = if name == "user" { mapping.clone() } else { Value::Null };
+                        let namespaces = json!([{"type": "mount"}, {"type": name}]);
+                        let namespaces = if name == "mount" { json!([{"type": name}]) } else { namespaces };
+                        json!({"linux": {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping}})
+                    }
+                };
+                let is_listed = listed.as_array().unwrap().contains(&json!(name));
+                assert_eq!(
+                    is_listed,
+                    planned(&patch).is_ok(),
+                    "{place}: {name}: {:?}",
+                    planned(&patch).err()
+                );
+            }
+        }
+    }
 }
