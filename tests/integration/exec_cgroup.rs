@@ -153,7 +153,7 @@ fn a_container_without_a_cgroup_leaves_the_process_where_the_runtime_is() -> Out
     Ok(())
 }
 
-fn freeze(container: &Container, frozen: bool) {
+pub fn freeze(container: &Container, frozen: bool) {
     fs::write(container.cgroup().join("cgroup.freeze"), if frozen { "1" } else { "0" }).unwrap();
     let line = format!("frozen {}", u8::from(frozen));
     wait_until(&line, || container.control_file("cgroup.events").contains(&line));

@@ -24,6 +24,8 @@ mod enforcement;
 mod events;
 mod exec;
 mod exec_cgroup;
+mod exec_namespaces;
+mod exec_process;
 mod features;
 mod hooks;
 mod lifecycle;
@@ -59,6 +61,8 @@ fn tests() -> Vec<Test> {
         run::tests(),
         lifecycle::tests(),
         exec::tests(),
+        exec_process::tests(),
+        exec_namespaces::tests(),
         exec_cgroup::tests(),
         cli::tests(),
         process::tests(),
