@@ -63,6 +63,10 @@ const KINDS: [&str; 6] =
 
 /// A hook that is a shell with this script, on the host as in the container.
 fn hook(script: &str) -> Value {
+    // Writing to one that has not read its state can be the end of crun, by SIGPIPE.
+    let must_read =
+        kind() == "crun" && !["cat", "sed", "pid="].iter().any(|reader| script.starts_with(reader));
+    let script = format!("{}{script}", if must_read { "cat >/dev/null; " } else { "" });
     json!({ "path": "/bin/sh", "args": ["sh", "-c", script] })
 }
 
@@ -116,7 +120,9 @@ fn all_that_write_their_names() -> Value {
     KINDS.iter().map(|kind| ((*kind).to_owned(), json!([name(kind, 1), name(kind, 2)]))).collect()
 }
 
-fn hooks_are_called_in_the_order_of_the_lifecycle() {
+fn hooks_are_called_in_the_order_of_the_lifecycle() -> Outcome {
+    need_other_than("runc", "before 1.5 calls poststart hooks before the program begins")?;
+    need_other_than("crun", "does not wait for it with them")?;
     let container = with_hooks(container("echo program >>/log/order"), all_that_write_their_names());
     container.run_with(NO_OPTIONS).succeeds();
     container.leaves_nothing();
@@ -127,9 +133,11 @@ fn hooks_are_called_in_the_order_of_the_lifecycle() {
     assert_eq!(lines, expected);
     let place = |line: &str| order.lines().position(|other| other == line).unwrap();
     assert!(place("program") > place("startContainer 2"), "{order}");
+    Ok(())
 }
 
-fn each_step_of_the_lifecycle_calls_its_hooks() {
+fn each_step_of_the_lifecycle_calls_its_hooks() -> Outcome {
+    need_other_than("runc", "before 1.5 calls poststart hooks at the end of create")?;
     let hooks = all_that_write_their_names();
     let container = with_hooks(container(&format!("echo program >>/log/order; {IDLE}")), hooks);
     let count = || fs::read_to_string(container.beside("log/order")).unwrap_or_default().lines().count();
@@ -144,15 +152,17 @@ fn each_step_of_the_lifecycle_calls_its_hooks() {
     container.delete();
     assert_eq!(count(), 13, "after delete: {}", logged(&container, "order"));
     container.leaves_nothing();
+    Ok(())
 }
 
 /// runc's and ours are those of the specification; crun says `created` before there is a created container, and `starting`.
 fn hooks_find_the_state_on_their_standard_input() {
     let hooks: serde_json::Map<_, _> =
         KINDS.iter().map(|kind| ((*kind).into(), json!([hook(&format!("cat >{{log}}/{kind}"))]))).collect();
-    let container =
-        with_hooks(container(IDLE), hooks.into()).edit(|spec| spec["annotations"] = json!({ "a": "b\"ä" }));
+    let container = with_hooks(container(&format!("echo >/log/begun; {IDLE}")), hooks.into())
+        .edit(|spec| spec["annotations"] = json!({ "a": "b\"ä" }));
     container.launch();
+    wait_until("the program has begun", || is_logged(&container, "begun"));
     let pid = container.pid();
     container.kill("TERM");
     container.wait_for("stopped");
@@ -174,7 +184,8 @@ fn hooks_find_the_state_on_their_standard_input() {
         }
         let bundle = fs::canonicalize(container.bundle.path()).unwrap();
         assert_eq!(state["bundle"], bundle.to_str().unwrap(), "{kind_of_hook}");
-        assert_eq!(state["status"], status, "{kind_of_hook}");
+        // runc before 1.5 calls poststart hooks at the end of create.
+        assert!(state["status"] == status || kind() == "runc" && kind_of_hook == "poststart", "{text}");
         assert_eq!(state["pid"].as_i64().unwrap_or(0), i64::from(expected), "{kind_of_hook}: {text}");
     }
 }
@@ -306,7 +317,7 @@ fn hooks_start_where_their_path_means_something() -> Outcome {
 }
 
 fn hooks_have_three_descriptors_and_no_signal_of_the_runtimes() -> Outcome {
-    need_other_than("runc", "hands signals on that it ignores, and descriptors to startContainer hooks")?;
+    need_other_than("runc", "hands descriptors on to startContainer hooks")?;
     for kind in KINDS {
         let signals = "grep -E 'Sig(Ign|Blk)' /proc/self/status";
         let script = format!("cd /proc/self/fd && echo * >{{log}}/fds; {signals} >{{log}}/signals");
@@ -327,7 +338,8 @@ fn hooks_have_three_descriptors_and_no_signal_of_the_runtimes() -> Outcome {
         if kind == "startContainer" {
             // The shell of the image ignores what it likes.
             assert_eq!(signals, logged(&container, "program"));
-        } else {
+        } else if is_own() {
+            // Both peers hand on what their caller ignores.
             let none = "SigBlk:0000000000000000SigIgn:0000000000000000";
             assert_eq!(signals.replace(char::is_whitespace, ""), none, "{kind}");
         }
@@ -373,7 +385,7 @@ fn what_hooks_mount_below_the_rootfs_is_there_and_not_on_the_host() -> Outcome {
         format!("mount -t tmpfs from-hook {rootfs}/{at} && echo {name} >{rootfs}/{at}/{name}")
     };
     let enter = format!(
-        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter -m -t $pid sh -c '{}'",
+        "pid=$(tr -d ' \\n' | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); nsenter -m -t $pid sh -c '{}'",
         mount("home", "from-runtime")
     );
     let container = with_hooks(
@@ -466,6 +478,7 @@ fn a_hook_that_says_a_lot_is_no_failure() {
 /// A process that is not the container's and holds what its hook had for output.
 fn a_hook_that_leaves_a_process_behind_keeps_nobody() -> Outcome {
     need_other_than("runc", "waits for it")?;
+    need_other_than("crun", "waits in run for whatever it has adopted")?;
     for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         let container =
             with_hooks(container("true"), json!({ kind: [hook("sleep 1000 & echo $! >{log}/pid")] }));
@@ -549,7 +562,8 @@ fn a_failing_start_container_hook_is_the_end_of_start() {
 }
 
 /// runtime.md § Lifecycle, step 9. runc leaves the container to `delete`.
-fn a_failing_poststart_hook_is_the_end_of_the_container() {
+fn a_failing_poststart_hook_is_the_end_of_the_container() -> Outcome {
+    need_other_than("runc", "before 1.5 calls poststart hooks at the end of create")?;
     let container = with_hooks(
         container("sleep 1000"),
         json!({ "poststart": [hook("true"), failing()], "poststop": [hook("echo >{log}/poststop")] }),
@@ -558,12 +572,9 @@ fn a_failing_poststart_hook_is_the_end_of_the_container() {
     let output = container.on_id("start").output();
     assert_ne!(output.code(), 0);
     says_what_failed(&output.stderr, "poststart");
-    if kind() == "runc" {
-        container.wait_for("stopped");
-        container.delete();
-    }
     container.leaves_nothing();
     assert!(is_logged(&container, "poststop") || kind() == "crun");
+    Ok(())
 }
 
 /// runtime.md § Lifecycle, step 13; runc takes it for an error in `delete`.
@@ -716,10 +727,11 @@ fn poststop_hooks_are_called_after_a_failure() -> Outcome {
     Ok(())
 }
 
-fn poststop_hooks_find_nothing_of_the_container() {
+fn poststop_hooks_find_nothing_of_the_container() -> Outcome {
+    need_other_than("crun", "removes its directory after them")?;
     let container = container("true");
     let look = format!(
-        "for path in {} {}; do test -e $path && echo $path; done >{{log}}/found",
+        "for path in {} {}; do if test -e $path; then echo $path; fi; done >{{log}}/found",
         container.state_directory().display(),
         container.cgroup().display()
     );
@@ -730,6 +742,7 @@ fn poststop_hooks_find_nothing_of_the_container() {
     container.wait_for("stopped");
     container.delete();
     assert_eq!(logged(&container, "found"), "");
+    Ok(())
 }
 
 /// libnetwork and others ask the runtime; the peers have no state yet.
@@ -767,11 +780,10 @@ fn crun_annotations_name_files_for_the_output() -> Outcome {
 }
 
 fn hooks_are_remembered_when_config_json_is_gone() {
-    let container = with_hooks(container(IDLE), all_that_write_their_names());
+    let container = with_hooks(container("true"), all_that_write_their_names());
     container.create();
     fs::remove_file(container.bundle.path().join("config.json")).unwrap();
     container.start();
-    container.kill("TERM");
     container.wait_for("stopped");
     container.delete();
     assert_eq!(logged(&container, "order").lines().count(), 12);
