@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use crate::cli::commands::COMMANDS;
 use crate::error::{fault, line};
-use crate::mounts;
 use crate::plan::Plan;
+use crate::{document, mounts};
 
 const DOCUMENT: &str = include_str!("../CONFORMANCE.md");
 const FIELDS: &str = include_str!("../tests/fixtures/conformance/fields.txt");
+const VALUES: &str = include_str!("../tests/fixtures/conformance/values.txt");
 const PEERS: &str = include_str!("../tests/fixtures/conformance/peers.txt");
 const PROBES: &str = include_str!("../tests/fixtures/conformance/probes.json");
 
@@ -168,7 +169,7 @@ pub fn planned(patch: &Value) -> anyhow::Result<Plan> {
         ] }
     });
     merge(&mut spec, patch);
-    let spec = serde_json::from_value(spec)?;
+    let (spec, _) = document::spec(spec.to_string().as_bytes())?;
     Plan::with_rootfs(&spec, Path::new("/bundle"), PathBuf::from("/bundle/rootfs"), "id")
 }
 
@@ -255,6 +256,43 @@ fn every_property_has_a_row_that_says_what_becomes_of_it() {
     }
     assert!(wrong.is_empty(), "CONFORMANCE.md or tests/fixtures/conformance/probes.json: {wrong:#?}");
     assert!(unproven.is_empty(), "tests/fixtures/conformance/probes.json has no probe for {unproven:#?}");
+}
+
+/// Puts `value` where `place` is, in what `with` already has.
+fn put(with: &mut Value, place: &str, value: &str) -> Option<()> {
+    let (place, is_element) = place.strip_suffix("/*").map_or((place, false), |place| (place, true));
+    let concrete = take_out(&mut with.clone(), place)?;
+    *with.pointer_mut(&concrete)? = if is_element { json!([value]) } else { value.into() };
+    Some(())
+}
+
+/// Whether it can be had is another question: that of its property's row.
+#[test]
+fn every_value_that_the_specification_lists_is_understood() {
+    let probes: Vec<Value> = serde_json::from_str(PROBES).unwrap();
+    let mut not_understood = Vec::new();
+    for (place, values) in
+        VALUES.lines().filter_map(|line| line.split_once(": ")).filter(|(at, _)| at.starts_with('/'))
+    {
+        let field = place.trim_end_matches("/*");
+        let probe = probes.iter().find(|probe| probe["of"].as_array().unwrap().contains(&json!(field)));
+        for value in values.split(' ') {
+            let mut spec = json!({"ociVersion": "1.3.0"});
+            merge(&mut spec, probe.map_or(&Value::Null, |probe| &probe["with"]));
+            put(&mut spec, place, value).unwrap_or_else(|| panic!("no probe has {place}"));
+            // Of a process the types want more than a probe has.
+            if spec.get("process").is_some() {
+                merge(
+                    &mut spec,
+                    &json!({"process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}}),
+                );
+            }
+            if let Err(error) = document::spec(spec.to_string().as_bytes()) {
+                not_understood.push(format!("{place}: {value}: {}", line(&error)));
+            }
+        }
+    }
+    assert!(not_understood.is_empty(), "{not_understood:#?}");
 }
 
 #[test]

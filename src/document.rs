@@ -21,14 +21,14 @@ pub const PROCESS: &str = "process.json";
 pub fn spec(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     serde_json::from_slice(text)
         .map(|spec| (spec, Vec::new()))
-        .or_else(|_| without_unknown_capabilities(text, "/process", &Pointer::root()))
+        .or_else(|_| excused(text, "/process", &Pointer::root()))
 }
 
 /// A `process.json`, as [`spec`]. Without a user it is root's, as for runc.
 pub fn process(text: &[u8]) -> Result<(Process, Vec<String>)> {
     serde_json::from_slice(text)
         .map(|process| (process, Vec::new()))
-        .or_else(|_| without_unknown_capabilities(&with_user(text), "", &Pointer::of(PROCESS)))
+        .or_else(|_| excused(&with_user(text), "", &Pointer::of(PROCESS)))
 }
 
 /// What `exec` needs of a container's `config.json`, which is kept with the container: what is written to the file later must
@@ -69,7 +69,7 @@ pub fn keep(spec: &Spec) -> Result<Vec<u8>> {
 pub fn excerpt(text: &[u8]) -> Result<(Excerpt, Vec<String>)> {
     serde_json::from_slice(text)
         .map(|excerpt| (excerpt, Vec::new()))
-        .or_else(|_| without_unknown_capabilities(text, "/process", &Pointer::root()))
+        .or_else(|_| excused(text, "/process", &Pointer::root()))
 }
 
 /// The same text with a user. At its end, so that places in it stay where they are.
@@ -85,24 +85,21 @@ fn with_user(text: &[u8]) -> Vec<u8> {
     text
 }
 
-/// A capability that is newer than this program is worth a warning, not a failure (config.md § Linux Process), but has no place
-/// in the types.
+/// What the types do not have a place for, though nothing is wrong with it. A capability that is newer than this program is worth
+/// a warning, not a failure (config.md § Linux Process); some flags of the scheduler are called otherwise in the types.
 ///
 /// # Errors
 /// What else is wrong: the names are excused, and nothing beside them.
-fn without_unknown_capabilities<T: DeserializeOwned>(
-    text: &[u8],
-    process: &str,
-    document: &Pointer,
-) -> Result<(T, Vec<String>)> {
+fn excused<T: DeserializeOwned>(text: &[u8], process: &str, document: &Pointer) -> Result<(T, Vec<String>)> {
     let explain = |text| explain::<T>(text, document);
     let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(explain(text)) };
     let unknown = take_unknown_capabilities(&mut value, process);
     // The same text with names that are known: what is still wrong with it would be lost in a value, such as a key that is
     // there twice.
     let mut known = String::from_utf8_lossy(text).into_owned();
-    for name in &unknown {
-        known = known.replace(&format!("{name:?}"), "\"CAP_KILL\"");
+    let renamed = rename_flags(&mut value, process);
+    for (name, instead) in unknown.iter().map(|name| (name.as_str(), "CAP_KILL")).chain(renamed) {
+        known = known.replace(&format!("{name:?}"), &format!("{instead:?}"));
     }
     let known = known.as_bytes();
     if serde_json::from_slice::<T>(known).is_err() {
@@ -127,6 +124,23 @@ fn take_unknown_capabilities(document: &mut Value, process: &str) -> Vec<String>
     unknown.sort();
     unknown.dedup();
     unknown
+}
+
+/// What the specification calls them and what the types do.
+const FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+/// Gives the flags of the scheduler the names of the types; returns those it found.
+fn rename_flags(document: &mut Value, process: &str) -> Vec<(&'static str, &'static str)> {
+    let flags = document.pointer_mut(&format!("{process}/scheduler/flags")).and_then(Value::as_array_mut);
+    let rename = |flag: &mut Value| {
+        let found = FLAGS.iter().find(|(name, _)| flag == name)?;
+        *flag = found.1.into();
+        Some(*found)
+    };
+    flags.into_iter().flatten().filter_map(rename).collect()
 }
 
 /// Decodes again, this time keeping track of where: twice the work, which only a failure has to pay.
