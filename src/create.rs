@@ -34,7 +34,7 @@ use crate::state::State;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{lsm, mountinfo, network, notify, path, sync, sys};
+use crate::{lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -142,6 +142,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if let Some(label) = &plan.label {
         lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
     }
+    time_namespace::require(&plan.namespaces, &Pointer::root().field("linux").field("namespaces"))?;
     let warnings = warnings(bundle, &plan);
     let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
     require_inherited(inherited)?;

@@ -39,6 +39,7 @@ mod sync;
 mod sys;
 mod sysctl;
 mod terminal;
+mod time_namespace;
 mod unix_socket;
 mod user_namespace;
 

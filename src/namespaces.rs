@@ -1,11 +1,13 @@
 //! Which namespaces are made and which are joined; config-linux.md § Namespaces, namespaces(7).
 
+use std::ffi::CString;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use crate::error::Pointer;
+use crate::sys::process::CLONE_NEWTIME;
 
 /// Every kind of namespace that a container can have here: `CLONE_NEW*` and the word of the specification.
 const KINDS: [(LinuxNamespaceType, i32, &str); 8] = [
@@ -16,7 +18,7 @@ const KINDS: [(LinuxNamespaceType, i32, &str); 8] = [
     (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS, "uts"),
     (LinuxNamespaceType::User, libc::CLONE_NEWUSER, "user"),
     (LinuxNamespaceType::Cgroup, libc::CLONE_NEWCGROUP, "cgroup"),
-    (LinuxNamespaceType::Time, 0x80, "time"),
+    (LinuxNamespaceType::Time, CLONE_NEWTIME, "time"),
 ];
 
 /// The container's namespaces.
@@ -25,6 +27,8 @@ pub struct NamespacePlan {
     /// `CLONE_NEW*` of those to make.
     pub new: i32,
     pub join: Vec<Join>,
+    /// For the clocks of a new time namespace, as its file in /proc takes them.
+    pub time_offsets: Option<CString>,
 }
 
 /// A namespace that exists already.
@@ -51,7 +55,7 @@ pub fn word(kind: i32) -> &'static str {
 
 /// The words for all that can be made or joined.
 pub fn known() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().filter(|(_, kind, _)| *kind != 0x80).map(|(_, _, word)| *word)
+    KINDS.iter().map(|(_, _, word)| *word)
 }
 
 /// The words for several, as `ipc, network`.
@@ -61,12 +65,13 @@ pub fn words(kinds: i32) -> String {
 }
 
 /// `CLONE_NEW*` and the name in /proc/PID/ns, for the state file.
-pub const LINKS: [(i32, &str, &str); 7] = [
+pub const LINKS: [(i32, &str, &str); 8] = [
     (libc::CLONE_NEWCGROUP, "NEWCGROUP", "cgroup"),
     (libc::CLONE_NEWIPC, "NEWIPC", "ipc"),
     (libc::CLONE_NEWNET, "NEWNET", "net"),
     (libc::CLONE_NEWNS, "NEWNS", "mnt"),
     (libc::CLONE_NEWPID, "NEWPID", "pid"),
+    (CLONE_NEWTIME, "NEWTIME", "time"),
     (libc::CLONE_NEWUSER, "NEWUSER", "user"),
     (libc::CLONE_NEWUTS, "NEWUTS", "uts"),
 ];
@@ -78,10 +83,6 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
     for (index, namespace) in namespaces.iter().enumerate() {
         let at = at.index(index);
         let kind = KINDS.iter().find(|(kind, _, _)| *kind == namespace.typ()).map_or(0, |(_, bit, _)| *bit);
-        if kind == 0x80 {
-            let message = format!("{:?} is refused: this version makes no such namespace", word(kind));
-            return Err(at.field("type").error(message));
-        }
         if seen & kind != 0 {
             return Err(at.field("type").error(format_args!("{:?} is there twice", word(kind))));
         }
@@ -157,11 +158,5 @@ mod tests {
     fn a_namespace_named_twice_is_refused_even_if_one_of_them_is_joined() {
         let error = planned(json!([{"type": "ipc"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}])).unwrap_err();
         assert_eq!(line(&error), "config.json: /linux/namespaces/1/type: \"ipc\" is there twice");
-    }
-
-    #[test]
-    fn a_time_namespace_is_refused_by_name() {
-        let error = planned(json!([{"type": "time"}])).unwrap_err();
-        assert!(line(&error).starts_with("config.json: /linux/namespaces/0/type: \"time\" is refused"));
     }
 }

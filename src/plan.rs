@@ -22,6 +22,7 @@ use crate::path;
 use crate::process::{self, ProcessPlan};
 use crate::sys::mount::Reach;
 use crate::sysctl::{self, Settings};
+use crate::time_namespace;
 use crate::user_namespace::{self, IdMaps};
 
 /// A container that can be made.
@@ -83,10 +84,13 @@ impl Plan {
         let at = root.field("linux");
         let linux = spec.linux().as_ref();
         refuse(spec, &root)?;
-        let namespaces = namespaces::plan(
+        let mut namespaces = namespaces::plan(
             linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
             &at.field("namespaces"),
         )?;
+        if let Some(offsets) = linux.and_then(|linux| linux.time_offsets().as_ref()) {
+            namespaces.time_offsets = time_namespace::plan(offsets, &namespaces, &at.field("timeOffsets"))?;
+        }
         let id_maps = user_namespace::plan(linux, &namespaces, &at)?;
         let Some(process) = spec.process() else {
             return Err(root.field("process").error("is missing: there is no program to run"));
@@ -164,7 +168,6 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let at = root.field("linux");
     let asked = [
-        ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
         ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
         ("seccomp", linux.seccomp().is_some()),
         ("intelRdt", linux.intel_rdt().is_some()),

@@ -193,6 +193,8 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::NewNamespaces { kinds: libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET },
         Step::Loopback,
         Step::JoinSessionKeyring { name: c("_ses.test"), permissions: 8, label: None },
+        Step::NewNamespaces { kinds: sys::process::CLONE_NEWTIME },
+        Step::TimeOffsets { offsets: c("boottime 5 0\n") },
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },

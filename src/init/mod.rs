@@ -26,6 +26,7 @@ mod path;
 mod procfs;
 pub mod step;
 mod sysctl;
+mod time;
 
 // For the parent, which does some of it in the place of an init process without privileges.
 pub use self::mount::{clone_source, clone_tree, detached};
@@ -103,6 +104,7 @@ impl<'a> Init<'a> {
             Step::JoinSessionKeyring { name, permissions, label } => {
                 join_session_keyring(name, *permissions, label.as_deref())
             }
+            Step::TimeOffsets { offsets } => time::enter(offsets),
             Step::NewSession => Ok(rustix::process::setsid().map(drop)?),
             Step::JoinNewNetwork => Ok(self.join_new_network()?),
             Step::HostPropagation { path, propagation, reach } => {

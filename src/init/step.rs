@@ -30,6 +30,9 @@ pub enum Step {
     NewNamespaces { kinds: i32 },
     /// Brings `lo` up.
     Loopback,
+    /// Sets the clocks of the time namespace that this process has made (`CLOCK SECONDS NANOSECONDS`, a line for each), and enters
+    /// it.
+    TimeOffsets { offsets: CString },
     /// Joins a session keyring of the container's own, made with this SELinux label, and allows `permissions` on it besides what
     /// is usual; keyrings(7).
     JoinSessionKeyring { name: CString, permissions: u32, label: Option<CString> },

@@ -96,6 +96,14 @@ impl Program {
                 hint: Some("--no-new-keyring does without one"),
                 ..plain(format!("join session keyring {name:?}"))
             },
+            Step::TimeOffsets { .. } => Sentence {
+                hint: match errno {
+                    Errno::ERANGE => Some("no clock may be before 0 or far beyond a human life"),
+                    Errno::EPERM | Errno::EACCES => Some("it needs CAP_SYS_TIME"),
+                    _ => None,
+                },
+                ..plain("set the clocks of the time namespace".into())
+            },
             Step::NewSession => plain("start a session".into()),
             Step::JoinNewNetwork => plain("join the new network namespace".into()),
             Step::HostPropagation { path, .. } => plain(format!("change the propagation of {path:?}")),

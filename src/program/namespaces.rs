@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::{Origin, Program};
 use crate::init::step::{Point, Step};
 use crate::namespaces::{Join, NamespacePlan};
+use crate::sys::process::CLONE_NEWTIME;
 
 /// What the init process becomes in the user namespace that it was born in.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +35,15 @@ const SEARCH_BY_OTHERS: u32 = 0x8;
 /// The new namespaces that the init process is born in.
 ///
 /// Not that of cgroups: its root would be the parent's cgroup; cgroup_namespaces(7). With a new user namespace, not those of the
-/// network and of ipc: their files in /proc and /dev/mqueue would be nobody's, because at birth there is no root yet.
+/// network and of ipc: their files in /proc and /dev/mqueue would be nobody's, because at birth there is no root yet. Not that of
+/// time, if it is to have offsets: they are set before the first process is in it; time_namespaces(7).
 pub fn births(plan: &NamespacePlan, in_new_user_namespace: bool) -> i32 {
     let later = match in_new_user_namespace {
         true => libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET | libc::CLONE_NEWIPC,
         false => libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET,
     };
-    plan.new & !later
+    let time = if plan.time_offsets.is_some() { CLONE_NEWTIME } else { 0 };
+    plan.new & !later & !time
 }
 
 /// Those that the parent makes beside the init process and hands to it: they are not to belong to a user namespace.
@@ -63,6 +66,20 @@ impl Program {
             }
             self.take_ids(user.uid, user.gid);
         }
+        if let Some(offsets) = &plan.time_offsets {
+            let origin = || Origin::Field("/linux/timeOffsets");
+            self.add(origin(), Step::NewNamespaces { kinds: CLONE_NEWTIME });
+            // In a user namespace a process that cannot be dumped may not write to its own files in /proc. Before anything is
+            // joined: nobody else there can look at it meanwhile.
+            let changes = first.user.is_some();
+            if changes {
+                self.add(Origin::Runtime, Step::Dumpable { yes: true });
+            }
+            self.add(origin(), Step::TimeOffsets { offsets: offsets.clone() });
+            if changes {
+                self.add(Origin::Runtime, Step::Dumpable { yes: false });
+            }
+        }
         // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
         // first; setns(2).
         let (mount, other): (Vec<_>, Vec<_>) =
@@ -71,7 +88,8 @@ impl Program {
             let origin = Origin::Namespace(join.index, join.path);
             self.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
         }
-        let kinds = plan.new & !births(plan, first.user.is_some()) & !made_beside(first.user.is_some());
+        let earlier = births(plan, first.user.is_some()) | made_beside(first.user.is_some()) | CLONE_NEWTIME;
+        let kinds = plan.new & !earlier;
         if kinds != 0 {
             self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds });
         }

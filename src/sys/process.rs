@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{Errno, check};
 
+/// Which libc does not have; clone(2).
+pub const CLONE_NEWTIME: c_int = 0x80;
+
 /// `CLONE_INTO_CGROUP`, which libc has in too small a type; linux/sched.h.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 

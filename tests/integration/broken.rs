@@ -260,9 +260,25 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /mounts: mounts need a mount namespace (add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host)",
     ),
     (
-        "a time namespace",
-        |spec| namespace(spec, json!({ "type": "time" })),
-        "config.json: /linux/namespaces/6/type: \"time\" is refused: this version makes no such namespace",
+        "time offsets without a time namespace",
+        |spec| spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } }),
+        "config.json: /linux/timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config (add {\"type\": \"time\"} to /linux/namespaces)",
+    ),
+    (
+        "time offsets for a namespace that exists",
+        |spec| {
+            namespace(spec, json!({ "type": "time", "path": "/proc/1/ns/time" }));
+            spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } });
+        },
+        "config.json: /linux/timeOffsets: both namespace path and time offsets specified: a namespace that exists has its own offsets already",
+    ),
+    (
+        "a clock without an offset",
+        |spec| {
+            namespace(spec, json!({ "type": "time" }));
+            spec["linux"]["timeOffsets"] = json!({ "realtime": { "secs": 1 } });
+        },
+        "config.json: /linux/timeOffsets/realtime: there is no clock \"realtime\" with an offset (use boottime or monotonic)",
     ),
     // ---- what other versions will do ----
     (

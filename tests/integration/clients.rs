@@ -113,7 +113,7 @@ fn of_later_versions(spec: &Value) -> Vec<String> {
         let is_user = |namespace: &Value| namespace["type"] == "user";
         let joins = namespace["path"].is_string()
             && spec["linux"]["namespaces"].as_array().unwrap().iter().any(is_user);
-        if namespace["type"] == "time" || joins {
+        if joins {
             pointers.push(format!("/linux/namespaces/{i}"));
         }
     }

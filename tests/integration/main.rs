@@ -42,6 +42,7 @@ mod security;
 mod signals;
 mod support;
 mod terminal;
+mod time_namespaces;
 mod traps;
 mod user_namespace_mounts;
 mod user_namespaces;
@@ -67,6 +68,7 @@ fn tests() -> Vec<Test> {
         cli::tests(),
         process::tests(),
         scheduling::tests(),
+        time_namespaces::tests(),
         lsm::tests(),
         descriptors::tests(),
         terminal::tests(),
