@@ -113,6 +113,8 @@ pub enum Stage {
     Cgroup,
     /// The init process was making ready.
     Init,
+    /// The init process was making a mount.
+    Mount,
     /// The init process was becoming the program.
     Program,
 }

@@ -107,6 +107,7 @@ impl Plan {
             .transpose()?;
         let around = mounts::Around {
             bundle,
+            rootfs: &rootfs,
             mount_namespace: namespaces.has(libc::CLONE_NEWNS),
             label: label.as_ref(),
         };

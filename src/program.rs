@@ -366,6 +366,7 @@ fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
         copy_symlink: false,
         recursive: false,
         this_mount: Attributes { set, ..Attributes::default() },
+        beside_locked: Attributes { set, ..Attributes::default() },
         whole_tree: Attributes::default(),
         target: Target { path: notify::MOUNT_POINT.into(), rule: TargetRule::Usual },
     })

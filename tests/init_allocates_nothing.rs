@@ -165,6 +165,7 @@ fn bind(path: &str) -> Step {
         copy_symlink: false,
         recursive: true,
         this_mount: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
+        beside_locked: Attributes::default(),
         whole_tree: Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() },
         target: at(path),
     })

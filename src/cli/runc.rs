@@ -18,6 +18,9 @@ pub fn with_prefix(command: &str, error: anyhow::Error) -> anyhow::Error {
         Some(Stage::Init | Stage::Program) => {
             ": unable to start container process: error during container init"
         }
+        Some(Stage::Mount) => {
+            ": unable to start container process: error during container init: error mounting"
+        }
         None => "",
     };
     error.context(format!("{prefix}{stage}"))
@@ -42,11 +45,17 @@ mod tests {
 
     #[test]
     fn a_failure_of_the_init_process_is_said_to_be_one() {
-        let error = anyhow!(Errno::EPERM).context("mount \"proc\" on /proc").context(Stage::Init);
+        let error = anyhow!(Errno::EPERM).context("set hostname \"a\"").context(Stage::Init);
         assert_eq!(
             line(&with_prefix("run", error)),
-            "runc run failed: unable to start container process: error during container init: mount \"proc\" on \
-             /proc: operation not permitted (EPERM)"
+            "runc run failed: unable to start container process: error during container init: set hostname \"a\": \
+             operation not permitted (EPERM)"
+        );
+        let error = anyhow!(Errno::EPERM).context("mount \"proc\" on /proc").context(Stage::Mount);
+        assert_eq!(
+            line(&with_prefix("run", error)),
+            "runc run failed: unable to start container process: error during container init: error mounting: mount \
+             \"proc\" on /proc: operation not permitted (EPERM)"
         );
         let error = anyhow!(Errno::EACCES).context("make cgroup /x").context(Stage::Cgroup);
         assert_eq!(

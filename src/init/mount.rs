@@ -205,7 +205,10 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
     }
     let kind = if path::is_directory(source)? { Kind::Directory } else { Kind::File };
     let target = open_target(root, &what.target, kind)?;
-    change(source, what.this_mount, what.whole_tree)?;
+    match change(source, what.this_mount, what.whole_tree) {
+        Err(Failure { errno: Errno::PERM, .. }) => change(source, what.beside_locked, what.whole_tree)?,
+        result => result?,
+    }
     attach(source, target.as_fd()).of(Part::Target)
 }
 

@@ -182,6 +182,8 @@ pub struct Bind {
     pub copy_symlink: bool,
     pub recursive: bool,
     pub this_mount: Attributes,
+    /// What is asked for instead if the source's attributes are locked.
+    pub beside_locked: Attributes,
     pub whole_tree: Attributes,
     pub target: Target,
 }

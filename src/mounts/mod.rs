@@ -56,6 +56,7 @@ pub type Numbered = (usize, Step);
 pub struct Around<'a> {
     /// Relative sources of binds start here.
     pub bundle: &'a Path,
+    pub rootfs: &'a Path,
     pub mount_namespace: bool,
     pub label: Option<&'a Label>,
 }
@@ -104,7 +105,7 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<(Step
     {
         return Err(at.field("options").index(index).error("option \"tmpcopyup\" needs type \"tmpfs\""));
     }
-    let target = target(mount, &sum, fstype, is_bind, &at.field("destination"))?;
+    let target = target(mount, &sum, fstype, is_bind, around.rootfs, &at.field("destination"))?;
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
     if sum.remount {
         let parameters = if is_bind { Vec::new() } else { file_system::parameters(&sum, fstype, at)? };
@@ -139,7 +140,8 @@ fn bind(
         follow_source: !sum.no_follow_source && !sum.copy_symlink,
         copy_symlink: sum.copy_symlink,
         recursive: sum.bind == Some(Reach::WholeTree),
-        this_mount: sum.this_mount.attributes(),
+        this_mount: sum.this_mount.exactly(),
+        beside_locked: sum.this_mount.beside_locked(),
         whole_tree: sum.whole_tree.attributes(),
         target,
     }))
@@ -150,9 +152,12 @@ fn target(
     sum: &Options<'_>,
     fstype: &str,
     is_bind: bool,
+    rootfs: &Path,
     at: &Pointer,
 ) -> Result<Target> {
-    let path = path::inside(mount.destination(), at)?;
+    // Some tools name the place as the host sees it; runc understands that as well.
+    let destination = mount.destination();
+    let path = path::inside(destination.strip_prefix(rootfs).unwrap_or(destination), at)?;
     let text = path.to_str().unwrap_or_default();
     if text == "/" {
         return Err(at.error_with_hint(
@@ -204,7 +209,8 @@ mod tests {
     use crate::error::line;
 
     fn around() -> Around<'static> {
-        Around { bundle: Path::new("/bundle"), mount_namespace: true, label: None }
+        let (bundle, rootfs) = (Path::new("/bundle"), Path::new("/bundle/rootfs"));
+        Around { bundle, rootfs, mount_namespace: true, label: None }
     }
 
     fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
@@ -246,6 +252,20 @@ mod tests {
         let old_style = mount.old_style.as_ref().unwrap();
         assert_eq!(old_style.data.to_str().unwrap(), format!("{long},index=off"));
         assert_eq!(old_style.flags, libc::MS_RDONLY);
+    }
+
+    #[test]
+    fn a_destination_as_the_host_sees_it_is_understood() {
+        let path = |destination: &str| {
+            let mount = json!([{"destination": destination, "type": "tmpfs"}]);
+            let [Step::Mount(mount)] = &planned(&mount).unwrap()[..] else { panic!("one mount") };
+            mount.target.path.to_str().unwrap().to_owned()
+        };
+        assert_eq!(path("/bundle/rootfs/mnt"), "/mnt");
+        assert_eq!(path("/bundle/rootfs2/mnt"), "/bundle/rootfs2/mnt");
+        assert_eq!(path("/bundle"), "/bundle");
+        let refused = refused(&json!({"destination": "/bundle/rootfs/proc/self", "type": "tmpfs"}));
+        assert!(refused.contains("cannot be mounted because it is inside /proc"), "{refused}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ enum Effect {
     Clear(Reach, u64),
     /// Chooses how access times are kept.
     Atime(Reach, u64),
+    /// Takes such a choice back. Of a mount of the host's that leaves what is, as with mount(8).
+    NotAtime(u64),
     Propagation(Reach, u64),
     Bind(Reach),
     Remount,
@@ -26,7 +28,7 @@ enum Effect {
 }
 
 use Effect::{
-    Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, NoFollowSource, NoFollowTarget, Nothing,
+    Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, NoFollowSource, NoFollowTarget, NotAtime, Nothing,
     Propagation, Remount, Set,
 };
 use Reach::{ThisMount as One, WholeTree as All};
@@ -41,10 +43,13 @@ const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
 const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
 const RELATIME: u64 = 0;
 
+/// All attributes that a mount can have but those of access times.
+const BESIDES_ATIME: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+
 /// config.md § Mounts, "Linux mount options", in the order of its table; then those of crun.
 const TABLE: &[(&str, Effect)] = &[
     ("async", FileSystem("async")),
-    ("atime", Atime(One, RELATIME)),
+    ("atime", NotAtime(NOATIME)),
     ("bind", Bind(One)),
     ("defaults", Nothing),
     ("dev", Clear(One, NODEV)),
@@ -62,8 +67,8 @@ const TABLE: &[(&str, Effect)] = &[
     ("noiversion", Nothing),
     ("nolazytime", FileSystem("nolazytime")),
     ("nomand", FileSystem("nomand")),
-    ("norelatime", Nothing),
-    ("nostrictatime", Atime(One, RELATIME)),
+    ("norelatime", NotAtime(RELATIME)),
+    ("nostrictatime", NotAtime(STRICTATIME)),
     ("nosuid", Set(One, NOSUID)),
     ("nosymfollow", Set(One, NOSYMFOLLOW)),
     ("private", Propagation(One, libc::MS_PRIVATE)),
@@ -125,6 +130,8 @@ pub struct Flags {
     clear: u64,
     atime: Option<u64>,
     propagation: u64,
+    /// Whether any option named an attribute, if only to take it back.
+    named: bool,
 }
 
 impl Flags {
@@ -143,7 +150,30 @@ impl Flags {
             clear: self.clear & !later.set | later.clear,
             atime: later.atime.or(self.atime),
             propagation: if later.propagation == 0 { self.propagation } else { later.propagation },
+            named: self.named || later.named,
         }
+    }
+
+    /// What a bind mount is to have: the attributes of what it shows if none is named, else those that are named and no
+    /// others, as with runc and crun; but the access times stay unless the options choose.
+    pub fn exactly(self) -> Attributes {
+        self.over(if self.named { BESIDES_ATIME } else { 0 })
+    }
+
+    /// The most of [`Flags::exactly`] that can be had of a mount whose attributes are locked, since it comes from the
+    /// mount namespace of a more privileged user namespace (mount_namespaces(7)): what is set there stays. What the
+    /// options clear by name is still to be cleared, so that it fails rather than be ignored.
+    pub fn beside_locked(self) -> Attributes {
+        self.over(if self.named { self.clear & !NODIRATIME | NOSYMFOLLOW } else { 0 })
+    }
+
+    /// The attributes that are set, instead of those in `clear`.
+    fn over(self, clear: u64) -> Attributes {
+        // As the kernel does it in a remount: nodiratime alone chooses relatime with it.
+        let chooses_atime = self.atime.is_some() || self.set & NODIRATIME != 0;
+        let clear = clear | if chooses_atime { ATIME | NODIRATIME } else { 0 };
+        let set = self.set | self.atime.unwrap_or(RELATIME);
+        Attributes { set, clear: clear & !(set & !ATIME), propagation: self.propagation }
     }
 
     /// The same without `MOUNT_ATTR_RDONLY`.
@@ -189,16 +219,20 @@ impl<'a> Options<'a> {
     fn add(&mut self, index: usize, effect: Effect) {
         match effect {
             Set(reach, bits) => {
-                let flags = self.reach(reach);
+                let flags = self.named(reach);
                 flags.set |= bits;
                 flags.clear &= !bits;
             }
             Clear(reach, bits) => {
-                let flags = self.reach(reach);
+                let flags = self.named(reach);
                 flags.clear |= bits;
                 flags.set &= !bits;
             }
-            Atime(reach, choice) => self.reach(reach).atime = Some(choice),
+            Atime(reach, choice) => self.named(reach).atime = Some(choice),
+            NotAtime(choice) => {
+                let flags = self.named(One);
+                flags.atime = flags.atime.filter(|chosen| *chosen != choice);
+            }
             Propagation(reach, kind) => {
                 // One propagation is in force in the end: the last, for as far as it reaches.
                 (self.this_mount.propagation, self.whole_tree.propagation) = (0, 0);
@@ -213,6 +247,12 @@ impl<'a> Options<'a> {
             NoFollowTarget => self.no_follow_target = true,
             Nothing => {}
         }
+    }
+
+    fn named(&mut self, reach: Reach) -> &mut Flags {
+        let flags = self.reach(reach);
+        flags.named = true;
+        flags
     }
 
     fn reach(&mut self, reach: Reach) -> &mut Flags {
@@ -243,6 +283,43 @@ mod tests {
         let options = parse(&["noatime", "strictatime"]);
         let attributes = Options::parse(&options).this_mount.attributes();
         assert_eq!((attributes.set, attributes.clear), (STRICTATIME, ATIME));
+    }
+
+    #[test]
+    fn a_bind_has_the_attributes_that_are_named_and_no_others() {
+        let exactly = |names: &[&str]| {
+            let options = parse(names);
+            let Attributes { set, clear, .. } = Options::parse(&options).this_mount.exactly();
+            (set, clear)
+        };
+        let others = |set: u64| BESIDES_ATIME & !set;
+        assert_eq!(exactly(&["bind", "rprivate"]), (0, 0));
+        assert_eq!(exactly(&["bind", "ro"]), (RDONLY, others(RDONLY)));
+        assert_eq!(exactly(&["bind", "ro", "rw"]), (0, others(0)));
+        assert_eq!(exactly(&["bind", "nosuid", "dev"]), (NOSUID, others(NOSUID)));
+        for leaves_atime in ["atime", "norelatime", "nostrictatime", "diratime"] {
+            assert_eq!(exactly(&["bind", leaves_atime]), (0, others(0)), "{leaves_atime}");
+        }
+        assert_eq!(exactly(&["bind", "noatime", "atime"]), (0, others(0)));
+        assert_eq!(exactly(&["bind", "noatime"]), (NOATIME, others(0) | ATIME | NODIRATIME));
+        assert_eq!(exactly(&["bind", "nodiratime"]), (NODIRATIME, others(0) | ATIME));
+        assert_eq!(
+            exactly(&["bind", "nodiratime", "strictatime"]),
+            (NODIRATIME | STRICTATIME, others(0) | ATIME)
+        );
+    }
+
+    #[test]
+    fn of_a_locked_mount_only_what_is_named_is_cleared() {
+        let beside_locked = |names: &[&str]| {
+            let options = parse(names);
+            let Attributes { set, clear, .. } = Options::parse(&options).this_mount.beside_locked();
+            (set, clear)
+        };
+        assert_eq!(beside_locked(&["bind"]), (0, 0));
+        assert_eq!(beside_locked(&["bind", "ro", "suid"]), (RDONLY, NOSUID | NOSYMFOLLOW));
+        assert_eq!(beside_locked(&["bind", "diratime", "nosymfollow"]), (NOSYMFOLLOW, 0));
+        assert_eq!(beside_locked(&["bind", "relatime"]), (RELATIME, NOSYMFOLLOW | ATIME | NODIRATIME));
     }
 
     #[test]

@@ -26,7 +26,11 @@ impl Program {
         let (Some(step), Some(origin)) = (self.steps.get(index), self.origins.get(index)) else {
             return anyhow!(errno).context("start the container");
         };
-        let stage = if matches!(step, Step::Execute { .. }) { Stage::Program } else { Stage::Init };
+        let stage = match step {
+            Step::Mount(_) | Step::Bind(_) | Step::Remount(_) | Step::Seal { .. } => Stage::Mount,
+            Step::Execute { .. } => Stage::Program,
+            _ => Stage::Init,
+        };
         self.fault(step, origin, errno, part, said).context(stage)
     }
 

@@ -31,6 +31,9 @@ suite![
     every_flag_of_mount_attributes_shows,
     every_clearing_option_clears,
     every_atime_option_shows,
+    a_bind_mount_has_the_attributes_that_are_named_and_no_others,
+    a_bind_mount_without_attributes_has_those_of_its_source,
+    a_destination_as_the_host_sees_it_is_understood,
     recursive_options_reach_the_mounts_below,
     later_options_win,
     nosymfollow_shows,
@@ -257,6 +260,54 @@ fn every_atime_option_shows() {
     let strict =
         mountinfo(Container::new().edit(|spec| add_mount(spec, tmpfs("/mnt", &["strictatime"]))), "/mnt");
     assert!(!strict.has("relatime") && !strict.has("noatime"), "{strict:?}");
+}
+
+/// A container that shows at /mnt, with these options, another of its mounts, which `has` those.
+fn with_bind_of_a_mount(has: &[&str], options: &[&str]) -> Container {
+    let container = Container::new();
+    let source = container.beside("source");
+    fs::create_dir(&source).unwrap();
+    let shown = container.bundle.rootfs().join("first");
+    container.edit(|spec| {
+        add_mount(spec, bind(&source, "/first", has));
+        add_mount(spec, bind(&shown, "/mnt", options));
+    })
+}
+
+fn a_bind_mount_has_the_attributes_that_are_named_and_no_others() -> Outcome {
+    need_other_than("crun", "sees below such a mount, and with ro keeps what is not named")?;
+    for (options, shows) in [
+        (&["nodev"][..], &["rw", "nodev", "noatime"][..]),
+        (&["nosuid", "exec"], &["rw", "nosuid", "noatime"]),
+        (&["noexec", "relatime"], &["rw", "noexec", "relatime"]),
+        (&["nodiratime"], &["rw", "nodiratime", "relatime"]),
+        (&["strictatime"], &["rw"]),
+    ] {
+        let container = with_bind_of_a_mount(&["ro", "noexec", "noatime"], options);
+        assert_eq!(mountinfo(container, "/mnt").attributes, shows, "{options:?}");
+    }
+    for options in [["dev"], ["rw"], ["atime"]] {
+        let container = with_bind_of_a_mount(&["ro", "noexec", "noatime"], &options);
+        assert_eq!(mountinfo(container, "/mnt").attributes, ["rw", "noatime"], "{options:?}");
+    }
+    Ok(())
+}
+
+fn a_bind_mount_without_attributes_has_those_of_its_source() -> Outcome {
+    need_other_than("crun", "sees below such a mount")?;
+    let container = with_bind_of_a_mount(&["ro", "nodev", "nodiratime"], &["rprivate"]);
+    assert_eq!(mountinfo(container, "/mnt").attributes, ["ro", "nodev", "nodiratime", "relatime"]);
+    Ok(())
+}
+
+fn a_destination_as_the_host_sees_it_is_understood() -> Outcome {
+    need_other_than("crun", "mounts below a copy of the host's path")?;
+    let container = Container::new();
+    let at = container.bundle.rootfs().join("mnt/new");
+    let line =
+        mountinfo(container.edit(|spec| add_mount(spec, tmpfs(at.to_str().unwrap(), &[]))), "/mnt/new");
+    assert_eq!(line.fstype, "tmpfs");
+    Ok(())
 }
 
 fn recursive_options_reach_the_mounts_below() -> Outcome {
