@@ -1,10 +1,6 @@
 //! `exec`: how a process begins and ends, and what it is given.
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
-    path::Path,
-};
+use std::{fs, os::unix::net::UnixListener, path::Path};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -14,7 +10,7 @@ use crate::{
     support::{
         Container, Invocation, Outcome,
         container::NO_OPTIONS,
-        host::{need_other_than, need_own, need_program},
+        host::{kind, need_other_than, need_own, need_program},
         suite::suite,
         wait_until,
     },
@@ -112,12 +108,14 @@ fn what_is_wrong_is_said_in_the_words_that_callers_look_for() -> Outcome {
     Ok(())
 }
 
-fn options_end_at_the_containers_name() {
+fn options_end_at_the_containers_name() -> Outcome {
     let container = idle();
     let output = container.exec(["echo", "-t", "--env", "-e", "--", "--cwd=/tmp", "-detach"]).succeeds();
     assert_eq!(output.stdout, "-t --env -e -- --cwd=/tmp -detach\n");
+    need_other_than("crun", "wants two dashes, and no value for a flag")?;
     let output = container.exec_with(["-cwd", "/tmp", "-e=A=b", "--tty=false"], ["sh", "-c", "pwd; echo $A"]);
     assert_eq!(output.succeeds().stdout, "/tmp\nb\n");
+    Ok(())
 }
 
 fn a_created_container_can_be_entered() {
@@ -173,13 +171,15 @@ fn the_pid_file_holds_the_pid_and_nothing_else() {
     assert!(container.beside("here.pid").exists());
 }
 
-fn a_pid_file_that_cannot_be_written_ends_the_process() {
+fn a_pid_file_that_cannot_be_written_ends_the_process() -> Outcome {
+    need_other_than("crun", "lets it live")?;
     let container = idle();
     let options = ["--detach", "--pid-file", "/no/such/directory/pid"];
     container.exec_with(options, ["sleep", "1234"]).fails_with("/no/such/directory");
     wait_until("the process is gone", || {
         !container.exec(["ps", "-o", "args"]).succeeds().stdout.contains("sleep 1234")
     });
+    Ok(())
 }
 
 fn signals_reach_the_process() {
@@ -255,7 +255,7 @@ fn the_terminal_goes_to_the_console_socket() {
     let (terminal, name) = socket.receive();
     let said = crate::terminal::read_all(&terminal);
     assert!(said.starts_with("10 110\n/dev/pts/0\n"), "{said:?}");
-    assert!(name.starts_with("/dev/pt"), "{name:?}");
+    assert!(kind() == "crun" || name.starts_with("/dev/pt"), "{name:?}");
 }
 
 fn a_terminal_in_the_foreground_is_relayed() -> Outcome {
@@ -286,13 +286,15 @@ fn a_terminal_is_only_given_when_asked_for() {
     assert_eq!(output.stdout, "none\n");
 }
 
-fn a_terminal_needs_a_console_socket_when_detached_and_only_then() {
+fn a_terminal_needs_a_console_socket_when_detached_and_only_then() -> Outcome {
+    need_other_than("crun", "does not mind")?;
     let container = idle();
     let socket = ConsoleSocket::beside(&container);
     let path = socket.path.to_str().unwrap();
     container.exec_with(["--detach", "--tty"], ["true"]).fails_with("");
     container.exec_with(["--detach", "--console-socket", path], ["true"]).fails_with("");
     container.exec_with(["--tty", "--console-socket", path], ["true"]).fails_with("");
+    Ok(())
 }
 
 fn the_terminal_belongs_to_the_user() -> Outcome {
@@ -312,6 +314,4 @@ fn many_processes_at_once_all_run() {
         let output = running.wait();
         assert_eq!((output.code(), output.stdout), (0, format!("{n}\n")));
     }
-    let mode = fs::metadata(container.state_directory().join("state.json")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o077, 0);
 }
