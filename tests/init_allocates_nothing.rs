@@ -262,6 +262,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::Scheduler(sys::scheduling::Scheduler { policy: 3, nice: 1, ..Default::default() }),
         Step::IoPriority { priority: 2 << 13 | 7 },
         Step::NoNewPrivileges,
+        Step::EndOnSignals,
         Step::ChangeDirectory { path: c("/made/on/the"), last_try: false },
         Step::Identity(Identity {
             uid: 12_345,

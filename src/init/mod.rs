@@ -41,7 +41,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use self::step::{Failure, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, net, process, scheduling};
+use crate::sys::{keyring, net, process, scheduling, signal};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
@@ -175,6 +175,7 @@ impl<'a> Init<'a> {
                 self.tell(Message::Reached(*point))?;
                 Ok(await_byte(self.parent)?)
             }
+            Step::EndOnSignals => Ok(signal::end_on_interrupts()?),
             Step::AwaitParent => {
                 // The last path of the container has been opened.
                 self.root = None;

@@ -119,6 +119,9 @@ pub enum Step {
     RunHook(RunHook),
     /// Looks the user's home directory up in the container's /etc/passwd, for a `HOME` that the bundle does not set.
     FindHome { uid: u32 },
+    /// From here on HUP, INT, QUIT and TERM end the process even if it is the first of its pid namespace, until it has
+    /// become the program.
+    EndOnSignals,
     /// Waits until the parent has recorded the container; ends if the parent has gone.
     AwaitParent,
     /// Tells the parent that all but the program's start is done.

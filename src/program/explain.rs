@@ -263,6 +263,7 @@ impl Program {
                     .then_some("it is neither a program for this machine nor a script that begins with #!"),
                 ..plain(format!("exec {}", self.name))
             },
+            Step::EndOnSignals => plain("take signals".into()),
             Step::FindHome { .. } => plain("look up the user's home directory".into()),
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
             Step::AwaitStart { .. } => plain("wait for the start".into()),

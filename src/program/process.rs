@@ -88,6 +88,10 @@ impl Program {
         if let Some(label) = last.labels.selinux {
             self.add(Origin::Field("/process/selinuxLabel"), Step::SelinuxLabel { label });
         }
+        // Before the filter of system calls, which may forbid it.
+        if last.fifo.is_some() {
+            self.add(Origin::Runtime, Step::EndOnSignals);
+        }
         if process.no_new_privileges {
             self.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
         }

@@ -38,6 +38,21 @@ pub fn default_sigchld() -> Result<(), Errno> {
     result.map(drop).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
+/// Ends this process, until it executes a program, with status 128+N on HUP, INT, QUIT and TERM. Their default action does as
+/// much, but not to the first process of a pid namespace; pid_namespaces(7).
+pub fn end_on_interrupts() -> Result<(), Errno> {
+    extern "C" fn end(signal: c_int) {
+        super::process::exit_now(signal.saturating_add(128));
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in INTERRUPTS {
+        // SAFETY: the handler calls _exit(2) and nothing else, which is safe at any moment; signal-safety(7).
+        let result = unsafe { sigaction(signal, &action) };
+        result.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    }
+    Ok(())
+}
+
 /// Waits for the next signal, which must be blocked, and takes it; sigwaitinfo(2).
 ///
 /// # Errors
@@ -62,11 +77,13 @@ pub fn descriptor() -> Result<OwnedFd, Errno> {
     descriptor_of(&ALL)
 }
 
-/// The same for those signals alone that ask a process to end: HUP, INT, QUIT and TERM.
+/// Those signals that ask a process to end.
+const INTERRUPTS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// The same for HUP, INT, QUIT and TERM alone.
 pub fn interrupts() -> Result<OwnedFd, Errno> {
-    const SIGNALS: [c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
     // Those that whoever started us ignores (nohup(1), `&` in a script) are not meant for us.
-    let meant = SIGNALS.iter().filter(|signal| !is_ignored(**signal));
+    let meant = INTERRUPTS.map(|signal| signal as c_int).into_iter().filter(|signal| !is_ignored(*signal));
     descriptor_of(&meant.fold(0, |set, signal| set | 1 << (signal - 1)))
 }
 

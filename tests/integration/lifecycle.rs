@@ -33,6 +33,7 @@ suite![
     kill_takes_names_and_numbers,
     kill_defaults_to_term,
     kill_of_a_created_container_ends_it,
+    term_ends_a_created_container,
     kill_of_an_unknown_signal_fails_and_names_it,
     kill_of_a_missing_container_fails,
     kill_of_a_stopped_container_fails_and_says_so,
@@ -237,6 +238,21 @@ fn kill_of_a_created_container_ends_it() {
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();
+}
+
+/// Of a first process the kernel keeps signals away for which it has no handler.
+fn term_ends_a_created_container() -> Outcome {
+    need_other_than("crun", "ends it by KILL alone")?;
+    for signal in ["TERM", "INT"] {
+        let container = Container::idle();
+        container.create();
+        container.kill(signal);
+        container.wait_for("stopped");
+        container.on_id("start").fails_with("cannot start a container that has stopped");
+        container.delete();
+        container.leaves_nothing();
+    }
+    Ok(())
 }
 
 fn kill_of_an_unknown_signal_fails_and_names_it() {
