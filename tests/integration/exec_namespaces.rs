@@ -12,7 +12,7 @@ use crate::{
         Container, Outcome,
         bundle::remove_namespace,
         container::{NO_OPTIONS, ROOT_OUTSIDE},
-        host::{self, is_own, need_other_than, need_own, need_sys_resource},
+        host::{self, is_own, need, need_other_than, need_own, need_sys_resource},
         suite::suite,
         wait_until,
     },
@@ -23,6 +23,7 @@ suite![
     a_container_that_shares_namespaces_is_entered_too,
     a_container_without_a_mount_namespace_is_entered_too,
     the_root_is_the_containers_after_no_pivot,
+    a_time_namespace_is_entered,
     a_user_namespace_is_entered_as_its_root,
     the_user_in_a_user_namespace_is_the_one_asked_for,
     the_capabilities_in_a_user_namespace_are_those_asked_for,
@@ -93,6 +94,21 @@ fn the_root_is_the_containers_after_no_pivot() {
     let container = container.with_file("only-inside", 0o644, "");
     let said = container.exec(["sh", "-c", "ls /only-inside; cd /; ls ../../only-inside"]).succeeds().stdout;
     assert_eq!(said, "/only-inside\n../../only-inside\n");
+}
+
+fn a_time_namespace_is_entered() -> Outcome {
+    need(Path::new("/proc/self/ns/time").exists(), "a kernel with time namespaces")?;
+    need(host::has_capability(25), "CAP_SYS_TIME")?;
+    let container = Container::idle().edit(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000, "nanosecs": 0}});
+    });
+    container.launch();
+    let uptime = container.exec(["cat", "/proc/uptime"]).succeeds().stdout;
+    assert!(uptime.split('.').next().unwrap().parse::<u64>().unwrap() >= 1_000_000, "{uptime}");
+    let link = container.exec(["readlink", "/proc/self/ns/time"]).succeeds().stdout;
+    assert_eq!(Path::new(link.trim()), fs::read_link(format!("/proc/{}/ns/time", container.pid())).unwrap());
+    Ok(())
 }
 
 /// Root of the namespace, not of the host.
