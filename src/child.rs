@@ -126,6 +126,9 @@ pub enum News {
     Master(OwnedFd),
     /// It waits there for [`Child::go_on`].
     Reached(Point),
+    /// Its filter hands calls over on this descriptor of its. It waits for [`Child::go_on`], and nothing is left after that but
+    /// the program's start.
+    Listening(i32),
     /// Nothing is left but the program's start.
     Ready,
     /// It has become the program, or something killed it after it had.
@@ -142,6 +145,9 @@ pub struct Child<'a> {
     pub cgroup: Option<&'a Path>,
     pub program: &'a Program,
 }
+
+/// What a filter has to do with a program that did not start.
+const FILTER_HINT: &str = "the seccomp profile must allow execve";
 
 /// How long the child may be silent before somebody asks why.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -181,6 +187,16 @@ impl Child<'_> {
         }
     }
 
+    /// Waits until the child has loaded a filter that hands calls over; gives the number of its descriptor for them. The child
+    /// waits for [`Child::go_on`].
+    pub fn await_listener(&self) -> Result<i32> {
+        match self.listen()? {
+            News::Listening(number) => Ok(number),
+            News::Ended => bail!("the init process ended before it was ready"),
+            _ => bail!("the init process said something that it cannot say"),
+        }
+    }
+
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
     pub fn go_on(&self) {
         let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
@@ -209,11 +225,14 @@ impl Child<'_> {
             return match <[u8; sync::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
                 Some(Message::Ready) => Ok(News::Ready),
                 Some(Message::Reached(point)) => Ok(News::Reached(point)),
+                Some(Message::Listening(number)) => {
+                    Ok(News::Listening(i32::try_from(number).context("hear from the init process")?))
+                }
                 Some(Message::Failed { step, errno, part }) => {
                     Err(self.program.explain(step, errno, part, &said))
                 }
                 None if length > 0 => bail!("the init process said something that it cannot say"),
-                None => ended_early(self.init).map(|()| News::Ended),
+                None => ended_early(self.init, self.program.has_filter()).map(|()| News::Ended),
             };
         }
     }
@@ -245,19 +264,33 @@ impl Child<'_> {
 }
 
 /// # Errors
-/// If the process has ended without having become the program: something killed it.
-fn ended_early(init: &Init) -> Result<()> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+/// If the process has ended without having become the program: something killed it, or its filter let it say nothing.
+fn ended_early(init: &Init, has_filter: bool) -> Result<()> {
+    let never_executed =
+        || Ok::<_, anyhow::Error>(state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed));
+    // What has closed the socket and is not the program ends, but may not have yet; what a filter does to execve is no rare case.
+    if has_filter && !never_executed()? {
+        return Ok(());
+    }
+    let patience = if has_filter { WaitIdOptions::empty() } else { WaitIdOptions::NOHANG };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | patience;
     let status = rustix::process::waitid(WaitId::PidFd(init.pidfd.as_fd()), options)
         .context("ask for the init process")?;
-    let Some(signal) = status.and_then(|status| status.terminating_signal()) else { return Ok(()) };
-    if state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed) {
-        return Err(anyhow!("the init process was ended by signal {signal}").context(Hint(
-            "start the container's program".into(),
-            "if a memory limit is set, it may be too low".into(),
-        )));
+    let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
+    if !has_filter && (signal.is_none() || !never_executed()?) {
+        return Ok(());
     }
-    Ok(())
+    let (ended, hint) = match signal {
+        None => ("the init process could not say why".to_owned(), FILTER_HINT),
+        Some(libc::SIGSYS) if has_filter => {
+            (format!("the init process was ended by signal {}", libc::SIGSYS), FILTER_HINT)
+        }
+        Some(signal) => (
+            format!("the init process was ended by signal {signal}"),
+            "if a memory limit is set, it may be too low",
+        ),
+    };
+    Err(anyhow!(ended).context(Hint("start the container's program".into(), hint.into())))
 }
 
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {

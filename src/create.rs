@@ -29,6 +29,7 @@ use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Program, RootSwitch, Wiring, births, made_beside};
+use crate::seccomp::Filter;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sys::Errno;
@@ -149,6 +150,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let stays = request.program == Start::Attached;
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, stays)?;
     let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
+    let agent = plan.seccomp.as_ref().map(Filter::prepare).transpose()?.flatten();
     let join = open_namespaces(&plan)?;
 
     let directory = request.root.create(request.id)?;
@@ -171,6 +173,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let new = births(&plan.namespaces, user_namespace.is_some());
     let new_network = plan.namespaces.new & made_beside(user_namespace.is_some()) != 0;
     let oom_score_adj = plan.process.oom_score_adj;
+    let filter = plan.seccomp.clone();
     let mut program = Program::new(plan, wiring)?;
 
     let (ours, theirs) = socket_pair()?;
@@ -211,6 +214,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let mut state = record.of_process(init.pid)?;
     directory.save(&state)?;
     directory.save_excerpt(&bundle.excerpt()?)?;
+    if let Some(filter) = &filter {
+        filter.save(directory.path())?;
+    }
     if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_none()) {
         init.adjust_oom_score(score, Pointer::root().field("process").field("oomScoreAdj"))?;
     }
@@ -227,13 +233,16 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         false => None,
     };
     child.go_on();
-    match child.listen()? {
-        News::Ready => {}
-        News::Ended if request.program == Start::Later => {
-            bail!("the init process ended before it could be started")
+    let is_ready = match agent {
+        Some(agent) => {
+            agent.pass_on(init.pidfd.as_fd(), init.pid, child.await_listener()?, (&state, "creating"))?;
+            child.go_on();
+            request.program == Start::Later
         }
-        News::Ended => {}
-        News::Master(_) | News::Reached(_) => bail!("the init process said something that it cannot say"),
+        None => false,
+    };
+    if !is_ready {
+        await_ready(&child, request.program)?;
     }
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
     if request.program != Start::Later {
@@ -245,10 +254,25 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
 
     // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
     warnings.iter().for_each(|warning| request.log.warning(warning));
+    if let Some(filter) = &filter {
+        filter.notes().iter().for_each(|note| request.log.debug(note));
+    }
     let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     cgroup.keep();
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
+}
+
+/// Waits until nothing is left but the program's start, or it has begun.
+fn await_ready(child: &Child<'_>, program: Start) -> Result<()> {
+    match child.listen()? {
+        News::Ready => Ok(()),
+        News::Ended if program == Start::Later => bail!("the init process ended before it could be started"),
+        News::Ended => Ok(()),
+        News::Master(_) | News::Reached(_) | News::Listening(_) => {
+            bail!("the init process said something that it cannot say")
+        }
+    }
 }
 
 /// What is not as the bundle asks, and no reason to fail.

@@ -17,6 +17,7 @@ use crate::log::Log;
 use crate::namespaces::LINKS;
 use crate::plan::{ExecPlan, Wanted};
 use crate::program::{ExecWiring, Program};
+use crate::seccomp::Filter;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sys::cred::Sets;
@@ -98,6 +99,8 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, request.stays)?;
     let pidfd_socket = child::connect_pidfd_socket(request.pidfd_socket)?;
     child::require_inherited(request.preserve_fds)?;
+    let filter = Filter::load(container.directory())?;
+    let agent = filter.as_ref().map(Filter::prepare).transpose()?.flatten();
     let relays_terminal = plan.process.terminal && request.stays;
     let oom_score_adj = plan.process.oom_score_adj;
     let at = plan.at.clone();
@@ -116,6 +119,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         },
         console_socket,
         labels,
+        filter,
         inherited: request.preserve_fds,
     };
     let mut program = Program::exec(plan, wiring)?;
@@ -176,9 +180,13 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         false => None,
     };
     child.go_on();
+    if let Some(agent) = agent {
+        agent.pass_on(process.pidfd.as_fd(), process.pid, child.await_listener()?, (state, "running"))?;
+        child.go_on();
+    }
     match child.listen()? {
         News::Ended => {}
-        News::Ready | News::Master(_) | News::Reached(_) => {
+        News::Ready | News::Master(_) | News::Reached(_) | News::Listening(_) => {
             bail!("the new process said something that it cannot say")
         }
     }

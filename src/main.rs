@@ -32,6 +32,7 @@ mod path;
 mod plan;
 mod process;
 mod program;
+mod seccomp;
 mod signals;
 mod state;
 mod supervise;

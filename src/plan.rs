@@ -20,6 +20,7 @@ use crate::mounts::{self, Label, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
 use crate::path;
 use crate::process::{self, ProcessPlan};
+use crate::seccomp::{self, Filter};
 use crate::sys::mount::Reach;
 use crate::sysctl::{self, Settings};
 use crate::time_namespace;
@@ -52,6 +53,7 @@ pub struct Plan {
     pub propagation: Option<(u64, Reach)>,
     pub personality: Option<u32>,
     pub memory_policy: Option<MemoryPolicy>,
+    pub seccomp: Option<Filter>,
     /// Whether a cgroup of its own keeps the container from some of the processors.
     pub has_cpu_list: bool,
     pub hooks: HookPlan,
@@ -145,6 +147,10 @@ impl Plan {
                 .and_then(|linux| linux.memory_policy().as_ref())
                 .map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy")))
                 .transpose()?,
+            seccomp: linux
+                .and_then(|linux| linux.seccomp().as_ref())
+                .map(|wanted| seccomp::plan(wanted, unknown_system_calls(spec), &at.field("seccomp")))
+                .transpose()?,
             has_cpu_list: linux
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
@@ -163,6 +169,15 @@ impl Plan {
     }
 }
 
+/// crun's annotation.
+fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
+    let mut annotations = spec.annotations().iter().flatten();
+    match annotations.find(|(key, _)| *key == "run.oci.seccomp_fail_unknown_syscall") {
+        Some((_, value)) if value != "0" => seccomp::Unknown::Refuse,
+        _ => seccomp::Unknown::Ignore,
+    }
+}
+
 /// What this version does not do is refused where it is asked for, never dropped.
 fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let refused = |at: Pointer| Err(at.error("is refused: this version does not apply it"));
@@ -170,7 +185,6 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let at = root.field("linux");
     let asked = [
         ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
-        ("seccomp", linux.seccomp().is_some()),
         ("intelRdt", linux.intel_rdt().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {

@@ -221,6 +221,7 @@ impl Program {
             personality: plan.personality,
             memory_policy: plan.memory_policy,
             labels: wiring.labels,
+            filter: plan.seccomp,
             affinity: Affinity::default(),
             env: wiring.env,
             fifo: wiring.fifo,
@@ -317,6 +318,11 @@ impl Program {
         for (index, hook) in hooks.into_iter().enumerate() {
             self.add(Origin::Item(kind.path(), index), Step::RunHook(hook));
         }
+    }
+
+    /// Whether a seccomp filter has its say before the program begins.
+    pub fn has_filter(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::LoadFilter { .. }))
     }
 
     fn join_network(&mut self, wanted: &mut bool) {

@@ -9,7 +9,9 @@
 //!   the steps …                  records the state, adjusts the process
 //!                    ◀────────   one byte: the container is recorded
 //!   Said, text       ────────▶   the last words of a hook, if it fails
-//!   Ready            ────────▶   `create` only: nothing is left but the program's start
+//!   Listening(fd)    ────────▶   if a seccomp agent is to be asked: gives it the descriptor
+//!                    ◀────────   one byte: it has been passed on
+//!   Ready            ────────▶   `create` only, unless it listens: nothing is left but the program's start
 //!   end of file      ────────▶   the program has started
 //! ```
 //! What the parent says comes in the order in which the program asks for it; a point is reached only if the program has it.
@@ -89,6 +91,8 @@ pub enum Message {
     Ready,
     /// It waits for a byte.
     Reached(Point),
+    /// The calls that a filter hands over arrive on this descriptor of its; it waits for a byte.
+    Listening(u32),
     Failed {
         step: u32,
         errno: Errno,
@@ -102,6 +106,7 @@ impl Message {
         let (kind, step, errno) = match self {
             Self::Ready => (0, 0, 0),
             Self::Reached(point) => (2, point.number(), 0),
+            Self::Listening(number) => (6, number, 0),
             Self::Failed { step, errno, part } => {
                 let part = match part {
                     Part::Whole => 0,
@@ -132,6 +137,7 @@ impl Message {
         match kind {
             0 => return Some(Self::Ready),
             2 => return Point::from_number(number).map(Self::Reached),
+            6 => return Some(Self::Listening(number)),
             kind if kind & 1 == 0 => return None,
             _ => {}
         }
@@ -172,10 +178,12 @@ mod tests {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
-        for message in [Message::Ready, Message::Reached(Point::Born), Message::Reached(Point::Mounted)] {
+        let reached = [Message::Reached(Point::Born), Message::Reached(Point::Mounted)];
+        for message in reached.into_iter().chain([Message::Ready, Message::Listening(7)]) {
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
         assert_eq!(Message::from_bytes(*b"/dev/pts/100"), None);
         assert_eq!(said(&Message::Ready.to_bytes()), None);
+        assert_eq!(said(&Message::Listening(0).to_bytes()), None);
     }
 }

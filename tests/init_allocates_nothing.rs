@@ -28,8 +28,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use init::step::{
-    Bind, Ended, Entry, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook, Step,
-    Target, TargetRule, Within,
+    Bind, Ended, Entry, Filter, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook,
+    Step, Target, TargetRule, Within,
 };
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountAttrFlags;
@@ -38,6 +38,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use sync::Message;
 use sys::mount::{Attributes, Reach};
 use sys::process::{Argv, Cloned, clone3, exit_now};
+use sys::seccomp::Instruction;
 
 /// What a process that allocated when it must not exits with.
 const CAUGHT: i32 = 99;
@@ -95,8 +96,10 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
                 let network = fs::File::open("/proc/self/ns/net").unwrap();
                 let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
             }
-            // It may have failed already.
-            let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+            for _ in 0..2 {
+                // It may have failed already.
+                let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
+            }
             let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             let mut hook_said = Vec::new();
             let said = loop {
@@ -105,7 +108,7 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
                 match sync::said(&bytes[..count]) {
                     Some(words) => hook_said = words.to_vec(),
                     None => match bytes[..count].try_into().ok().and_then(Message::from_bytes) {
-                        Some(Message::Reached(Point::Born)) => {}
+                        Some(Message::Reached(Point::Born) | Message::Listening(_)) => {}
                         said => break said,
                     },
                 }
@@ -180,6 +183,7 @@ fn hook(within: Within, script: &str, timeout: Option<i64>) -> Step {
             envp: Argv::with_room(vec![c("PATH=/bin:/usr/bin")]),
             timeout,
         },
+        filter: Some(filter(0)),
         state: vec![b'x'; 100 << 10].into(),
         outputs: Outputs::default().into(),
         within,
@@ -278,9 +282,17 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::FindHome { uid: 12_345 },
         Step::AwaitParent,
         hook(Within::Container, "test $HOME = /home/me", Some(60)),
-        Step::Execute { argv: Argv::new(vec![c(name)]), envp: Argv::with_room(Vec::new()), keep: 3 },
+        Step::CloseOnExec { from: 3 },
+        Step::LoadFilter { filter: filter(4), listens: false },
+        Step::LoadFilter { filter: filter(0), listens: true },
+        Step::Execute { argv: Argv::new(vec![c(name)]), envp: Argv::with_room(Vec::new()) },
     ]);
     steps
+}
+
+/// Of one instruction: return SECCOMP_RET_ALLOW.
+fn filter(flags: u32) -> Filter {
+    Filter { program: [Instruction { code: 6, yes: 0, no: 0, number: 0x7fff_0000 }].into(), flags }
 }
 
 fn rootfs() -> tempfile::TempDir {
@@ -351,14 +363,14 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     assert_eq!((end.status, end.said), (0, None), "of {} steps in a user namespace", steps.len());
 
     let mut failing = program(directory.path(), "/bin/true");
-    failing.insert(failing.len() - 7, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
+    failing.insert(failing.len() - 10, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
     let end = in_a_child(ALL, |socket| init::perform(&failing, socket));
     assert_eq!(end.status, 1);
     assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
 
     // On a host with the security module the profile is missing, on any other the file.
     let mut unlabelled = program(directory.path(), "/bin/true");
-    unlabelled.insert(unlabelled.len() - 7, Step::ApparmorProfile { command: c("exec no-such-profile") });
+    unlabelled.insert(unlabelled.len() - 10, Step::ApparmorProfile { command: c("exec no-such-profile") });
     let end = in_a_child(ALL, |socket| init::perform(&unlabelled, socket));
     assert_eq!(end.status, 1);
     assert!(matches!(end.said, Some(Message::Failed { .. })), "{:?}", end.said);
@@ -386,13 +398,14 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     let kinds = libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
     let joining = |kinds: i32| {
         let mut steps = program(directory.path(), "/bin/true");
-        let tail = steps.split_off(steps.len() - 6);
+        let tail = steps.split_off(steps.len() - 9);
         let mut steps = vec![
             Step::CloseOthers { ranges: vec![(100, 200)] },
             Step::JoinNamespacesOf { process: own.try_clone().unwrap(), kinds },
             Step::NewSession,
             Step::HoldRootfs { path: c("/") },
             Step::ChangeDirectory { path: c("/"), last_try: true },
+            Step::NoNewPrivileges,
         ];
         // Whose hooks look for another /etc/passwd than the host's.
         let is_not_of_exec = |step: &Step| matches!(step, Step::ChangeDirectory { .. } | Step::RunHook(_));

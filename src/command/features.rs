@@ -12,7 +12,7 @@ use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
 use crate::cli::{COMMIT, Context, SPEC_VERSION};
-use crate::{capabilities, hooks, memory_policy, mounts, namespaces};
+use crate::{capabilities, hooks, memory_policy, mounts, namespaces, seccomp};
 
 /// Print what this program can do, as JSON
 ///
@@ -73,8 +73,15 @@ struct Cgroup {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Seccomp {
     enabled: bool,
+    actions: Vec<String>,
+    operators: Vec<String>,
+    archs: Vec<String>,
+    known_flags: Vec<String>,
+    /// Of this kernel, as in runc.
+    supported_flags: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,7 +114,17 @@ impl Document {
                 namespaces: sorted(namespaces::known()),
                 capabilities: capabilities::known().map(|(_, name)| name).collect(),
                 cgroup: Cgroup { v1: false, v2: true, systemd: false, systemd_user: false, rdma: true },
-                seccomp: Seccomp { enabled: false },
+                seccomp: Seccomp {
+                    enabled: true,
+                    actions: sorted(seccomp::actions()),
+                    operators: sorted(seccomp::operators()),
+                    archs: sorted(seccomp::architectures()),
+                    known_flags: seccomp::flags().map(|(name, _)| name).collect(),
+                    supported_flags: seccomp::flags()
+                        .filter(|(_, is_known)| *is_known)
+                        .map(|(name, _)| name)
+                        .collect(),
+                },
                 apparmor: Enabled { enabled: true },
                 selinux: Enabled { enabled: true },
                 intel_rdt: IntelRdt { enabled: false, schemata: false, monitoring: false },

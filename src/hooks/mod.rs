@@ -226,6 +226,7 @@ pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>>
     let (kind, within) = (Kind::CreateContainer, Within::Rootfs);
     steps(kind, hooks, &shared.env, |hook, complaint| RunHook {
         hook,
+        filter: None,
         state: shared.creating.clone(),
         outputs: shared.outputs.clone(),
         within,
@@ -241,6 +242,7 @@ pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Resu
     let hooks: Vec<_> = hooks.iter().map(with_own).collect();
     steps(kind, &hooks, env, |hook, complaint| RunHook {
         hook,
+        filter: None,
         state: shared.created.clone(),
         outputs: shared.outputs.clone(),
         within,

@@ -58,6 +58,7 @@ impl<'a> Runner<'a> {
             directory: self.bundle.as_ref().map(|bundle| bundle.as_fd()),
             mask: None,
             variable: None,
+            filter: None,
             interrupt: Some(self.interrupts.as_fd()),
         };
         let mut said = Said::nothing();

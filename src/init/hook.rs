@@ -14,10 +14,11 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::step::{Ended, Failure, Hook, Outputs, Part, RunHook, Within};
+use super::step::{Ended, Failure, Filter, Hook, Outputs, Part, RunHook, Within};
 use super::{Init, reason, take_no_signals};
 use crate::sync::{SAID_MOST, send_said};
 use crate::sys::process::{self, Cloned};
+use crate::sys::seccomp;
 
 /// The mode mask of the files that a hook makes outside of the container.
 const USUAL_MASK: Mode = Mode::WGRP.union(Mode::WOTH);
@@ -38,6 +39,7 @@ pub struct Around<'a> {
     pub mask: Option<Mode>,
     /// One more variable, if the hook's environment has room for it.
     pub variable: Option<&'a CStr>,
+    pub filter: Option<&'a Filter>,
     /// The hook is ended when this becomes readable.
     pub interrupt: Option<BorrowedFd<'a>>,
 }
@@ -136,7 +138,8 @@ fn become_hook(hook: &Hook, around: &Around<'_>, stdin: &OwnedFd, stdout: &Owned
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(around.outputs.stdout.as_ref().unwrap_or(stdout))?;
         rustix::stdio::dup2_stderr(around.outputs.stderr.as_ref().unwrap_or(stdout))?;
-        process::close_on_exec_from(3)
+        process::close_on_exec_from(3)?;
+        around.filter.map_or(Ok(()), |filter| seccomp::load(&filter.program, filter.flags))
     };
     match prepare() {
         Ok(()) => process::execve(&hook.path, &hook.argv, &hook.envp, around.variable),
@@ -267,6 +270,7 @@ impl Init<'_> {
             directory,
             mask,
             variable: self.home.variable(),
+            filter: what.filter.as_ref(),
             interrupt: None,
         };
         let mut said = Said::nothing();

@@ -32,16 +32,16 @@ mod time;
 pub use self::mount::{clone_source, clone_tree, detached};
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use self::step::{Failure, Step};
+use self::step::{Failure, Filter, Of as _, Part, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, net, process, scheduling, signal};
+use crate::sys::{keyring, net, process, scheduling, seccomp, signal};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
@@ -70,9 +70,15 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     for (number, step) in (0..).zip(steps) {
         if let Err(Failure { errno, part }) = init.step(step) {
             let told = init.tell(Message::Failed { step: number, errno, part });
-            // After `start` nobody reads the socket any more, so the user is told directly.
-            if let (Err(_), Step::Execute { .. }, Some(program)) = (told, step, init.program) {
-                init.complain(&[b"exec ", program.to_bytes(), b": ", reason(errno)]);
+            // After `start` nobody reads the socket any more, or the filter lets us say nothing, so the user is told directly.
+            match (told, step, init.program) {
+                (Err(_), Step::LoadFilter { .. }, _) => {
+                    init.complain(&[b"load the seccomp filter: ", reason(errno)]);
+                }
+                (Err(_), Step::Execute { .. }, Some(program)) => {
+                    init.complain(&[b"exec ", program.to_bytes(), b": ", reason(errno)]);
+                }
+                _ => {}
             }
             break;
         }
@@ -187,7 +193,10 @@ impl<'a> Init<'a> {
                 Ok(await_byte(fifo.as_fd())?)
             }
             Step::RunHook(what) => self.run_hook(what),
-            Step::Execute { argv, envp, keep } => self.execute(argv, envp, *keep),
+            Step::CloseOnExec { from } => Ok(process::close_on_exec_from(*from)?),
+            Step::LoadFilter { filter, listens: false } => Ok(seccomp::load(&filter.program, filter.flags)?),
+            Step::LoadFilter { filter, listens: true } => self.load_and_listen(filter),
+            Step::Execute { argv, envp } => self.execute(argv, envp),
         }
     }
 
@@ -242,9 +251,18 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    fn execute(&self, argv: &process::Argv, envp: &process::Argv, keep: u32) -> Result<(), Failure> {
+    /// The agent does not hear of a call before the parent has given it the descriptor, and the parent does not know of the
+    /// descriptor before it has been told. So one call must go without asking: write(2), for which profiles cannot notify.
+    fn load_and_listen(&self, filter: &Filter) -> Result<(), Failure> {
+        // Closed by execve(2): close(2) would be one more call that the profile has to allow.
+        let number = seccomp::load_with_listener(&filter.program, filter.flags)?.into_raw_fd();
+        let message = Message::Listening(number.unsigned_abs());
+        rustix::io::write(self.parent, &message.to_bytes()).of(Part::Source)?;
+        await_byte(self.parent).of(Part::Source)
+    }
+
+    fn execute(&self, argv: &process::Argv, envp: &process::Argv) -> Result<(), Failure> {
         let program = self.program.ok_or(Errno::NOENT)?;
-        process::close_on_exec_from(keep)?;
         Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
 

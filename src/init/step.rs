@@ -10,6 +10,7 @@ use crate::sys::cred::Sets;
 use crate::sys::mount::{Attributes, Reach};
 use crate::sys::process::Argv;
 use crate::sys::scheduling::Scheduler;
+use crate::sys::seccomp::Instruction;
 
 /// One thing for the init process to do. `program.rs` decides which and in what order.
 #[derive(Debug)]
@@ -128,8 +129,13 @@ pub enum Step {
     Ready,
     /// Waits for the byte that `start` writes.
     AwaitStart { fifo: OwnedFd },
-    /// execve(2) of the program found; `envp` has room for `HOME`. Descriptors from `keep` on are closed.
-    Execute { argv: Argv, envp: Argv, keep: u32 },
+    /// Has descriptors from `from` on closed by execve(2).
+    CloseOnExec { from: u32 },
+    /// Has a filter decide about every system call from here on; seccomp(2). If it `listens`, tells the parent on which
+    /// descriptor, and waits until the parent has passed that on.
+    LoadFilter { filter: Filter, listens: bool },
+    /// execve(2) of the program found; `envp` has room for `HOME`.
+    Execute { argv: Argv, envp: Argv },
 }
 
 /// A new file system.
@@ -259,10 +265,19 @@ pub struct Hook {
     pub timeout: Option<i64>,
 }
 
+/// A filter of system calls, and `SECCOMP_FILTER_FLAG_*`; seccomp(2).
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub program: Rc<[Instruction]>,
+    pub flags: u32,
+}
+
 /// A hook that the init process runs.
 #[derive(Debug)]
 pub struct RunHook {
     pub hook: Hook,
+    /// Decides about the hook's system calls, but not about those of its runner.
+    pub filter: Option<Filter>,
     /// The state for its standard input, up to the pid, which only the init process knows as it is seen inside; `}` ends it.
     pub state: Rc<[u8]>,
     pub outputs: Rc<Outputs>,

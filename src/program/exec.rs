@@ -10,6 +10,7 @@ use super::{Origin, Program};
 use crate::init::step::Step;
 use crate::lsm::Labels;
 use crate::plan::ExecPlan;
+use crate::seccomp::Filter;
 
 /// What the parent has prepared for the new process.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct ExecWiring {
     /// Where the console's master goes; `None`: to the parent.
     pub console_socket: Option<OwnedFd>,
     pub labels: Labels,
+    /// The container's, as it was kept.
+    pub filter: Option<Filter>,
     /// How many descriptors from 3 on the program inherits.
     pub inherited: u32,
 }
@@ -71,6 +74,7 @@ impl Program {
             memory_policy: plan.memory_policy,
             affinity,
             labels: wiring.labels,
+            filter: wiring.filter,
             env: Vec::new(),
             fifo: None,
             inherited: wiring.inherited,

@@ -259,8 +259,15 @@ impl Program {
             Step::FindProgram { .. } => plain(format!("exec {:?}", self.name)),
             // As the init process itself says it when nobody listens any more.
             Step::Execute { .. } => Sentence {
-                hint: (errno == Errno::ENOEXEC)
-                    .then_some("it is neither a program for this machine nor a script that begins with #!"),
+                hint: match errno {
+                    Errno::ENOEXEC => {
+                        Some("it is neither a program for this machine nor a script that begins with #!")
+                    }
+                    Errno::EPERM | Errno::ENOSYS if self.has_filter() => {
+                        Some("does the seccomp profile allow execve?")
+                    }
+                    _ => None,
+                },
                 ..plain(format!("exec {}", self.name))
             },
             Step::EndOnSignals => plain("take signals".into()),
@@ -268,6 +275,24 @@ impl Program {
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
             Step::AwaitStart { .. } => plain("wait for the start".into()),
             Step::RunHook(hook) => plain(text(&hook.complaint)),
+            Step::CloseOnExec { .. } => plain("mark descriptors close-on-exec".into()),
+            Step::LoadFilter { .. } if part == Part::Source => Sentence {
+                hint: Some("until the agent listens, the seccomp profile must let write and read through"),
+                ..plain("hand the listener over to the seccomp agent".into())
+            },
+            Step::LoadFilter { .. } => Sentence {
+                hint: match errno {
+                    Errno::EINVAL => {
+                        Some("this kernel lacks seccomp filters, or a flag or action of this one")
+                    }
+                    Errno::EACCES => Some("it takes noNewPrivileges, or CAP_SYS_ADMIN in the user namespace"),
+                    Errno::EBUSY => {
+                        Some("a seccomp agent listens to the runtime already, and there can be one only")
+                    }
+                    _ => None,
+                },
+                ..plain("load the seccomp filter".into())
+            },
         }
     }
 }

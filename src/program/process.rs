@@ -12,6 +12,8 @@ use crate::init::step::Step;
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::process::{Affinity, ProcessPlan};
+use crate::seccomp::Filter;
+use crate::sys::cred::CAP_SYS_ADMIN;
 use crate::sys::process::Argv;
 
 /// What the last part needs besides the process.
@@ -21,6 +23,8 @@ pub(super) struct Last<'a> {
     /// `/linux/memoryPolicy`.
     pub(super) memory_policy: Option<MemoryPolicy>,
     pub(super) labels: Labels,
+    /// `/linux/seccomp`.
+    pub(super) filter: Option<Filter>,
     /// On which processors it runs in the end: without a word about it on all, not on those of the runtime.
     pub(super) affinity: Affinity,
     /// Variables besides those of the process.
@@ -43,7 +47,15 @@ impl Program {
         if let Some(policy) = last.memory_policy {
             self.add(Origin::Field("/linux/memoryPolicy"), policy.step());
         }
-        let identity = process.identity();
+        let mut identity = process.identity();
+        // Without no_new_privs a filter is taken only from a process with this capability; seccomp(2). It is kept to the last,
+        // instead of loading the filter here, so that a profile need not allow all that becoming the user takes. execve(2)
+        // takes it away: what the program gets follows from the bounding, inheritable and ambient sets alone, for any user;
+        // capabilities(7).
+        if last.filter.is_some() && !process.no_new_privileges {
+            identity.sets.permitted |= CAP_SYS_ADMIN;
+            identity.sets.effective |= CAP_SYS_ADMIN;
+        }
         let is_root = process.uid == 0;
         let mut env = process.env;
         let home =
@@ -105,17 +117,44 @@ impl Program {
         let candidates = process.candidates;
         self.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
         self.add(Origin::Runtime, Step::AwaitParent);
+        // Before the filter, which may not let us.
+        self.add(Origin::Runtime, Step::CloseOnExec { from: last.inherited.saturating_add(3) });
+        // As late as can be, so that a profile need allow nothing but execve and what the program does. What can go wrong is
+        // known before: the program is well formed, and `create` has asked the kernel about its flags. With an agent, the
+        // parent must be there to pass the listener on, which for `create` means before it returns; telling it, and waiting,
+        // are then also filtered.
+        let (early, late) = match last.filter {
+            Some(filter) if filter.listener.is_some() => (Some(filter), None),
+            filter => (None, filter),
+        };
+        let is_ready = early.is_some();
+        self.load_filter(early);
         if let Some(fifo) = last.fifo {
-            self.add(Origin::Runtime, Step::Ready);
+            if !is_ready {
+                self.add(Origin::Runtime, Step::Ready);
+            }
             self.add(Origin::Runtime, Step::AwaitStart { fifo });
         }
-        // With all the restrictions of the program: what they run comes from the image.
+        // With all the restrictions of the program: what they run comes from the image. Not after the filter: what it takes to run
+        // a hook is for no profile to allow.
         if let Some(shared) = last.shared {
-            self.run_hooks(hooks::Kind::StartContainer, hooks::start_container(last.hooks, shared, &env)?);
+            let mut hooks = hooks::start_container(last.hooks, shared, &env)?;
+            for hook in &mut hooks {
+                hook.filter = late.as_ref().map(Filter::step);
+            }
+            self.run_hooks(hooks::Kind::StartContainer, hooks);
         }
+        self.load_filter(late);
         let argv = Argv::new(process.args);
-        let step = Step::Execute { argv, envp: Argv::with_room(env), keep: last.inherited.saturating_add(3) };
+        let step = Step::Execute { argv, envp: Argv::with_room(env) };
         self.add(Origin::Field("/process/args/0"), step);
         Ok(())
+    }
+
+    fn load_filter(&mut self, filter: Option<Filter>) {
+        if let Some(filter) = filter {
+            let step = Step::LoadFilter { filter: filter.step(), listens: filter.listener.is_some() };
+            self.add(Origin::Field("/linux/seccomp"), step);
+        }
     }
 }

@@ -20,6 +20,9 @@ struct Data {
     inheritable: u32,
 }
 
+/// The bit of CAP_SYS_ADMIN, capability 21; linux/capability.h.
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// The three sets of a thread that capset(2) changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sets {

@@ -12,6 +12,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod scheduling;
+pub mod seccomp;
 pub mod signal;
 
 pub use rustix::io::Errno;

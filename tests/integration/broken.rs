@@ -282,9 +282,12 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     ),
     // ---- what other versions will do ----
     (
-        "seccomp",
-        |spec| spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
-        "config.json: /linux/seccomp: is refused: this version does not apply it",
+        "seccomp that would notify nobody",
+        |spec| {
+            spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] });
+        },
+        "config.json: /linux/seccomp/listenerPath: seccomp listenerPath is not set (SCMP_ACT_NOTIFY needs an agent: name the UNIX socket that it listens on)",
     ),
     (
         "a hook without time",

@@ -121,11 +121,8 @@ impl Neighbours {
 
 /// What this version cannot do: the places of its refusals, and what to take out so that the rest is tried, too. What nobody is
 /// refused for any more fails the test.
-const OF_LATER_VERSIONS: &[(&str, Option<&str>)] = &[
-    ("/linux/seccomp", Some("/linux/seccomp")),
-    ("/linux/namespaces/1/path", None),
-    ("/mounts/0/uidMappings", None),
-];
+const OF_LATER_VERSIONS: &[(&str, Option<&str>)] =
+    &[("/linux/namespaces/1/path", None), ("/mounts/0/uidMappings", None)];
 
 /// The places of what this host cannot give.
 fn beyond_this_host() -> Vec<&'static str> {

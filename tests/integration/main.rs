@@ -38,6 +38,7 @@ mod process;
 mod rootfs;
 mod run;
 mod scheduling;
+mod seccomp;
 mod security;
 mod signals;
 mod support;
@@ -86,6 +87,7 @@ fn tests() -> Vec<Test> {
         events::tests(),
         matching::tests(),
         security::tests(),
+        seccomp::tests(),
         broken::tests(),
         clients::tests(),
         user_namespaces::tests(),

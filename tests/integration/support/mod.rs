@@ -1,7 +1,9 @@
 //! What the tests stand on.
 
+pub mod agent;
 pub mod bundle;
 pub mod container;
+pub mod elf;
 pub mod host;
 pub mod leftovers;
 pub mod process;

@@ -1,0 +1,208 @@
+//! From ranges to a program of classic BPF: a binary search for the range of the call's number, per architecture, and what
+//! is done in it, with comparisons of arguments where that depends on them.
+//!
+//! A search is what makes a filter quick to load, too: the kernel runs it once for each call there is, to find those that it
+//! need not ask about any more. Conditional jumps reach 255 instructions ahead and no jump goes back, so the program is
+//! written from its end: what is jumped to exists already, and where it is too far away, an answer is repeated and
+//! anything else reached by an unconditional jump.
+//!
+//! Sources: the kernel's seccomp_filter.rst and filter.rst; `struct seccomp_data` in linux/seccomp.h.
+
+use super::ranges::{Range, Section};
+use super::rules::{Action, Condition, Operator, Rule, Verdict};
+use crate::sys::seccomp::Instruction;
+
+/// Compiles what is to be done on each architecture; any other is answered as libseccomp does.
+pub(super) fn compile(sections: &[Section], default: Action) -> Vec<Instruction> {
+    let mut program = Program { reversed: Vec::with_capacity(1024), answers: Vec::new(), default };
+    let mut next = Target::Answer(Action::KILL_THREAD);
+    for section in sections.iter().rev() {
+        let found = match program.search(&section.ranges) {
+            Target::At(place) => program.load(NUMBER, place),
+            answer => answer,
+        };
+        next = program.jump(EQUAL, section.audit, found, next);
+    }
+    match next {
+        Target::At(place) => program.load(ARCHITECTURE, place),
+        Target::Answer(_) => next,
+    };
+    program.reversed.reverse();
+    program.reversed
+}
+
+// Places in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+// Operations: class, size, mode; linux/bpf_common.h.
+pub(super) const LOAD: u16 = 0x20;
+pub(super) const AND: u16 = 0x54;
+pub(super) const JUMP: u16 = 0x05;
+pub(super) const EQUAL: u16 = 0x15;
+pub(super) const GREATER: u16 = 0x25;
+pub(super) const GREATER_OR_EQUAL: u16 = 0x35;
+pub(super) const ANSWER: u16 = 0x06;
+
+/// How far a conditional jump goes, less the two instructions that may have to be put between.
+const REACH: usize = 253;
+
+/// Where to go on.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Answer(Action),
+    /// An instruction, counted from the program's end.
+    At(usize),
+}
+
+struct Program {
+    reversed: Vec<Instruction>,
+    /// The answers there are, the earliest in the program last.
+    answers: Vec<(Action, usize)>,
+    default: Action,
+}
+
+impl Program {
+    fn push(&mut self, code: u16, number: u32) -> Target {
+        self.reversed.push(Instruction { code, yes: 0, no: 0, number });
+        Target::At(self.reversed.len() - 1)
+    }
+
+    /// Loads a word of `seccomp_data` and goes on at `place`, which must be the last instruction written.
+    fn load(&mut self, word: u32, place: usize) -> Target {
+        debug_assert_eq!(place + 1, self.reversed.len(), "a load goes on with what follows");
+        self.push(LOAD, word)
+    }
+
+    /// How many instructions lie between the next one to be written and `place`.
+    fn distance(&self, place: usize) -> usize {
+        self.reversed.len() - place - 1
+    }
+
+    /// A place to which a conditional jump can go, and which leads to `target`.
+    fn near(&mut self, target: Target) -> usize {
+        match target {
+            Target::Answer(action) => {
+                let known = self.answers.iter().rev().find(|(known, _)| *known == action);
+                if let Some((_, place)) = known
+                    && self.distance(*place) <= REACH
+                {
+                    return *place;
+                }
+                self.push(ANSWER, action.0);
+                self.answers.push((action, self.reversed.len() - 1));
+            }
+            Target::At(place) => {
+                let distance = self.distance(place);
+                if distance <= REACH {
+                    return place;
+                }
+                self.push(JUMP, u32::try_from(distance).unwrap_or(u32::MAX));
+            }
+        }
+        self.reversed.len() - 1
+    }
+
+    /// Compares what is loaded with `number`.
+    fn jump(&mut self, code: u16, number: u32, yes: Target, no: Target) -> Target {
+        let (yes, no) = (self.near(yes), self.near(no));
+        let skip = |distance| u8::try_from(distance).unwrap_or(u8::MAX);
+        let (yes, no) = (skip(self.distance(yes)), skip(self.distance(no)));
+        self.reversed.push(Instruction { code, yes, no, number });
+        Target::At(self.reversed.len() - 1)
+    }
+
+    /// Finds the range that the loaded number is in.
+    fn search(&mut self, ranges: &[Range]) -> Target {
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        match (left, right) {
+            (_, []) => Target::Answer(self.default),
+            ([], [range, ..]) => self.verdict(&range.verdict),
+            (_, [middle, ..]) => {
+                let right = self.search(right);
+                let left = self.search(left);
+                self.jump(GREATER_OR_EQUAL, middle.first, right, left)
+            }
+        }
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> Target {
+        match verdict {
+            Verdict::Always(action) => Target::Answer(*action),
+            Verdict::Depends(rules) => {
+                let otherwise = Target::Answer(self.default);
+                rules.iter().rev().fold(otherwise, |next, rule| self.rule(rule, next))
+            }
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, otherwise: Target) -> Target {
+        let holds = Target::Answer(rule.action);
+        rule.conditions.iter().rev().fold(holds, |next, condition| self.condition(condition, next, otherwise))
+    }
+
+    fn condition(&mut self, condition: &Condition, holds: Target, fails: Target) -> Target {
+        match condition.operator {
+            Operator::Equal => self.equal(condition, holds, fails),
+            Operator::NotEqual => self.equal(condition, fails, holds),
+            Operator::GreaterOrEqual => self.exceeds(condition, GREATER_OR_EQUAL, holds, fails),
+            Operator::Less => self.exceeds(condition, GREATER_OR_EQUAL, fails, holds),
+            Operator::Greater => self.exceeds(condition, GREATER, holds, fails),
+            Operator::LessOrEqual => self.exceeds(condition, GREATER, fails, holds),
+        }
+    }
+
+    fn equal(&mut self, condition: &Condition, holds: Target, fails: Target) -> Target {
+        [Half::low(condition), Half::high(condition)].iter().filter(|half| half.mask != 0).fold(
+            holds,
+            |next, half| {
+                let compared = self.jump(EQUAL, half.value, next, fails);
+                if half.mask != u32::MAX {
+                    self.push(AND, half.mask);
+                }
+                let _ = compared;
+                self.push(LOAD, half.word)
+            },
+        )
+    }
+
+    /// With `code` as the comparison of the lower halves, if the upper ones are equal or do not count.
+    fn exceeds(&mut self, condition: &Condition, code: u16, holds: Target, fails: Target) -> Target {
+        let (low, high) = (Half::low(condition), Half::high(condition));
+        self.jump(code, low.value, holds, fails);
+        let lower = self.push(LOAD, low.word);
+        if high.mask == 0 {
+            return lower;
+        }
+        let not_above = self.jump(EQUAL, high.value, lower, fails);
+        self.jump(GREATER, high.value, holds, not_above);
+        self.push(LOAD, high.word)
+    }
+}
+
+/// A condition on a half of an argument. All architectures that this is compiled for are little-endian.
+struct Half {
+    word: u32,
+    mask: u32,
+    value: u32,
+}
+
+impl Half {
+    fn low(condition: &Condition) -> Self {
+        Self::of(condition, 0)
+    }
+
+    fn high(condition: &Condition) -> Self {
+        Self::of(condition, 1)
+    }
+
+    fn of(condition: &Condition, which: u8) -> Self {
+        let half = |whole: u64| u32::try_from(whole >> (32 * which) & u64::from(u32::MAX)).unwrap_or(0);
+        Self {
+            word: ARGUMENTS + 8 * u32::from(condition.argument) + 4 * u32::from(which),
+            mask: half(condition.mask),
+            value: half(condition.value),
+        }
+    }
+}

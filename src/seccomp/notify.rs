@@ -1,0 +1,98 @@
+//! What a seccomp agent is given: the descriptor on which the calls of `SCMP_ACT_NOTIFY` arrive, and whose calls they are;
+//! config-linux.md § The Container Process State, seccomp_unotify(2).
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use rustix::net::SocketType;
+use rustix::process::PidfdGetfdFlags;
+use serde::Serialize;
+
+use super::Listener;
+use crate::error::{Fault, Pointer};
+use crate::state::State;
+use crate::{sync, unix_socket};
+
+/// A connection to the agent, for the one message that there is.
+#[derive(Debug)]
+pub struct Agent {
+    socket: OwnedFd,
+    listener: Listener,
+}
+
+/// In the order of the specification's example.
+#[derive(Debug, Serialize)]
+struct ContainerProcessState<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'a str,
+    /// What the descriptors are that come along.
+    fds: [&'static str; 1],
+    pid: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a str>,
+    state: ContainerState<'a>,
+}
+
+/// runtime.md § State.
+#[derive(Debug, Serialize)]
+struct ContainerState<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'a str,
+    id: &'a str,
+    status: &'a str,
+    pid: i32,
+    bundle: &'a str,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl Agent {
+    /// Connects to the agent before anything is made.
+    ///
+    /// # Errors
+    /// In the words of runc, if nobody listens there.
+    pub fn connect(listener: &Listener) -> Result<Self> {
+        let socket = unix_socket::connect(&listener.path, SocketType::STREAM)
+            .with_context(|| fault("failed to connect with seccomp agent"))?;
+        Ok(Self { socket, listener: listener.clone() })
+    }
+
+    /// Takes descriptor `number` from the process `pidfd` is of, whose number is `pid`, and passes it on with the state of the
+    /// container, which has this `status`.
+    pub fn pass_on(
+        self,
+        pidfd: BorrowedFd<'_>,
+        pid: i32,
+        number: i32,
+        container: (&State, &str),
+    ) -> Result<()> {
+        let (state, status) = container;
+        // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
+        let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
+            .with_context(|| fault("take the listener from the process"))?;
+        let text = serde_json::to_vec(&ContainerProcessState {
+            oci_version: &state.oci_version,
+            fds: ["seccompFd"],
+            pid,
+            metadata: self.listener.metadata.as_deref(),
+            state: ContainerState {
+                oci_version: &state.oci_version,
+                id: &state.id,
+                status,
+                pid: state.init_process_pid,
+                bundle: &state.bundle,
+                annotations: &state.annotations,
+            },
+        })?;
+        sync::send_descriptor(self.socket.as_fd(), &text, descriptor.as_fd())
+            .with_context(|| fault("send the listener to the seccomp agent"))
+    }
+}
+
+fn fault(message: &str) -> Fault {
+    Fault {
+        pointer: Pointer::root().field("linux").field("seccomp").field("listenerPath"),
+        message: message.to_owned(),
+        hint: None,
+    }
+}

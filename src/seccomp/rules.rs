@@ -1,0 +1,214 @@
+//! Rules: what is done with a call, depending on its arguments, and which of several rules decides.
+//!
+//! Several conditions of a rule must all hold. Of several rules for a call the specification says nothing; they mean here what
+//! libseccomp, through which runc and crun load theirs, makes of them where its answer does not depend on chance:
+//!
+//! * A rule without conditions decides alone, the first one if there are several.
+//! * Else the first that applies decides, in an order of conditions, not of the profile: by the argument, the highest first;
+//!   equality (with a mask or not) and inequality before `<` and `<=`, these before `>=` and `>`; larger values first, for
+//!   `<` and `<=` smaller ones. Of two rules one of which goes on where the other ends, the shorter one. What is left equal
+//!   stays in the order of the profile.
+//! * If none applies, the default action is taken.
+//!
+//! So rules that cannot apply at once, or say the same, need no thought about order. libseccomp is not followed where it is
+//! wrong (2.5.4 to 2.6.1): of several rules with two conditions, or with `<` and the like beyond 32 bits, it takes some to
+//! apply that do not, and the other way round, and two rules with equal conditions and different actions it refuses.
+
+use std::cmp::Reverse;
+
+use super::arch::Width;
+
+/// What the kernel does with a call: `SECCOMP_RET_*`, with its data; linux/seccomp.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Action(pub(super) u32);
+
+impl Action {
+    pub(super) const KILL_PROCESS: Self = Self(0x8000_0000);
+    pub(super) const KILL_THREAD: Self = Self(0);
+    pub(super) const TRAP: Self = Self(0x0003_0000);
+    pub(super) const NOTIFY: Self = Self(0x7fc0_0000);
+    pub(super) const LOG: Self = Self(0x7ffc_0000);
+    pub(super) const ALLOW: Self = Self(0x7fff_0000);
+    /// As for a call that the kernel does not have.
+    pub(super) const NO_SUCH_CALL: Self = Self::errno(38);
+
+    pub(super) const fn errno(number: u16) -> Self {
+        Self(0x0005_0000 | number as u32)
+    }
+
+    pub(super) const fn trace(data: u16) -> Self {
+        Self(0x7ff0_0000 | data as u32)
+    }
+
+    /// Whether the call is made after all, or somebody sees to it: a tracer knows what is new.
+    pub(super) const fn lets_through(self) -> bool {
+        matches!(Self(self.0 & 0xffff_0000), Self::ALLOW | Self::LOG)
+            || self.0 & 0xffff_0000 == Self::trace(0).0
+    }
+}
+
+/// How an argument is compared with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Equal,
+    GreaterOrEqual,
+    Greater,
+}
+
+/// Holds if the argument, of which only the bits of `mask` count, compares so with `value`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// From 0 to 5.
+    pub(super) argument: u8,
+    pub(super) operator: Operator,
+    /// For other operators than `Equal`: all bits, or the lower half of them.
+    pub(super) mask: u64,
+    /// Has no bit outside the mask.
+    pub(super) value: u64,
+}
+
+impl Condition {
+    /// All of the argument is compared.
+    pub(super) const fn whole(argument: u8, operator: Operator, value: u64) -> Self {
+        Self { argument, operator, mask: u64::MAX, value }
+    }
+
+    /// `argument & mask` is equal to `value & mask`.
+    pub(super) const fn masked(argument: u8, mask: u64, value: u64) -> Self {
+        Self { argument, operator: Operator::Equal, mask, value: value & mask }
+    }
+
+    /// The same for an argument of this width; `None` if it always holds.
+    fn on(self, width: Width) -> Option<Self> {
+        let visible = match width {
+            Width::Half => u32::MAX.into(),
+            Width::Whole => u64::MAX,
+        };
+        let mask = self.mask & visible;
+        (mask != 0).then_some(Self { mask, value: self.value & mask, ..self })
+    }
+
+    /// Where it stands among conditions.
+    fn rank(&self) -> (Reverse<u8>, u8, u64) {
+        let (kind, value) = match self.operator {
+            Operator::Equal | Operator::NotEqual => (0, !self.value),
+            Operator::Less | Operator::LessOrEqual => (1, self.value),
+            Operator::GreaterOrEqual | Operator::Greater => (2, !self.value),
+        };
+        (Reverse(self.argument), kind, value)
+    }
+}
+
+/// What is done with a call if all conditions hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) action: Action,
+    /// By argument, each at most once.
+    pub(super) conditions: Vec<Condition>,
+}
+
+impl Rule {
+    /// The same for arguments of this width.
+    pub(super) fn on(&self, width: Width) -> Self {
+        let conditions = self.conditions.iter().filter_map(|condition| condition.on(width)).collect();
+        Self { action: self.action, conditions }
+    }
+
+    /// The same for a call that stands for several, this one being number `which`. What the rule says about the first argument
+    /// is lost, because it lies in memory that a filter cannot read, and the others mean little: as in libseccomp.
+    pub(super) fn bundled(&self, which: u64) -> Self {
+        let others = self.conditions.iter().filter(|condition| condition.argument != 0).copied();
+        let first = Condition::whole(0, Operator::Equal, which);
+        Self { action: self.action, conditions: [first].into_iter().chain(others).collect() }
+    }
+}
+
+/// What is done with a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Always(Action),
+    /// The first of these that applies decides, else the default action.
+    Depends(Vec<Rule>),
+}
+
+impl Verdict {
+    /// What `rules`, those for one call in the order of the profile, come to; at least one.
+    pub(super) fn of(mut rules: Vec<Rule>) -> Self {
+        if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
+            return Self::Always(rule.action);
+        }
+        let ranks = |rule: &Rule| rule.conditions.iter().map(Condition::rank).collect::<Vec<_>>();
+        rules.sort_by_cached_key(ranks);
+        Self::Depends(rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Action = Action::errno(1);
+    const B: Action = Action::errno(2);
+
+    fn rule(action: Action, conditions: &[Condition]) -> Rule {
+        Rule { action, conditions: conditions.to_vec() }
+    }
+
+    fn order(rules: &[Rule]) -> Vec<Action> {
+        match Verdict::of(rules.to_vec()) {
+            Verdict::Always(action) => vec![action],
+            Verdict::Depends(rules) => rules.iter().map(|rule| rule.action).collect(),
+        }
+    }
+
+    #[test]
+    fn the_first_rule_without_conditions_decides() {
+        let equal = Condition::whole(0, Operator::Equal, 1);
+        assert_eq!(order(&[rule(A, &[equal]), rule(B, &[]), rule(A, &[])]), [B]);
+    }
+
+    #[test]
+    fn the_order_of_rules_is_that_of_their_conditions() {
+        use Operator as O;
+        let one = |argument, operator, value| [Condition::whole(argument, operator, value)];
+        let sorted = |first: &[Condition], second: &[Condition]| {
+            assert_eq!(order(&[rule(A, first), rule(B, second)]), [A, B]);
+            assert_eq!(order(&[rule(B, second), rule(A, first)]), [A, B]);
+        };
+        sorted(&one(1, O::Greater, 0), &one(0, O::Equal, 9));
+        sorted(&one(0, O::NotEqual, 0), &one(0, O::Less, 9));
+        sorted(&one(0, O::LessOrEqual, 9), &one(0, O::Greater, 0));
+        sorted(&one(0, O::Equal, 40), &one(0, O::NotEqual, 16));
+        sorted(&one(0, O::Less, 4), &one(0, O::LessOrEqual, 5));
+        sorted(&one(0, O::GreaterOrEqual, 5), &one(0, O::Greater, 4));
+        let longer = [Condition::whole(0, O::Equal, 4), Condition::whole(1, O::Equal, 4)];
+        sorted(&one(0, O::Equal, 4), &longer);
+        assert_eq!(order(&[rule(B, &longer), rule(A, &longer)]), [B, A]);
+    }
+
+    #[test]
+    fn a_condition_keeps_what_an_argument_of_half_the_width_can_show() {
+        let minus_one = Condition::whole(0, Operator::Equal, u64::MAX).on(Width::Half).unwrap();
+        assert_eq!((minus_one.mask, minus_one.value), (0xffff_ffff, 0xffff_ffff));
+        assert_eq!(Condition::masked(0, 0xff_0000_0000, 5).on(Width::Half), None);
+        assert_eq!(Condition::masked(0, 0xf0, 0xff).on(Width::Half).unwrap().value, 0xf0);
+    }
+
+    #[test]
+    fn only_what_is_let_through_counts_as_that() {
+        let through = [Action::ALLOW, Action::LOG, Action::trace(0), Action::trace(7)];
+        assert!(through.into_iter().all(Action::lets_through));
+        let not = [
+            Action::KILL_PROCESS,
+            Action::KILL_THREAD,
+            Action::TRAP,
+            Action::NOTIFY,
+            A,
+            Action::errno(u16::MAX),
+        ];
+        assert!(!not.into_iter().any(Action::lets_through));
+    }
+}

@@ -1,0 +1,72 @@
+//! seccomp(2): filters of system calls.
+
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
+use super::{Errno, check};
+
+/// `SECCOMP_SET_MODE_FILTER`; linux/seccomp.h.
+const SET_MODE_FILTER: libc::c_ulong = 1;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const NEW_LISTENER: u32 = 1 << 3;
+
+/// `struct sock_filter`: an instruction of classic BPF; linux/filter.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    pub code: u16,
+    /// How many instructions to skip if the comparison holds, and if it does not.
+    pub yes: u8,
+    pub no: u8,
+    pub number: u32,
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+/// Has `program` decide about every system call that this thread makes from now on.
+///
+/// # Errors
+/// `EACCES` without no_new_privs and without CAP_SYS_ADMIN in the user namespace; `EINVAL` for a flag or a program that
+/// the kernel does not know; `ENOMEM` if the filters of this thread are too long together.
+pub fn load(program: &[Instruction], flags: u32) -> Result<(), Errno> {
+    set_mode_filter(program, with_listener(flags, false)).map(drop)
+}
+
+/// As [`load`], and gives the descriptor on which the calls arrive that the program hands over; close-on-exec.
+///
+/// # Errors
+/// Besides those of [`load`]: `EBUSY` if a filter that this thread has already has a listener.
+pub fn load_with_listener(program: &[Instruction], flags: u32) -> Result<OwnedFd, Errno> {
+    let number = set_mode_filter(program, with_listener(flags, true))?;
+    let number = i32::try_from(number).map_err(|_| Errno::OVERFLOW)?;
+    // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The flags that the kernel is given, with or without a listener.
+pub const fn with_listener(flags: u32, listens: bool) -> u32 {
+    if listens { flags | NEW_LISTENER } else { flags & !NEW_LISTENER }
+}
+
+fn set_mode_filter(program: &[Instruction], flags: u32) -> Result<libc::c_long, Errno> {
+    let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: `program` lives across the call, and so do the `length` instructions that it points to; the kernel copies
+    // them and writes nothing.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), &raw const program)
+    })
+}
+
+/// Whether this kernel has filters and knows all of `flags`, those of [`load`].
+pub fn knows(flags: u32) -> bool {
+    let nothing = std::ptr::null::<Program>();
+    // SAFETY: there is no program to read, which is what the kernel says once it has looked at the flags.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), nothing) };
+    check(result) == Err(Errno::FAULT)
+}
