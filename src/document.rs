@@ -3,12 +3,14 @@
 //! A document is decoded plainly, and only one that cannot be decoded so is looked at again: for what is excused, and for the
 //! place of what is not.
 
+mod lenient;
+
 use anyhow::{Context as _, Result};
-use oci_spec::runtime::{Capability, LinuxMemoryPolicy, LinuxPersonality, Process, Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use self::lenient::{Findings, Segment};
 use crate::error::Pointer;
 
 /// The name of the process of `exec --process` in messages.
@@ -19,16 +21,12 @@ pub const PROCESS: &str = "process.json";
 /// # Errors
 /// Wrong JSON or a value of the wrong type, with line, column and the pointer of the value.
 pub fn spec(text: &[u8]) -> Result<(Spec, Vec<String>)> {
-    serde_json::from_slice(text)
-        .map(|spec| (spec, Vec::new()))
-        .or_else(|_| excused(text, "/process", &Pointer::root()))
+    decode(text, &Pointer::root())
 }
 
 /// A `process.json`, as [`spec`]. Without a user it is root's, as for runc.
 pub fn process(text: &[u8]) -> Result<(Process, Vec<String>)> {
-    serde_json::from_slice(text)
-        .map(|process| (process, Vec::new()))
-        .or_else(|_| excused(&with_user(text), "", &Pointer::of(PROCESS)))
+    decode(text, &Pointer::of(PROCESS))
 }
 
 /// What `exec` needs of a container's `config.json`, which is kept with the container: what is written to the file later must
@@ -67,105 +65,32 @@ pub fn keep(spec: &Spec) -> Result<Vec<u8>> {
 
 /// The other way round.
 pub fn excerpt(text: &[u8]) -> Result<(Excerpt, Vec<String>)> {
-    serde_json::from_slice(text)
-        .map(|excerpt| (excerpt, Vec::new()))
-        .or_else(|_| excused(text, "/process", &Pointer::root()))
+    decode(text, &Pointer::root())
 }
 
-/// The same text with a user. At its end, so that places in it stay where they are.
-fn with_user(text: &[u8]) -> Vec<u8> {
-    let mut text = text.to_vec();
-    if let Ok(Value::Object(process)) = serde_json::from_slice(&text)
-        && !process.is_empty()
-        && !process.contains_key("user")
-        && let Some(end) = text.iter().rposition(|&byte| byte == b'}')
-    {
-        text.splice(end..end, *b", \"user\": {}");
-    }
-    text
-}
-
-/// What the types do not have a place for, though nothing is wrong with it. A capability that is newer than this program is worth
-/// a warning, not a failure (config.md § Linux Process); some flags of the scheduler are called otherwise in the types.
-///
 /// # Errors
-/// What else is wrong: the names are excused, and nothing beside them.
-fn excused<T: DeserializeOwned>(text: &[u8], process: &str, document: &Pointer) -> Result<(T, Vec<String>)> {
-    let explain = |text| explain::<T>(text, document);
-    let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(explain(text)) };
-    let unknown = take_unknown_capabilities(&mut value, process);
-    // The same text with names that are known: what is still wrong with it would be lost in a value, such as a key that is
-    // there twice.
-    let mut known = String::from_utf8_lossy(text).into_owned();
-    let renamed = rename_flags(&mut value, process);
-    for (name, instead) in unknown.iter().map(|name| (name.as_str(), "CAP_KILL")).chain(renamed) {
-        known = known.replace(&format!("{name:?}"), &format!("{instead:?}"));
+/// Of the second look, which names the place.
+fn decode<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> Result<(T, Vec<String>)> {
+    if let Ok(decoded) = serde_json::from_slice(text) {
+        return Ok((decoded, Vec::new()));
     }
-    let known = known.as_bytes();
-    if serde_json::from_slice::<T>(known).is_err() {
-        return Err(explain(known));
-    }
-    let decoded = serde_json::from_value(value).map_err(|_| explain(known))?;
-    Ok((decoded, unknown))
-}
-
-fn take_unknown_capabilities(document: &mut Value, process: &str) -> Vec<String> {
-    let mut unknown = Vec::new();
-    let sets = document.pointer_mut(&format!("{process}/capabilities")).and_then(Value::as_object_mut);
-    for set in sets.into_iter().flat_map(serde_json::Map::values_mut).filter_map(Value::as_array_mut) {
-        set.retain(|name| {
-            let is_unknown = name.is_string() && Capability::deserialize(name).is_err();
-            if is_unknown {
-                unknown.extend(name.as_str().map(str::to_owned));
-            }
-            !is_unknown
-        });
-    }
-    unknown.sort();
-    unknown.dedup();
-    unknown
-}
-
-/// What the specification calls them and what the types do.
-const FLAGS: [(&str, &str); 2] = [
-    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
-    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
-];
-
-/// Gives the flags of the scheduler the names of the types; returns those it found.
-fn rename_flags(document: &mut Value, process: &str) -> Vec<(&'static str, &'static str)> {
-    let flags = document.pointer_mut(&format!("{process}/scheduler/flags")).and_then(Value::as_array_mut);
-    let rename = |flag: &mut Value| {
-        let found = FLAGS.iter().find(|(name, _)| flag == name)?;
-        *flag = found.1.into();
-        Some(*found)
-    };
-    flags.into_iter().flatten().filter_map(rename).collect()
-}
-
-/// Decodes again, this time keeping track of where: twice the work, which only a failure has to pay.
-fn explain<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> anyhow::Error {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let mut track = serde_path_to_error::Track::new();
-    let result = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
-    let error = match result.and_then(|_| deserializer.end()) {
+    let (decoded, Findings { path, mut unknown_capabilities }) = lenient::decode(text);
+    let error = match decoded {
+        Ok(decoded) => {
+            unknown_capabilities.sort();
+            unknown_capabilities.dedup();
+            return Ok((decoded, unknown_capabilities));
+        }
         Err(error) => error,
-        Ok(()) => return anyhow::anyhow!("{}: cannot be decoded", document.document()),
     };
-    let mut pointer = document.clone();
-    for segment in track.path().iter() {
-        use serde_path_to_error::Segment;
-        pointer = match segment {
-            Segment::Seq { index } => pointer.index(*index),
-            Segment::Map { key } => pointer.field(key),
-            Segment::Enum { variant } => pointer.field(variant),
-            Segment::Unknown => pointer,
-        };
-    }
+    let pointer = path.iter().fold(document.clone(), |pointer, segment| match segment {
+        Segment::Member(name) => pointer.field(name),
+        Segment::Element(index) => pointer.index(*index),
+    });
     let (line, column) = (error.line(), error.column());
     let message = error.to_string();
     let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-    Misshapen { line, column, pointer, message: message.to_owned() }.into()
+    Err(Misshapen { line, column, pointer, message: message.to_owned() }.into())
 }
 
 /// A document that is not JSON, or in which a value has the wrong type.
@@ -194,7 +119,7 @@ mod tests {
     fn a_value_of_the_wrong_type_is_named_by_line_column_and_pointer() {
         let text = b"{\n \"ociVersion\": \"1.0.2\",\n \"process\": {\"cwd\": \"/\", \"user\": {\"uid\": 0, \"gid\": 0},\n  \"args\": [5]}\n}";
         assert_eq!(
-            explain::<Spec>(text, &Pointer::root()).to_string(),
+            spec(text).unwrap_err().to_string(),
             "config.json:4:12: /process/args/0: invalid type: integer `5`, expected a string"
         );
     }
@@ -220,11 +145,8 @@ mod tests {
 
     #[test]
     fn text_that_is_not_json_is_named_by_line_and_column() {
-        assert!(
-            explain::<Spec>(b"{\n  nonsense\n}", &Pointer::root())
-                .to_string()
-                .starts_with("config.json:2:3: /: key must be a string")
-        );
+        let error = spec(b"{\n  nonsense\n}").unwrap_err().to_string();
+        assert!(error.starts_with("config.json:2:3: /: key must be a string"), "{error}");
     }
 
     #[test]

@@ -464,6 +464,16 @@ const WRONG_SHAPE: &[(&str, &str, &str)] = &[
         "config.json:1:65: /linux/namespaces/0/type: unknown variant `space`, expected one of `mount`, `cgroup`, `uts`, `ipc`, `user`, `pid`, `network`, `time`",
     ),
     (
+        "a memory policy without a mode",
+        "{\"ociVersion\": \"1.0.2\", \"linux\": {\"memoryPolicy\": {\"nodes\": \"0-7\"}}}",
+        "config.json:1:66: /linux/memoryPolicy/mode: invalid memory policy mode \"\", expected one of MPOL_DEFAULT, MPOL_BIND, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY, MPOL_LOCAL",
+    ),
+    (
+        "an unknown flag of a memory policy",
+        "{\"ociVersion\": \"1.0.2\", \"linux\": {\"memoryPolicy\": {\"mode\": \"MPOL_BIND\", \"flags\": [\"badflag\"]}}}",
+        "config.json:1:91: /linux/memoryPolicy/flags/0: invalid memory policy flag \"badflag\", expected one of MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES",
+    ),
+    (
         "an unknown resource limit",
         "{\"ociVersion\": \"1.0.2\", \"process\": {\"cwd\": \"/\", \"rlimits\": [{\"type\": \"RLIMIT_X\", \"hard\": 1, \"soft\": 1}]}}",
         "config.json:1:79: /process/rlimits/0/type: unknown variant `RLIMIT_X`, expected one of `RLIMIT_CPU`, `RLIMIT_FSIZE`, `RLIMIT_DATA`, `RLIMIT_STACK`, `RLIMIT_CORE`, `RLIMIT_RSS`, `RLIMIT_NPROC`, `RLIMIT_NOFILE`, `RLIMIT_MEMLOCK`, `RLIMIT_AS`, `RLIMIT_LOCKS`, `RLIMIT_SIGPENDING`, `RLIMIT_MSGQUEUE`, `RLIMIT_NICE`, `RLIMIT_RTPRIO`, `RLIMIT_RTTIME`",

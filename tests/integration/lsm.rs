@@ -76,7 +76,7 @@ fn a_profile_without_apparmor_is_refused_by_its_field() -> Outcome {
     need_other_than("crun", "runs the container unconfined")?;
     let container =
         Container::new().edit(|spec| spec["process"]["apparmorProfile"] = json!("docker-default"));
-    let output = container.run_fails_with("apparmor: config provided but apparmor not supported");
+    let output = container.run_fails_with("apparmor");
     need_own()?;
     assert_eq!(
         output.stderr,
@@ -157,10 +157,12 @@ fn a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for() -
     Ok(())
 }
 
-fn an_empty_profile_means_none() {
+fn an_empty_profile_means_none() -> Outcome {
+    need_other_than("crun", "takes an empty label for one")?;
     let container = Container::new().edit(|spec| {
         spec["process"]["apparmorProfile"] = json!("");
         spec["process"]["selinuxLabel"] = json!("");
     });
     container.says();
+    Ok(())
 }

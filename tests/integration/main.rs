@@ -20,6 +20,7 @@ mod cli;
 mod clients;
 mod descriptors;
 mod devices;
+mod document;
 mod enforcement;
 mod events;
 mod exec;
@@ -68,6 +69,7 @@ fn tests() -> Vec<Test> {
         exec_cgroup::tests(),
         cli::tests(),
         process::tests(),
+        document::tests(),
         scheduling::tests(),
         time_namespaces::tests(),
         lsm::tests(),

@@ -59,7 +59,8 @@ fn a_real_time_scheduler_is_set_with_its_priority() -> Outcome {
 }
 
 fn deadline() -> Value {
-    json!({ "policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 1_000_000, "period": 1_000_000 })
+    json!({ "policy": "SCHED_DEADLINE", "nice": 19, "priority": 0, "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+        "runtime": 42_000, "deadline": 1_000_000, "period": 1_000_000 })
 }
 
 fn a_deadline_is_set() -> Outcome {
@@ -134,7 +135,8 @@ fn an_affinity_for_exec_leaves_the_init_process_alone() {
 /// What /proc/self/numa_maps says of the first of the program's own pages.
 fn memory_policy(policy: Value) -> Result<String, crate::support::host::Skip> {
     need(fs::exists("/proc/self/numa_maps").unwrap(), "a kernel that knows memory nodes")?;
-    need_other_than("crun", "of some versions has no memory policies")?;
+    need_other_than("crun", "has memory policies since 1.25 only")?;
+    need_other_than("runc", "has memory policies since 1.4 only")?;
     let container = Container::with_args(["head", "-n", "1", "/proc/self/numa_maps"])
         .edit(|spec| spec["linux"]["memoryPolicy"] = policy);
     Ok(container.says().split(' ').nth(1).unwrap().to_owned())

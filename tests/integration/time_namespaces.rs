@@ -51,7 +51,7 @@ fn a_new_time_namespace_has_the_clocks_of_the_host() -> Outcome {
     let container = show_offsets().edit(|spec| add_time_namespace(spec, Value::Null));
     assert_eq!(shown(&container), ["monotonic", "0", "0", "boottime", "0", "0"]);
     let container = Container::with_args(["readlink", "/proc/self/ns/time"])
-        .edit(|spec| add_time_namespace(spec, json!({})));
+        .edit(|spec| add_time_namespace(spec, Value::Null));
     assert_ne!(container.says(), fs::read_link("/proc/self/ns/time").unwrap().to_str().unwrap());
     Ok(())
 }
@@ -77,6 +77,7 @@ fn the_clock_since_boot_shows_its_offset() -> Outcome {
 
 fn offsets_are_set_in_a_new_user_namespace_too() -> Outcome {
     need_time_namespaces()?;
+    need_other_than("crun", "may not write them there")?;
     let container = show_offsets().in_user_namespace().edit(|spec| add_time_namespace(spec, offsets()));
     assert_eq!(shown(&container), ["monotonic", "7881", "2718281", "boottime", "1337", "3141519"]);
     Ok(())
@@ -84,6 +85,7 @@ fn offsets_are_set_in_a_new_user_namespace_too() -> Outcome {
 
 fn a_time_namespace_is_joined_with_its_offsets() -> Outcome {
     need_time_namespaces()?;
+    need_other_than("crun", "fails to join one")?;
     let first = Container::idle().edit(|spec| add_time_namespace(spec, offsets()));
     first.launch();
     let path = format!("/proc/{}/ns/time", first.pid());

@@ -1,0 +1,441 @@
+//! A second look at a document that could not be decoded plainly: what Go's programs write and take and the types do not is put
+//! right on the way, and what is still wrong is named by its place.
+//!
+//! Put right is: `null`, which is "nothing" everywhere, as for encoding/json; a process without a user, who is root; capabilities
+//! that nobody knows (set aside); flags of a scheduler, which have other names in the specification than in the types; spaces in
+//! lists of processors; limits that need 64 bits without a sign; and whatever stands below the names of other platforms.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use oci_spec::runtime::Capability;
+use serde::Deserialize as _;
+use serde::de::value::{StrDeserializer, StringDeserializer, UnitDeserializer};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+/// Members that the types require and Go's do not: of which type, and their names.
+const MAY_BE_MISSING: [(&str, &str); 2] = [("Process", "user"), ("LinuxMemoryPolicy", "mode")];
+
+/// Members of the whole that mean nothing on Linux, whatever they hold.
+const OTHER_PLATFORMS: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
+
+/// What the types call a name of the specification's.
+const ALIASES: [(&str, &str, &str); 2] = [
+    ("LinuxSchedulerFlag", "SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("LinuxSchedulerFlag", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+/// How runc begins what it says about a word that it does not know, where somebody looks for that.
+const COMPLAINTS: [(&str, &str); 2] = [
+    ("MemoryPolicyModeType", "invalid memory policy mode"),
+    ("MemoryPolicyFlagType", "invalid memory policy flag"),
+];
+
+/// A step on the way to a value.
+#[derive(Clone, Debug)]
+pub enum Segment {
+    Member(String),
+    Element(usize),
+}
+
+/// What was found out while decoding.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The way to the value that is being decoded; after a failure, to the one that failed.
+    pub path: Vec<Segment>,
+    /// Names that no capability has; they are not in what was decoded.
+    pub unknown_capabilities: Vec<String>,
+}
+
+/// Decodes `text`, and says what was found out on the way.
+pub fn decode<T: DeserializeOwned>(text: &[u8]) -> (Result<T, serde_json::Error>, Findings) {
+    let findings = RefCell::default();
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let decoded = T::deserialize(Lenient { inner: &mut json, findings: &findings, place: Place::Usual });
+    let decoded = decoded.and_then(|decoded| json.end().map(|()| decoded));
+    (decoded, findings.into_inner())
+}
+
+/// Where a value stands, as far as that makes a difference.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Usual,
+    /// A member of the object with the capability sets.
+    Capabilities,
+    /// A list of processors.
+    Processors,
+    /// A number without a sign that the types give one.
+    Unsigned,
+}
+
+impl Place {
+    fn inside(owner: &str, member: &str) -> Self {
+        match (owner, member) {
+            ("LinuxCapabilities", _) => Self::Capabilities,
+            ("ExecCPUAffinity", _) => Self::Processors,
+            ("LinuxHugepageLimit", "limit") => Self::Unsigned,
+            _ => Self::Usual,
+        }
+    }
+}
+
+struct Lenient<'a, D> {
+    inner: D,
+    findings: &'a RefCell<Findings>,
+    place: Place,
+}
+
+/// Decodes something of this kind, `null` being the empty one.
+macro_rules! or_empty {
+    ($($method:ident => $empty:expr;)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            struct Value<V>(V);
+            impl<'de, V: Visitor<'de>> Visitor<'de> for Value<V> {
+                type Value = V::Value;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.expecting(f)
+                }
+                fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+                    let empty: fn(V) -> Result<V::Value, E> = $empty;
+                    empty(self.0)
+                }
+                fn visit_some<D: Deserializer<'de>>(self, full: D) -> Result<V::Value, D::Error> {
+                    full.$method(self.0)
+                }
+            }
+            self.inner.deserialize_option(Value(visitor))
+        })*
+    };
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<'_, D> {
+    type Error = D::Error;
+
+    or_empty! {
+        deserialize_bool => |visitor| visitor.visit_bool(false);
+        deserialize_u8 => |visitor| visitor.visit_u64(0);
+        deserialize_u16 => |visitor| visitor.visit_u64(0);
+        deserialize_u32 => |visitor| visitor.visit_u64(0);
+        deserialize_u64 => |visitor| visitor.visit_u64(0);
+        deserialize_i8 => |visitor| visitor.visit_u64(0);
+        deserialize_i16 => |visitor| visitor.visit_u64(0);
+        deserialize_i32 => |visitor| visitor.visit_u64(0);
+        deserialize_str => |visitor| visitor.visit_str("");
+        deserialize_string => |visitor| visitor.visit_str("");
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_option(Signed { visitor, place: self.place })
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let Self { inner, findings, place } = self;
+        if place == Place::Processors {
+            return match Option::<String>::deserialize(inner)?.map(tidy_list) {
+                Some(list) if !list.is_empty() => visitor.visit_some(StringDeserializer::new(list)),
+                _ => visitor.visit_none(),
+            };
+        }
+        inner.deserialize_option(Around { visitor, findings, place, owner: "" })
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let Self { inner, findings, place } = self;
+        inner.deserialize_option(List(Around { visitor, findings, place, owner: "" }))
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.deserialize_struct("", &[], visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        owner: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let Self { inner, findings, place } = self;
+        inner.deserialize_option(Object(Around { visitor, findings, place, owner }))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        // Through the one above, so that null is the empty word.
+        self.deserialize_str(Word { name, known, visitor })
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_any(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_ignored_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        i128 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct identifier
+    }
+}
+
+fn tidy_list(list: String) -> String {
+    let elements: Vec<_> = list.split(',').map(str::trim).filter(|element| !element.is_empty()).collect();
+    // What has no element is somebody else's to refuse.
+    if elements.is_empty() { list } else { elements.join(",") }
+}
+
+/// A number that may be too large for a sign: the largest there is says as much.
+struct Signed<V> {
+    visitor: V,
+    place: Place,
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Signed<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.visitor.expecting(f)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.visitor.visit_i64(0)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, full: D) -> Result<V::Value, D::Error> {
+        full.deserialize_i64(self)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<V::Value, E> {
+        self.visitor.visit_i64(number)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<V::Value, E> {
+        match (i64::try_from(number), self.place) {
+            (Err(_), Place::Unsigned) => self.visitor.visit_i64(i64::MAX),
+            _ => self.visitor.visit_u64(number),
+        }
+    }
+}
+
+/// A word of several that are known.
+struct Word<V> {
+    name: &'static str,
+    known: &'static [&'static str],
+    visitor: V,
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<V::Value, E> {
+        let alias = ALIASES.iter().find(|(name, alias, _)| *name == self.name && *alias == word);
+        let word = alias.map_or(word, |(_, _, word)| word);
+        let complaint = COMPLAINTS.iter().find(|(name, _)| *name == self.name);
+        match complaint {
+            Some((_, complaint)) if !self.known.contains(&word) => Err(E::custom(format_args!(
+                "{complaint} {word:?}, expected one of {}",
+                self.known.join(", ")
+            ))),
+            _ => self.visitor.visit_enum(StrDeserializer::new(word)),
+        }
+    }
+}
+
+/// A visitor of something in which there are more values.
+struct Around<'a, V> {
+    visitor: V,
+    findings: &'a RefCell<Findings>,
+    place: Place,
+    owner: &'static str,
+}
+
+impl<'a, V> Around<'a, V> {
+    fn lenient<D>(&self, inner: D) -> Lenient<'a, D> {
+        Lenient { inner, findings: self.findings, place: self.place }
+    }
+}
+
+/// For a value that may be there or not.
+impl<'de, V: Visitor<'de>> Visitor<'de> for Around<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.visitor.expecting(f)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.visitor.visit_none()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, full: D) -> Result<V::Value, D::Error> {
+        let full = self.lenient(full);
+        self.visitor.visit_some(full)
+    }
+}
+
+struct List<'a, V>(Around<'a, V>);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for List<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.visitor.expecting(f)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.0.visitor.visit_seq(serde::de::value::SeqDeserializer::new(std::iter::empty::<()>()))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, full: D) -> Result<V::Value, D::Error> {
+        full.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        let Around { visitor, findings, place, .. } = self.0;
+        visitor.visit_seq(Elements { inner, findings, place, next: 0 })
+    }
+}
+
+struct Elements<'a, A> {
+    inner: A,
+    findings: &'a RefCell<Findings>,
+    place: Place,
+    next: usize,
+}
+
+impl<'de, A: SeqAccess<'de>> Elements<'_, A> {
+    /// What `get` gets of the next element. The way to it stays if that fails.
+    fn element<T>(&mut self, get: impl FnOnce(&mut A) -> Result<T, A::Error>) -> Result<T, A::Error> {
+        self.findings.borrow_mut().path.push(Segment::Element(self.next));
+        self.next += 1;
+        let element = get(&mut self.inner)?;
+        self.findings.borrow_mut().path.pop();
+        Ok(element)
+    }
+}
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
+    type Error = A::Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
+        let (findings, place) = (self.findings, self.place);
+        if place != Place::Capabilities {
+            return self.element(|inner| inner.next_element_seed(Seed { seed, findings, place }));
+        }
+        loop {
+            let Some(name) = self.element(|inner| inner.next_element::<String>())? else { return Ok(None) };
+            if Capability::deserialize(StrDeserializer::<A::Error>::new(&name)).is_ok() {
+                return seed.deserialize(StrDeserializer::new(&name)).map(Some);
+            }
+            findings.borrow_mut().unknown_capabilities.push(name);
+        }
+    }
+}
+
+struct Object<'a, V>(Around<'a, V>);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.visitor.expecting(f)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        let nothing = std::iter::empty::<((), ())>();
+        self.visit_map(serde::de::value::MapDeserializer::new(nothing))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, full: D) -> Result<V::Value, D::Error> {
+        match self.0.owner {
+            "" => full.deserialize_map(self),
+            owner => full.deserialize_struct(owner, &[], self),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        let Around { visitor, findings, owner, .. } = self.0;
+        let missing = MAY_BE_MISSING.iter().find(|(name, _)| *name == owner).map(|(_, member)| *member);
+        visitor.visit_map(Members { inner, findings, owner, missing, member: None })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        List(self.0).visit_seq(inner)
+    }
+}
+
+struct Members<'a, A> {
+    inner: A,
+    findings: &'a RefCell<Findings>,
+    owner: &'static str,
+    /// What is to be added in the end, unless it comes along.
+    missing: Option<&'static str>,
+    /// The one whose value comes next; without one, the missing one's.
+    member: Option<String>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.inner.next_key::<String>()? {
+            if self.owner == "Spec" && OTHER_PLATFORMS.contains(&name.as_str()) {
+                self.inner.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            self.missing = self.missing.filter(|missing| *missing != name);
+            let key = seed.deserialize(StrDeserializer::new(&name))?;
+            self.member = Some(name);
+            return Ok(Some(key));
+        }
+        self.member = None;
+        self.missing.map(|missing| seed.deserialize(StrDeserializer::new(missing))).transpose()
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        let findings = self.findings;
+        let value = match self.member.take() {
+            Some(member) => {
+                let place = Place::inside(self.owner, &member);
+                findings.borrow_mut().path.push(Segment::Member(member));
+                self.inner.next_value_seed(Seed { seed, findings, place })?
+            }
+            None => {
+                let missing =
+                    self.missing.take().ok_or_else(|| A::Error::custom("a value without a name"))?;
+                findings.borrow_mut().path.push(Segment::Member(missing.to_owned()));
+                let inner = UnitDeserializer::new();
+                seed.deserialize(Lenient { inner, findings, place: Place::Usual })?
+            }
+        };
+        findings.borrow_mut().path.pop();
+        Ok(value)
+    }
+}
+
+/// Makes whatever decodes the value inside lenient as well.
+struct Seed<'a, S> {
+    seed: S,
+    findings: &'a RefCell<Findings>,
+    place: Place,
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<'_, S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
+        self.seed.deserialize(Lenient { inner, findings: self.findings, place: self.place })
+    }
+}
+
+#[cfg(test)]
+mod tests;
