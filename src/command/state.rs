@@ -1,6 +1,6 @@
 //! `runtime state`: what there is to know about a container, as JSON.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
@@ -19,6 +19,10 @@ pub fn run(args: &State, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     let report = container.report(container.status()?, "");
     let mut text = serde_json::to_vec_pretty(&report).context("encode the state")?;
-    text.push(b'\n');
-    std::io::stdout().lock().write_all(&text).context("write to standard output")
+    let mut output = std::io::stdout().lock();
+    // runc's has no newline at the end, which only people miss.
+    if output.is_terminal() {
+        text.push(b'\n');
+    }
+    output.write_all(&text).context("write to standard output")
 }
