@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::Spec;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::document;
 use crate::error::{Fault, Hint, Pointer};
@@ -44,6 +45,12 @@ impl Bundle {
         };
         let (spec, unknown_capabilities) = document::spec(&text)?;
         Ok(Self { path, spec, unknown_capabilities })
+    }
+
+    /// `linux.resources`, for `update`, to which what is in force matters.
+    pub fn resources(&self) -> Result<Option<Box<RawValue>>> {
+        let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        resources.map(to_raw_value).transpose().context("encode the resources")
     }
 
     /// What `exec` will need of `config.json`; [`document::Excerpt`].

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroup;
@@ -126,6 +127,23 @@ impl Root {
         }
     }
 
+    /// Keeps all others that ask for it, too, from `id` until the lock is dropped; waits until it is to be had.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchContainer`].
+    pub fn lock(&self, id: &ContainerId) -> Result<Lock> {
+        let path = self.directory(id);
+        let directory = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into());
+            }
+            opened => opened.with_context(|| format!("open {}", path.display()))?,
+        };
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
+            .with_context(|| format!("lock {}", path.display()))?;
+        Ok(Lock { _directory: directory })
+    }
+
     /// Removes what an aborted `create` left of `id`.
     pub fn sweep(&self, id: &ContainerId) -> Result<()> {
         remove_directory(&self.directory(id))
@@ -147,6 +165,12 @@ impl Root {
         ids.sort();
         Ok(ids)
     }
+}
+
+/// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: File,
 }
 
 /// The directory of a container in the making; removed on drop, unless kept.
@@ -207,6 +231,12 @@ pub struct Container {
 impl Container {
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Writes the state file, so that a reader finds the old one or the new one; only under a [`Lock`] that was held when the
+    /// state was read.
+    pub fn save(&self, _: &Lock) -> Result<()> {
+        save(&self.directory, &self.state)
     }
 
     pub fn status(&self) -> Result<Status> {

@@ -212,6 +212,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     init.introduce(pidfd_socket, b"standard")?;
     let mut state = record.of_process(init.pid)?;
+    state.resources = bundle.resources()?;
     directory.save(&state)?;
     directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(filter) = &filter {

@@ -1,4 +1,5 @@
-//! Decoding the documents that come from outside: `config.json`, and the `process.json` that `exec` is given.
+//! Decoding the documents that come from outside: `config.json`, the `process.json` that `exec` is given and the
+//! resources that `update` is.
 //!
 //! A document is decoded plainly, and only one that cannot be decoded so is looked at again: for what is excused, and for the
 //! place of what is not.
@@ -6,7 +7,7 @@
 mod lenient;
 
 use anyhow::{Context as _, Result};
-use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, Process, Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,14 @@ pub fn spec(text: &[u8]) -> Result<(Spec, Vec<String>)> {
 /// A `process.json`, as [`spec`]. Without a user it is root's, as for runc.
 pub fn process(text: &[u8]) -> Result<(Process, Vec<String>)> {
     decode(text, &Pointer::of(PROCESS))
+}
+
+/// A `linux.resources` object, which is at `at`.
+///
+/// # Errors
+/// As [`spec`].
+pub fn resources(text: &[u8], at: &Pointer) -> Result<LinuxResources> {
+    decode(text, at).map(|(resources, _)| resources)
 }
 
 /// What `exec` needs of a container's `config.json`, which is kept with the container: what is written to the file later must

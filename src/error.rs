@@ -26,6 +26,12 @@ impl Pointer {
         Self { document, path: String::new() }
     }
 
+    /// The place in `document` that is written so, as a pointer's display writes it. A document can be an option, `--memory`,
+    /// by which the value at this place was given.
+    pub fn in_document(document: &'static str, path: &str) -> Self {
+        Self { document, path: path.to_owned() }
+    }
+
     pub fn document(&self) -> &'static str {
         self.document
     }
@@ -78,7 +84,10 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.pointer.document, self.pointer, self.message)
+        match self.pointer.document {
+            option if option.starts_with("--") => write!(f, "{option}: {}", self.message),
+            document => write!(f, "{document}: {}: {}", self.pointer, self.message),
+        }
     }
 }
 

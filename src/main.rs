@@ -1,6 +1,7 @@
 //! A container runtime for Linux and cgroup v2; ARCHITECTURE.md is the map.
 
 mod bundle;
+mod bytes;
 mod capabilities;
 mod cgroup;
 mod child;

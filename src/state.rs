@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::hooks;
 
@@ -44,6 +45,9 @@ pub struct State {
     #[serde(default)]
     pub keyring: bool,
     pub config: Config,
+    /// `linux.resources` as it is in force: as it was given, with what `update` has changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Box<RawValue>>,
     /// While hooks run that are called before the container is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creating: bool,

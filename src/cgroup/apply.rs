@@ -27,8 +27,14 @@ pub(super) struct Target<'a> {
     pub(super) fresh: bool,
 }
 
-/// Writes every limit, or says which one cannot be.
-pub(super) fn limits(limits: &Limits, target: &Target<'_>, mount: &Mount, enabled: &Enabled) -> Result<()> {
+/// Writes every limit, by `write_file`, or says which one cannot be.
+pub(super) fn limits(
+    limits: &Limits,
+    target: &Target<'_>,
+    mount: &Mount,
+    enabled: &Enabled,
+    mut write_file: impl FnMut(&str, &str) -> Result<(), Errno>,
+) -> Result<()> {
     if !target.fresh {
         check_ceilings(limits, target)?;
     }
@@ -36,10 +42,10 @@ pub(super) fn limits(limits: &Limits, target: &Target<'_>, mount: &Mount, enable
     let mut again = Vec::new();
     for write in &limits.writes {
         let mut tried = (&*write.file, &write.value);
-        let mut outcome = control_file::write(target.dir, tried.0, tried.1);
+        let mut outcome = write_file(tried.0, tried.1);
         if let (Err(Errno::NOENT), WhenRefused::Instead { file, value }) = (outcome, &write.refused) {
             tried = (file, value);
-            outcome = control_file::write(target.dir, tried.0, tried.1);
+            outcome = write_file(tried.0, tried.1);
         }
         match (outcome, &write.refused) {
             (Ok(()), _) | (Err(Errno::NOENT), WhenRefused::Unneeded) => {}
@@ -52,7 +58,7 @@ pub(super) fn limits(limits: &Limits, target: &Target<'_>, mount: &Mount, enable
         }
     }
     for write in again {
-        control_file::write(target.dir, &write.file, &write.value)
+        write_file(&write.file, &write.value)
             .map_err(|errno| not_taken(write, (&*write.file, &write.value), target, errno))?;
     }
     Ok(())

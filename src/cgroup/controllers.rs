@@ -28,6 +28,15 @@ pub(super) struct Enabled {
     refusals: Vec<Refusal>,
 }
 
+impl Enabled {
+    /// What the cgroup `dir` at `path` has already.
+    pub(super) fn of(dir: BorrowedFd<'_>, path: &Path) -> Result<Self> {
+        let controllers = control_file::read(dir, "cgroup.controllers")
+            .with_context(|| format!("read {}/cgroup.controllers", path.display()))?;
+        Ok(Self { controllers, refusals: Vec::new() })
+    }
+}
+
 /// A controller that a cgroup above would not hand down.
 #[derive(Debug)]
 struct Refusal {

@@ -23,6 +23,7 @@ mod oom;
 mod removal;
 mod resources;
 mod stats;
+mod update;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -39,6 +40,7 @@ pub use joining::{Below, Destination};
 pub use oom::OomWatch;
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
+pub use update::{Source, Update};
 
 /// What was decided about a container's cgroup.
 #[derive(Debug)]
@@ -93,7 +95,8 @@ impl CgroupPlan {
         let made = fs::make(&mount, &place)?;
         let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
         let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
-        apply::limits(&self.limits, &target, &mount, &enabled)?;
+        let write = |file: &str, value: &str| control_file::write(target.dir, file, value);
+        apply::limits(&self.limits, &target, &mount, &enabled, write)?;
         apply::filter(self.filter.as_ref(), &target)?;
         Ok(Cgroup(Some(made)))
     }

@@ -55,6 +55,7 @@ pub const COMMANDS: &[Command] = &[
     command!(spec::Spec),
     command!(start::Start),
     command!(state::State),
+    command!(update::Update),
 ];
 
 pub fn find(name: &str) -> Option<&'static Command> {

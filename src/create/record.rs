@@ -42,6 +42,7 @@ impl Record {
             namespaces: plan.namespaces.kinds(),
             keyring: request.keyring == Keyring::New,
             config: Config { rootfs: text(&plan.rootfs), labels },
+            resources: None,
             creating: plan.hooks.meets(),
             hooks: plan.hooks.later(),
         })

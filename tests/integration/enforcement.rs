@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
+    bundle::add_mount,
     container::NO_OPTIONS,
-    host::{need, need_controller, need_disk},
+    host::{self, need, need_controller, need_disk, need_other_than},
     suite::suite,
 };
 
@@ -19,6 +20,12 @@ suite![
     io_max_limits_reading,
     cpuset_pins,
     a_small_memory_limit_lets_the_container_start,
+    an_updated_memory_limit_kills,
+    an_updated_pids_limit_stops_forks,
+    an_updated_cpu_quota_throttles,
+    an_updated_throttle_limits_reading,
+    updated_processors_pin,
+    an_updated_huge_page_limit_is_met,
 ];
 
 fn limited(script: &str, resources: Value) -> Container {
@@ -147,5 +154,99 @@ fn a_small_memory_limit_lets_the_container_start() -> Outcome {
         return Ok(());
     }
     assert_eq!(container.says(), "up");
+    Ok(())
+}
+
+const WAIT: &str = "while ! [ -e /tmp/go ]; do sleep 0.05; done;";
+
+/// What a container with this script says that goes on only after `update` with these options.
+fn after_update(script: &str, options: &[&str], edit: impl FnOnce(&mut Value)) -> crate::support::Output {
+    let container = Container::with_script(&format!("{WAIT} {script}")).edit(edit);
+    let running = container.spawn();
+    crate::support::wait_until("it runs", || {
+        container.on_id("state").output().stdout.contains("\"running\"")
+    });
+    container.runtime().arg("update").args(options).arg(&container.id).succeeds();
+    std::fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    running.wait()
+}
+
+fn an_updated_memory_limit_kills() -> Outcome {
+    need_controller("memory")?;
+    let options = ["--memory", "33554432", "--memory-swap", "33554432"];
+    assert_eq!(after_update("exec tail /dev/zero", &options, |_| ()).code(), 137);
+    Ok(())
+}
+
+fn an_updated_pids_limit_stops_forks() -> Outcome {
+    need_controller("pids")?;
+    let output =
+        after_update("for i in 1 2 3 4 5; do sleep 1 & done; echo forked", &["--pids-limit", "3"], |_| ());
+    assert!(!output.stdout.contains("forked") && output.stderr.contains("fork"), "{output:#?}");
+    Ok(())
+}
+
+fn an_updated_cpu_quota_throttles() -> Outcome {
+    need_controller("cpu")?;
+    let container = Container::with_script("while :; do :; done");
+    container.launch();
+    let options = ["update", "--cpu-quota", "10000", "--cpu-period", "100000"];
+    container.runtime().args(options).arg(&container.id).succeeds();
+    crate::support::wait_until("it was throttled", || {
+        counter(&container.control_file("cpu.stat"), "nr_throttled") >= 3
+    });
+    Ok(())
+}
+
+fn an_updated_throttle_limits_reading() -> Outcome {
+    need_controller("io")?;
+    let disk = need_disk()?;
+    let (major, minor) = device_numbers(&disk);
+    let resources = json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": 1_048_576 }] } });
+    let document = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(document.path(), resources.to_string()).unwrap();
+    let script =
+        "cat /proc/uptime; dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct; cat /proc/uptime";
+    let output = after_update(script, &["--resources", document.path().to_str().unwrap()], |spec| {
+        spec["linux"]["devices"] =
+            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
+        spec["linux"]["resources"]["devices"] = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
+        ]);
+    });
+    let times: Vec<f64> =
+        output.stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    // Two MiB at one MiB a second, of which the first slice is free.
+    assert!(times.len() == 2 && times[1] - times[0] > 0.9, "{output:#?}");
+    Ok(())
+}
+
+fn updated_processors_pin() -> Outcome {
+    need_controller("cpuset")?;
+    let processors = std::thread::available_parallelism().unwrap().get();
+    need(processors > 1, "more than one processor")?;
+    let output = after_update("grep Cpus_allowed_list /proc/self/status", &["--cpuset-cpus", "1"], |_| ());
+    assert_eq!(output.stdout, "Cpus_allowed_list:\t1\n", "{output:#?}");
+    Ok(())
+}
+
+fn an_updated_huge_page_limit_is_met() -> Outcome {
+    need_controller("hugetlb")?;
+    need_other_than("runc", "ignores it")?;
+    need(host::machine() != "native", "a machine of its own, whose huge pages may be reserved")?;
+    std::fs::write("/proc/sys/vm/nr_hugepages", "4").unwrap();
+    let document = tempfile::NamedTempFile::new().unwrap();
+    let resources = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 2_097_152 }] });
+    std::fs::write(document.path(), resources.to_string()).unwrap();
+    let script = "fallocate -l 2097152 /tmp/huge/a && echo one; fallocate -l 4194304 /tmp/huge/b || echo not two; rm /tmp/huge/*";
+    let output = after_update(script, &["--resources", document.path().to_str().unwrap()], |spec| {
+        add_mount(
+            spec,
+            json!({ "destination": "/tmp/huge", "type": "hugetlbfs", "source": "huge", "options": ["pagesize=2M"] }),
+        );
+    });
+    std::fs::write("/proc/sys/vm/nr_hugepages", "0").unwrap();
+    assert_eq!(output.stdout, "one\nnot two\n", "{output:#?}");
     Ok(())
 }

@@ -46,6 +46,7 @@ mod support;
 mod terminal;
 mod time_namespaces;
 mod traps;
+mod update;
 mod user_namespace_mounts;
 mod user_namespaces;
 mod without_cgroup;
@@ -86,6 +87,7 @@ fn tests() -> Vec<Test> {
         features::tests(),
         traps::tests(),
         pause::tests(),
+        update::tests(),
         events::tests(),
         matching::tests(),
         security::tests(),

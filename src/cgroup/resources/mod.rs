@@ -95,6 +95,14 @@ pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
     Ok(limits)
 }
 
+impl Limits {
+    /// The places that the values come from.
+    pub(super) fn places(&mut self) -> impl Iterator<Item = &mut Pointer> {
+        let writes = self.writes.iter_mut().map(|write| &mut write.at);
+        writes.chain(self.ceilings.iter_mut().map(|ceiling| &mut ceiling.at))
+    }
+}
+
 impl Write {
     fn new(at: Pointer, file: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         Self { at, file: file.into(), value: value.into(), refused: WhenRefused::Fail }

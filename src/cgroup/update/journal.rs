@@ -1,0 +1,176 @@
+//! Writing control files so that it can be taken back: what a file held is read before it is written.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use crate::cgroup::control_file;
+
+/// What was written to one cgroup, and how to take it back.
+///
+/// For each write, in order, what restores the state before it.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Vec<Vec<Restoring>>);
+
+/// A value that restores a part of what was.
+#[derive(Debug, PartialEq, Eq)]
+struct Restoring {
+    file: String,
+    value: String,
+}
+
+/// Whether what `value` would replace in `file` can be told, and so be put back. A file that is not there is for the write to
+/// miss.
+pub(super) fn can_restore(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> bool {
+    match control_file::read(cgroup, file) {
+        Ok(before) => restoring(file, &before, value).is_some(),
+        Err(errno) => errno == Errno::NOENT,
+    }
+}
+
+impl Journal {
+    /// Writes `value` to `file`.
+    ///
+    /// # Errors
+    /// As [`control_file::write`]; `EINVAL` of what [`can_restore`] denies.
+    pub(super) fn write(&mut self, cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+        let before = control_file::read(cgroup, file)?;
+        let mut restoring = vec![restoring(file, &before, value).ok_or(Errno::INVAL)?];
+        // A cgroup that becomes idle loses its weight, and has the default one when it is so no more.
+        if file == "cpu.idle" && before.trim() == "0" {
+            let weight = control_file::read(cgroup, "cpu.weight")?;
+            restoring.push(Restoring { file: "cpu.weight".into(), value: weight.trim().into() });
+        }
+        control_file::write(cgroup, file, value)?;
+        self.0.push(restoring);
+        Ok(())
+    }
+
+    /// Takes everything back, the last write first; gives the files that would not have their old value.
+    pub(super) fn undo(&mut self, cgroup: BorrowedFd<'_>) -> Vec<String> {
+        let mut lost = Vec::new();
+        for Restoring { file, value } in self.0.drain(..).rev().flatten() {
+            if control_file::write(cgroup, &file, &value).is_err() {
+                lost.push(file);
+            }
+        }
+        lost
+    }
+
+    /// Leaves everything as it is now.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Files with a line for each device, and what is written behind the device's name for a line that was not there.
+const BY_DEVICE: [(&str, &str); 6] = [
+    ("io.max", "rbps=max wbps=max riops=max wiops=max"),
+    ("io.weight", "default"),
+    ("io.bfq.weight", "default"),
+    ("io.latency", "target=max"),
+    // These two always have all the lines.
+    ("rdma.max", ""),
+    ("misc.max", ""),
+];
+
+/// What restores a `file` that held `before`, after `value` has been written to it; `None` if nobody knows.
+fn restoring(file: &str, before: &str, value: &str) -> Option<Restoring> {
+    let write = |value: &str| Some(Restoring { file: file.to_owned(), value: value.to_owned() });
+    if let Some((_, absent)) = BY_DEVICE.iter().find(|(name, _)| *name == file) {
+        // A weight without a device is that of all others.
+        let device = value.split_once(' ').map_or("default", |(device, _)| device);
+        let old = before.lines().find(|line| line.split(' ').next() == Some(device));
+        return match old {
+            Some(line) => write(line.trim()),
+            None if device == "default" => write(before.trim()),
+            None if absent.is_empty() => None,
+            None => write(&format!("{device} {absent}")),
+        };
+    }
+    match (file, before.trim_end_matches('\n')) {
+        // What is written are changes to the list.
+        ("cgroup.subtree_control", list) => {
+            let back = value.split_ascii_whitespace().filter_map(|word| {
+                let name = word.get(1..)?;
+                Some(format!("{}{name}", if control_file::lists(list, name) { '+' } else { '-' }))
+            });
+            write(&back.collect::<Vec<_>>().join(" "))
+        }
+        // Behind the kind the kernel says why it is invalid.
+        ("cpuset.cpus.partition", kind) => write(kind.split(' ').next().unwrap_or_default()),
+        (_, "") => write("\n"),
+        (_, line) if !line.contains('\n') => write(line),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn restores(file: &str, before: &str, value: &str, expected: Option<&str>) {
+        assert_eq!(restoring(file, before, value).map(|write| write.value).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_file_of_one_value_gets_it_back() {
+        restores("memory.max", "max\n", "5", Some("max"));
+        restores("cpu.max", "max 100000\n", "5000 100000", Some("max 100000"));
+        restores("cpuset.cpus", "\n", "1", Some("\n"));
+        restores("cpuset.cpus.partition", "root invalid (cpu list is empty)\n", "member", Some("root"));
+    }
+
+    #[test]
+    fn a_device_gets_back_what_it_had_or_nothing() {
+        let before = "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=max wbps=2 riops=max wiops=max\n";
+        restores("io.max", before, "8:16 rbps=7", Some("8:16 rbps=max wbps=2 riops=max wiops=max"));
+        restores("io.max", before, "8:1 rbps=7", Some("8:1 rbps=max wbps=max riops=max wiops=max"));
+        restores("io.max", "", "8:1 rbps=7", Some("8:1 rbps=max wbps=max riops=max wiops=max"));
+        restores("io.weight", "default 100\n8:0 50\n", "700", Some("default 100"));
+        restores("io.weight", "default 100\n8:0 50\n", "default 700", Some("default 100"));
+        restores("io.weight", "default 100\n8:0 50\n", "8:0 60", Some("8:0 50"));
+        restores("io.bfq.weight", "default 100\n", "8:0 60", Some("8:0 default"));
+        restores("io.bfq.weight", "100\n", "700", Some("100"));
+        restores(
+            "rdma.max",
+            "mlx4_0 hca_handle=2 hca_object=max\n",
+            "mlx4_0 hca_handle=9",
+            Some("mlx4_0 hca_handle=2 hca_object=max"),
+        );
+        restores("rdma.max", "mlx4_0 hca_handle=2 hca_object=max\n", "mlx4_1 hca_handle=9", None);
+    }
+
+    #[test]
+    fn changes_of_a_list_are_turned_round() {
+        restores("cgroup.subtree_control", "cpu pids\n", "+memory -pids +cpu", Some("-memory +pids +cpu"));
+    }
+
+    #[test]
+    fn what_has_several_lines_of_unknown_meaning_cannot_be_put_back() {
+        restores("memory.pressure", "some avg10=0.00\nfull avg10=0.00\n", "some 1 2", None);
+    }
+
+    #[test]
+    fn everything_is_taken_back_in_reverse() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+        for (name, text) in [("cpu.idle", "0\n"), ("cpu.weight", "174\n"), ("pids.max", "max\n")] {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let open = fs::File::open(directory.path()).unwrap();
+        let mut journal = Journal::default();
+        journal.write(open.as_fd(), "pids.max", "5").unwrap();
+        journal.write(open.as_fd(), "cpu.idle", "1").unwrap();
+        // What the kernel does then.
+        fs::write(directory.path().join("cpu.weight"), "0\n").unwrap();
+        assert_eq!(journal.write(open.as_fd(), "cpu.none", "1"), Err(Errno::NOENT));
+        assert_eq!(journal.undo(open.as_fd()), [""; 0]);
+        let now = ["pids.max", "cpu.idle", "cpu.weight"].map(file);
+        assert_eq!(now, ["max\n", "0\n", "174"]);
+    }
+}
