@@ -139,6 +139,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if request.cgroups == Cgroups::Disabled {
         plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
     }
+    require_safe_switch(&plan, request.switch)?;
     let labels = lsm::labels(&plan.process, &Pointer::root().field("process"))?;
     if let Some(label) = &plan.label {
         lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
@@ -160,6 +161,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         wiring.fifo = Some(directory.make_fifo()?);
     }
     wiring.user = user_namespace.as_ref().map(|new| new.ids);
+    wiring.cgroup = cgroup.path().map(c_path).transpose()?;
     wire(&mut wiring, &plan, request, &directory)?;
     if user_namespace.is_some() && plan.namespaces.is_new(libc::CLONE_NEWNS) {
         trees::open(&mut plan, &mut wiring)?;
@@ -283,6 +285,20 @@ fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
         (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
     let mounts = plan.mounts.warnings.iter().cloned();
     unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).collect()
+}
+
+/// # Errors
+/// Without pivot_root(2) the host's mounts stay below the container's root. In a private tree they stay even when the host unmounts
+/// them; runc refuses that, too.
+fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
+    match (switch, plan.propagation) {
+        (Switch::Move, Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _))) => {
+            let at = Pointer::root().field("linux").field("rootfsPropagation");
+            let message = "a rootfsPropagation of [r]private is not safe without pivot_root";
+            Err(at.error_with_hint(message, "drop --no-pivot, or use \"rslave\""))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// # Errors

@@ -126,6 +126,15 @@ impl Plan {
             Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
             None => Settings::default(),
         };
+        let mut cgroup = cgroup::plan(linux, id, &at)?;
+        if namespaces.is_new(libc::CLONE_NEWCGROUP) && mounts.has_writable_cgroups() {
+            // Nobody, if the user is not mapped or in a user namespace that exists already.
+            let owner = match &id_maps {
+                Some(maps) => maps.users.outside(process.uid),
+                None => Some(process.uid).filter(|_| !namespaces.has(libc::CLONE_NEWUSER)),
+            };
+            owner.into_iter().for_each(|uid| cgroup.give_to(uid));
+        }
         Ok(Self {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -155,7 +164,7 @@ impl Plan {
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
-            cgroup: cgroup::plan(linux, id, &at)?,
+            cgroup,
             bundle: bundle.to_path_buf(),
             rootfs,
             namespaces,

@@ -96,6 +96,8 @@ pub struct Wiring {
     pub rootfs_parent: Option<CString>,
     /// Whether /proc/kcore exists.
     pub has_kcore: bool,
+    /// The container's cgroup, a path of the host.
+    pub cgroup: Option<CString>,
     /// What hooks of the init process need, if there are any.
     pub hooks: Option<hooks::Shared>,
 }
@@ -134,7 +136,14 @@ impl Program {
             program.add(Origin::Field("/root/path"), step);
             let devices_are_made = !plan.mounts.dev_is_bound;
             seals = plan.mounts.seals;
-            for (index, step) in plan.mounts.mounts {
+            for (index, mut step) in plan.mounts.mounts {
+                // In a cgroup namespace only its own cgroup and what is below it is to be seen.
+                if let Step::Mount(mount) = &mut step
+                    && mount.stand_in.is_some()
+                    && plan.namespaces.has(libc::CLONE_NEWCGROUP)
+                {
+                    mount.stand_in.clone_from(&wiring.cgroup);
+                }
                 // A sysfs shows the network devices of the namespace it is mounted in, an NFS uses its interfaces.
                 if let Step::Mount(mount) = &step
                     && !WITHOUT_NETWORK.contains(&mount.fstype.as_c_str())

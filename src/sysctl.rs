@@ -88,6 +88,10 @@ fn namespace_of(name: &str, at: &Pointer) -> Result<i32> {
     if name.starts_with("net.") {
         return Ok(libc::CLONE_NEWNET);
     }
+    // Limits on what is in the user namespace; namespaces(7), "The /proc/sys/user directory".
+    if name.starts_with("user.") {
+        return Ok(libc::CLONE_NEWUSER);
+    }
     match name {
         "kernel.domainname" => Ok(libc::CLONE_NEWUTS),
         "kernel.hostname" => {
@@ -127,6 +131,12 @@ mod tests {
              the host"
         );
         assert!(planned("net.ipv4.ip_forward", libc::CLONE_NEWIPC).is_err());
+        assert!(planned("user.max_mnt_namespaces", libc::CLONE_NEWUSER).is_ok());
+        assert!(line(&planned("user.max_mnt_namespaces", 0).unwrap_err()).contains("needs a user namespace"));
+        assert!(
+            line(&planned("kernel.hostname", libc::CLONE_NEWUTS).unwrap_err())
+                .contains("\"kernel.hostname\" is refused (use /hostname instead)")
+        );
         assert!(planned("net./../kernel/panic", libc::CLONE_NEWNET).is_err());
     }
 }

@@ -20,6 +20,7 @@ mod freeze;
 mod fs;
 mod joining;
 mod oom;
+mod ownership;
 mod removal;
 mod resources;
 mod stats;
@@ -50,6 +51,8 @@ pub struct CgroupPlan {
     limits: resources::Limits,
     /// `None` if every device is allowed.
     filter: Option<filter::Filter>,
+    /// The user id outside of the container to whom it goes; `None` if it stays with whoever makes it.
+    owner: Option<u32>,
 }
 
 /// Decides where the cgroup of container `id` goes and what it may use; `at` is where `linux` stands.
@@ -66,10 +69,16 @@ pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan>
         place: Some(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
         limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
         filter: filter::compile(&devices::plan(rules, &resources_at.field("devices"))?)?,
+        owner: None,
     })
 }
 
 impl CgroupPlan {
+    /// Decides that the cgroup is to be that of the user with this id outside of the container.
+    pub fn give_to(&mut self, uid: u32) {
+        self.owner = Some(uid);
+    }
+
     /// Decides that there is to be no cgroup: the container stays in that of whoever makes it. As in crun, its device rules
     /// then have no effect, and neither has `cgroupsPath`.
     ///
@@ -98,6 +107,9 @@ impl CgroupPlan {
         let write = |file: &str, value: &str| control_file::write(target.dir, file, value);
         apply::limits(&self.limits, &target, &mount, &enabled, write)?;
         apply::filter(self.filter.as_ref(), &target)?;
+        if let Some(uid) = self.owner {
+            ownership::give(&made, uid)?;
+        }
         Ok(Cgroup(Some(made)))
     }
 }

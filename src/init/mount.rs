@@ -19,6 +19,10 @@ use super::{copy_up, path};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
+/// `MOUNT_ATTR__ATIME`: which of the choices about access times is in force.
+const ATIME: u64 = 0x70;
+/// linux/magic.h.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// The device number of /dev/null; devices.txt.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
@@ -119,7 +123,10 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
     let target = open_target(root, &what.target, Kind::Directory)?;
     let mount = match &what.old_style {
         Some(options) => mounted_the_old_way(what, options, target.as_fd())?,
-        None => new(what, inherited)?,
+        None => match (new(what, inherited), &what.stand_in) {
+            (Err(Failure { errno: Errno::PERM, part: Part::Whole }), Some(path)) => stand_in(path, what)?,
+            (mount, _) => mount?,
+        },
     };
     if let Some(label) = &what.label {
         // Its descriptor is for its path alone.
@@ -157,6 +164,21 @@ fn new(what: &Mount, mode: Option<u32>) -> Result<OwnedFd, Failure> {
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, what.attributes)?)
 }
 
+/// A detached clone of the host's cgroup2 at `path`.
+///
+/// # Errors
+/// `EPERM` if something else is mounted there.
+fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
+    let clone = rustix::mount::open_tree(CWD, path, CLONE | OpenTreeFlags::AT_RECURSIVE)?;
+    if u64::try_from(rustix::fs::fstatfs(&clone)?.f_type) != Ok(CGROUP2_MAGIC) {
+        return Err(Errno::PERM);
+    }
+    // How access times are kept was decided by whoever mounted it, and cannot be changed.
+    let set = u64::from(what.attributes.bits()) & !ATIME;
+    set_attributes(clone.as_fd(), Reach::WholeTree, Attributes { set, ..Attributes::default() })?;
+    Ok(clone)
+}
+
 /// The same by mount(2), which mounts at a path: that of a directory which nobody else has seen, on a tmpfs that stands at `target`
 /// meanwhile. The path leads through the procfs that is still the host's.
 fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
@@ -173,8 +195,8 @@ fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>)
         rustix::mount::mount(source, path(&place).as_cstr(), what.fstype.as_c_str(), flags, data)?;
         let mounted = rustix::mount::open_tree(&scratch, c"m", CLONE)?;
         let set = what.attributes.bits().into();
-        // MOUNT_ATTR__ATIME: which of the choices is in force is written there in full.
-        set_attributes(mounted.as_fd(), Reach::ThisMount, Attributes { set, clear: 0x70, propagation: 0 })?;
+        let what = Attributes { set, clear: ATIME, propagation: 0 };
+        set_attributes(mounted.as_fd(), Reach::ThisMount, what)?;
         Ok(mounted)
     };
     let mounted = mounted();

@@ -150,6 +150,9 @@ pub struct Mount {
     pub target: Target,
     /// For mount(2), where a parameter is too long for fsconfig(2).
     pub old_style: Option<OldStyle>,
+    /// A part of the host's tree that stands in where the kernel makes no such file system in this user namespace: cgroup2, for the
+    /// cgroups of another one.
+    pub stand_in: Option<CString>,
     /// An SELinux label for its root.
     pub label: Option<CString>,
     /// For a tmpfs: takes over the mode of the directory that it covers, if it is there already.

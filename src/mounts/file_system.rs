@@ -94,6 +94,7 @@ pub(super) fn plan(
         parameters,
         attributes: MountAttrFlags::from_bits_retain(u32::try_from(flags.attributes().set)?),
         propagation: propagation(sum),
+        stand_in: (kernel_type == "cgroup2").then(|| c"/sys/fs/cgroup".into()),
         // It takes no context as a parameter; as in runc and crun.
         label: label.filter(|_| kernel_type == "mqueue").map(|label| label.context.clone()),
         inherit_mode: fstype == "tmpfs" && !has_mode,

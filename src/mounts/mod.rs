@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use oci_spec::runtime;
+use rustix::mount::MountAttrFlags;
 
 use self::options::Options;
 pub use self::options::known as known_options;
@@ -67,6 +68,21 @@ pub struct Label {
     /// What the parameter is called: `context` or one of its kin; mount(8).
     pub key: &'static CStr,
     pub context: CString,
+}
+
+impl MountPlan {
+    /// Whether the container can write to the cgroups that it sees, as config-linux.md § Cgroup ownership means it.
+    pub fn has_writable_cgroups(&self) -> bool {
+        self.mounts.iter().any(|(_, step)| match step {
+            Step::Mount(mount) => {
+                mount.fstype.as_c_str() == c"cgroup2"
+                    && mount.target.path.as_c_str() == c"/sys/fs/cgroup"
+                    && mount.source.as_deref() == Some(c"cgroup")
+                    && !mount.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+            }
+            _ => false,
+        })
+    }
 }
 
 /// Decides about `mounts`, the value at `at` (`/mounts`).
@@ -202,8 +218,6 @@ fn refuse_id_mapping(mount: &runtime::Mount, options: &[String], at: &Pointer) -
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-
-    use rustix::mount::MountAttrFlags;
 
     use super::*;
     use crate::error::line;

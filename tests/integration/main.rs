@@ -16,6 +16,7 @@
 
 mod broken;
 mod cgroup;
+mod cgroup_mount;
 mod cli;
 mod clients;
 mod descriptors;
@@ -82,6 +83,7 @@ fn tests() -> Vec<Test> {
         rootfs::tests(),
         devices::tests(),
         cgroup::tests(),
+        cgroup_mount::tests(),
         without_cgroup::tests(),
         enforcement::tests(),
         features::tests(),

@@ -41,6 +41,7 @@ suite![
     the_rootfs_keeps_its_owner_and_mode,
     two_containers_share_a_rootfs,
     a_root_path_that_is_a_link,
+    a_private_tree_without_pivot_is_refused,
     a_masked_path_that_fails_is_named_by_its_own_place,
 ];
 
@@ -56,6 +57,17 @@ fn the_root_without_pivot_is_the_same() {
     assert!(output.stdout.starts_with("inside\n"), "{output:#?}");
     assert!(output.stdout.ends_with("root:x:0:0:root:/root:/bin/sh\n"), "{output:#?}");
     container.leaves_nothing();
+}
+
+fn a_private_tree_without_pivot_is_refused() -> Outcome {
+    need_other_than("crun", "runs it")?;
+    for propagation in ["private", "rprivate"] {
+        let container = Container::new().edit(|spec| spec["linux"]["rootfsPropagation"] = json!(propagation));
+        let text = "rootfsPropagation of [r]private is not safe without pivot_root";
+        container.run_with(["--no-pivot"]).fails_with(text);
+        container.leaves_nothing();
+    }
+    Ok(())
 }
 
 fn read_only(script: &str) -> Container {

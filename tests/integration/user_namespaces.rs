@@ -28,6 +28,7 @@ suite![
     a_hard_limit_above_the_runtimes_is_set,
     the_oom_score_is_adjusted_there_too,
     sysctls_are_set_there_too,
+    limits_of_the_user_namespace_are_set,
     an_option_with_an_id_is_understood_inside,
     a_container_with_a_user_namespace_lives_like_any_other,
 ];
@@ -220,6 +221,16 @@ fn sysctls_are_set_there_too() {
         .in_user_namespace()
         .edit(|spec| spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "42" }));
     assert_eq!(container.says(), "42");
+}
+
+fn limits_of_the_user_namespace_are_set() -> Outcome {
+    need_other_than("runc", "takes them since 1.5 only")?;
+    need_other_than("crun", "takes them for the host's")?;
+    let container = Container::with_args(["cat", "/proc/sys/user/max_mnt_namespaces"])
+        .in_user_namespace()
+        .edit(|spec| spec["linux"]["sysctl"] = json!({ "user.max_mnt_namespaces": "12" }));
+    assert_eq!(container.says(), "12");
+    Ok(())
 }
 
 fn an_option_with_an_id_is_understood_inside() {

@@ -1,0 +1,48 @@
+//! Giving a cgroup to the container's user, who may then make cgroups below it: config-linux.md § Cgroup ownership, cgroups(7).
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{AtFlags, chownat, fchown, fstat};
+use rustix::io::Errno;
+
+use super::fs::Made;
+use crate::error::Hint;
+use crate::sys::cred;
+
+/// Which files of a cgroup its new owner is to have.
+const LIST: &str = "/sys/kernel/cgroup/delegate";
+
+/// What the specification says where the kernel has no such list.
+const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+
+/// Makes `uid`, an id of the host, the owner of the cgroup and of those of its files that do not lift its own limits.
+pub(super) fn give(made: &Made, uid: u32) -> Result<()> {
+    let failed = || {
+        Hint(
+            format!("give cgroup {} to user {uid}", made.path.display()),
+            "it goes to the container's user because a writable cgroup2 is mounted on /sys/fs/cgroup; mount it \"ro\"".into(),
+        )
+    };
+    let stat = fstat(&made.dir).with_context(failed)?;
+    if stat.st_uid == uid {
+        return Ok(());
+    }
+    let owner = Some(cred::uid(uid));
+    fchown(&made.dir, owner, None).with_context(failed)?;
+    let list = fs::read_to_string(LIST).unwrap_or_else(|_| USUAL.to_owned());
+    let names = list.lines().filter(|name| !name.is_empty() && !name.contains('/'));
+    for name in names {
+        match chown(std::os::fd::AsFd::as_fd(&made.dir), name, owner) {
+            // Not every cgroup has every file of the list.
+            Err(Errno::NOENT) => {}
+            result => result.with_context(failed)?,
+        }
+    }
+    Ok(())
+}
+
+fn chown(dir: BorrowedFd<'_>, name: &str, owner: Option<rustix::process::Uid>) -> Result<(), Errno> {
+    chownat(dir, name, owner, None, AtFlags::SYMLINK_NOFOLLOW)
+}
