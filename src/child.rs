@@ -1,7 +1,7 @@
 //! The init process, or one that `exec` adds, as its parent sees it: cloned, listened to, and ended if anything goes wrong.
 
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -16,13 +16,14 @@ use crate::init::step::Point;
 use crate::namespaces::Join;
 use crate::process::Rlimit;
 use crate::program::Program;
-use crate::signals::{Signal, SignalQueue};
+use crate::signals::{Signal, SignalQueue, Signals};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3, rlimit, set_rlimit, setns};
 use crate::{init, state, unix_socket};
 
 /// The new process until it is its own; killed on drop, unless kept.
+#[derive(Debug)]
 pub struct Init {
     pub pid: i32,
     pub pidfd: OwnedFd,
@@ -124,6 +125,8 @@ pub fn is_single_threaded() -> bool {
 pub enum News {
     /// The terminal's end for the parent.
     Master(OwnedFd),
+    /// The process that goes on in the child's place.
+    Successor(OwnedFd),
     /// It waits there for [`Child::go_on`].
     Reached(Point),
     /// Its filter hands calls over on this descriptor of its. It waits for [`Child::go_on`], and nothing is left after that but
@@ -148,6 +151,29 @@ pub struct Child<'a> {
 
 /// What a filter has to do with a program that did not start.
 const FILTER_HINT: &str = "the seccomp profile must allow execve";
+
+/// What it takes to watch over a process until it is the program.
+pub struct Watch<'a> {
+    pub socket: BorrowedFd<'a>,
+    pub signals: &'a Signals,
+    pub cgroup: Option<&'a Path>,
+    pub program: &'a Program,
+}
+
+impl<'a> Watch<'a> {
+    pub fn over<'b>(&self, init: &'b Init) -> Result<Child<'b>>
+    where
+        'a: 'b,
+    {
+        Ok(Child {
+            socket: self.socket,
+            interrupts: self.signals.interrupts()?,
+            init,
+            cgroup: self.cgroup,
+            program: self.program,
+        })
+    }
+}
 
 /// How long the child may be silent before somebody asks why.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -197,6 +223,19 @@ impl Child<'_> {
         }
     }
 
+    /// Waits for the process that goes on in the child's place, and lets it.
+    pub fn await_successor(&self) -> Result<Init> {
+        match self.listen()? {
+            News::Successor(pidfd) => {
+                let pid = pid_of(pidfd.as_fd()).context("look at the init process")?;
+                self.go_on();
+                Ok(Init { pid, pidfd, keep: false })
+            }
+            News::Ended => bail!("the init process ended before it was ready"),
+            _ => bail!("the init process said something that it cannot say"),
+        }
+    }
+
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
     pub fn go_on(&self) {
         let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
@@ -213,11 +252,13 @@ impl Child<'_> {
             let mut bytes = [0; sync::LONGEST];
             let (length, descriptor) =
                 sync::receive(self.socket, &mut bytes).context("hear from the init process")?;
-            // Before its text is looked at, which is a path and can be as long as a message.
-            if let Some(master) = descriptor {
-                return Ok(News::Master(master));
-            }
             let text = bytes.get(..length).unwrap_or_default();
+            // Before any other text is looked at: it is a path and can be as long as a message.
+            match descriptor {
+                Some(successor) if text == sync::SUCCESSOR => return Ok(News::Successor(successor)),
+                Some(master) => return Ok(News::Master(master)),
+                None => {}
+            }
             if let Some(words) = sync::said(text) {
                 said = words.to_vec();
                 continue;
@@ -261,6 +302,15 @@ impl Child<'_> {
             }
         }
     }
+}
+
+/// The number of a process; proc_pid_fdinfo(5).
+fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let number =
+        text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).and_then(|n| n.parse().ok());
+    number.filter(|pid| *pid > 0).with_context(|| format!("{path} names no process"))
 }
 
 /// # Errors

@@ -9,17 +9,16 @@ mod user_namespace;
 
 use std::ffi::{CString, OsString};
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::hooks::Undone;
 use self::record::Record;
-use self::user_namespace::{NewUserNamespace, require_privileges};
+use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::child::{Child, News, clone, connect_pidfd_socket, require_inherited, socket_pair};
+use crate::child::{Child, News, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
 use crate::hooks::poststart;
@@ -28,7 +27,7 @@ use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
-use crate::program::{Program, RootSwitch, Wiring, births, made_beside};
+use crate::program::{Births, Program, RootSwitch, Wiring};
 use crate::seccomp::Filter;
 use crate::signals::Signals;
 use crate::state::State;
@@ -131,9 +130,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let mut plan = Plan::new(bundle, request.id.as_str())?;
     let own = sys::cred::capabilities().context("look up the runtime's capabilities")?;
     require_privileges(&plan, own)?;
-    let user_namespace = NewUserNamespace::of(&plan, own)?;
+    let mut join = open_namespaces(&plan)?;
+    let user_namespace = UserNamespace::of(&mut plan, &mut join, own)?;
     // In a user namespace its processes can have them all.
-    if !plan.namespaces.has(libc::CLONE_NEWUSER) {
+    if user_namespace.is_own() {
         plan.process.capabilities.limit_to(own);
     }
     if request.cgroups == Cgroups::Disabled {
@@ -152,7 +152,6 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, stays)?;
     let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
     let agent = plan.seccomp.as_ref().map(Filter::prepare).transpose()?.flatten();
-    let join = open_namespaces(&plan)?;
 
     let directory = request.root.create(request.id)?;
     let cgroup = plan.cgroup.create().context(Stage::Cgroup)?;
@@ -160,10 +159,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
     }
-    wiring.user = user_namespace.as_ref().map(|new| new.ids);
+    wiring.user = user_namespace.user;
     wiring.cgroup = cgroup.path().map(c_path).transpose()?;
     wire(&mut wiring, &plan, request, &directory)?;
-    if user_namespace.is_some() && plan.namespaces.is_new(libc::CLONE_NEWNS) {
+    if !user_namespace.is_own() && plan.namespaces.is_new(libc::CLONE_NEWNS) {
         trees::open(&mut plan, &mut wiring)?;
     }
     let notify = bind_notify_socket(request, &directory)?;
@@ -171,9 +170,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let record = Record::of(&plan, request, cgroup.path());
     wiring.hooks = hooks::of_init(&plan.hooks, record.state())?;
     let hooks = plan.hooks.clone();
-    let pid_namespace = take_pid_namespace(&mut wiring.join);
-    let new = births(&plan.namespaces, user_namespace.is_some());
-    let new_network = plan.namespaces.new & made_beside(user_namespace.is_some()) != 0;
+    let pid_namespace = if user_namespace.is_own() { take_pid_namespace(&mut wiring.join) } else { None };
+    let births = Births::of(&plan.namespaces, user_namespace.user);
     let oom_score_adj = plan.process.oom_score_adj;
     let filter = plan.seccomp.clone();
     let mut program = Program::new(plan, wiring)?;
@@ -182,25 +180,29 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     program.close_all_but(theirs.as_fd(), inherited);
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    let mut init = clone(new, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
+    let mut init = clone(births.cloned, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
     undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
-    let child = Child {
-        socket: ours.as_fd(),
-        interrupts: request.signals.interrupts()?,
-        init: &init,
-        cgroup: cgroup.path(),
-        program: &program,
-    };
-    if let Some(user_namespace) = &user_namespace {
+    let watch =
+        Watch { socket: ours.as_fd(), signals: request.signals, cgroup: cgroup.path(), program: &program };
+    if births.succeeded.is_some() {
+        let intermediate = watch.over(&init)?;
+        if user_namespace.is_set_up_first() {
+            user_namespace.set_up(&intermediate)?;
+        }
+        let successor = intermediate.await_successor()?;
+        init = successor;
+    }
+    let child = watch.over(&init)?;
+    if births.succeeded.is_none() || !user_namespace.is_set_up_first() {
         user_namespace.set_up(&child)?;
     }
 
-    if new_network {
+    if births.beside != 0 {
         let network = network::make().with_context(|| Fault {
             pointer: Pointer::root().field("linux").field("namespaces"),
             message: "make a network namespace".into(),
@@ -220,7 +222,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if let Some(filter) = &filter {
         filter.save(directory.path())?;
     }
-    if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_none()) {
+    if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_own()) {
         init.adjust_oom_score(score, Pointer::root().field("process").field("oomScoreAdj"))?;
     }
     if state.creating {
@@ -272,7 +274,7 @@ fn await_ready(child: &Child<'_>, program: Start) -> Result<()> {
         News::Ready => Ok(()),
         News::Ended if program == Start::Later => bail!("the init process ended before it could be started"),
         News::Ended => Ok(()),
-        News::Master(_) | News::Reached(_) | News::Listening(_) => {
+        News::Master(_) | News::Reached(_) | News::Listening(_) | News::Successor(_) => {
             bail!("the init process said something that it cannot say")
         }
     }
@@ -327,7 +329,7 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
             hint: None,
         })?;
         if let Some(changed) = plan.changes(join.kind)
-            && is_own(&file, join.kind)
+            && is_own(file.as_fd(), join.kind)
         {
             let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
             return Err(join.at().error_with_hint(message, format_args!("{changed} would change the host")));
@@ -337,12 +339,11 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-fn is_own(namespace: &fs::File, kind: i32) -> bool {
+fn is_own(namespace: BorrowedFd<'_>, kind: i32) -> bool {
     let Some((_, _, link)) = namespaces::LINKS.iter().find(|(other, _, _)| *other == kind) else {
         return false;
     };
-    let own = fs::metadata(format!("/proc/self/ns/{link}"));
-    matches!((namespace.metadata(), own), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+    namespaces::is_at(namespace, Path::new(&format!("/proc/self/ns/{link}")))
 }
 
 fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)> {

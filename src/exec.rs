@@ -186,7 +186,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     }
     match child.listen()? {
         News::Ended => {}
-        News::Ready | News::Master(_) | News::Reached(_) | News::Listening(_) => {
+        News::Ready | News::Master(_) | News::Reached(_) | News::Listening(_) | News::Successor(_) => {
             bail!("the new process said something that it cannot say")
         }
     }

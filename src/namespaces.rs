@@ -1,7 +1,8 @@
 //! Which namespaces are made and which are joined; config-linux.md § Namespaces, namespaces(7).
 
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
@@ -76,6 +77,12 @@ pub const LINKS: [(i32, &str, &str); 8] = [
     (libc::CLONE_NEWUTS, "NEWUTS", "uts"),
 ];
 
+/// Whether the namespace that a descriptor is open on is found at `path`.
+pub fn is_at(namespace: BorrowedFd<'_>, path: &Path) -> bool {
+    let pair = (rustix::fs::fstat(namespace), rustix::fs::stat(path));
+    matches!(pair, (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
 /// Decides about `namespaces`, the value at `at` (`/linux/namespaces`).
 pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan> {
     let mut plan = NamespacePlan::default();
@@ -98,9 +105,13 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
             }
         }
     }
-    if let Some(join) = plan.join.first().filter(|_| seen & libc::CLONE_NEWUSER != 0) {
-        let message = "is refused: this version joins nothing together with a user namespace";
-        return Err(at.index(join.index).field("path").error(message));
+    if plan.is_new(libc::CLONE_NEWUSER)
+        && let Some(join) = plan.join.iter().find(|join| join.kind == libc::CLONE_NEWNS)
+    {
+        return Err(join.at().error_with_hint(
+            "a new user namespace has no rights in a mount namespace that exists already",
+            "make the mount namespace a new one, too, or join the user namespace that it belongs to",
+        ));
     }
     Ok(plan)
 }

@@ -17,7 +17,7 @@ use anyhow::Result;
 pub use self::exec::ExecWiring;
 pub use self::explain::describe_bind;
 use self::namespaces::First;
-pub use self::namespaces::{NewUser, births, made_beside};
+pub use self::namespaces::{Births, Ids, Privileges, User};
 use self::process::Last;
 use crate::error::Pointer;
 use crate::hooks;
@@ -30,6 +30,7 @@ use crate::plan::{Plan, Source};
 use crate::process::Affinity;
 use crate::process::ProcessPlan;
 use crate::sys::mount::{Attributes, Reach};
+use crate::sys::process::all_but;
 
 /// The file systems to which the network namespace that they are mounted in means nothing.
 const WITHOUT_NETWORK: [&CStr; 7] =
@@ -70,8 +71,7 @@ pub struct Program {
 /// What the parent has prepared for the init process.
 #[derive(Debug, Default)]
 pub struct Wiring {
-    /// For a new user namespace, which the init process is born in.
-    pub user: Option<NewUser>,
+    pub user: User,
     /// The namespaces to join, opened.
     pub join: Vec<(Join, OwnedFd)>,
     /// The name of a session keyring to join.
@@ -123,7 +123,7 @@ impl Program {
         program.enter_namespaces(&plan.namespaces, first);
 
         // As late as possible: the parent makes it meanwhile.
-        let mut new_network = plan.namespaces.new & made_beside(wiring.user.is_some()) != 0;
+        let mut new_network = Births::of(&plan.namespaces, wiring.user).beside != 0;
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
         let rootfs_is_attached = wiring.rootfs_tree.is_some();
@@ -258,7 +258,7 @@ impl Program {
     /// Has the init process close everything that is neither a standard stream, nor for the program, nor used by a step, nor
     /// `socket`, on which it talks with the parent.
     pub fn close_all_but(&mut self, socket: BorrowedFd<'_>, inherited: u32) {
-        let mut used: Vec<u32> = self
+        let used = self
             .steps
             .iter()
             .filter_map(|step| match step {
@@ -276,18 +276,8 @@ impl Program {
             .chain([socket])
             .map(|descriptor| descriptor.as_raw_fd().unsigned_abs())
             .collect();
-        used.sort_unstable();
-        let mut first = inherited.saturating_add(3);
-        let mut unused = Vec::with_capacity(used.len() + 1);
-        for number in used {
-            if number > first {
-                unused.push((first, number - 1));
-            }
-            first = first.max(number.saturating_add(1));
-        }
-        unused.push((first, u32::MAX));
         if let Some(Step::CloseOthers { ranges }) = self.steps.first_mut() {
-            *ranges = unused;
+            *ranges = all_but(used, inherited.saturating_add(3));
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! child                          parent
+//!   successor        ────────▶   with its descriptor, if the child was an intermediate
+//!                    ◀────────   one byte: goes on with the successor
 //!   Reached(point)   ────────▶   does what the point is for
 //!                    ◀────────   one byte
 //!   the steps …                  makes the network namespace beside them
@@ -29,6 +31,9 @@ use rustix::net::{
 
 use crate::init::step::{Ended, Part, Point};
 use crate::sys::Errno;
+
+/// The text beside the descriptor of an intermediate's successor.
+pub const SUCCESSOR: &[u8] = b"successor";
 
 /// Sends `text` and a descriptor beside it; unix(7).
 pub fn send_descriptor(socket: BorrowedFd<'_>, text: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {

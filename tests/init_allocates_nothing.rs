@@ -23,7 +23,7 @@ mod sys;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,7 +75,7 @@ struct End {
 }
 
 /// Clones a child that runs `child` and must not allocate while it does.
-fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) -> End {
+fn in_a_child(namespaces: i32, child: impl FnOnce(BorrowedFd<'_>)) -> End {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .unwrap();
@@ -100,11 +100,18 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(std::os::fd::BorrowedFd<'_>)) 
                 // It may have failed already.
                 let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
             }
-            let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let wait =
+                |pidfd: BorrowedFd<'_>| rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+            let mut status = wait(pidfd.as_fd());
             let mut hook_said = Vec::new();
             let said = loop {
                 let mut bytes = [0; sync::LONGEST];
-                let count = sync::receive(ours.as_fd(), &mut bytes).map_or(0, |(count, _)| count);
+                let (count, successor) = sync::receive(ours.as_fd(), &mut bytes).unwrap_or((0, None));
+                if let Some(successor) = successor {
+                    assert_eq!(&bytes[..count], sync::SUCCESSOR);
+                    status = wait(successor.as_fd());
+                    continue;
+                }
                 match sync::said(&bytes[..count]) {
                     Some(words) => hook_said = words.to_vec(),
                     None => match bytes[..count].try_into().ok().and_then(Message::from_bytes) {
@@ -363,6 +370,13 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     let steps = in_a_user_namespace(program(directory.path(), "/bin/true"));
     let end = in_a_child(ALL | libc::CLONE_NEWUSER, |socket| init::perform(&steps, socket));
     assert_eq!((end.status, end.said), (0, None), "of {} steps in a user namespace", steps.len());
+
+    let mut steps = program(directory.path(), "/bin/true");
+    steps.insert(1, Step::Successor { kinds: ALL });
+    // The message that it would wait for lets the successor go on.
+    steps.retain(|step| !matches!(step, Step::JoinNewNetwork));
+    let end = in_a_child(0, |socket| init::perform(&steps, socket));
+    assert_eq!((end.status, end.said), (0, None), "of {} steps of a successor", steps.len());
 
     let mut failing = program(directory.path(), "/bin/true");
     failing.insert(failing.len() - 10, Step::Rlimit { resource: 7, soft: 2, hard: 1 });

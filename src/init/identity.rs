@@ -10,6 +10,7 @@ use rustix::process::Gid;
 use super::path;
 use super::step::{Failure, Identity, Of as _, Part, item};
 use crate::sys::cred;
+use crate::sys::process::set_dumpable;
 
 /// capabilities(7).
 const CAP_SETGID: u32 = 6;
@@ -44,7 +45,9 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
 /// Becomes a user of the user namespace that this process is in, without further groups. The capabilities stay: the process was
 /// nobody there.
 pub fn take(uid: u32, gid: u32) -> Result<(), Failure> {
-    set_ids(uid, gid, &[])
+    set_ids(uid, gid, &[])?;
+    // Other ids undo it if the host wants dumps of everything; proc_sys_fs(5), suid_dumpable.
+    Ok(set_dumpable(false)?)
 }
 
 /// # Errors

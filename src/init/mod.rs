@@ -17,6 +17,7 @@
 mod console;
 mod copy_up;
 mod devices;
+mod hold;
 mod home;
 pub mod hook;
 mod identity;
@@ -29,6 +30,7 @@ mod sysctl;
 mod time;
 
 // For the parent, which does some of it in the place of an init process without privileges.
+pub use self::hold::hold;
 pub use self::mount::{clone_source, clone_tree, detached};
 
 use std::ffi::{CStr, CString};
@@ -101,6 +103,7 @@ impl<'a> Init<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), Failure> {
         match step {
             Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
+            Step::Successor { kinds } => Ok(self.be_succeeded(*kinds)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
             Step::JoinNamespacesOf { process, kinds } => Ok(process::setns(process.as_fd(), *kinds)?),
             Step::NewNamespaces { kinds } => Ok(process::unshare(*kinds)?),
@@ -198,6 +201,18 @@ impl<'a> Init<'a> {
             Step::LoadFilter { filter, listens: true } => self.load_and_listen(filter),
             Step::Execute { argv, envp } => self.execute(argv, envp),
         }
+    }
+
+    /// Returns in the successor, or if there is none.
+    fn be_succeeded(&self, kinds: i32) -> Result<(), Errno> {
+        let flags = u64::from((kinds | libc::CLONE_PARENT).unsigned_abs());
+        let process::Cloned::Parent { pidfd, .. } = process::clone3(flags, None)? else {
+            // What it says must not come before the parent has heard of it.
+            return await_byte(self.parent);
+        };
+        let told = sync::send_descriptor(self.parent, sync::SUCCESSOR, pidfd.as_fd());
+        // If nobody was told, the parent has gone, and so the successor will.
+        process::exit_now(i32::from(told.is_err()))
     }
 
     fn join_new_network(&self) -> Result<(), Errno> {

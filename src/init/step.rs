@@ -17,6 +17,9 @@ use crate::sys::seccomp::Instruction;
 pub enum Step {
     /// Closes the descriptors in these ranges, first and last: what the parent works with, which leads to the host.
     CloseOthers { ranges: Vec<(u32, u32)> },
+    /// Clones a child of this process's parent, born in new namespaces of `kinds` (`CLONE_NEW*`), that goes on in its place when
+    /// the parent says so, hands a descriptor of it to the parent, and ends.
+    Successor { kinds: i32 },
     /// setns(2) into a namespace of `kind` (`CLONE_NEW*`).
     JoinNamespace { namespace: OwnedFd, kind: i32 },
     /// setns(2) into those namespaces of a process whose kinds (`CLONE_NEW*`) are named, all at once; `process` is its pidfd.

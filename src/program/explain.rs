@@ -84,6 +84,9 @@ impl Program {
                 plain("cannot exec in a stopped container".into())
             }
             Step::JoinNamespacesOf { .. } => plain("join the container's namespaces".into()),
+            Step::Successor { kinds } => {
+                plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
+            }
             Step::Dumpable { .. } => plain("let the maps of the user namespace be written".into()),
             Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
             Step::Loopback => plain("bring lo up".into()),

@@ -9,19 +9,89 @@ use crate::init::step::{Point, Step};
 use crate::namespaces::{Join, NamespacePlan};
 use crate::sys::process::CLONE_NEWTIME;
 
-/// What the init process becomes in the user namespace that it was born in.
+/// The user namespace of the container.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum User {
+    /// The runtime's own.
+    #[default]
+    Own,
+    /// A new one, whose maps the parent writes.
+    New(Ids),
+    Joined {
+        ids: Ids,
+        /// Which it takes to join others.
+        joins: Privileges,
+    },
+}
+
+/// Where a process has privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// As the runtime has them.
+    Outside,
+    /// In the container's user namespace.
+    Inside,
+}
+
+/// What the init process becomes in a user namespace.
 #[derive(Clone, Copy, Debug)]
-pub struct NewUser {
+pub struct Ids {
     /// Root, where there is one.
     pub uid: u32,
     pub gid: u32,
-    /// Whether the parent can write the maps only while the files in /proc are this process's user's.
+    /// Whether the parent can do its part only while the files in /proc are this process's user's.
     pub needs_dumpable: bool,
+}
+
+/// Where new namespaces come from, as `CLONE_NEW*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Births {
+    /// The process that the parent clones is born in them.
+    pub cloned: i32,
+    /// That process is an intermediate, which has joined some by then, and the init process is its successor, born in these.
+    pub succeeded: Option<i32>,
+    /// The init process makes them.
+    later: i32,
+    /// The parent makes them beside the init process and hands them to it: they are not to belong to a user namespace.
+    pub beside: i32,
+}
+
+impl Births {
+    pub fn of(plan: &NamespacePlan, user: User) -> Self {
+        const CGROUP: i32 = libc::CLONE_NEWCGROUP;
+        const NETWORK: i32 = libc::CLONE_NEWNET;
+        // One for time that is to have offsets is made apart: they are set before the first process is in it;
+        // time_namespaces(7).
+        let new = if plan.time_offsets.is_some() { plan.new & !CLONE_NEWTIME } else { plan.new };
+        let none = Self { cloned: 0, succeeded: None, later: 0, beside: 0 };
+        match user {
+            // Not that of cgroups: its root would be the parent's cgroup; cgroup_namespaces(7).
+            User::Own => {
+                Self { cloned: new & !(CGROUP | NETWORK), later: new & CGROUP, beside: new & NETWORK, ..none }
+            }
+            // Not those of the network and of ipc either: their files in /proc and /dev/mqueue would be nobody's, because at
+            // birth there is no root yet.
+            User::New(_) => {
+                let later = new & (CGROUP | NETWORK | libc::CLONE_NEWIPC);
+                let born = new & !later;
+                match plan.join.is_empty() {
+                    true => Self { cloned: born, later, ..none },
+                    // What exists already belongs to others: only from outside can it be joined.
+                    false => Self { succeeded: Some(born), later, ..none },
+                }
+            }
+            // All are to belong to it, so it has to be joined first. Those of pids and time are for children.
+            User::Joined { .. } if plan.has(libc::CLONE_NEWPID) || new & CLONE_NEWTIME != 0 => {
+                Self { succeeded: Some(new), ..none }
+            }
+            User::Joined { .. } => Self { later: new, ..none },
+        }
+    }
 }
 
 /// What the parent has prepared for this part.
 pub(super) struct First {
-    pub(super) user: Option<NewUser>,
+    pub(super) user: User,
     pub(super) join: Vec<(Join, OwnedFd)>,
     /// Its name and its SELinux label.
     pub(super) keyring: Option<(CString, Option<CString>)>,
@@ -32,74 +102,99 @@ const SEARCH_BY_USER: u32 = 0x0008_0000;
 /// That anybody may: the keyring belongs to the namespace's root, whoever the program's user is.
 const SEARCH_BY_OTHERS: u32 = 0x8;
 
-/// The new namespaces that the init process is born in.
-///
-/// Not that of cgroups: its root would be the parent's cgroup; cgroup_namespaces(7). With a new user namespace, not those of the
-/// network and of ipc: their files in /proc and /dev/mqueue would be nobody's, because at birth there is no root yet. Not that of
-/// time, if it is to have offsets: they are set before the first process is in it; time_namespaces(7).
-pub fn births(plan: &NamespacePlan, in_new_user_namespace: bool) -> i32 {
-    let later = match in_new_user_namespace {
-        true => libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET | libc::CLONE_NEWIPC,
-        false => libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET,
-    };
-    let time = if plan.time_offsets.is_some() { CLONE_NEWTIME } else { 0 };
-    plan.new & !later & !time
-}
-
-/// Those that the parent makes beside the init process and hands to it: they are not to belong to a user namespace.
-pub fn made_beside(in_new_user_namespace: bool) -> i32 {
-    if in_new_user_namespace { 0 } else { libc::CLONE_NEWNET }
-}
-
 impl Program {
     /// Lines whose place matters say why.
     pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) {
+        let births = Births::of(plan, first.user);
         self.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
-        // Before anything is made: it would belong to nobody.
-        if let Some(user) = first.user {
-            if user.needs_dumpable {
-                self.add(Origin::Runtime, Step::Dumpable { yes: true });
-            }
-            self.add(Origin::Runtime, Step::Meet { point: Point::Born });
-            if user.needs_dumpable {
-                self.add(Origin::Runtime, Step::Dumpable { yes: false });
-            }
-            self.take_ids(user.uid, user.gid);
-        }
-        if let Some(offsets) = &plan.time_offsets {
-            let origin = || Origin::Field("/linux/timeOffsets");
-            self.add(origin(), Step::NewNamespaces { kinds: CLONE_NEWTIME });
-            // In a user namespace a process that cannot be dumped may not write to its own files in /proc. Before anything is
-            // joined: nobody else there can look at it meanwhile.
-            let changes = first.user.is_some();
-            if changes {
-                self.add(Origin::Runtime, Step::Dumpable { yes: true });
-            }
-            self.add(origin(), Step::TimeOffsets { offsets: offsets.clone() });
-            if changes {
-                self.add(Origin::Runtime, Step::Dumpable { yes: false });
-            }
-        }
+        let (user, mut others): (Vec<_>, Vec<_>) =
+            first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWUSER);
         // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
         // first; setns(2).
-        let (mount, other): (Vec<_>, Vec<_>) =
-            first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWNS);
-        for (join, namespace) in other.into_iter().chain(mount) {
-            let origin = Origin::Namespace(join.index, join.path);
-            self.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
+        others.sort_by_key(|(join, _)| join.kind == libc::CLONE_NEWNS);
+        match first.user {
+            User::Own => {
+                self.change_clocks(plan, Privileges::Outside);
+                self.join_all(others);
+            }
+            User::New(ids) => {
+                if let Some(kinds) = births.succeeded {
+                    self.change_clocks(plan, Privileges::Outside);
+                    self.join_all(others);
+                    self.be_succeeded(kinds);
+                }
+                // Before anything is made: it would belong to nobody.
+                self.meet_the_parent(ids);
+                self.take_ids(ids.uid, ids.gid);
+                if births.succeeded.is_none() {
+                    self.change_clocks(plan, Privileges::Inside);
+                }
+            }
+            User::Joined { ids, joins } => {
+                // Before there is anybody who could look at this process.
+                self.meet_the_parent(ids);
+                if joins == Privileges::Outside {
+                    self.change_clocks(plan, joins);
+                    self.join_all(others);
+                    self.join_all(user);
+                    self.take_ids(ids.uid, ids.gid);
+                } else {
+                    self.join_all(user);
+                    self.take_ids(ids.uid, ids.gid);
+                    self.change_clocks(plan, joins);
+                    self.join_all(others);
+                }
+                if let Some(kinds) = births.succeeded {
+                    self.be_succeeded(kinds);
+                }
+            }
         }
-        let earlier = births(plan, first.user.is_some()) | made_beside(first.user.is_some()) | CLONE_NEWTIME;
-        let kinds = plan.new & !earlier;
-        if kinds != 0 {
-            self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds });
+        if births.later != 0 {
+            self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds: births.later });
         }
-        if kinds & libc::CLONE_NEWNET != 0 {
+        if plan.is_new(libc::CLONE_NEWNET) && births.beside == 0 {
             self.add(Origin::Field("/linux/namespaces"), Step::Loopback);
         }
         if let Some((name, label)) = first.keyring {
             self.join_keyring(name, label, plan.has(libc::CLONE_NEWUSER));
         }
         self.add(Origin::Runtime, Step::NewSession);
+    }
+
+    fn join_all(&mut self, namespaces: Vec<(Join, OwnedFd)>) {
+        for (join, namespace) in namespaces {
+            let origin = Origin::Namespace(join.index, join.path);
+            self.add(origin, Step::JoinNamespace { namespace, kind: join.kind });
+        }
+    }
+
+    /// Makes a time namespace with offsets, if there is to be one.
+    fn change_clocks(&mut self, plan: &NamespacePlan, privileges: Privileges) {
+        let Some(offsets) = &plan.time_offsets else { return };
+        let origin = || Origin::Field("/linux/timeOffsets");
+        self.add(origin(), Step::NewNamespaces { kinds: CLONE_NEWTIME });
+        // In a user namespace a process that cannot be dumped may not write to its own files in /proc.
+        if privileges == Privileges::Inside {
+            self.add(Origin::Runtime, Step::Dumpable { yes: true });
+        }
+        self.add(origin(), Step::TimeOffsets { offsets: offsets.clone() });
+        if privileges == Privileges::Inside {
+            self.add(Origin::Runtime, Step::Dumpable { yes: false });
+        }
+    }
+
+    fn be_succeeded(&mut self, kinds: i32) {
+        self.add(Origin::Field("/linux/namespaces"), Step::Successor { kinds });
+    }
+
+    fn meet_the_parent(&mut self, ids: Ids) {
+        if ids.needs_dumpable {
+            self.add(Origin::Runtime, Step::Dumpable { yes: true });
+        }
+        self.add(Origin::Runtime, Step::Meet { point: Point::Born });
+        if ids.needs_dumpable {
+            self.add(Origin::Runtime, Step::Dumpable { yes: false });
+        }
     }
 
     /// Becomes somebody in the user namespace that it has just come into.
@@ -110,5 +205,50 @@ impl Program {
     pub(super) fn join_keyring(&mut self, name: CString, label: Option<CString>, in_user_namespace: bool) {
         let permissions = if in_user_namespace { SEARCH_BY_OTHERS } else { SEARCH_BY_USER };
         self.add(Origin::Runtime, Step::JoinSessionKeyring { name, permissions, label });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: Ids = Ids { uid: 0, gid: 0, needs_dumpable: false };
+    const PID: i32 = libc::CLONE_NEWPID;
+    const MOUNT: i32 = libc::CLONE_NEWNS;
+    const NETWORK: i32 = libc::CLONE_NEWNET;
+    const USER: i32 = libc::CLONE_NEWUSER;
+
+    fn births(new: i32, join: &[i32], user: User) -> Births {
+        let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
+        Births::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user)
+    }
+
+    #[test]
+    fn an_intermediate_is_needed_only_where_something_must_be_joined_before_the_birth() {
+        let new = User::New(IDS);
+        let joined = User::Joined { ids: IDS, joins: Privileges::Outside };
+        assert_eq!(births(PID | MOUNT, &[NETWORK], User::Own).succeeded, None);
+        assert_eq!(births(USER | PID | MOUNT, &[], new).succeeded, None);
+        assert_eq!(births(USER | PID | MOUNT, &[NETWORK], new).succeeded, Some(USER | PID | MOUNT));
+        assert_eq!(births(MOUNT, &[USER], joined).succeeded, None);
+        assert_eq!(births(PID | MOUNT, &[USER], joined).succeeded, Some(PID | MOUNT));
+        assert_eq!(births(MOUNT, &[USER, PID], joined).succeeded, Some(MOUNT));
+    }
+
+    #[test]
+    fn every_new_namespace_is_made_once() {
+        let new = MOUNT | PID | NETWORK | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        for (new, join, user) in [
+            (new, &[][..], User::Own),
+            (new | USER, &[], User::New(IDS)),
+            (new | USER, &[PID], User::New(IDS)),
+            (new, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
+            (new & !PID, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
+        ] {
+            let Births { cloned, succeeded, later, beside } = births(new, join, user);
+            let all = [cloned, succeeded.unwrap_or(0), later, beside];
+            assert_eq!(all.iter().fold(0, |sum, kinds| sum | kinds), new);
+            assert_eq!(all.iter().map(|kinds| kinds.count_ones()).sum::<u32>(), new.count_ones());
+        }
     }
 }

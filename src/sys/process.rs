@@ -19,7 +19,7 @@ pub enum Cloned {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
-/// Makes a child with `flags` (`CLONE_NEW*`), born in the cgroup whose directory is `cgroup`; clone(2).
+/// Makes a child with `flags` (`CLONE_NEW*`, `CLONE_PARENT`), born in the cgroup whose directory is `cgroup`; clone(2).
 ///
 /// The child is a copy of this process, as after fork(2). The caller must be single-threaded: of several threads only
 /// this one would exist in the child, and locks that others held would stay locked.
@@ -33,7 +33,10 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | u64::from(libc::CLONE_PIDFD.unsigned_abs());
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    // A child of this process's parent is announced to it as this process is; clone(2).
+    if flags & u64::from(libc::CLONE_PARENT.unsigned_abs()) == 0 {
+        args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
@@ -163,6 +166,20 @@ pub fn exit_now(status: i32) -> ! {
 pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: takes no pointers. The caller is the child of clone3, whose owners of descriptors never run again.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// The numbers from `first` on that are not among `used`, as ranges for [`close_range`].
+pub fn all_but(mut used: Vec<u32>, mut first: u32) -> Vec<(u32, u32)> {
+    used.sort_unstable();
+    let mut ranges = Vec::with_capacity(used.len() + 1);
+    for number in used {
+        if number > first {
+            ranges.push((first, number - 1));
+        }
+        first = first.max(number.saturating_add(1));
+    }
+    ranges.push((first, u32::MAX));
+    ranges
 }
 
 /// Marks every descriptor from `first` on to be closed by execve(2); close_range(2).

@@ -4,11 +4,14 @@
 //! What is decided here is what the kernel would refuse without saying why. `write.rs` is how the parent tells the kernel, once
 //! there is a process in the namespace.
 
+mod holder;
+mod read;
 mod write;
 
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
+pub use self::holder::Holder;
 pub use self::write::{Unwritten, Writer};
 use crate::error::Pointer;
 use crate::namespaces::NamespacePlan;
@@ -19,7 +22,7 @@ const MOST_RANGES: usize = 340;
 const MOST_BYTES: usize = 4095;
 
 /// Consecutive ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
     pub inside: u32,
     pub outside: u32,
@@ -127,6 +130,16 @@ impl IdMaps {
             Map::plan(ranges.map(Vec::as_slice).unwrap_or_default(), &at.field(field))
         };
         Ok(Some(Self { users: map(users, "uidMappings")?, groups: map(groups, "gidMappings")? }))
+    }
+
+    /// Whether both say the same, in whatever order.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let sorted = |Map(ranges): &Map| {
+            let mut ranges = ranges.clone();
+            ranges.sort_unstable();
+            ranges
+        };
+        sorted(&self.users) == sorted(&other.users) && sorted(&self.groups) == sorted(&other.groups)
     }
 
     /// # Errors

@@ -39,9 +39,6 @@ pub struct Unwritten {
     maps: IdMaps,
     users: Way,
     groups: Way,
-    /// Whether the process in the namespace must let its files in /proc be its user's for as long as they are written: they are
-    /// root's otherwise.
-    pub needs_dumpable: bool,
 }
 
 impl Unwritten {
@@ -56,7 +53,6 @@ impl Unwritten {
         Self {
             users: way(&maps.users, CAP_SETUID, writer.uid),
             groups: way(&maps.groups, CAP_SETGID, writer.gid),
-            needs_dumpable: writer.uid != 0,
             maps,
         }
     }

@@ -48,6 +48,7 @@ mod terminal;
 mod time_namespaces;
 mod traps;
 mod update;
+mod user_namespace_joins;
 mod user_namespace_mounts;
 mod user_namespaces;
 mod without_cgroup;
@@ -97,6 +98,7 @@ fn tests() -> Vec<Test> {
         broken::tests(),
         clients::tests(),
         user_namespaces::tests(),
+        user_namespace_joins::tests(),
         hooks::tests(),
         user_namespace_mounts::tests(),
     ]
