@@ -5,14 +5,17 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    sync::LazyLock,
 };
 
 use serde_json::json;
 
 use crate::support::{
     Container, Outcome,
-    host::{need, need_other_than, need_own, need_program},
+    bundle::add_mount,
+    host::{machine, need, need_other_than, need_own, need_program},
     suite::suite,
+    workspace,
 };
 
 suite![
@@ -24,6 +27,10 @@ suite![
     a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc,
     a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for,
     an_empty_profile_means_none,
+    selinux_labels_the_process_and_no_keys_after_it,
+    selinux_labels_file_systems_and_hidden_directories,
+    selinux_labels_go_with_the_kind_of_context_of_the_annotation,
+    selinux_refuses_a_label_that_its_policy_does_not_know,
 ];
 
 fn has_apparmor() -> bool {
@@ -32,6 +39,39 @@ fn has_apparmor() -> bool {
 
 fn has_selinux() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+const PROCESS_LABEL: &str = "system_u:system_r:container_t:s0:c4,c5";
+const FILE_LABEL: &str = "system_u:object_r:container_file_t:s0:c4,c5";
+
+/// Loads a policy that knows the labels, on a machine of our own that has none.
+fn need_selinux() -> Outcome {
+    static LOADED: LazyLock<bool> = LazyLock::new(load_policy);
+    need(Path::new("/sys/fs/selinux").exists(), "SELinux")?;
+    need(machine() != "native", "a machine of its own, to load a policy into")?;
+    need_program("secilc")?;
+    need(*LOADED, "SELinux without a policy")
+}
+
+fn load_policy() -> bool {
+    let current = || fs::read_to_string("/proc/self/attr/current").unwrap();
+    if !has_selinux() {
+        let mount = Command::new("mount").args(["-t", "selinuxfs", "selinuxfs", "/sys/fs/selinux"]).status();
+        assert!(mount.unwrap().success());
+    }
+    let had_none = current().starts_with("kernel");
+    if had_none {
+        let policy = workspace::directory().join("policy");
+        let compiler = Command::new("secilc")
+            .args(["--policyvers", "33", "--filecontext", "/dev/null", "--output"])
+            .arg(&policy)
+            .arg("tests/fixtures/selinux.cil")
+            .status();
+        assert!(compiler.unwrap().success());
+        fs::write("/sys/fs/selinux/load", fs::read(&policy).unwrap()).unwrap();
+        assert!(current().starts_with("system_u:system_r:kernel_t"), "{}", current());
+    }
+    had_none
 }
 
 /// A profile that allows everything but to read /secret; unloaded when it goes.
@@ -164,5 +204,73 @@ fn an_empty_profile_means_none() -> Outcome {
         spec["process"]["selinuxLabel"] = json!("");
     });
     container.says();
+    Ok(())
+}
+
+fn selinux_labels_the_process_and_no_keys_after_it() -> Outcome {
+    need_selinux()?;
+    let container =
+        Container::with_script("cat /proc/self/attr/current; echo; cat /proc/self/attr/keycreate")
+            .edit(|spec| spec["process"]["selinuxLabel"] = json!(PROCESS_LABEL));
+    assert_eq!(container.says().trim_end_matches(['\0', '\n']), PROCESS_LABEL);
+    Ok(())
+}
+
+/// What stands in the options of the last mount on `path`.
+fn context_of<'a>(mountinfo: &'a str, path: &str) -> Option<&'a str> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(path)).unwrap();
+    line.split_once(" - ")
+        .unwrap()
+        .1
+        .split_once("context=\"")
+        .map(|(_, rest)| rest.split('"').next().unwrap())
+}
+
+fn selinux_labels_file_systems_and_hidden_directories() -> Outcome {
+    need_selinux()?;
+    let container = Container::idle().edit(|spec| {
+        spec["linux"]["mountLabel"] = json!(FILE_LABEL);
+        add_mount(spec, json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs" }));
+    });
+    container.launch();
+    let mountinfo = fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).unwrap();
+    for path in ["/dev", "/dev/pts", "/dev/shm", "/mnt", "/sys/firmware"] {
+        assert_eq!(context_of(&mountinfo, path), Some(FILE_LABEL), "{path} in {mountinfo}");
+    }
+    for path in ["/proc", "/sys", "/sys/fs/cgroup"] {
+        assert_eq!(context_of(&mountinfo, path), None, "{path} in {mountinfo}");
+    }
+    let mut label = [0_u8; 256];
+    let queues = format!("/proc/{}/root/dev/mqueue", container.pid());
+    let length = rustix::fs::getxattr(&queues, "security.selinux", &mut label[..]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&label[..length]).trim_end_matches('\0'), FILE_LABEL);
+    Ok(())
+}
+
+fn selinux_labels_go_with_the_kind_of_context_of_the_annotation() -> Outcome {
+    need_selinux()?;
+    need_other_than("runc", "does not know the annotation")?;
+    let container = Container::with_args(["cat", "/proc/self/mountinfo"]).edit(|spec| {
+        spec["linux"]["mountLabel"] = json!(FILE_LABEL);
+        spec["annotations"] = json!({ "run.oci.mount_context_type": "rootcontext" });
+        spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "devpts");
+    });
+    let said = container.says();
+    assert!(said.contains(&format!("rootcontext=\"{FILE_LABEL}\"")), "{said}");
+    Ok(())
+}
+
+fn selinux_refuses_a_label_that_its_policy_does_not_know() -> Outcome {
+    need_selinux()?;
+    need_own()?;
+    let unknown = "system_u:system_r:nothing_t:s0";
+    let container = Container::new().edit(|spec| spec["process"]["selinuxLabel"] = json!(unknown));
+    container.create_with(["--no-new-keyring"]).fails_with(&format!(
+        "config.json: /process/selinuxLabel: write \"{unknown}\" to `/proc/thread-self/attr/exec`: invalid argument \
+         (EINVAL) (the loaded policy knows no such label)"
+    ));
+    container.leaves_nothing();
+    let container = Container::new().edit(|spec| spec["linux"]["mountLabel"] = json!(unknown));
+    container.run_fails_with("config.json: /mounts/1: mount \"tmpfs\" on /dev: set its SELinux label: ");
     Ok(())
 }
