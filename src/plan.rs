@@ -98,10 +98,6 @@ impl Plan {
             return Err(root.field("process").error("is missing: there is no program to run"));
         };
         let process = process::plan(process, &root.field("process"))?;
-        if let Some(maps) = &id_maps {
-            let at = root.field("process").field("user");
-            maps.require(process.uid, process.gid, &process.groups, &at)?;
-        }
         let label = linux
             .and_then(|linux| linux.mount_label().as_deref())
             .filter(|label| !label.is_empty())
@@ -126,16 +122,7 @@ impl Plan {
             Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
             None => Settings::default(),
         };
-        let mut cgroup = cgroup::plan(linux, id, &at)?;
-        if namespaces.is_new(libc::CLONE_NEWCGROUP) && mounts.has_writable_cgroups() {
-            // Nobody, if the user is not mapped or in a user namespace that exists already.
-            let owner = match &id_maps {
-                Some(maps) => maps.users.outside(process.uid),
-                None => Some(process.uid).filter(|_| !namespaces.has(libc::CLONE_NEWUSER)),
-            };
-            owner.into_iter().for_each(|uid| cgroup.give_to(uid));
-        }
-        Ok(Self {
+        let mut plan = Self {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
@@ -164,7 +151,7 @@ impl Plan {
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
-            cgroup,
+            cgroup: cgroup::plan(linux, id, &at)?,
             bundle: bundle.to_path_buf(),
             rootfs,
             namespaces,
@@ -174,7 +161,51 @@ impl Plan {
             devices,
             process,
             sysctl,
-        })
+        };
+        plan.give_cgroup(plan.id_maps.clone().as_ref());
+        plan.require_mapped()?;
+        Ok(plan)
+    }
+
+    /// Decides about what depends on what a user namespace that exists already maps.
+    pub fn know_maps(&mut self, maps: IdMaps) -> Result<()> {
+        self.give_cgroup(Some(&maps));
+        self.id_maps = Some(maps);
+        self.require_mapped()
+    }
+
+    /// Gives a cgroup that the container can write to to the user of its process.
+    fn give_cgroup(&mut self, maps: Option<&IdMaps>) {
+        if !self.namespaces.is_new(libc::CLONE_NEWCGROUP) || !self.mounts.has_writable_cgroups() {
+            return;
+        }
+        // Nobody, if the user is not mapped or in a user namespace that nothing is known of yet.
+        let owner = match maps {
+            Some(maps) => maps.users.outside(self.process.uid),
+            None => Some(self.process.uid).filter(|_| !self.namespaces.has(libc::CLONE_NEWUSER)),
+        };
+        owner.into_iter().for_each(|uid| self.cgroup.give_to(uid));
+    }
+
+    /// # Errors
+    /// If an id that the bundle names is not among those that its user namespace is known to map.
+    pub fn require_mapped(&self) -> Result<()> {
+        let Some(maps) = &self.id_maps else { return Ok(()) };
+        let process = &self.process;
+        let at = Pointer::root().field("process").field("user");
+        maps.require(process.uid, process.gid, &process.groups, &at)?;
+        for (key, id, mount, option) in self.mounts.ids() {
+            let (map, field) =
+                if key == "uid" { (&maps.users, "uidMappings") } else { (&maps.groups, "gidMappings") };
+            if map.outside(id).is_none() {
+                let at = Pointer::root().field("mounts").index(mount).field("options").index(option);
+                return Err(at.error_with_hint(
+                    format_args!("\"{key}={id}\": {id} is unmapped in the user namespace"),
+                    format_args!("add it to /linux/{field}, or leave the option out"),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod exec;
 mod explain;
+mod hints;
 mod namespaces;
 mod process;
 
@@ -64,6 +65,8 @@ pub struct Program {
     name: String,
     /// Whether the cgroup keeps the process from some of the processors, which SCHED_DEADLINE does not go with.
     has_cpu_list: bool,
+    /// Where some things are not permitted that are outside.
+    is_in_user_namespace: bool,
     /// Where what is below `/process` comes from.
     source: Source,
 }
@@ -116,6 +119,7 @@ impl Program {
     pub fn new(plan: Plan, wiring: Wiring) -> Result<Self> {
         let mut program = Self::empty(&plan.process, Source::default());
         program.has_cpu_list = plan.has_cpu_list;
+        program.is_in_user_namespace = !matches!(wiring.user, User::Own);
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
         let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
@@ -249,6 +253,7 @@ impl Program {
             origins: Vec::with_capacity(48),
             name,
             has_cpu_list: false,
+            is_in_user_namespace: false,
             source,
         };
         program.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });

@@ -127,14 +127,11 @@ fn joined(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, place: usize, own: S
             ),
         ));
     }
-    let process = &plan.process;
-    let at = Pointer::root().field("process").field("user");
-    maps.require(process.uid, process.gid, &process.groups, &at)?;
     let user = User::Joined {
         ids: ids(plan, &maps),
         joins: if is_privileged(own) { Privileges::Outside } else { Privileges::Inside },
     };
-    plan.id_maps = Some(maps);
+    plan.know_maps(maps)?;
     Ok(user)
 }
 

@@ -71,6 +71,22 @@ pub struct Label {
 }
 
 impl MountPlan {
+    /// The ids of users and groups that options of new file systems name: `uid` or `gid`, the id, and the places of the mount and
+    /// of the option.
+    pub fn ids(&self) -> impl Iterator<Item = (&str, u32, usize, usize)> {
+        self.mounts.iter().flat_map(|(mount, step)| {
+            let parameters = match step {
+                Step::Mount(mount) => &mount.parameters[..],
+                _ => &[],
+            };
+            parameters.iter().filter_map(|parameter| {
+                let key = parameter.key.to_str().ok().filter(|key| matches!(*key, "uid" | "gid"))?;
+                let id = parameter.value.as_ref()?.to_str().ok()?.parse().ok()?;
+                Some((key, id, *mount, usize::from(parameter.option)))
+            })
+        })
+    }
+
     /// Whether the container can write to the cgroups that it sees, as config-linux.md § Cgroup ownership means it.
     pub fn has_writable_cgroups(&self) -> bool {
         self.mounts.iter().any(|(_, step)| match step {

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use nix::errno::Errno;
 
-use super::{Origin, Program};
+use super::{Origin, Program, hints};
 use crate::document;
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::hooks;
@@ -43,7 +43,10 @@ impl Program {
             };
             return hooks::failure_of_step(pointer, hook, ended, said);
         }
-        let sentence = self.sentence(step, origin, errno, part);
+        let mut sentence = self.sentence(step, origin, errno, part);
+        if self.is_in_user_namespace {
+            sentence.hint = sentence.hint.or_else(|| hints::in_user_namespace(step, errno, part));
+        }
         // Texts that engines look for and that are the whole sentence.
         let says_it_all = match step {
             Step::FindProgram { .. } => errno == Errno::ENOENT && !self.name.contains('/'),

@@ -315,6 +315,17 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /linux/gidMappings: is missing beside uidMappings (a user namespace that maps no users or no groups is of no use)",
     ),
     (
+        "an option with a group that is not mapped",
+        |spec| {
+            namespace(spec, json!({ "type": "user" }));
+            for field in ["uidMappings", "gidMappings"] {
+                spec["linux"][field] = json!([{ "containerID": 0, "hostID": 1000, "size": 5 }]);
+            }
+            spec["mounts"][2]["options"] = json!(["nosuid", "mode=0620", "gid=5"]);
+        },
+        "config.json: /mounts/2/options/2: \"gid=5\": 5 is unmapped in the user namespace (add it to /linux/gidMappings, or leave the option out)",
+    ),
+    (
         "a user who is not mapped",
         |spec| {
             namespace(spec, json!({ "type": "user" }));

@@ -35,6 +35,7 @@ suite![
     the_console_of_create_and_start_works_both_ways,
     the_console_size_of_the_config_is_set,
     the_console_belongs_to_the_user,
+    the_console_is_the_users_in_a_user_namespace_too,
     dev_console_is_the_terminal,
     the_process_controls_its_terminal,
     a_terminal_without_a_console_socket_is_refused_when_detached,
@@ -241,6 +242,17 @@ fn the_process_controls_its_terminal() {
     let socket = ConsoleSocket::beside(&container);
     container.run_with(["--detach", "--console-socket", socket.path.to_str().unwrap()]).succeeds();
     assert_eq!(read_all(&socket.receive().0), "by name\n");
+}
+
+fn the_console_is_the_users_in_a_user_namespace_too() {
+    let container = with_terminal(
+        "stat -c %u \"$(readlink /proc/self/fd/0)\"; echo console >/dev/console; echo by name >/dev/tty",
+    )
+    .in_user_namespace()
+    .edit(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+    let socket = ConsoleSocket::beside(&container);
+    container.run_with(["--detach", "--console-socket", socket.path.to_str().unwrap()]).succeeds();
+    assert_eq!(read_all(&socket.receive().0), "1000\nconsole\nby name\n");
 }
 
 fn a_terminal_without_a_console_socket_is_refused_when_detached() -> Outcome {

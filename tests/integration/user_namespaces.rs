@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
-    bundle::{add_mount, bind, user_namespace},
+    bundle::{add_mount, bind, remove_namespace, user_namespace},
     container::{NO_OPTIONS, ROOT_OUTSIDE},
     host::{need_other_than, need_own, need_program, need_sys_resource},
     suite::suite,
@@ -30,6 +30,7 @@ suite![
     sysctls_are_set_there_too,
     limits_of_the_user_namespace_are_set,
     an_option_with_an_id_is_understood_inside,
+    what_fails_for_the_user_namespace_says_so,
     a_container_with_a_user_namespace_lives_like_any_other,
 ];
 
@@ -241,6 +242,43 @@ fn an_option_with_an_id_is_understood_inside() {
         );
     });
     assert_eq!(container.says(), "5:6");
+}
+
+/// What is not permitted there, and what would do instead.
+fn what_fails_for_the_user_namespace_says_so() -> Outcome {
+    need_own()?;
+    type Edit = fn(&mut Value);
+    let cases: [(Edit, &str, &str); 4] = [
+        (
+            |spec| remove_namespace(spec, "network"),
+            "/mounts/5: mount \"sysfs\" on /sys: operation not permitted (EPERM)",
+            "bind /sys instead",
+        ),
+        (
+            |spec| remove_namespace(spec, "ipc"),
+            "/mounts/4: mount \"mqueue\" on /dev/mqueue: operation not permitted (EPERM)",
+            "needs a new ipc namespace",
+        ),
+        (
+            |spec| spec["linux"]["sysctl"] = json!({ "net.ipv4.ping_group_range": "0 65536" }),
+            "/linux/sysctl/net.ipv4.ping_group_range: ",
+            "are all ids in it mapped",
+        ),
+        (
+            |spec| {
+                add_mount(spec, json!({ "destination": "/not/there", "type": "tmpfs", "source": "tmpfs" }))
+            },
+            "/mounts/7/destination: mount \"tmpfs\" on /not/there: permission denied (EACCES)",
+            "must belong to ids that the user namespace maps",
+        ),
+    ];
+    for (edit, text, hint) in cases {
+        let container = Container::new().in_user_namespace().edit(edit);
+        let container = if hint.contains("belong") { container.owned_by(0, 0) } else { container };
+        let output = container.run_fails_with(text);
+        assert!(output.stderr.contains(hint), "{output:#?}");
+    }
+    Ok(())
 }
 
 fn a_container_with_a_user_namespace_lives_like_any_other() {
