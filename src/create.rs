@@ -3,6 +3,7 @@
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
 mod hooks;
+mod net_devices;
 mod record;
 mod trees;
 mod user_namespace;
@@ -15,6 +16,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use self::hooks::Undone;
+use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
@@ -170,8 +172,11 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let record = Record::of(&plan, request, cgroup.path());
     wiring.hooks = hooks::of_init(&plan.hooks, record.state())?;
     let hooks = plan.hooks.clone();
+    let mut net_devices = NetDevices::of(plan.net_devices.clone());
+    net_devices.join(&wiring.join)?;
     let pid_namespace = if user_namespace.is_own() { take_pid_namespace(&mut wiring.join) } else { None };
     let births = Births::of(&plan.namespaces, user_namespace.user);
+    let makes_network = plan.namespaces.is_new(libc::CLONE_NEWNET) && births.beside == 0;
     let oom_score_adj = plan.process.oom_score_adj;
     let filter = plan.seccomp.clone();
     let mut program = Program::new(plan, wiring)?;
@@ -201,6 +206,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if births.succeeded.is_none() || !user_namespace.is_set_up_first() {
         user_namespace.set_up(&child)?;
     }
+    if makes_network {
+        net_devices.follow(&child)?;
+    }
 
     if births.beside != 0 {
         let network = network::make().with_context(|| Fault {
@@ -208,6 +216,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
             message: "make a network namespace".into(),
             hint: None,
         })?;
+        net_devices.move_into(network.as_fd())?;
         match sync::send_descriptor(ours.as_fd(), b"n", network.as_fd()) {
             // It has failed already, and says so below.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
@@ -264,6 +273,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     cgroup.keep();
+    net_devices.keep();
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
 }

@@ -27,6 +27,7 @@ mod memory_policy;
 mod mountinfo;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod network;
 mod notify;
 mod path;

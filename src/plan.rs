@@ -18,6 +18,7 @@ use crate::hooks::{self, HookPlan};
 use crate::memory_policy::{self, MemoryPolicy};
 use crate::mounts::{self, Label, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
+use crate::net_devices::{self, NetDevice};
 use crate::path;
 use crate::process::{self, ProcessPlan};
 use crate::seccomp::{self, Filter};
@@ -57,6 +58,7 @@ pub struct Plan {
     /// Whether a cgroup of its own keeps the container from some of the processors.
     pub has_cpu_list: bool,
     pub hooks: HookPlan,
+    pub net_devices: Vec<NetDevice>,
 }
 
 impl Plan {
@@ -75,6 +77,7 @@ impl Plan {
             libc::CLONE_NEWNS => Some("its mounts"),
             libc::CLONE_NEWUTS if self.hostname.is_some() => Some("/hostname"),
             libc::CLONE_NEWUTS if self.domainname.is_some() => Some("/domainname"),
+            libc::CLONE_NEWNET if !self.net_devices.is_empty() => Some("/linux/netDevices"),
             kind if self.sysctl.iter().any(|setting| setting.namespace == kind) => Some("/linux/sysctl"),
             _ => None,
         }
@@ -150,6 +153,11 @@ impl Plan {
             has_cpu_list: linux
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
+            net_devices: linux
+                .and_then(|linux| linux.net_devices().as_ref())
+                .map(|devices| net_devices::plan(devices, &namespaces, &at.field("netDevices")))
+                .transpose()?
+                .unwrap_or_default(),
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
             cgroup: cgroup::plan(linux, id, &at)?,
             bundle: bundle.to_path_buf(),
@@ -223,10 +231,7 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
     let refused = |at: Pointer| Err(at.error("is refused: this version does not apply it"));
     let Some(linux) = spec.linux() else { return Ok(()) };
     let at = root.field("linux");
-    let asked = [
-        ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
-        ("intelRdt", linux.intel_rdt().is_some()),
-    ];
+    let asked = [("intelRdt", linux.intel_rdt().is_some())];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => refused(at.field(field)),
         None => Ok(()),

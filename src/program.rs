@@ -123,7 +123,8 @@ impl Program {
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
         let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
-        let first = First { user: wiring.user, join: wiring.join, keyring };
+        let awaits_devices = !plan.net_devices.is_empty();
+        let first = First { user: wiring.user, join: wiring.join, keyring, awaits_devices };
         program.enter_namespaces(&plan.namespaces, first);
 
         // As late as possible: the parent makes it meanwhile.

@@ -183,8 +183,8 @@ mod tests {
             let message = Message::Failed { step: 70_000, errno: Errno::PERM, part };
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
-        let reached = [Message::Reached(Point::Born), Message::Reached(Point::Mounted)];
-        for message in reached.into_iter().chain([Message::Ready, Message::Listening(7)]) {
+        let points = [Point::Born, Point::InNamespaces, Point::Mounted].map(Message::Reached);
+        for message in points.into_iter().chain([Message::Ready, Message::Listening(7)]) {
             assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
         }
         assert_eq!(Message::from_bytes(*b"/dev/pts/100"), None);

@@ -133,7 +133,7 @@ impl Document {
                     flags: sorted(memory_policy::flags()),
                 },
                 mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
-                net_devices: Enabled { enabled: false },
+                net_devices: Enabled { enabled: true },
             },
             annotations: BTreeMap::from([
                 // The one of runc's that others answer, too.

@@ -326,6 +326,8 @@ pub enum Ended {
 pub enum Point {
     /// Nothing is done yet; the parent knows its pid.
     Born,
+    /// All namespaces are there.
+    InNamespaces,
     /// All mounts are made, and the root is still the host's.
     Mounted,
 }
@@ -335,11 +337,12 @@ impl Point {
         match self {
             Self::Born => 0,
             Self::Mounted => 1,
+            Self::InNamespaces => 2,
         }
     }
 
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Born, Self::Mounted].into_iter().find(|point| point.number() == number)
+        [Self::Born, Self::InNamespaces, Self::Mounted].into_iter().find(|point| point.number() == number)
     }
 }
 

@@ -95,6 +95,8 @@ pub(super) struct First {
     pub(super) join: Vec<(Join, OwnedFd)>,
     /// Its name and its SELinux label.
     pub(super) keyring: Option<(CString, Option<CString>)>,
+    /// Whether network devices come into a network namespace that the init process makes.
+    pub(super) awaits_devices: bool,
 }
 
 /// That whoever possesses a session keyring's user id may search it, as runc has it; keyrings(7).
@@ -154,6 +156,9 @@ impl Program {
         }
         if plan.is_new(libc::CLONE_NEWNET) && births.beside == 0 {
             self.add(Origin::Field("/linux/namespaces"), Step::Loopback);
+            if first.awaits_devices {
+                self.add(Origin::Field("/linux/netDevices"), Step::Meet { point: Point::InNamespaces });
+            }
         }
         if let Some((name, label)) = first.keyring {
             self.join_keyring(name, label, plan.has(libc::CLONE_NEWUSER));

@@ -35,6 +35,7 @@ mod lsm;
 mod matching;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pause;
 mod process;
 mod rootfs;
@@ -100,6 +101,7 @@ fn tests() -> Vec<Test> {
         user_namespaces::tests(),
         user_namespace_joins::tests(),
         hooks::tests(),
+        net_devices::tests(),
         user_namespace_mounts::tests(),
     ]
     .into_iter()
