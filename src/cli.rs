@@ -7,8 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::container::Root;
@@ -100,11 +101,24 @@ pub enum CgroupManager {
 }
 
 /// Whether containers are to be made without privileges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rootless {
     True,
     False,
     Auto,
+}
+
+impl FromStr for Rootless {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match words::truth(text.as_ref()) {
+            Some(true) => Ok(Self::True),
+            Some(false) => Ok(Self::False),
+            None if text.eq_ignore_ascii_case("auto") => Ok(Self::Auto),
+            None => bail!("invalid value {text:?} (known are true, false and auto)"),
+        }
+    }
 }
 
 /// What every command gets from the global options and the environment.
@@ -125,7 +139,11 @@ pub fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let may_enter = words.any(|word| ENTERING.iter().any(|name| word == *name));
     let protected = if may_enter { guard::protect_executable() } else { Ok(()) };
-    let whole_help = || help::whole(&program, &Cli::command());
+    run(&program, &arguments.collect::<Vec<_>>(), protected)
+}
+
+fn run(program: &str, arguments: &[OsString], protected: Result<()>) -> ExitCode {
+    let whole_help = || help::whole(program, &Cli::command());
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if error.is::<HelpWanted>() => return print(&whole_help()),
@@ -135,7 +153,7 @@ pub fn main() -> ExitCode {
         }
     };
     if cli.global.version {
-        return print(&version(&program));
+        return print(&version(program));
     }
     let Some(Words::Named(words)) = cli.command else { return print(&whole_help()) };
     let level = if cli.global.debug { Level::Debug } else { cli.global.log_level };
@@ -149,7 +167,7 @@ pub fn main() -> ExitCode {
         return match (name.as_ref(), topic) {
             ("help" | "h", None) => print(&whole_help()),
             ("help" | "h", Some(topic)) => match commands::find(&topic) {
-                Some(command) => print(&help::of(&program, &command.definition())),
+                Some(command) => print(&help::of(program, &command.definition())),
                 None => unknown(&topic, &words, &log),
             },
             _ => unknown(&name, &words, &log),
@@ -157,10 +175,15 @@ pub fn main() -> ExitCode {
     };
     match dispatch(command, &words, &cli.global, &log, protected) {
         Ok(code) => code,
-        Err(error) if error.is::<HelpWanted>() => print(&help::of(&program, &command.definition())),
+        Err(error) if error.is::<HelpWanted>() => print(&help::of(program, &command.definition())),
         Err(error) if error.is::<Wrong>() => {
+            let own = command.definition();
+            // runc takes the global options behind the command, too.
+            if let Some(arguments) = words::with_global_first(arguments, words.len(), &own, &Cli::command()) {
+                return run(program, &arguments, Ok(()));
+            }
             log.error(&error);
-            print_help_for(&error, || help::of(&program, &command.definition()));
+            print_help_for(&error, || help::of(program, &own));
             report(&error)
         }
         Err(error) => {
@@ -175,10 +198,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli> {
+fn parse(arguments: &[OsString]) -> Result<Cli> {
     let definition = Cli::command();
     // The first that is no option is the command's name.
-    let words = words::normal(arguments, &definition, |_| true)?;
+    let words = words::normal(arguments.iter().cloned(), &definition, |_| true)?;
     // The first word stands for the program's name.
     let matches = definition.try_get_matches_from([OsString::new()].into_iter().chain(words));
     matches
@@ -196,11 +219,11 @@ fn dispatch(
     if ENTERING.contains(&command.name) {
         protected?;
     }
-    // Engines read the features together with standard error.
-    if command.name != "features" {
-        log.debug(format_args!("command {words:?}"));
-    }
     (command.run)(words, &|| {
+        // Engines read the features together with standard error.
+        if command.name != "features" {
+            log.debug(format_args!("command {words:?}"));
+        }
         Ok(Context {
             log,
             root: root(global.root.as_deref())?,

@@ -26,9 +26,7 @@ pub fn normal(
     definition: &clap::Command,
     ends: impl Fn(&str) -> bool,
 ) -> Result<Vec<OsString>, HelpWanted> {
-    let ends_at_first = definition
-        .get_arguments()
-        .any(|argument| argument.is_positional() && argument.is_trailing_var_arg_set());
+    let ends_at_first = ends_at_first(definition);
     let mut words = words.peekable();
     // Each with the option that it belongs to, if that may be taken back.
     let mut normal: Vec<(Option<&str>, OsString)> = Vec::new();
@@ -50,7 +48,7 @@ pub fn normal(
             continue;
         };
         let id = argument.get_id().as_str();
-        let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
+        let takes_value = takes_value(argument);
         let value = value.map(OsStr::to_owned);
         let value = if takes_value { value.or_else(|| words.next()) } else { value };
         let is_off = match &value {
@@ -75,6 +73,39 @@ pub fn normal(
     Ok(normal.into_iter().map(|(_, word)| word).chain(words).collect())
 }
 
+/// The same words, of which the last `count` are a command and what follows it, with one option that only `global` knows moved
+/// from there to before the command; `None` if there is none.
+pub fn with_global_first(
+    words: &[OsString],
+    count: usize,
+    own: &clap::Command,
+    global: &clap::Command,
+) -> Option<Vec<OsString>> {
+    let (before, behind) = words.split_at(words.len().checked_sub(count)?);
+    let knows = |definition: &clap::Command, name: &str| {
+        let found = definition.get_arguments().find(|argument| is_called(argument, name));
+        found.map(takes_value)
+    };
+    let mut place = 1;
+    while let Some(word) = behind.get(place) {
+        let length = |takes_value, value: Option<&OsStr>| if takes_value && value.is_none() { 2 } else { 1 };
+        match option(word) {
+            None if word == "--" || ends_at_first(own) => return None,
+            None => place += 1,
+            Some((name, value)) => match (knows(own, name), knows(global, name)) {
+                (None, Some(takes_value)) => {
+                    let end = place + length(takes_value, value);
+                    let moved = behind.get(place..end)?;
+                    let rest = [behind.get(..place)?, behind.get(end..)?].concat();
+                    return Some([before, moved, &rest].concat());
+                }
+                (takes_value, _) => place += length(takes_value == Some(true), value),
+            },
+        }
+    }
+    None
+}
+
 /// The name of an option, and the value behind an equals sign; `None` of what is none.
 fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
     let bytes = word.as_bytes();
@@ -87,6 +118,15 @@ fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
     Some((name, value.map(OsStr::from_bytes)))
 }
 
+/// Whether what follows the first word that is no option may be another program's options.
+fn ends_at_first(definition: &clap::Command) -> bool {
+    definition.get_positionals().any(Arg::is_trailing_var_arg_set)
+}
+
+fn takes_value(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
 fn is_called(argument: &Arg, name: &str) -> bool {
     let mut letters = name.chars();
     argument.get_long() == Some(name)
@@ -96,7 +136,7 @@ fn is_called(argument: &Arg, name: &str) -> bool {
 }
 
 /// Go's words for true and false.
-fn truth(word: &OsStr) -> Option<bool> {
+pub fn truth(word: &OsStr) -> Option<bool> {
     match word.to_str()? {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -164,6 +204,26 @@ mod tests {
         turns_into("-all END -all", "--all END -all");
         turns_into("x -all", "x --all");
         assert_eq!(normal_of("-all x -all -?", true), "--all x -all -?");
+    }
+
+    #[test]
+    fn a_global_option_behind_the_command_goes_before_it() {
+        let global = clap::Command::new("global")
+            .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue))
+            .arg(Arg::new("root").long("root"));
+        let moved = |line: &str, count, trailing| {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let words = with_global_first(&words, count, &definition(trailing), &global)?;
+            Some(words.join(OsStr::new(" ")).into_string().unwrap())
+        };
+        assert_eq!(moved("--root x list --debug y", 3, false).unwrap(), "--root x --debug list y");
+        assert_eq!(moved("list -a -root x y", 5, false).unwrap(), "-root x list -a y");
+        assert_eq!(moved("list --root=x", 2, true).unwrap(), "--root=x list");
+        for line in ["list -a --bundle --debug y", "list x -- --debug", "list --unknown x", "list"] {
+            assert_eq!(moved(line, line.split(' ').count(), false), None, "{line}");
+        }
+        assert_eq!(moved("exec id sh --debug", 4, true), None);
+        assert_eq!(moved("list --root", 2, false), None);
     }
 
     #[test]

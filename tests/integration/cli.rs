@@ -48,6 +48,8 @@ suite![
     the_cgroup_manager_option_of_crun_is_accepted,
     a_usage_error_is_one_record_of_the_log,
     long_options_take_one_dash,
+    global_options_may_stand_behind_the_command,
+    rootless_takes_gos_words,
 ];
 
 fn version_names_the_program_first() {
@@ -481,5 +483,37 @@ fn long_options_take_one_dash() -> Outcome {
     run_it(run().args(["-systemd-cgroup", "run"])).fails_with("systemd");
     run().args(["-systemd-cgroup", "delete", "-force", &container.id]).succeeds();
     container.leaves_nothing();
+    Ok(())
+}
+
+/// As with runc since 1.5.
+fn global_options_may_stand_behind_the_command() -> Outcome {
+    need_own()?;
+    let container = Container::with_script("echo $0 --debug");
+    let log = container.beside("log");
+    let run = Invocation::of_the_runtime().args(["run", "--root"]).arg(container.root());
+    let run = run.arg("--bundle").arg(container.bundle.path()).args(["--log-format=json", "-log"]).arg(&log);
+    assert_eq!(run.args([&container.id, "--debug"]).succeeds().stdout, "sh --debug\n");
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with("{\"level\":\"debug\",\"msg\":\"command "), "{text}");
+    assert_eq!(text.matches("msg\":\"command ").count(), 1, "{text}");
+    // What comes behind the name of a program is the program's.
+    let idle = Container::idle();
+    idle.launch();
+    let exec = idle.runtime().args(["exec", &idle.id, "echo", "--root", "x"]).succeeds();
+    assert_eq!(exec.stdout, "--root x\n");
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn rootless_takes_gos_words() -> Outcome {
+    need_other_than("crun", "ignores it")?;
+    let container = Container::new();
+    fs::create_dir(container.root()).unwrap();
+    for word in ["auto", "Auto", "false", "F", "0", "true", "T", "1"] {
+        container.runtime().args(["--rootless", word, "list"]).succeeds();
+    }
+    need_own()?;
+    container.runtime().args(["--rootless=maybe", "list"]).fails_with("--rootless: invalid value \"maybe\"");
     Ok(())
 }
