@@ -25,9 +25,12 @@ suite![
     the_process_is_confined_by_its_profile,
     a_profile_is_in_force_under_no_new_privs,
     a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc,
+    a_profile_is_in_force_in_a_user_namespace,
+    a_process_that_is_added_is_confined_by_the_containers_profile_or_its_own,
     a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for,
     an_empty_profile_means_none,
     selinux_labels_the_process_and_no_keys_after_it,
+    selinux_labels_a_process_that_is_added,
     selinux_labels_file_systems_and_hidden_directories,
     selinux_labels_go_with_the_kind_of_context_of_the_annotation,
     selinux_refuses_a_label_that_its_policy_does_not_know,
@@ -186,6 +189,26 @@ fn a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc() -> Outcom
     Ok(())
 }
 
+fn a_profile_is_in_force_in_a_user_namespace() -> Outcome {
+    let (container, profile) = confined("cat /proc/self/attr/current; cat /secret || echo denied")?;
+    let container = container.in_user_namespace();
+    assert_eq!(container.says(), format!("{} (enforce)\ndenied", profile.name));
+    Ok(())
+}
+
+fn a_process_that_is_added_is_confined_by_the_containers_profile_or_its_own() -> Outcome {
+    let (container, profile) = confined("trap 'exit 0' TERM; sleep 1000 & wait")?;
+    let other = Profile::load(&Container::new())?;
+    container.launch();
+    let exec = |options: &[&str]| {
+        let exec = container.runtime().arg("exec").args(options).arg(&container.id);
+        exec.args(["cat", "/proc/self/attr/current"]).succeeds().stdout
+    };
+    assert_eq!(exec(&[]), format!("{} (enforce)\n", profile.name));
+    assert_eq!(exec(&["--apparmor", &other.name]), format!("{} (enforce)\n", other.name));
+    Ok(())
+}
+
 fn a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for() -> Outcome {
     need(has_apparmor(), "AppArmor")?;
     need_own()?;
@@ -213,6 +236,21 @@ fn selinux_labels_the_process_and_no_keys_after_it() -> Outcome {
         Container::with_script("cat /proc/self/attr/current; echo; cat /proc/self/attr/keycreate")
             .edit(|spec| spec["process"]["selinuxLabel"] = json!(PROCESS_LABEL));
     assert_eq!(container.says().trim_end_matches(['\0', '\n']), PROCESS_LABEL);
+    Ok(())
+}
+
+fn selinux_labels_a_process_that_is_added() -> Outcome {
+    need_selinux()?;
+    let container = Container::idle().edit(|spec| spec["process"]["selinuxLabel"] = json!(PROCESS_LABEL));
+    container.launch();
+    let exec = |options: &[&str]| {
+        let exec = container.runtime().arg("exec").args(options).arg(&container.id);
+        let said = exec.args(["cat", "/proc/self/attr/current"]).succeeds().stdout;
+        said.trim_end_matches(['\0', '\n']).to_owned()
+    };
+    assert_eq!(exec(&[]), PROCESS_LABEL);
+    let other = "system_u:system_r:container_t:s0:c1";
+    assert_eq!(exec(&["--process-label", other]), other);
     Ok(())
 }
 
