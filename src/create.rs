@@ -30,9 +30,9 @@ use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Births, Program, RootSwitch, Wiring};
-use crate::seccomp::Filter;
+use crate::seccomp::{self, Filter};
 use crate::signals::Signals;
-use crate::state::State;
+use crate::state::{State, Status};
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
@@ -249,7 +249,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     child.go_on();
     let is_ready = match agent {
         Some(agent) => {
-            agent.pass_on(init.pidfd.as_fd(), init.pid, child.await_listener()?, (&state, "creating"))?;
+            let number = child.await_listener()?;
+            let seen =
+                seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
+            agent.pass_on(init.pidfd.as_fd(), init.pid, number, &seen)?;
             child.go_on();
             request.program == Start::Later
         }

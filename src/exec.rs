@@ -17,9 +17,9 @@ use crate::log::Log;
 use crate::namespaces::LINKS;
 use crate::plan::{ExecPlan, Wanted};
 use crate::program::{ExecWiring, Program};
-use crate::seccomp::Filter;
+use crate::seccomp::{self, Filter};
 use crate::signals::Signals;
-use crate::state::State;
+use crate::state::{State, Status};
 use crate::sys::cred::Sets;
 use crate::sys::process::{Cloned, clone3, close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
@@ -181,7 +181,10 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     };
     child.go_on();
     if let Some(agent) = agent {
-        agent.pass_on(process.pidfd.as_fd(), process.pid, child.await_listener()?, (state, "running"))?;
+        let number = child.await_listener()?;
+        let seen =
+            seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Running)? };
+        agent.pass_on(process.pidfd.as_fd(), process.pid, number, &seen)?;
         child.go_on();
     }
     match child.listen()? {

@@ -74,6 +74,14 @@ impl State {
         self.cgroup_paths.get("").map(std::path::Path::new)
     }
 
+    /// What the specification calls the state, as JSON, with the number of the container's first process unless it has ended.
+    pub fn text(&self, status: Status) -> Result<Vec<u8>> {
+        let pid = if status == Status::Stopped { 0 } else { self.init_process_pid };
+        let mut text = self.for_hooks(status)?;
+        text.extend(format!("{pid}}}").bytes());
+        Ok(text)
+    }
+
     /// What hooks find on their standard input, up to the pid, after which `}` comes.
     pub fn for_hooks(&self, status: Status) -> Result<Vec<u8>> {
         let state = ForHooks {

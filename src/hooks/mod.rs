@@ -312,6 +312,10 @@ fn hint(errno: Errno) -> Option<String> {
 fn reason(ended: Ended) -> String {
     match ended {
         Ended::Exited(status) => format!("exit status {status}"),
+        // The words of Go's os/exec, which runc's own tests look for.
+        Ended::Killed(signal) if i32::from(signal) == libc::SIGSYS => {
+            "ended by SIGSYS: bad system call".into()
+        }
         Ended::Killed(signal) => match Signal::from_number(signal.into()) {
             Some(signal) => format!("ended by {signal}"),
             None => format!("ended by signal {signal}"),

@@ -31,11 +31,8 @@ pub struct Runner<'a> {
 impl<'a> Runner<'a> {
     /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`.
     pub fn new(state: &State, status: Status, interrupts: &'a SignalQueue) -> Result<Self> {
-        let pid = if status == Status::Stopped { 0 } else { state.init_process_pid };
-        let mut text = state.for_hooks(status)?;
-        text.extend(format!("{pid}}}").bytes());
         Ok(Self {
-            state: text,
+            state: state.text(status)?,
             outputs: open_outputs(&state.annotations)?,
             env: inherited_environment(),
             bundle: File::open(&state.bundle).ok().map(OwnedFd::from),

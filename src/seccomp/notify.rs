@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::Listener;
 use crate::error::{Fault, Pointer};
-use crate::state::State;
 use crate::{sync, unix_socket};
 
 /// A connection to the agent, for the one message that there is.
@@ -20,9 +19,17 @@ pub struct Agent {
     listener: Listener,
 }
 
-/// In the order of the specification's example.
+/// The container, for the agent.
+#[derive(Debug)]
+pub struct Container<'a> {
+    pub oci_version: &'a str,
+    /// runtime.md § State, as JSON.
+    pub state: Vec<u8>,
+}
+
+/// The container process state without the state of the container, in the order of the specification's example.
 #[derive(Debug, Serialize)]
-struct ContainerProcessState<'a> {
+struct Process<'a> {
     #[serde(rename = "ociVersion")]
     oci_version: &'a str,
     /// What the descriptors are that come along.
@@ -30,20 +37,6 @@ struct ContainerProcessState<'a> {
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
-    state: ContainerState<'a>,
-}
-
-/// runtime.md § State.
-#[derive(Debug, Serialize)]
-struct ContainerState<'a> {
-    #[serde(rename = "ociVersion")]
-    oci_version: &'a str,
-    id: &'a str,
-    status: &'a str,
-    pid: i32,
-    bundle: &'a str,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    annotations: &'a std::collections::BTreeMap<String, String>,
 }
 
 impl Agent {
@@ -57,33 +50,24 @@ impl Agent {
         Ok(Self { socket, listener: listener.clone() })
     }
 
-    /// Takes descriptor `number` from the process `pidfd` is of, whose number is `pid`, and passes it on with the state of the
-    /// container, which has this `status`.
+    /// Takes descriptor `number` from the process that `pidfd` is of, whose number is `pid`, and passes it on.
     pub fn pass_on(
         self,
         pidfd: BorrowedFd<'_>,
         pid: i32,
         number: i32,
-        container: (&State, &str),
+        container: &Container<'_>,
     ) -> Result<()> {
-        let (state, status) = container;
         // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
         let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
             .with_context(|| fault("take the listener from the process"))?;
-        let text = serde_json::to_vec(&ContainerProcessState {
-            oci_version: &state.oci_version,
-            fds: ["seccompFd"],
-            pid,
-            metadata: self.listener.metadata.as_deref(),
-            state: ContainerState {
-                oci_version: &state.oci_version,
-                id: &state.id,
-                status,
-                pid: state.init_process_pid,
-                bundle: &state.bundle,
-                annotations: &state.annotations,
-            },
-        })?;
+        let metadata = self.listener.metadata.as_deref();
+        let process = Process { oci_version: container.oci_version, fds: ["seccompFd"], pid, metadata };
+        let mut text = serde_json::to_vec(&process).context("encode the container process state")?;
+        text.pop();
+        text.extend(b",\"state\":");
+        text.extend(&container.state);
+        text.push(b'}');
         sync::send_descriptor(self.socket.as_fd(), &text, descriptor.as_fd())
             .with_context(|| fault("send the listener to the seccomp agent"))
     }

@@ -11,8 +11,13 @@
 //! * If none applies, the default action is taken.
 //!
 //! So rules that cannot apply at once, or say the same, need no thought about order. libseccomp is not followed where it is
-//! wrong (2.5.4 to 2.6.1): of several rules with two conditions, or with `<` and the like beyond 32 bits, it takes some to
-//! apply that do not, and the other way round, and two rules with equal conditions and different actions it refuses.
+//! wrong (2.5.4 to 2.6.1):
+//!
+//! * Of several rules for a call, with several conditions that are not all equalities, or with `<` and the like beyond 32 bits, it
+//!   takes some to apply that do not, and the other way round; for some it never comes to an end.
+//! * Where inequalities have different actions, their order depends on the halves of their values.
+//! * Two rules with equal conditions and different actions it refuses.
+//! * In a short program it forgets to load the call's number if the first call of its list is one that the architecture has not.
 
 use std::cmp::Reverse;
 

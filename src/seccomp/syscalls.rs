@@ -100,7 +100,7 @@ static TABLE: [Call; NUMBERS.len()] = {
 const N: i32 = -1;
 
 /// Sorted by name: x86_64, i386, x32 without its bit, aarch64, arm. Of calls that only other architectures have, the name.
-const NUMBERS: &[(&str, [i32; Arch::COUNT])] = &[
+pub(super) const NUMBERS: &[(&str, [i32; Arch::COUNT])] = &[
     ("_llseek", [N, 140, N, N, 140]),
     ("_newselect", [N, 142, N, N, 142]),
     ("_sysctl", [156, 149, N, N, 149]),

@@ -23,6 +23,29 @@ fn planned(native: Arch, profile: &Value) -> Filter {
     filter
 }
 
+/// The program for a machine whose own architecture is called so in a profile.
+#[allow(dead_code, reason = "for tests/seccomp_oracle.rs")]
+pub fn compiled(profile: &Value, native: &str) -> Vec<Instruction> {
+    let native = match native {
+        "SCMP_ARCH_X86_64" => Arch::X86_64,
+        "SCMP_ARCH_AARCH64" => Arch::Aarch64,
+        _ => panic!("{native}"),
+    };
+    planned(native, profile).program.to_vec()
+}
+
+/// Every call with its numbers on x86_64, i386, x32, aarch64 and arm.
+#[allow(dead_code, reason = "for tests/seccomp_oracle.rs")]
+pub fn all_calls() -> Vec<(&'static str, [Option<u32>; 5])> {
+    syscalls::NUMBERS
+        .iter()
+        .map(|(name, _)| {
+            let call = syscalls::find(name).unwrap();
+            (*name, Arch::ALL.map(|arch| call.number(arch)))
+        })
+        .collect()
+}
+
 fn refused(profile: &Value) -> String {
     line(&plan_for(Arch::X86_64, &decoded(profile), Unknown::Ignore, &at()).unwrap_err())
 }

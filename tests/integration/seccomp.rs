@@ -29,6 +29,9 @@ suite![
     a_logged_call_is_made,
     a_profile_need_allow_no_more_than_execve_and_what_the_program_does,
     a_filter_costs_the_process_none_of_its_capabilities,
+    a_filter_is_loaded_in_a_user_namespace,
+    a_process_that_is_added_has_the_filter_of_its_container,
+    start_container_hooks_are_filtered_but_what_runs_them_is_not,
     what_keeps_a_program_from_starting_is_said,
     a_filter_is_kept_until_the_container_is_deleted,
     names_that_no_call_has_are_ignored_unless_an_annotation_forbids_it,
@@ -38,6 +41,7 @@ suite![
     an_agent_answers_for_the_kernel,
     an_agent_may_be_asked_about_what_the_runtime_does_last,
     an_agent_hears_of_a_created_container_before_it_starts,
+    an_agent_hears_of_a_process_that_is_added,
     an_agent_that_is_not_there_is_named,
 ];
 
@@ -246,6 +250,60 @@ fn a_filter_costs_the_process_none_of_its_capabilities() {
     });
 }
 
+fn a_filter_is_loaded_in_a_user_namespace() {
+    with_and_without_new_privileges(|no_new_privileges| {
+        let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100});
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let container = with_profile(Container::with_args(["mkdir", "/tmp/a"]), profile)
+            .in_user_namespace()
+            .edit(|spec| spec["process"]["noNewPrivileges"] = json!(no_new_privileges));
+        container.run_fails_with("Network is down");
+    });
+}
+
+fn a_process_that_is_added_has_the_filter_of_its_container() {
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100});
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    for options in [&[][..], &["--user", "1000:1000"]] {
+        with_and_without_new_privileges(|no_new_privileges| {
+            let container = with_profile(Container::idle(), profile.clone())
+                .edit(|spec| spec["process"]["noNewPrivileges"] = json!(no_new_privileges));
+            container.launch();
+            let exec = |script: &str| {
+                let exec = container.runtime().arg("exec").args(options);
+                exec.arg(&container.id).args(["sh", "-c", script]).output()
+            };
+            let output = exec("mkdir /tmp/a");
+            assert!(output.code() == 1 && output.stderr.contains("Network is down"), "{output:#?}");
+            let output = exec("grep Seccomp: /proc/self/status");
+            assert_eq!(output.stdout, "Seccomp:\t2\n", "{output:#?}");
+        });
+    }
+}
+
+fn start_container_hooks_are_filtered_but_what_runs_them_is_not() -> Outcome {
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "mkdir /tmp/by-hook"]});
+    let with_hook = |profile: Value| {
+        with_profile(Container::with_args(["true"]), profile)
+            .edit(|spec| spec["hooks"] = json!({"startContainer": [hook]}))
+    };
+    let deny = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
+    let container = with_hook(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deny]}));
+    let output = container.run_with(NO_OPTIONS).fails_with("error running startContainer hook");
+    assert!(output.stderr.to_lowercase().contains("bad system call"), "{output:#?}");
+    need_own()?;
+    // What it takes to run a hook besides its own calls.
+    let names =
+        ["clone", "clone3", "pipe2", "wait4", "waitid", "poll", "setsid", "timerfd_create", "sendmsg"];
+    let deny = json!({"names": names, "action": "SCMP_ACT_KILL_PROCESS"});
+    let container = with_hook(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deny]})).edit(|spec| {
+        spec["hooks"]["startContainer"][0] = json!({"path": "/bin/mkdir", "args": ["mkdir", "/tmp/a"]})
+    });
+    container.run_with(NO_OPTIONS).succeeds();
+    assert!(container.bundle.rootfs().join("tmp/a").exists());
+    Ok(())
+}
+
 fn what_keeps_a_program_from_starting_is_said() -> Outcome {
     need_own()?;
     let run = |profile| with_profile(Container::with_args(["true"]), profile);
@@ -411,6 +469,29 @@ fn an_agent_hears_of_a_created_container_before_it_starts() -> Outcome {
     container.delete();
     container.leaves_nothing();
     Ok(())
+}
+
+fn an_agent_hears_of_a_process_that_is_added() {
+    let (container, agent) =
+        with_agent("trap 'exit 0' TERM; sleep 1000 & wait", &["mkdir", "mkdirat", "execve"]);
+    let creating = container.create_with(NO_OPTIONS).spawn();
+    let met = agent.meet();
+    let first = met.state["pid"].clone();
+    continue_all(met);
+    assert_eq!(creating.wait().code(), 0);
+    container.start();
+    container.wait_for("running");
+    let exec = container.runtime().args(["exec", &container.id, "mkdir", "/tmp/a"]).spawn();
+    let met = agent.meet();
+    assert_eq!(met.state["state"]["status"], "running");
+    assert_eq!(met.state["state"]["pid"], first);
+    assert_ne!(met.state["pid"], first);
+    let asked = continue_all(met);
+    assert_eq!(exec.wait().code(), 0);
+    // execve and mkdir.
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    assert!(container.bundle.rootfs().join("tmp/a").exists());
+    container.delete_by_force();
 }
 
 fn an_agent_that_is_not_there_is_named() {
