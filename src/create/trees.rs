@@ -4,8 +4,9 @@
 //!
 //! Without privileges there is nothing that the parent could reach and the init process could not.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -14,13 +15,13 @@ use rustix::mount::MountAttrFlags;
 use crate::error::{Fault, Pointer};
 use crate::init;
 use crate::init::step::{Bind, Entry, Step};
-use crate::path;
 use crate::plan::Plan;
 use crate::program::{Wiring, describe_bind};
 use crate::sys::Errno;
 use crate::sys::cred;
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 use crate::user_namespace::IdMaps;
+use crate::{mountinfo, path};
 
 /// Opens the rootfs, the sources of binds and the notify directory, and makes the nodes of `/linux/devices`.
 ///
@@ -49,7 +50,9 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
         let Step::Bind(bind) = step else { continue };
         let at = Pointer::root().field("mounts").index(*index).field("source");
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
-        bind.tree = open_source(bind, propagation).with_context(fault)?;
+        if !bind.recursive || is_one_mount(&bind.source) {
+            bind.tree = open_source(bind, propagation).with_context(fault)?;
+        }
     }
     if let Some((source, tree)) = &mut wiring.notify {
         *tree = open_one(init::clone_tree(source, false), propagation)
@@ -64,7 +67,21 @@ fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedFd>, Errno> 
     if bind.copy_symlink && rustix::fs::readlink(&bind.source, Vec::new()).is_ok() {
         return Ok(None);
     }
-    open_one(init::clone_source(bind), propagation)
+    match init::clone_source(bind) {
+        // An earlier mount of the container may bring it.
+        Err(Errno::NOENT) => Ok(None),
+        tree => open_one(tree, propagation),
+    }
+}
+
+/// The init process opens all but what it cannot reach itself, and takes no tree on which the host forbids anything. Of a tree
+/// of several mounts it sees the first alone, so it is not given one.
+fn is_one_mount(source: &CStr) -> bool {
+    let path = std::path::Path::new(OsStr::from_bytes(source.to_bytes()));
+    let Ok(path) = std::fs::canonicalize(path) else { return false };
+    mountinfo::read().is_ok_and(|mounts| {
+        !mounts.iter().any(|mount| mount.mount_point != path && mount.mount_point.starts_with(&path))
+    })
 }
 
 /// What is mounted below the host's copy of the tree must not come to be mounted in the container's, nor the reverse: in its own

@@ -122,7 +122,7 @@ impl<'a> Init<'a> {
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
             Step::OpenRootfs { path, tree } => {
                 self.root = Some(match tree {
-                    Some(tree) => mount::attach_rootfs(tree.as_fd())?,
+                    Some(tree) => mount::attach_rootfs(path, tree.as_fd())?,
                     None => mount::open_rootfs(path)?,
                 });
                 Ok(())

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, StatVfsMountFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -88,10 +88,31 @@ pub fn attach_to_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::move_mount(tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Makes the parent's `tree` one that can become the root, and returns its root.
-pub fn attach_rootfs(tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    attach_to_root(tree)?;
-    rustix::io::fcntl_dupfd_cloexec(tree, 0)
+/// Makes the host's directory `path` one that can become the root, and returns its root; the parent's `tree` of it where `path`
+/// cannot be reached.
+pub fn attach_rootfs(path: &CStr, tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let root = match clone_tree(path, true) {
+        Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(unlocked(tree)?, 0)?,
+        own => own?,
+    };
+    attach_to_root(root.as_fd())?;
+    Ok(root)
+}
+
+/// A tree of the parent's, if nothing is lost with it: what the host has forbidden on a mount is locked in a copy that a user
+/// namespace makes for itself, and could be permitted again by the container in one that is handed over; mount_namespaces(7).
+///
+/// # Errors
+/// `EACCES`, for the path could not be reached, if the host forbids anything on the tree.
+fn unlocked(tree: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Errno> {
+    let forbids = StatVfsMountFlags::RDONLY
+        | StatVfsMountFlags::NOSUID
+        | StatVfsMountFlags::NODEV
+        | StatVfsMountFlags::NOEXEC;
+    if rustix::fs::fstatvfs(tree)?.f_flag.intersects(forbids) {
+        return Err(Errno::ACCESS);
+    }
+    Ok(tree)
 }
 
 pub fn host_propagation(path: &CStr, propagation: u64, reach: Reach) -> Result<(), Errno> {
@@ -214,11 +235,13 @@ fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno
 
 pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
     let cloned;
-    let source = match &what.tree {
-        Some(tree) => tree.as_fd(),
-        None if what.copy_symlink && copy_symlink(root, what)? => return Ok(()),
-        None => {
-            cloned = clone_source(what).of(Part::Source)?;
+    if what.copy_symlink && copy_symlink(root, what)? {
+        return Ok(());
+    }
+    let source = match (clone_source(what), &what.tree) {
+        (Err(Errno::ACCESS), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
+        (own, _) => {
+            cloned = own.of(Part::Source)?;
             cloned.as_fd()
         }
     };

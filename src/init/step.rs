@@ -49,7 +49,8 @@ pub enum Step {
     /// Detaches the host's mount at `path`, or covers it when that is not permitted, before `MS_MOVE` moves `/` away.
     HideHostMount { path: CString },
     /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
-    /// With `tree`, which the parent has cloned, that is it, and nothing is looked up.
+    /// With `tree`, which the parent has cloned for a user namespace, it is attached where it can be pivoted to; it is that tree
+    /// if this process cannot reach the path.
     OpenRootfs { path: CString, tree: Option<OwnedFd> },
     /// Attaches, where it goes with the host's root, the file system in which the parent has made device nodes.
     HoldNodes { nodes: OwnedFd },
@@ -190,7 +191,7 @@ impl Parameter {
 pub struct Bind {
     /// A path of the host.
     pub source: CString,
-    /// The source, if the parent has cloned it.
+    /// The source, cloned by the parent for a user namespace that may be unable to reach it.
     pub tree: Option<OwnedFd>,
     pub follow_source: bool,
     /// If the source is a symbolic link, makes the same link instead of a mount.

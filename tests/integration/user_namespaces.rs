@@ -1,6 +1,6 @@
 //! User namespaces: config-linux.md § User namespace mappings.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
 
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ suite![
     an_option_with_an_id_is_understood_inside,
     what_fails_for_the_user_namespace_says_so,
     a_container_with_a_user_namespace_lives_like_any_other,
+    what_the_host_forbids_on_a_mount_stays_forbidden_inside,
 ];
 
 /// All of `names`, in all sets that a program needs.
@@ -296,4 +297,24 @@ fn a_container_with_a_user_namespace_lives_like_any_other() {
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();
+}
+
+fn what_the_host_forbids_on_a_mount_stays_forbidden_inside() {
+    let container = Container::with_script(
+        "mount -o remount,bind,rw /tmp/source; touch /tmp/source/file; grep -c ' /tmp/source ro,' /proc/self/mountinfo",
+    );
+    let source = container.beside("source");
+    fs::create_dir(&source).unwrap();
+    let mount = |options: &[&str]| {
+        assert!(Command::new("mount").args(options).arg(&source).status().unwrap().success(), "{options:?}");
+    };
+    mount(&["-t", "tmpfs", "-o", "mode=777,ro", "tmpfs"]);
+    let container = container.in_user_namespace().edit(|spec| {
+        capabilities(spec, &["CAP_SYS_ADMIN"]);
+        add_mount(spec, bind(&source, "/tmp/source", &[]));
+    });
+    let output = container.run();
+    assert!(Command::new("umount").arg(&source).status().unwrap().success());
+    assert_eq!(output.stdout.trim(), "1", "{output:#?}");
+    assert!(output.stderr.contains("ermission") || output.stderr.contains("ermitted"), "{output:#?}");
 }
