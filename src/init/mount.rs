@@ -239,7 +239,8 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
         return Ok(());
     }
     let source = match (clone_source(what), &what.tree) {
-        (Err(Errno::ACCESS), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
+        // The second: without the mounts below it, which are locked to it here.
+        (Err(Errno::ACCESS | Errno::INVAL), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
         (own, _) => {
             cloned = own.of(Part::Source)?;
             cloned.as_fd()
