@@ -74,7 +74,7 @@ fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedFd>, Errno> 
     }
 }
 
-/// The init process opens all but what it cannot reach itself, and takes no tree on which the host forbids anything. Of a tree
+/// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the host. Of a tree
 /// of several mounts it sees the first alone, so it is not given one.
 fn is_one_mount(source: &CStr) -> bool {
     let path = std::path::Path::new(OsStr::from_bytes(source.to_bytes()));

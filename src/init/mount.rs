@@ -99,17 +99,13 @@ pub fn attach_rootfs(path: &CStr, tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno
     Ok(root)
 }
 
-/// A tree of the parent's, if nothing is lost with it: what the host has forbidden on a mount is locked in a copy that a user
+/// A tree of the parent's, unless it must not be written to: what the host has forbidden on a mount is locked in a copy that a user
 /// namespace makes for itself, and could be permitted again by the container in one that is handed over; mount_namespaces(7).
 ///
 /// # Errors
-/// `EACCES`, for the path could not be reached, if the host forbids anything on the tree.
+/// `EACCES`, for the path could not be reached, if the host's mount is read-only.
 fn unlocked(tree: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Errno> {
-    let forbids = StatVfsMountFlags::RDONLY
-        | StatVfsMountFlags::NOSUID
-        | StatVfsMountFlags::NODEV
-        | StatVfsMountFlags::NOEXEC;
-    if rustix::fs::fstatvfs(tree)?.f_flag.intersects(forbids) {
+    if rustix::fs::fstatvfs(tree)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(Errno::ACCESS);
     }
     Ok(tree)

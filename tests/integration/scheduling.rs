@@ -51,6 +51,11 @@ fn a_scheduler_is_set() {
 }
 
 fn a_real_time_scheduler_is_set_with_its_priority() -> Outcome {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    need(
+        !cpus.contains("User Mode Linux"),
+        "a kernel without real-time budgets of cgroups (RT_GROUP_SCHED)",
+    )?;
     need(has_capability(23), "CAP_SYS_NICE")?;
     let (_, priority, policy) =
         schedule(|process| process["scheduler"] = json!({ "policy": "SCHED_RR", "priority": 7 }));
