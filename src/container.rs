@@ -346,7 +346,11 @@ fn save(directory: &Path, state: &State) -> Result<()> {
         file.write_all(&text)?;
         fs::rename(&temporary, &path)
     };
-    write().with_context(|| format!("write {}", path.display()))
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("write {}", path.display()))
 }
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.

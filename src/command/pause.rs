@@ -6,6 +6,7 @@ use crate::cgroup;
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::error::Refusal;
+use crate::signals::Signals;
 use crate::state::Status;
 
 /// Stop all processes of a container until `resume`
@@ -19,7 +20,11 @@ pub struct Pause {
 pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
-        Status::Created | Status::Running => cgroup::freeze(container.cgroup()?),
+        Status::Created | Status::Running => {
+            // All have stopped in the end or none, whoever wants to end this process meanwhile.
+            Signals::block()?;
+            cgroup::freeze(container.cgroup()?)
+        }
         // runc's text, that callers look for, whatever the reason.
         Status::Paused => {
             bail!("container {:?} is paused already: container not running", container.state.id)

@@ -12,6 +12,7 @@ use crate::cgroup::{Source, Update as Applied};
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::error::Refusal;
+use crate::signals::Signals;
 use crate::state::Status;
 
 /// Change the limits of a container
@@ -103,11 +104,20 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
+    let (change, source) = match &args.resources {
+        Some(file) => read(file)?,
+        None => (args.resources().to_string().into_bytes(), Source::Options(OPTIONS)),
+    };
     // Two updates at a time would each record only their own.
     let lock = context.root.lock(&args.id)?;
     let mut container = context.root.load(&args.id)?;
-    if container.status()? == Status::Stopped {
-        return Err(Refusal::NotRunning(container.state.id).into());
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => {}
+        // Its record is not finished, and what is in it would be lost.
+        Status::Creating => {
+            bail!("container {:?} is being created: container not running", container.state.id)
+        }
+        Status::Stopped => return Err(Refusal::NotRunning(container.state.id).into()),
     }
     for (option, schema) in
         [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)]
@@ -116,10 +126,8 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
             bail!("{option}: updating a non-existent Intel RDT configuration is not supported");
         }
     }
-    let (change, source) = match &args.resources {
-        Some(file) => read(file)?,
-        None => (args.resources().to_string().into_bytes(), Source::Options(OPTIONS)),
-    };
+    // All or nothing is in force, whoever wants to end this process meanwhile.
+    Signals::block()?;
     let applied = Applied::apply(container.cgroup()?, container.state.resources.as_deref(), &change, source)?;
     container.state.resources = Some(applied.in_force().to_owned());
     container.save(&lock)?;

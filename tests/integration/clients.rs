@@ -20,6 +20,7 @@ suite![
     every_file_has_the_shape_of_its_type,
     every_config_runs_but_for_what_this_host_lacks,
     every_process_runs_in_a_container,
+    podmans_container_without_cgroups_stays_in_its_callers,
 ];
 
 const FIXTURES: &str = "tests/fixtures/clients";
@@ -220,5 +221,24 @@ fn every_process_runs_in_a_container() -> Outcome {
     }
     container.delete_by_force();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn podmans_container_without_cgroups_stays_in_its_callers() -> Outcome {
+    need_own()?;
+    let path = Path::new(FIXTURES).join("podman-run-cgroups-disabled-config.json");
+    let mut spec: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    if !has_capability(24) {
+        take_out(&mut spec, "/process/rlimits");
+    }
+    let neighbour = Container::idle();
+    neighbour.launch();
+    let container = fitted(spec, &neighbour);
+    // In front of the command, in two words.
+    let call = container.runtime().args(["--cgroup-manager", "disabled", "create", "--bundle"]);
+    call.arg(container.bundle.path()).arg(&container.id).succeeds();
+    assert!(!container.cgroup().exists());
+    container.delete_by_force();
+    container.leaves_nothing();
     Ok(())
 }

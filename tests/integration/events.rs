@@ -255,7 +255,8 @@ fn a_created_and_a_paused_container_have_statistics() -> Outcome {
     need_events()?;
     let container = Container::idle();
     container.create();
-    assert_eq!(stats(&container).0["pids"]["current"], 1);
+    // runc waits for the start with several threads.
+    assert!(stats(&container).0["pids"]["current"].as_u64() >= Some(1));
     container.start();
     container.on_id("pause").succeeds();
     stats(&container);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Container, Invocation, Outcome,
+    Container, Invocation, Outcome, Output,
     container::NO_OPTIONS,
     host::{has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
@@ -38,6 +38,7 @@ suite![
     a_refused_value_takes_back_what_came_before,
     an_idle_cgroup_gets_its_weight_back,
     a_file_that_cannot_be_put_back_is_refused,
+    what_cannot_be_recorded_is_not_in_force,
     a_limit_without_its_controller_is_refused_by_its_option,
     a_contradiction_with_what_is_in_force_is_refused,
     a_misshapen_document_is_refused_by_line_and_pointer,
@@ -111,13 +112,14 @@ fn unlimited(value: String) -> String {
 
 /// The update fails with this text, and nothing is other than it was.
 #[track_caller]
-fn changes_nothing(container: &Container, call: Invocation, text: &str) {
+fn changes_nothing(container: &Container, call: Invocation, text: &str) -> Output {
     let state = || fs::read_to_string(container.state_directory().join("state.json")).unwrap_or_default();
     let before = (everything(container), state());
     let output = call.output();
     assert_ne!(output.code(), 0, "{output:#?}");
     assert!(output.stderr.contains(text), "{text:?} is not in {output:#?}");
     assert_eq!((everything(container), state()), before, "{output:#?}");
+    output
 }
 
 fn recorded(container: &Container) -> Value {
@@ -137,7 +139,8 @@ fn every_option_is_written() -> Outcome {
     ] {
         shows(&container, &[option, value], &[(file, expected)]);
     }
-    // All at once, and behind the container's name.
+    need_other_than("crun", "takes no options behind the name")?;
+    // All at once.
     let call =
         container.runtime().args(["update", &container.id, "--cpu-period", "900000", "--cpu-quota=600000"]);
     call.args(["--cpu-share", "100", "--memory", "128M", "--pids-limit=10"]).succeeds();
@@ -254,7 +257,7 @@ fn a_burst_is_kept_and_taken_back() -> Outcome {
     // Raised together: the kernel takes no burst above the old quota.
     shows(
         &container,
-        &["--cpu-quota", "800000", "--cpu-burst", "700000"],
+        &["--cpu-quota", "800000", "--cpu-period", "900000", "--cpu-burst", "700000"],
         &[("cpu.max.burst", "700000"), ("cpu.max", "800000 900000")],
     );
     shows(&container, &["--cpu-period", "900000", "--cpu-burst", "0"], &[("cpu.max.burst", "0")]);
@@ -445,8 +448,7 @@ fn what_one_write_refuses_takes_the_others_back() -> Outcome {
             "--cpu-burst: write \"900000\" to ",
         ),
     ] {
-        changes_nothing(&container, update(&container, options), refused);
-        let output = update(&container, options).output();
+        let output = changes_nothing(&container, update(&container, options), refused);
         assert!(output.stderr.contains("invalid argument (EINVAL)"), "{output:#?}");
     }
     Ok(())
@@ -502,6 +504,18 @@ fn a_file_that_cannot_be_put_back_is_refused() -> Outcome {
         update_to(&container, pressure),
         "resources.json: /unified/cgroup.stat: cgroup.stat does not tell what it holds, so that it could not be put back",
     );
+    Ok(())
+}
+
+fn what_cannot_be_recorded_is_not_in_force() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    let in_the_way = container.state_directory().join(".state.json");
+    fs::create_dir(&in_the_way).unwrap();
+    let unified = || json!({ "unified": { "cgroup.max.depth": "7" } });
+    changes_nothing(&container, update_to(&container, unified()), "state.json: is a directory (EISDIR)");
+    fs::remove_dir(&in_the_way).unwrap();
+    shows_to(&container, unified(), &[("cgroup.max.depth", "7")]);
     Ok(())
 }
 
@@ -564,9 +578,9 @@ fn a_misshapen_document_is_refused_by_line_and_pointer() -> Outcome {
         fs::write(&file, text).unwrap();
         let call = update(&container, &["-r", file.to_str().unwrap()]);
         changes_nothing(&container, call, &format!("error: resources.json:{said}"));
-        let call = update(&container, &["-r", "-"]).stdin(fs::File::open(&file).unwrap());
-        changes_nothing(&container, call, &format!("error: standard input:{said}"));
     }
+    let call = update(&container, &["-r", "-"]).stdin(fs::File::open(&file).unwrap());
+    changes_nothing(&container, call, "error: standard input:1:4: /: trailing characters");
     fs::write(&file, r#"{"unified": {"../x.y": "1"}}"#).unwrap();
     let call = update(&container, &["-r", "-"]).stdin(fs::File::open(&file).unwrap());
     changes_nothing(&container, call, "error: standard input: /unified/..~1x.y: unified resource");
@@ -649,7 +663,7 @@ fn what_is_in_force_is_recorded() -> Outcome {
 fn updates_at_the_same_time_are_all_recorded() -> Outcome {
     need_own()?;
     let container = launched(json!({}));
-    for round in 1..=8 {
+    for round in 1..=4 {
         let files = ["cgroup.max.depth", "cgroup.max.descendants"];
         let running: Vec<_> = files
             .iter()
