@@ -191,7 +191,7 @@ impl Program {
             },
             Step::Scheduler(_) => Sentence {
                 hint: match errno {
-                    Errno::EPERM => Some("it needs CAP_SYS_NICE"),
+                    Errno::EPERM => Some("it needs CAP_SYS_NICE, and not of a user namespace"),
                     Errno::EBUSY => Some("the processors are promised to other SCHED_DEADLINE processes"),
                     Errno::EINVAL => Some("this kernel lacks the policy or one of the flags"),
                     _ => None,

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::support::{
     Container, Outcome,
     bundle::add_mount,
+    container::NO_OPTIONS,
     host::{machine, need, need_other_than, need_own, need_program},
     suite::suite,
     workspace,
@@ -27,6 +28,7 @@ suite![
     a_profile_is_in_force_whatever_the_image_has_in_the_place_of_proc,
     a_profile_is_in_force_in_a_user_namespace,
     a_process_that_is_added_is_confined_by_the_containers_profile_or_its_own,
+    a_confined_runtime_adds_the_profile_to_its_own_where_it_cannot_change_it,
     a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for,
     an_empty_profile_means_none,
     selinux_labels_the_process_and_no_keys_after_it,
@@ -92,9 +94,13 @@ impl Profile {
     }
 
     fn parse(&self, what: &str) {
+        let allowed =
+            ["capability", "network", "file", "mount", "umount", "pivot_root", "signal", "ptrace", "unix"]
+                .map(|rule| format!("  {rule},\n"))
+                .concat();
         let text = format!(
-            "profile {} flags=(attach_disconnected) {{\n  capability,\n  network,\n  file,\n  mount,\n  signal,\n  \
-             deny /secret r,\n}}\n",
+            "profile {} flags=(attach_disconnected) {{\n{allowed}  change_profile,\n  change_profile -> &**,\n  deny \
+             /secret r,\n}}\n",
             self.name
         );
         let parser = Command::new("apparmor_parser")
@@ -206,6 +212,18 @@ fn a_process_that_is_added_is_confined_by_the_containers_profile_or_its_own() ->
     };
     assert_eq!(exec(&[]), format!("{} (enforce)\n", profile.name));
     assert_eq!(exec(&["--apparmor", &other.name]), format!("{} (enforce)\n", other.name));
+    Ok(())
+}
+
+fn a_confined_runtime_adds_the_profile_to_its_own_where_it_cannot_change_it() -> Outcome {
+    need_program("aa-exec")?;
+    need_other_than("runc", "does not start such a process")?;
+    let (container, profile) = confined("cat /proc/self/attr/current; cat /secret || echo denied")?;
+    let outer = Profile::load(&Container::new())?;
+    let call = container.run_with(NO_OPTIONS).called_by(["aa-exec", "-p", &outer.name, "--"]);
+    let mut names = [outer.name.as_str(), profile.name.as_str()];
+    names.sort_unstable();
+    assert_eq!(call.succeeds().stdout, format!("{} (enforce)\ndenied\n", names.join("//&")));
     Ok(())
 }
 
