@@ -27,6 +27,11 @@ use crate::sysctl::{self, Settings};
 use crate::time_namespace;
 use crate::user_namespace::{self, IdMaps};
 
+/// Annotations of crun's that have an effect, besides those that say where hooks write to.
+pub const ANNOTATIONS: [&str; 2] = [CONTEXT_TYPE, UNKNOWN_SYSTEM_CALLS];
+const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
+const UNKNOWN_SYSTEM_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+
 /// A container that can be made.
 #[derive(Debug)]
 pub struct Plan {
@@ -220,7 +225,7 @@ impl Plan {
 /// crun's annotation.
 fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
     let mut annotations = spec.annotations().iter().flatten();
-    match annotations.find(|(key, _)| *key == "run.oci.seccomp_fail_unknown_syscall") {
+    match annotations.find(|(key, _)| *key == UNKNOWN_SYSTEM_CALLS) {
         Some((_, value)) if value != "0" => seccomp::Unknown::Refuse,
         _ => seccomp::Unknown::Ignore,
     }
@@ -241,14 +246,13 @@ fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
 /// Which of SELinux's parameters the label is for is told in an annotation of crun's; mount(8).
 fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
     let context = path::c_string(Path::new(context), &root.field("linux").field("mountLabel"))?;
-    let annotation = "run.oci.mount_context_type";
-    let key = match spec.annotations().as_ref().and_then(|all| all.get(annotation)).map(String::as_str) {
+    let key = match spec.annotations().as_ref().and_then(|all| all.get(CONTEXT_TYPE)).map(String::as_str) {
         None | Some("context") => c"context",
         Some("fscontext") => c"fscontext",
         Some("defcontext") => c"defcontext",
         Some("rootcontext") => c"rootcontext",
         Some(other) => {
-            return Err(root.field("annotations").field(annotation).error_with_hint(
+            return Err(root.field("annotations").field(CONTEXT_TYPE).error_with_hint(
                 format_args!("unknown kind of context {other:?}"),
                 "use context, fscontext, defcontext or rootcontext",
             ));

@@ -12,6 +12,7 @@ use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
 use crate::cli::{COMMIT, Context, SPEC_VERSION};
+use crate::plan::ANNOTATIONS;
 use crate::{capabilities, hooks, memory_policy, mounts, namespaces, seccomp};
 
 /// Print what this program can do, as JSON
@@ -141,7 +142,9 @@ impl Document {
                 ("runtime.commit", COMMIT),
                 ("runtime.version", env!("CARGO_PKG_VERSION")),
             ]),
-            potentially_unsafe_config_annotations: vec![hooks::OUTPUT_ANNOTATIONS],
+            potentially_unsafe_config_annotations: std::iter::once(hooks::OUTPUT_ANNOTATIONS)
+                .chain(ANNOTATIONS)
+                .collect(),
         }
     }
 }
