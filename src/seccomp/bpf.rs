@@ -84,10 +84,9 @@ impl Program {
     fn near(&mut self, target: Target) -> usize {
         match target {
             Target::Answer(action) => {
-                let known = self.answers.iter().rev().find(|(known, _)| *known == action);
-                if let Some((_, place)) = known
-                    && self.distance(*place) <= REACH
-                {
+                let mut near =
+                    self.answers.iter().rev().take_while(|(_, place)| self.distance(*place) <= REACH);
+                if let Some((_, place)) = near.find(|(known, _)| *known == action) {
                     return *place;
                 }
                 self.push(ANSWER, action.0);
@@ -154,17 +153,14 @@ impl Program {
     }
 
     fn equal(&mut self, condition: &Condition, holds: Target, fails: Target) -> Target {
-        [Half::low(condition), Half::high(condition)].iter().filter(|half| half.mask != 0).fold(
-            holds,
-            |next, half| {
-                let compared = self.jump(EQUAL, half.value, next, fails);
-                if half.mask != u32::MAX {
-                    self.push(AND, half.mask);
-                }
-                let _ = compared;
-                self.push(LOAD, half.word)
-            },
-        )
+        let halves = [Half::low(condition), Half::high(condition)];
+        halves.iter().filter(|half| half.mask != 0).fold(holds, |next, half| {
+            self.jump(EQUAL, half.value, next, fails);
+            if half.mask != u32::MAX {
+                self.push(AND, half.mask);
+            }
+            self.push(LOAD, half.word)
+        })
     }
 
     /// With `code` as the comparison of the lower halves, if the upper ones are equal or do not count.

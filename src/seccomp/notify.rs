@@ -3,13 +3,14 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::net::SocketType;
 use rustix::process::PidfdGetfdFlags;
 use serde::Serialize;
 
 use super::Listener;
 use crate::error::{Fault, Pointer};
+use crate::sys::Errno;
 use crate::{sync, unix_socket};
 
 /// A connection to the agent, for the one message that there is.
@@ -59,8 +60,11 @@ impl Agent {
         container: &Container<'_>,
     ) -> Result<()> {
         // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
-        let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
-            .with_context(|| fault("take the listener from the process"))?;
+        let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
+        let descriptor = descriptor.map_err(|errno| {
+            let hint = (errno == Errno::PERM).then(|| "it takes CAP_SYS_PTRACE".to_owned());
+            anyhow!(errno).context(Fault { hint, ..fault("take the listener from the process") })
+        })?;
         let metadata = self.listener.metadata.as_deref();
         let process = Process { oci_version: container.oci_version, fds: ["seccompFd"], pid, metadata };
         let mut text = serde_json::to_vec(&process).context("encode the container process state")?;
