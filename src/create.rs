@@ -299,7 +299,8 @@ fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     let unknown =
         (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
     let mounts = plan.mounts.warnings.iter().cloned();
-    unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).collect()
+    let rules = plan.cgroup.warnings.iter().cloned();
+    unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).chain(rules).collect()
 }
 
 /// # Errors

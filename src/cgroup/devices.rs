@@ -39,16 +39,13 @@ impl Access {
     pub(super) const WRITE: Self = Self(4);
     pub(super) const ALL: Self = Self(7);
 
-    fn parse(text: &str) -> Option<Self> {
-        text.chars().try_fold(Self(0), |set, letter| {
-            let access = match letter {
-                'r' => Self::READ,
-                'w' => Self::WRITE,
-                'm' => Self::MKNOD,
-                _ => return None,
-            };
-            Some(Self(set.0 | access.0))
-        })
+    fn of(letter: char) -> Option<Self> {
+        match letter {
+            'r' => Some(Self::READ),
+            'w' => Some(Self::WRITE),
+            'm' => Some(Self::MKNOD),
+            _ => None,
+        }
     }
 }
 
@@ -71,8 +68,12 @@ const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>) -> Rule {
     Rule { allow: true, kind, major, minor, access: Access::ALL }
 }
 
-/// The rules of the specification, checked, and then those for every container.
-pub(super) fn plan(rules: &[LinuxDeviceCgroup], at: &Pointer) -> Result<Vec<Rule>> {
+/// The rules of the specification, checked, and then those for every container. What is left out of them is told to `warn`.
+pub(super) fn plan(
+    rules: &[LinuxDeviceCgroup],
+    at: &Pointer,
+    mut warn: impl FnMut(String),
+) -> Result<Vec<Rule>> {
     let given = rules.iter().enumerate().map(|(index, rule)| {
         let at = at.index(index);
         Ok(Rule {
@@ -87,7 +88,12 @@ pub(super) fn plan(rules: &[LinuxDeviceCgroup], at: &Pointer) -> Result<Vec<Rule
             },
             major: number(rule.major(), &at.field("major"))?,
             minor: number(rule.minor(), &at.field("minor"))?,
-            access: access(rule.access().as_deref().unwrap_or_default(), index, &at.field("access"))?,
+            access: access(
+                rule.access().as_deref().unwrap_or_default(),
+                index,
+                &at.field("access"),
+                &mut warn,
+            )?,
         })
     });
     given.chain(DEFAULT.map(Ok)).collect()
@@ -104,12 +110,20 @@ fn number(given: Option<i64>, at: &Pointer) -> Result<Option<u32>> {
     }
 }
 
-fn access(text: &str, index: usize, at: &Pointer) -> Result<Access> {
-    if text.is_empty() {
-        let message = format_args!("device access at {index} field cannot be empty");
+/// Letters that mean nothing are left out, as by runc and crun, if there are others.
+fn access(text: &str, index: usize, at: &Pointer, mut warn: impl FnMut(String)) -> Result<Access> {
+    let access = text.chars().filter_map(Access::of).fold(Access(0), |set, access| Access(set.0 | access.0));
+    if access == Access(0) {
+        let message = match text {
+            "" => format!("device access at {index} field cannot be empty"),
+            _ => format!("device access {text:?} means nothing"),
+        };
         return Err(at.error_with_hint(message, "letters out of \"rwm\""));
     }
-    Access::parse(text).ok_or_else(|| at.error(format_args!("device access {text:?} is not made of \"rwm\"")))
+    if text.chars().any(|letter| Access::of(letter).is_none()) {
+        warn(format!("{at}: device access {text:?}: left out what is not of \"rwm\""));
+    }
+    Ok(access)
 }
 
 #[cfg(test)]
@@ -117,7 +131,8 @@ mod tests {
     use super::*;
 
     fn planned(json: &str) -> Result<Vec<Rule>> {
-        plan(&serde_json::from_str::<Vec<_>>(json).unwrap(), &Pointer::root().field("devices"))
+        let warn = |warning: String| panic!("{warning}");
+        plan(&serde_json::from_str::<Vec<_>>(json).unwrap(), &Pointer::root().field("devices"), warn)
     }
 
     #[test]
@@ -133,6 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn letters_that_mean_nothing_are_left_out_with_a_warning() {
+        let rules = serde_json::from_str::<Vec<_>>(r#"[{"allow": false, "access": "rwa"}]"#).unwrap();
+        let mut warnings = Vec::new();
+        let rules =
+            plan(&rules, &Pointer::root().field("devices"), |warning| warnings.push(warning)).unwrap();
+        assert_eq!(rules.first().unwrap().access, Access(Access::READ.0 | Access::WRITE.0));
+        assert_eq!(warnings, ["/devices/0/access: device access \"rwa\": left out what is not of \"rwm\""]);
+    }
+
+    #[test]
     fn a_rule_that_says_nothing_sensible_is_refused_where_it_stands() {
         let refused = |json| crate::error::line(&planned(json).unwrap_err());
         assert_eq!(
@@ -140,8 +165,8 @@ mod tests {
             "config.json: /devices/1/access: device access at 1 field cannot be empty (letters out of \"rwm\")"
         );
         assert_eq!(
-            refused(r#"[{"allow": true, "access": "rx"}]"#),
-            "config.json: /devices/0/access: device access \"rx\" is not made of \"rwm\""
+            refused(r#"[{"allow": true, "access": "x"}]"#),
+            "config.json: /devices/0/access: device access \"x\" means nothing (letters out of \"rwm\")"
         );
         assert_eq!(
             refused(r#"[{"allow": true, "type": "p", "access": "r"}]"#),

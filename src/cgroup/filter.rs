@@ -355,7 +355,7 @@ mod tests {
 
     fn planned(json: &str) -> Option<Filter> {
         let rules = serde_json::from_str::<Vec<_>>(json).unwrap();
-        compile(&devices::plan(&rules, &Pointer::root()).unwrap()).unwrap()
+        compile(&devices::plan(&rules, &Pointer::root(), drop).unwrap()).unwrap()
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct CgroupPlan {
     limits: resources::Limits,
     /// `None` if every device is allowed.
     filter: Option<filter::Filter>,
+    /// What is not as the bundle asks, and no reason to fail.
+    pub warnings: Vec<String>,
     /// The user id outside of the container to whom it goes; `None` if it stays with whoever makes it.
     owner: Option<u32>,
 }
@@ -65,10 +67,13 @@ pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan>
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let resources_at = at.field("resources");
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let mut warnings = Vec::new();
+    let rules = devices::plan(rules, &resources_at.field("devices"), |warning| warnings.push(warning))?;
     Ok(CgroupPlan {
         place: Some(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
         limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
-        filter: filter::compile(&devices::plan(rules, &resources_at.field("devices"))?)?,
+        filter: filter::compile(&rules)?,
+        warnings,
         owner: None,
     })
 }

@@ -404,9 +404,9 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "an unknown access",
         |spec| {
-            spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwx" }]);
+            spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "x" }]);
         },
-        "config.json: /linux/resources/devices/0/access: device access \"rwx\" is not made of \"rwm\"",
+        "config.json: /linux/resources/devices/0/access: device access \"x\" means nothing (letters out of \"rwm\")",
     ),
     (
         "swap below memory",

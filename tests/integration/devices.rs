@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Outcome,
     bundle::{add_mount, bind},
+    container::NO_OPTIONS,
     host::{is_own, need_other_than, need_own},
     suite::suite,
 };
@@ -32,7 +33,8 @@ suite![
     no_rules_still_deny,
     rules_hold_for_a_node_of_the_host_that_is_bound,
     an_unknown_kind_of_rule_is_refused,
-    an_unknown_access_is_refused,
+    an_access_that_means_nothing_is_refused,
+    letters_of_an_access_that_mean_nothing_are_left_out,
     dev_may_be_bound_from_outside,
 ];
 
@@ -239,12 +241,26 @@ fn an_unknown_kind_of_rule_is_refused() -> Outcome {
     Ok(())
 }
 
-fn an_unknown_access_is_refused() -> Outcome {
+fn an_access_that_means_nothing_is_refused() -> Outcome {
     need_own()?;
     let container = Container::new().edit(|spec| {
-        spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "type": "c", "access": "rwx" }]);
+        spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "type": "c", "access": "x" }]);
     });
     container.run_fails_with("/linux/resources/devices/0/access");
+    Ok(())
+}
+
+/// runc's own tests have such a rule.
+fn letters_of_an_access_that_mean_nothing_are_left_out() -> Outcome {
+    let rules = json!([{ "allow": false, "access": "rwm" },
+                       { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "ra" }]);
+    let script = format!("{READ_KMSG}; {WRITE_KMSG}");
+    assert_eq!(with_rules(rules.clone(), &script), "read yes\nwrite not permitted");
+    need_own()?;
+    let container = Container::new().edit(|spec| spec["linux"]["resources"]["devices"] = rules);
+    let output = container.run_with(NO_OPTIONS).succeeds();
+    assert!(output.stderr.contains("/linux/resources/devices/1/access: "), "{output:?}");
+    assert!(output.stderr.contains("left out what is not of"), "{output:?}");
     Ok(())
 }
 
