@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroup;
 use crate::error::{Hint, Refusal};
+use crate::intel_rdt;
 use crate::signals::Signal;
 use crate::state::{self, Report, State, Status};
 use crate::sys::Errno;
@@ -330,6 +331,9 @@ impl Container {
             Some(cgroup) if self.state.private_pid_namespace => cgroup::remove_unless_used(cgroup)?,
             Some(cgroup) => cgroup::remove(cgroup)?,
             None => {}
+        }
+        if let Some(rdt) = self.state.intel_rdt() {
+            intel_rdt::remove(&rdt)?;
         }
         remove_directory(&self.directory)?;
         Ok(self.state)

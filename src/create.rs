@@ -25,6 +25,7 @@ use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_fil
 use crate::error::{Fault, Pointer, Stage};
 use crate::hooks::poststart;
 use crate::init::step::Point;
+use crate::intel_rdt;
 use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
@@ -157,6 +158,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
 
     let directory = request.root.create(request.id)?;
     let cgroup = plan.cgroup.create().context(Stage::Cgroup)?;
+    // As with a cgroup: a limit is in force before there is a process.
+    let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::Group::create(rdt, request.id.as_str()));
+    let rdt = rdt.transpose()?;
     let mut wiring = Wiring { join, console_socket, inherited, labels, ..Wiring::default() };
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
@@ -169,7 +173,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
-    let record = Record::of(&plan, request, cgroup.path());
+    let record = Record::of(&plan, request, cgroup.path(), rdt.as_ref().map(intel_rdt::Group::member));
     wiring.hooks = hooks::of_init(&plan.hooks, record.state())?;
     let hooks = plan.hooks.clone();
     let mut net_devices = NetDevices::of(plan.net_devices.clone());
@@ -201,6 +205,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         }
         let successor = intermediate.await_successor()?;
         init = successor;
+    }
+    if let Some(rdt) = &rdt {
+        rdt.member().add(init.pid)?;
     }
     let child = watch.over(&init)?;
     if births.succeeded.is_none() || !user_namespace.is_set_up_first() {
@@ -276,6 +283,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     cgroup.keep();
+    if let Some(rdt) = rdt {
+        rdt.keep();
+    }
     net_devices.keep();
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })

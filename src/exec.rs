@@ -163,6 +163,9 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
     process.introduce(pidfd_socket, b"setns")?;
+    if let Some(rdt) = state.intel_rdt() {
+        rdt.add(process.pid)?;
+    }
     if let Some(score) = after {
         process.adjust_oom_score(score, at.field("oomScoreAdj"))?;
     }

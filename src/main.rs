@@ -20,6 +20,7 @@ mod exec;
 mod guard;
 mod hooks;
 mod init;
+mod intel_rdt;
 mod log;
 mod lsm;
 mod mask;

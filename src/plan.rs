@@ -15,6 +15,7 @@ use crate::cgroup::{self, CgroupPlan};
 use crate::devices::{self, DevicePlan};
 use crate::error::Pointer;
 use crate::hooks::{self, HookPlan};
+use crate::intel_rdt::{self, RdtPlan};
 use crate::memory_policy::{self, MemoryPolicy};
 use crate::mounts::{self, Label, MountPlan};
 use crate::namespaces::{self, NamespacePlan};
@@ -64,6 +65,7 @@ pub struct Plan {
     pub has_cpu_list: bool,
     pub hooks: HookPlan,
     pub net_devices: Vec<NetDevice>,
+    pub intel_rdt: Option<RdtPlan>,
 }
 
 impl Plan {
@@ -93,7 +95,6 @@ impl Plan {
         let root = Pointer::root();
         let at = root.field("linux");
         let linux = spec.linux().as_ref();
-        refuse(spec, &root)?;
         let mut namespaces = namespaces::plan(
             linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
             &at.field("namespaces"),
@@ -158,6 +159,10 @@ impl Plan {
             has_cpu_list: linux
                 .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
                 .is_some_and(|list| !list.is_empty()),
+            intel_rdt: linux
+                .and_then(|linux| linux.intel_rdt().as_ref())
+                .map(|wanted| intel_rdt::plan(wanted, &at.field("intelRdt")))
+                .transpose()?,
             net_devices: linux
                 .and_then(|linux| linux.net_devices().as_ref())
                 .map(|devices| net_devices::plan(devices, &namespaces, &at.field("netDevices")))
@@ -228,18 +233,6 @@ fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
     match annotations.find(|(key, _)| *key == UNKNOWN_SYSTEM_CALLS) {
         Some((_, value)) if value != "0" => seccomp::Unknown::Refuse,
         _ => seccomp::Unknown::Ignore,
-    }
-}
-
-/// What this version does not do is refused where it is asked for, never dropped.
-fn refuse(spec: &Spec, root: &Pointer) -> Result<()> {
-    let refused = |at: Pointer| Err(at.error("is refused: this version does not apply it"));
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    let at = root.field("linux");
-    let asked = [("intelRdt", linux.intel_rdt().is_some())];
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => refused(at.field(field)),
-        None => Ok(()),
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::hooks;
+use crate::{hooks, intel_rdt};
 
 /// The name of the file in the state directory.
 pub const FILE: &str = "state.json";
@@ -48,6 +49,15 @@ pub struct State {
     /// `linux.resources` as it is in force: as it was given, with what `update` has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Box<RawValue>>,
+    /// The class of service, in the resctrl file system, of the container's processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt_path: Option<PathBuf>,
+    /// Whether it is the container's own, and goes with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub intel_rdt_own: bool,
+    /// The group that they are monitored in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt_mon_path: Option<PathBuf>,
     /// While hooks run that are called before the container is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creating: bool,
@@ -67,6 +77,15 @@ impl State {
     /// What the container's session keyring is called, as by runc.
     pub fn keyring_name(id: &str) -> String {
         format!("_ses.{id}")
+    }
+
+    /// Where its processes are in the resctrl file system.
+    pub fn intel_rdt(&self) -> Option<intel_rdt::Member> {
+        Some(intel_rdt::Member {
+            class: self.intel_rdt_path.clone()?,
+            is_own: self.intel_rdt_own,
+            monitored: self.intel_rdt_mon_path.clone(),
+        })
     }
 
     /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it.

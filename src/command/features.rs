@@ -128,7 +128,7 @@ impl Document {
                 },
                 apparmor: Enabled { enabled: true },
                 selinux: Enabled { enabled: true },
-                intel_rdt: IntelRdt { enabled: false, schemata: false, monitoring: false },
+                intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
                 memory_policy: MemoryPolicy {
                     modes: sorted(memory_policy::modes()),
                     flags: sorted(memory_policy::flags()),

@@ -12,6 +12,7 @@ use crate::cgroup::{Source, Update as Applied};
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::error::Refusal;
+use crate::intel_rdt;
 use crate::signals::Signals;
 use crate::state::Status;
 
@@ -119,16 +120,17 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
         }
         Status::Stopped => return Err(Refusal::NotRunning(container.state.id).into()),
     }
-    for (option, schema) in
-        [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)]
-    {
-        if schema.is_some() {
-            bail!("{option}: updating a non-existent Intel RDT configuration is not supported");
-        }
+    let schemata = args.schemata();
+    let rdt = container.state.intel_rdt();
+    if let (Some((option, _)), None) = (schemata.first(), &rdt) {
+        bail!("{option}: updating a non-existent Intel RDT configuration is not supported");
     }
     // All or nothing is in force, whoever wants to end this process meanwhile.
     Signals::block()?;
     let applied = Applied::apply(container.cgroup()?, container.state.resources.as_deref(), &change, source)?;
+    if let Some(rdt) = rdt.filter(|_| !schemata.is_empty()) {
+        intel_rdt::update(&rdt, &schemata)?;
+    }
     container.state.resources = Some(applied.in_force().to_owned());
     container.save(&lock)?;
     applied.keep();
@@ -175,6 +177,14 @@ impl Update {
             resources.insert("pids".to_owned(), json!({ "limit": limit }));
         }
         resources
+    }
+
+    /// The options for Intel RDT that were given, in the order in which the specification has them written.
+    fn schemata(&self) -> Vec<(&'static str, &str)> {
+        let options =
+            [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)];
+        let given = options.into_iter().filter_map(|(option, text)| Some((option, text.as_deref()?)));
+        given.filter(|(_, text)| !text.is_empty()).collect()
     }
 
     /// The options that were given in vain.

@@ -8,13 +8,18 @@ use anyhow::Result;
 use super::{Keyring, Request};
 use crate::plan::Plan;
 use crate::state::{self, Config, State};
-use crate::{clock, namespaces};
+use crate::{clock, intel_rdt, namespaces};
 
 /// The state without the process.
 pub(super) struct Record(State);
 
 impl Record {
-    pub(super) fn of(plan: &Plan, request: &Request<'_>, cgroup: Option<&Path>) -> Self {
+    pub(super) fn of(
+        plan: &Plan,
+        request: &Request<'_>,
+        cgroup: Option<&Path>,
+        rdt: Option<&intel_rdt::Member>,
+    ) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut labels = vec![format!("bundle={}", plan.bundle.display())];
         labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
@@ -43,6 +48,9 @@ impl Record {
             keyring: request.keyring == Keyring::New,
             config: Config { rootfs: text(&plan.rootfs), labels },
             resources: None,
+            intel_rdt_path: rdt.map(|rdt| rdt.class.clone()),
+            intel_rdt_own: rdt.is_some_and(|rdt| rdt.is_own),
+            intel_rdt_mon_path: rdt.and_then(|rdt| rdt.monitored.clone()),
             creating: plan.hooks.meets(),
             hooks: plan.hooks.later(),
         })

@@ -30,6 +30,7 @@ mod exec_namespaces;
 mod exec_process;
 mod features;
 mod hooks;
+mod intel_rdt;
 mod lifecycle;
 mod lsm;
 mod matching;
@@ -102,6 +103,7 @@ fn tests() -> Vec<Test> {
         user_namespace_joins::tests(),
         hooks::tests(),
         net_devices::tests(),
+        intel_rdt::tests(),
         user_namespace_mounts::tests(),
     ]
     .into_iter()

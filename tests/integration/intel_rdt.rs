@@ -1,0 +1,45 @@
+//! Classes of service in the resctrl file system: config-linux.md § IntelRdt. No machine that runs these tests has the hardware;
+//! how groups are made and removed is tested beside the code.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{
+    Container, Outcome,
+    host::{is_own, need},
+    suite::suite,
+};
+
+suite![a_class_of_service_is_refused_where_there_are_none, a_wrong_class_of_service_is_refused];
+
+fn a_class_of_service_is_refused_where_there_are_none() -> Outcome {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    need(!mounts.contains(" - resctrl "), "a host without resctrl")?;
+    for rdt in [json!({}), json!({ "closID": "a" }), json!({ "schemata": ["L3:0=f"] })] {
+        let container = Container::new().edit(|spec| spec["linux"]["intelRdt"] = rdt.clone());
+        let output = container.run_fails_with("");
+        if is_own() {
+            let text = "error: config.json: /linux/intelRdt: intelRdt is specified, but no resctrl file system is mounted: \
+                        Intel RDT is not enabled (where the processor has it, `mount -t resctrl resctrl \
+                        /sys/fs/resctrl` does that; else remove intelRdt)\n";
+            assert_eq!(output.stderr, text);
+        }
+    }
+    Ok(())
+}
+
+fn a_wrong_class_of_service_is_refused() {
+    let wrong = [
+        (json!({ "closID": ".." }), "/linux/intelRdt/closID: invalid intelRdt.ClosID \"..\""),
+        (
+            json!({ "memBwSchema": "L3:0=f" }),
+            "/linux/intelRdt/memBwSchema: \"L3:0=f\" does not start with \"MB:\"",
+        ),
+        (json!({ "schemata": ["a\nb"] }), "/linux/intelRdt/schemata/0: \"a\\nb\" is more than one line"),
+    ];
+    for (rdt, text) in wrong {
+        let container = Container::new().edit(|spec| spec["linux"]["intelRdt"] = rdt);
+        container.run_fails_with(if is_own() { text } else { "" });
+    }
+}
