@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -34,6 +35,7 @@ suite![
     what_hooks_mount_below_the_rootfs_is_there_and_not_on_the_host,
     start_container_hooks_are_the_user_and_not_the_administrator,
     hooks_work_with_a_console_socket,
+    hooks_work_with_a_user_namespace,
     what_hooks_write_does_not_become_the_containers_output,
     a_state_of_a_hundred_kilobytes_arrives_whole,
     a_hook_that_reads_nothing_is_no_failure,
@@ -84,7 +86,7 @@ fn container(script: &str) -> Container {
     let container = Container::with_script(script);
     let log = container.beside("log");
     fs::create_dir(&log).unwrap();
-    fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+    fs::set_permissions(&log, PermissionsExt::from_mode(0o1777)).unwrap();
     container.edit(|spec| {
         spec["mounts"].as_array_mut().unwrap().push(bind(&log, "/log", &[]));
         // Hooks of the container write there as its administrator.
@@ -427,6 +429,39 @@ fn hooks_work_with_a_console_socket() {
     assert_eq!(logged(&container, "order").lines().count(), 12);
     drop(listener);
     container.leaves_nothing();
+}
+
+/// Those of the container are its root, who is an ordinary user of the host.
+fn hooks_work_with_a_user_namespace() -> Outcome {
+    need_other_than("runc", "before 1.5 calls poststart hooks before the program begins")?;
+    need_other_than("crun", "does not wait for it with them")?;
+    let looks: serde_json::Map<_, _> = KINDS
+        .iter()
+        .map(|kind| {
+            let look = format!("echo {kind} $(id -u) $(readlink /proc/self/ns/user) >>{{log}}/order");
+            ((*kind).into(), json!([hook(&look)]))
+        })
+        .collect();
+    let container = container("readlink /proc/self/ns/user >/log/program");
+    let log = container.beside("log");
+    // Whoever is in a user namespace could not add to somebody else's file in a directory with the sticky bit.
+    fs::set_permissions(&log, PermissionsExt::from_mode(0o777)).unwrap();
+    fs::write(log.join("order"), "").unwrap();
+    fs::set_permissions(log.join("order"), PermissionsExt::from_mode(0o666)).unwrap();
+    let container = with_hooks(container, looks.into()).in_user_namespace();
+    container.run_with(NO_OPTIONS).succeeds();
+    container.leaves_nothing();
+    let inside = logged(&container, "program");
+    let outside = fs::read_link("/proc/self/ns/user").unwrap();
+    let expected: String = KINDS
+        .iter()
+        .map(|kind| match *kind {
+            "createContainer" | "startContainer" => format!("{kind} 0 {inside}"),
+            _ => format!("{kind} 0 {}\n", outside.display()),
+        })
+        .collect();
+    assert_eq!(logged(&container, "order"), expected);
+    Ok(())
 }
 
 fn what_hooks_write_does_not_become_the_containers_output() {
