@@ -258,6 +258,12 @@ fn every_property_has_a_row_that_says_what_becomes_of_it() {
     assert!(unproven.is_empty(), "tests/fixtures/conformance/probes.json has no probe for {unproven:#?}");
 }
 
+/// The values that the specification lists for the property at `place`.
+pub fn values(place: &str) -> BTreeSet<&'static str> {
+    let line = VALUES.lines().find_map(|line| line.strip_prefix(place)?.strip_prefix(": "));
+    line.unwrap_or_default().split(' ').collect()
+}
+
 /// Puts `value` where `place` is, in what `with` already has.
 fn put(with: &mut Value, place: &str, value: &str) -> Option<()> {
     let (place, is_element) = place.strip_suffix("/*").map_or((place, false), |place| (place, true));

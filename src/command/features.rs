@@ -160,7 +160,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::conformance::planned;
+    use crate::conformance::{planned, values};
 
     fn document() -> Value {
         serde_json::to_value(Document::new()).unwrap()
@@ -231,5 +231,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_is_listed_is_all_that_the_specification_lists() {
+        for (list, place) in [
+            ("seccomp/actions", "/linux/seccomp/syscalls/*/action"),
+            ("seccomp/operators", "/linux/seccomp/syscalls/*/args/*/op"),
+            ("seccomp/knownFlags", "/linux/seccomp/flags/*"),
+            ("memoryPolicy/modes", "/linux/memoryPolicy/mode"),
+            ("memoryPolicy/flags", "/linux/memoryPolicy/flags/*"),
+        ] {
+            let document = document();
+            let listed = document.pointer(&format!("/linux/{list}")).and_then(Value::as_array).unwrap();
+            let listed: std::collections::BTreeSet<_> = listed.iter().filter_map(Value::as_str).collect();
+            assert_eq!(listed, values(place), "{list}");
+        }
+        let known = values("/linux/seccomp/architectures/*");
+        assert!(seccomp::architectures().all(|name| known.contains(name.as_str())));
     }
 }

@@ -21,6 +21,7 @@ suite![
     every_config_runs_but_for_what_this_host_lacks,
     every_process_runs_in_a_container,
     podmans_container_without_cgroups_stays_in_its_callers,
+    every_change_of_limits_is_made_to_a_container,
 ];
 
 const FIXTURES: &str = "tests/fixtures/clients";
@@ -240,5 +241,36 @@ fn podmans_container_without_cgroups_stays_in_its_callers() -> Outcome {
     assert!(!container.cgroup().exists());
     container.delete_by_force();
     container.leaves_nothing();
+    Ok(())
+}
+
+/// As containerd's shim passes it: on standard input, with zeros for what stays.
+fn every_change_of_limits_is_made_to_a_container() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    container.launch();
+    let beyond: Vec<_> =
+        beyond_this_host().into_iter().filter_map(|place| place.strip_prefix("/linux/resources")).collect();
+    let mut wrong = Vec::new();
+    for (name, text) in files("-resources.json") {
+        let mut resources: Value = serde_json::from_str(&text).unwrap();
+        loop {
+            let file = container.beside("resources.json");
+            fs::write(&file, resources.to_string()).unwrap();
+            let update = container.runtime().args(["update", "--resources=-", &container.id]);
+            let output = update.stdin(fs::File::open(&file).unwrap()).output();
+            if output.code() == 0 {
+                break;
+            }
+            let at = place("standard input", &output.stderr);
+            let Some(place) = beyond.iter().find(|place| at.starts_with(**place)) else {
+                wrong.push(format!("{name}: {output:#?}"));
+                break;
+            };
+            take_out(&mut resources, place);
+        }
+    }
+    container.delete_by_force();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
