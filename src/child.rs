@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -88,10 +89,11 @@ pub fn clone(
 }
 
 /// # Errors
-/// If one of the `count` descriptors from 3 on that are to be passed on is not open.
-pub fn require_inherited(count: u32) -> Result<()> {
+/// If one of the `count` descriptors from 3 on that are to be passed on is not open, or is not the caller's but `own`.
+pub fn require_inherited(count: u32, own: Option<&OwnedFd>) -> Result<()> {
+    let own = own.map(|own| own.as_raw_fd().unsigned_abs());
     for number in 3..count.saturating_add(3) {
-        if fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+        if own == Some(number) || fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
             bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
         }
     }
@@ -239,6 +241,14 @@ impl Child<'_> {
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
     pub fn go_on(&self) {
         let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
+    }
+
+    /// Waits until the child says something, or for so long.
+    pub fn give_time(&self, at_most: Duration) {
+        let mut waiting = [PollFd::new(&self.socket, PollFlags::IN)];
+        let at_most = Timespec::try_from(at_most).ok();
+        // Whoever listens next finds out what is wrong.
+        let _ = rustix::event::poll(&mut waiting, at_most.as_ref());
     }
 
     /// Waits for what the child says next.

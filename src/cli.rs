@@ -3,6 +3,7 @@
 //! The definition of a command is built only when it is the one that was asked for: all of them together take longer than
 //! making a network namespace.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -129,6 +130,8 @@ pub struct Context<'a> {
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
     pub environment: Environment,
+    /// To be closed when it costs nothing; see there.
+    pub executable: RefCell<guard::Copy>,
 }
 
 /// Runs the command line of this process.
@@ -138,11 +141,11 @@ pub fn main() -> ExitCode {
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
     let may_enter = words.any(|word| ENTERING.iter().any(|name| word == *name));
-    let protected = if may_enter { guard::protect_executable() } else { Ok(()) };
+    let protected = if may_enter { guard::protect_executable() } else { Ok(None) };
     run(&program, &arguments.collect::<Vec<_>>(), protected)
 }
 
-fn run(program: &str, arguments: &[OsString], protected: Result<()>) -> ExitCode {
+fn run(program: &str, arguments: &[OsString], protected: Result<guard::Copy>) -> ExitCode {
     let whole_help = || help::whole(program, &Cli::command());
     let cli = match parse(arguments) {
         Ok(cli) => cli,
@@ -180,7 +183,7 @@ fn run(program: &str, arguments: &[OsString], protected: Result<()>) -> ExitCode
             let own = command.definition();
             // runc takes the global options behind the command, too.
             if let Some(arguments) = words::with_global_first(arguments, words.len(), &own, &Cli::command()) {
-                return run(program, &arguments, Ok(()));
+                return run(program, &arguments, Ok(None));
             }
             log.error(&error);
             print_help_for(&error, || help::of(program, &own));
@@ -214,11 +217,9 @@ fn dispatch(
     words: &[OsString],
     global: &Global,
     log: &Log,
-    protected: Result<()>,
+    protected: Result<guard::Copy>,
 ) -> Result<ExitCode> {
-    if ENTERING.contains(&command.name) {
-        protected?;
-    }
+    let executable = RefCell::new(if ENTERING.contains(&command.name) { protected? } else { None });
     (command.run)(words, &|| {
         // Engines read the features together with standard error.
         if command.name != "features" {
@@ -234,6 +235,7 @@ fn dispatch(
             },
             rootless: global.rootless,
             environment: environment(),
+            executable: RefCell::new(executable.take()),
         })
     })
 }

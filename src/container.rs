@@ -5,7 +5,7 @@ mod start;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -68,8 +68,11 @@ impl Root {
     /// If it is `/`.
     pub fn explicit(path: &Path) -> Result<Self> {
         let absolute = std::path::absolute(path).with_context(|| format!("find root {}", path.display()))?;
-        let is_top = fs::canonicalize(&absolute).is_ok_and(|path| path == Path::new("/"));
-        if is_top || absolute == Path::new("/") {
+        let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        // The same directory has other names: where it is mounted a second time, for example.
+        let may_be_top = place(&absolute).is_some_and(|found| Some(found) == place(Path::new("/")));
+        let is_top = || fs::canonicalize(&absolute).is_ok_and(|path| path == Path::new("/"));
+        if may_be_top && is_top() {
             bail!("--root {}: the container root cannot be /", path.display());
         }
         Ok(Self { path: absolute, is_explicit: true })

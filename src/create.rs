@@ -8,6 +8,7 @@ mod record;
 mod trees;
 mod user_namespace;
 
+use std::cell::RefCell;
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -37,7 +38,7 @@ use crate::state::{State, Status};
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
-use crate::{lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
+use crate::{guard, lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Request<'a> {
     pub environment: &'a Environment,
     pub signals: &'a Signals,
     pub log: &'a Log,
+    /// To be closed while there is nothing else to do.
+    pub executable: RefCell<guard::Copy>,
 }
 
 /// When the container's program starts.
@@ -150,7 +153,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     time_namespace::require(&plan.namespaces, &Pointer::root().field("linux").field("namespaces"))?;
     let warnings = warnings(bundle, &plan);
     let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
-    require_inherited(inherited)?;
+    let executable = request.executable.take();
+    require_inherited(inherited, executable.as_ref())?;
     let stays = request.program == Start::Attached;
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, stays)?;
     let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
@@ -254,6 +258,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         false => None,
     };
     child.go_on();
+    drop(executable);
     let is_ready = match agent {
         Some(agent) => {
             let number = child.await_listener()?;

@@ -1,31 +1,36 @@
 //! `exec`: one more process for a container. Everything is prepared, then cloned, as for the container's first process, of
 //! which this one gets the namespaces and the cgroup.
 
+mod birth;
+mod namespaces;
+
 use std::ffi::CString;
-use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use self::birth::{OomScore, clone};
+use self::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
 use crate::cgroup::{Below, Destination};
-use crate::child::{self, Child, Init, News};
+use crate::child::{self, Child, News};
 use crate::container::{Container, write_pid_file};
 use crate::error::{Fault, Pointer};
 use crate::log::Log;
-use crate::namespaces::LINKS;
 use crate::plan::{ExecPlan, Wanted};
 use crate::program::{ExecWiring, Program};
 use crate::seccomp::{self, Filter};
 use crate::signals::Signals;
 use crate::state::{State, Status};
-use crate::sys::cred::Sets;
-use crate::sys::process::{Cloned, clone3, close_on_exec_from, set_dumpable, setns};
+use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 use crate::sys::{Errno, cred};
 use crate::terminal::{Terminal, console_socket};
-use crate::{init, lsm, path};
+use crate::{guard, lsm, path};
+
+/// How long a new process takes at most to close what it has from its parent: a quarter of its way to execve.
+const BEGINNING: Duration = Duration::from_micros(50);
 
 /// What the caller of `exec` asked for.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub struct Request<'a> {
     pub when_paused: WhenPaused,
     pub signals: &'a Signals,
     pub log: &'a Log,
+    /// To be closed while there is nothing else to do.
+    pub executable: guard::Copy,
 }
 
 /// `--ignore-paused` or not.
@@ -98,7 +105,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let warnings = warnings(&plan);
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, request.stays)?;
     let pidfd_socket = child::connect_pidfd_socket(request.pidfd_socket)?;
-    child::require_inherited(request.preserve_fds)?;
+    child::require_inherited(request.preserve_fds, request.executable.as_ref())?;
     let filter = Filter::load(container.directory())?;
     let agent = filter.as_ref().map(Filter::prepare).transpose()?.flatten();
     let relays_terminal = plan.process.terminal && request.stays;
@@ -183,6 +190,11 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         false => None,
     };
     child.go_on();
+    // Whoever closes it last has to wait. The new process begins with that, and has enough to do while this one waits.
+    if request.executable.is_some() {
+        child.give_time(BEGINNING);
+    }
+    drop(request.executable);
     if let Some(agent) = agent {
         let number = child.await_listener()?;
         let seen =
@@ -207,146 +219,10 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     Ok(Added { pid: process.pid, pidfd, terminal })
 }
 
-/// Who the new process is in a user namespace that it comes into from outside, until it becomes the program's user: root, or
-/// where the namespace has none, that user.
-fn ids_inside(plan: &ExecPlan, init: i32) -> Result<(u32, u32)> {
-    let root_or = |user: u32, file: &str| -> Result<u32> {
-        let path = format!("/proc/{init}/{file}");
-        let map = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let has_root = map.lines().any(|line| line.split_whitespace().next() == Some("0"));
-        Ok(if has_root { 0 } else { user })
-    };
-    Ok((root_or(plan.process.uid, "uid_map")?, root_or(plan.process.gid, "gid_map")?))
-}
-
-/// CAP_SYS_ADMIN; capabilities(7).
-fn is_privileged(own: Sets) -> bool {
-    own.effective >> 21 & 1 == 1
-}
-
-/// The kinds of namespaces that this process itself enters: that of pids for its children and, without privileges, before it the
-/// user namespace, in which it has those to enter that of pids.
-fn parents_kinds(kinds: i32, own: Sets) -> i32 {
-    match kinds & libc::CLONE_NEWPID {
-        0 => 0,
-        pid if is_privileged(own) => pid,
-        pid => pid | kinds & libc::CLONE_NEWUSER,
-    }
-}
-
-/// The score of this process, while it has that of its child; proc_pid_oom_score_adj(5).
-struct OomScore {
-    file: File,
-    own: String,
-}
-
-impl OomScore {
-    fn lend(score: i32, at: &Pointer) -> Result<Self> {
-        let path = "/proc/self/oom_score_adj";
-        let own = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-        let file = File::options().write(true).open(path).with_context(|| format!("open {path}"))?;
-        (&file).write_all(score.to_string().as_bytes()).with_context(|| Fault {
-            pointer: at.field("oomScoreAdj"),
-            message: format!("write {score} to {path}"),
-            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
-        })?;
-        Ok(Self { file, own })
-    }
-
-    fn take_back(mut self) -> Result<()> {
-        self.file.write_all(self.own.as_bytes()).context("write to /proc/self/oom_score_adj")
-    }
-}
-
 /// What is not as it was asked for, and no reason to fail.
 fn warnings(plan: &ExecPlan) -> Vec<String> {
     let unknown = &plan.unknown_capabilities;
     let unknown =
         (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
     unknown.into_iter().chain(plan.process.capabilities.warnings()).collect()
-}
-
-/// The kinds of namespaces (`CLONE_NEW*`) in which the container is and this process is not. One that this process is in
-/// already can be joined as well, in vain, so that those which are the container's own need no look; but not a user namespace.
-fn kinds_to_join(state: &State) -> Result<i32> {
-    let mut kinds = 0;
-    for (kind, _, link) in LINKS {
-        if state.namespaces & kind & !libc::CLONE_NEWUSER != 0
-            || differs(link, state.init_process_pid)
-                .with_context(|| format!("look at the container's {link} namespace"))?
-        {
-            kinds |= kind;
-        }
-    }
-    Ok(kinds)
-}
-
-fn differs(link: &str, pid: i32) -> std::io::Result<bool> {
-    let own = std::fs::read_link(format!("/proc/self/ns/{link}"));
-    match (own, std::fs::read_link(format!("/proc/{pid}/ns/{link}"))) {
-        (Ok(own), Ok(other)) => Ok(own != other),
-        // A kernel without such namespaces.
-        (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    }
-}
-
-/// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
-/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint.
-fn clone(
-    own: Result<Option<Destination>, Errno>,
-    below: Option<&Below>,
-    state: &State,
-    program: &Program,
-    theirs: &OwnedFd,
-) -> Result<Init> {
-    let path = state.cgroup();
-    let open = |errno: Errno| {
-        anyhow!(errno).context(format!(
-            "can't open cgroup: {}",
-            path.map(|path| path.display().to_string()).unwrap_or_default()
-        ))
-    };
-    let destination = match (own, below) {
-        (Ok(Some(own)), Some(below)) => Some(own.below(below)?),
-        (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup of its own"),
-        (Ok(own), None) => own,
-        (Err(errno), Some(_)) => return Err(open(errno)),
-        (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
-        (Err(errno), None) => return Err(open(errno)),
-    };
-    match clone_into(destination.as_ref(), program, theirs) {
-        Err(errno) if below.is_none() && may_have_moved(errno) => {
-            let actual = Destination::of_process(state.init_process_pid)?;
-            clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
-        }
-        cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
-    }
-}
-
-/// Whether the cgroup is one that holds no processes itself (any more).
-fn may_have_moved(errno: Errno) -> bool {
-    matches!(errno, Errno::BUSY | Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)
-}
-
-fn not_added(errno: Errno, to: Option<&Destination>) -> anyhow::Error {
-    match to {
-        // In runc's words; there is no pid yet.
-        Some(to) => anyhow!(errno).context(format!(
-            "error adding pid of the new process to cgroups: clone into cgroup {}",
-            to.path.display()
-        )),
-        None => anyhow!(errno).context("clone"),
-    }
-}
-
-fn clone_into(cgroup: Option<&Destination>, program: &Program, theirs: &OwnedFd) -> Result<Init, Errno> {
-    debug_assert!(
-        child::is_single_threaded(),
-        "a lock that another thread holds would stay held in the child"
-    );
-    match clone3(0, cgroup.map(Destination::fd))? {
-        Cloned::Child => init::perform(&program.steps, theirs.as_fd()),
-        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
-    }
 }

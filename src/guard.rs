@@ -16,18 +16,22 @@ use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
 
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::process::{Argv, execute, set_name};
+use crate::sys::process::{Argv, execute, executed_descriptor, set_name};
 
 const SELF: &std::ffi::CStr = c"/proc/self/exe";
 /// What makes a copy in memory unchangeable.
 const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
+/// The descriptor of the copy that this process executes. Closing it takes as long as a quarter of an `exec`, because the kernel
+/// waits until nobody can be looking at the mount any more: to be done while there is nothing else to do.
+pub type Copy = Option<OwnedFd>;
+
 /// Returns when this process executes a file that nobody can write to; until then, executes one with the same arguments.
 ///
 /// # Errors
 /// If no such copy of the executable can be made, which needs /proc.
-pub fn protect_executable() -> Result<()> {
+pub fn protect_executable() -> Result<Copy> {
     let is_protected = is_protected()?;
     // The kernel's name for a program executed by descriptor: a second time would be as much in vain.
     if !is_protected && rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/") {
@@ -35,7 +39,8 @@ pub fn protect_executable() -> Result<()> {
     }
     if is_protected {
         // It was executed by descriptor, whose number the kernel takes for its name.
-        return set_name(c"runtime").context("set the process's name");
+        set_name(c"runtime").context("set the process's name")?;
+        return Ok(executed_descriptor());
     }
     let copy = read_only_clone().or_else(|_| sealed_copy())?;
     let strings = |words: Vec<OsString>| -> Result<Vec<CString>> {
@@ -63,7 +68,8 @@ fn read_only_clone() -> Result<OwnedFd> {
     let clone = rustix::mount::open_tree(
         CWD,
         SELF,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        // Not to be closed by execve, which would have to wait.
+        OpenTreeFlags::OPEN_TREE_CLONE,
     )
     .context("clone the mount of this program")?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };

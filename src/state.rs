@@ -2,13 +2,14 @@
 //! runtime.md § State. The names in the file are those of runc's where both say the same, for the programs that read it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::sys::Errno;
 use crate::{hooks, intel_rdt};
 
 /// The name of the file in the state directory.
@@ -179,14 +180,24 @@ pub struct ProcessStat {
     pub never_executed: bool,
 }
 
+/// Longer than the file, which is one line of a name of at most 64 bytes and 52 numbers.
+const STAT: usize = 2048;
+
 /// Reads `/proc/PID/stat`; `None` if there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(text) => parse_stat(&text).map(Some).with_context(|| format!("parse /proc/{pid}/stat")),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ESRCH) => Ok(None),
-            _ => Err(error).with_context(|| format!("read /proc/{pid}/stat")),
-        },
+    let path = format!("/proc/{pid}/stat");
+    let mut buffer = [0; STAT];
+    let read = |buffer: &mut [u8; STAT]| {
+        let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[..]))
+    };
+    match read(&mut buffer) {
+        Ok(length) => {
+            let text = buffer.get(..length).unwrap_or_default();
+            parse_stat(text).map(Some).with_context(|| format!("parse {path}"))
+        }
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("read {path}")),
     }
 }
 

@@ -95,6 +95,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
         when_paused: if args.ignore_paused { WhenPaused::Wait } else { WhenPaused::Refuse },
         signals: &signals,
         log: context.log,
+        executable: context.executable.take(),
     };
     let Added { pid, pidfd, terminal } = exec::exec(&container, request)?;
     if args.detach {

@@ -1,5 +1,6 @@
 //! The options that `create` and `run` share.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -77,6 +78,7 @@ impl Making {
                 environment: &context.environment,
                 signals,
                 log: context.log,
+                executable: RefCell::new(context.executable.take()),
             },
         )
     }

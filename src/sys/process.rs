@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::{Errno, check};
 
@@ -145,6 +145,22 @@ pub fn execute(file: BorrowedFd<'_>, argv: &Argv, envp: &Argv) -> Errno {
         )
     };
     check(result).err().unwrap_or(Errno::NOEXEC)
+}
+
+/// The descriptor by which [`execute`] was called to make this process what it is, if it has been left open; only the first
+/// call gets it.
+pub fn executed_descriptor() -> Option<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let name = rustix::param::linux_execfn().to_bytes();
+    let number: c_int = std::str::from_utf8(name.strip_prefix(b"/dev/fd/")?).ok()?.parse().ok()?;
+    // SAFETY: takes no pointers.
+    let is_open = check(unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_GETFD) }).is_ok();
+    if !is_open || TAKEN.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: the descriptor was opened before this program began and left open for whom this function is called by; nothing
+    // else in this program knows its number, and nobody gets it a second time.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Sets the name of this thread, as ps(1) shows it; `PR_SET_NAME`, prctl(2).

@@ -17,6 +17,7 @@ suite![
     no_other_descriptor_reaches_the_process,
     preserved_descriptors_reach_the_process,
     preserving_a_descriptor_that_is_not_open_fails,
+    a_descriptor_of_the_runtimes_own_is_not_taken_for_the_callers,
     socket_activation_descriptors_reach_the_process,
     listen_fds_of_another_process_are_ignored,
     preserved_descriptors_follow_those_of_socket_activation,
@@ -56,6 +57,20 @@ fn preserving_a_descriptor_that_is_not_open_fails() -> Outcome {
     need_own()?;
     container.leaves_nothing();
     assert!(output.stderr.contains("--preserve-fds"), "{output:#?}");
+    Ok(())
+}
+
+/// The runtime's own descriptors are open as well, and one of them leads to the host: that of its executable.
+fn a_descriptor_of_the_runtimes_own_is_not_taken_for_the_callers() -> Outcome {
+    need_other_than("crun", "does not look")?;
+    let container = Container::idle();
+    container.launch();
+    for count in 1..6 {
+        let fd = format!("--preserve-fds={count}");
+        container.exec_with([&fd], ["ls", "-l", "/proc/self/fd"]).fails_with("");
+        let other = Container::with_args(["ls", "-l", "/proc/self/fd"]);
+        other.run_with([&fd]).fails_with("");
+    }
     Ok(())
 }
 

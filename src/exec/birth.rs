@@ -1,0 +1,100 @@
+//! The birth of the new process: in which cgroup, and what it is given on its way.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::cgroup::{Below, Destination};
+use crate::child::{self, Init};
+use crate::error::{Fault, Pointer};
+use crate::init;
+use crate::program::Program;
+use crate::state::State;
+use crate::sys::Errno;
+use crate::sys::process::{Cloned, clone3};
+
+/// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
+/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint.
+pub(super) fn clone(
+    own: Result<Option<Destination>, Errno>,
+    below: Option<&Below>,
+    state: &State,
+    program: &Program,
+    theirs: &OwnedFd,
+) -> Result<Init> {
+    let path = state.cgroup();
+    let open = |errno: Errno| {
+        anyhow!(errno).context(format!(
+            "can't open cgroup: {}",
+            path.map(|path| path.display().to_string()).unwrap_or_default()
+        ))
+    };
+    let destination = match (own, below) {
+        (Ok(Some(own)), Some(below)) => Some(own.below(below)?),
+        (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup of its own"),
+        (Ok(own), None) => own,
+        (Err(errno), Some(_)) => return Err(open(errno)),
+        (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
+        (Err(errno), None) => return Err(open(errno)),
+    };
+    match clone_into(destination.as_ref(), program, theirs) {
+        Err(errno) if below.is_none() && may_have_moved(errno) => {
+            let actual = Destination::of_process(state.init_process_pid)?;
+            clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
+        }
+        cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
+    }
+}
+
+/// Whether the cgroup is one that holds no processes itself (any more).
+fn may_have_moved(errno: Errno) -> bool {
+    matches!(errno, Errno::BUSY | Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)
+}
+
+fn not_added(errno: Errno, to: Option<&Destination>) -> anyhow::Error {
+    match to {
+        // In runc's words; there is no pid yet.
+        Some(to) => anyhow!(errno).context(format!(
+            "error adding pid of the new process to cgroups: clone into cgroup {}",
+            to.path.display()
+        )),
+        None => anyhow!(errno).context("clone"),
+    }
+}
+
+fn clone_into(cgroup: Option<&Destination>, program: &Program, theirs: &OwnedFd) -> Result<Init, Errno> {
+    debug_assert!(
+        child::is_single_threaded(),
+        "a lock that another thread holds would stay held in the child"
+    );
+    match clone3(0, cgroup.map(Destination::fd))? {
+        Cloned::Child => init::perform(&program.steps, theirs.as_fd()),
+        Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
+    }
+}
+
+/// The score of this process, while it has that of its child; proc_pid_oom_score_adj(5).
+pub(super) struct OomScore {
+    file: File,
+    own: String,
+}
+
+impl OomScore {
+    pub(super) fn lend(score: i32, at: &Pointer) -> Result<Self> {
+        let path = "/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+        let file = File::options().write(true).open(path).with_context(|| format!("open {path}"))?;
+        (&file).write_all(score.to_string().as_bytes()).with_context(|| Fault {
+            pointer: at.field("oomScoreAdj"),
+            message: format!("write {score} to {path}"),
+            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+        })?;
+        Ok(Self { file, own })
+    }
+
+    pub(super) fn take_back(mut self) -> Result<()> {
+        self.file.write_all(self.own.as_bytes()).context("write to /proc/self/oom_score_adj")
+    }
+}
