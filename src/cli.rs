@@ -23,10 +23,12 @@ pub mod commands;
 mod help;
 mod runc;
 mod usage;
+pub mod usual;
 mod words;
 
 use commands::Command;
 use usage::{HelpWanted, Wrong};
+use usual::{Known, Usual};
 
 /// The version of the runtime specification whose fields this runtime knows.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -62,7 +64,7 @@ enum Words {
     Named(Vec<OsString>),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Args)]
 struct Global {
     /// Log what happens, too, not only errors and warnings
     #[arg(long)]
@@ -145,6 +147,49 @@ pub fn main() -> ExitCode {
     run(&program, &arguments.collect::<Vec<_>>(), protected)
 }
 
+/// The global options, for command lines of the usual form.
+const GLOBAL: [Known; 9] = [
+    ("debug", None, false),
+    ("log", None, true),
+    ("log-format", None, true),
+    ("log-level", None, true),
+    ("root", None, true),
+    ("systemd-cgroup", None, false),
+    ("cgroup-manager", None, true),
+    ("rootless", None, true),
+    ("version", Some('v'), false),
+];
+
+impl Global {
+    /// The global options of a command line of the usual form, and what follows them.
+    fn usual(arguments: &[OsString]) -> Option<(Self, &[OsString])> {
+        let Usual { options, rest } = usual::read(arguments, &GLOBAL)?;
+        let mut global = Self {
+            debug: false,
+            log: None,
+            log_format: Format::default(),
+            log_level: Level::Warning,
+            root: None,
+            systemd_cgroup: false,
+            cgroup_manager: CgroupManager::Cgroupfs,
+            rootless: Rootless::Auto,
+            version: false,
+        };
+        for (name, value) in options {
+            match name {
+                "debug" => global.debug = true,
+                "log" => global.log = Some(value.to_owned()),
+                "log-format" => global.log_format = value.to_str()?.parse().ok()?,
+                "log-level" => global.log_level = value.to_str()?.parse().ok()?,
+                "root" => global.root = Some(value.into()),
+                "systemd-cgroup" => global.systemd_cgroup = true,
+                _ => return None,
+            }
+        }
+        Some((global, rest))
+    }
+}
+
 fn run(program: &str, arguments: &[OsString], protected: Result<guard::Copy>) -> ExitCode {
     let whole_help = || help::whole(program, &Cli::command());
     let cli = match parse(arguments) {
@@ -202,6 +247,15 @@ fn run(program: &str, arguments: &[OsString], protected: Result<guard::Copy>) ->
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli> {
+    match Global::usual(arguments) {
+        Some((global, command @ [_, ..])) => {
+            Ok(Cli { global, command: Some(Words::Named(command.to_vec())) })
+        }
+        _ => parse_with_clap(arguments),
+    }
+}
+
+fn parse_with_clap(arguments: &[OsString]) -> Result<Cli> {
     let definition = Cli::command();
     // The first that is no option is the command's name.
     let words = words::normal(arguments.iter().cloned(), &definition, |_| true)?;
@@ -312,5 +366,46 @@ fn report(error: &anyhow::Error) -> ExitCode {
 fn print_help_for(error: &anyhow::Error, help: impl FnOnce() -> String) {
     if error.downcast_ref::<Wrong>().is_some_and(|wrong| wrong.calls_for_help) {
         print(&help());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_global_options_mean_the_same_without_clap() {
+        let lines = [
+            "state id",
+            "--root /r --log /l --log-format json state id",
+            "--root=/r --root=/s --systemd-cgroup --systemd-cgroup create --bundle b id",
+            "--debug --log-format text --log-level debug -root /r exec -t id sh",
+            "-log=journald:x --log-level=error --log-format=json delete --force id",
+        ];
+        usual::assert_alike(
+            &Cli::command(),
+            &GLOBAL,
+            &lines,
+            |arguments| Global::usual(arguments).map(|(global, rest)| (global, rest.to_vec())),
+            |arguments| match parse_with_clap(arguments).unwrap() {
+                Cli { global, command: Some(Words::Named(words)) } => (global, words),
+                Cli { command: None, .. } => panic!("no command"),
+            },
+        );
+    }
+
+    #[test]
+    fn unusual_global_options_are_left_to_clap() {
+        for line in [
+            "--version",
+            "--rootless auto x",
+            "--cgroup-manager x y",
+            "--log-format xml x",
+            "--debug=1 x",
+            "--root",
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(Global::usual(&words).is_none(), "{line}");
+        }
     }
 }

@@ -36,6 +36,20 @@ macro_rules! command {
             on_failure: 1,
         }
     };
+    // One whose usual command lines are read without clap.
+    (usual $module:ident :: $arguments:ident) => {
+        Command {
+            run: |words, context| {
+                let arguments = match command::$module::$arguments::usual(words.get(1..).unwrap_or_default())
+                {
+                    Some(arguments) => arguments,
+                    None => parse(stringify!($module), words)?,
+                };
+                command::$module::run(&arguments, &context()?).map(Status::code)
+            },
+            ..command!($module::$arguments)
+        }
+    };
 }
 
 /// In the order of the help.
@@ -44,7 +58,7 @@ pub const COMMANDS: &[Command] = &[
     command!(delete::Delete),
     command!(events::Events),
     // As runc's callers tell a failure of ours from one of the program.
-    Command { on_failure: 255, ..command!(exec::Exec) },
+    Command { on_failure: 255, ..command!(usual exec::Exec) },
     command!(features::Features),
     command!(kill::Kill),
     command!(list::List),
@@ -54,7 +68,7 @@ pub const COMMANDS: &[Command] = &[
     command!(run::Run),
     command!(spec::Spec),
     command!(start::Start),
-    command!(state::State),
+    command!(usual state::State),
     command!(update::Update),
 ];
 
@@ -100,5 +114,49 @@ impl Status for () {
 impl Status for u8 {
     fn code(self) -> ExitCode {
         ExitCode::from(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::usual::{Known, assert_alike};
+
+    fn by_clap<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> T {
+        let words: Vec<_> = [name.into()].into_iter().chain(words.iter().cloned()).collect();
+        parse(name, &words).unwrap()
+    }
+
+    #[test]
+    fn usual_command_lines_mean_the_same_without_clap() {
+        use command::exec::{Exec, OPTIONS};
+        use command::state::State;
+
+        let exec = [
+            "id true",
+            "--process p.json --console-socket s --pidfd-socket q --detach --pid-file f id",
+            "-p p.json -d --pid-file=f id",
+            "-e A=b --env=C=d=e -t -u 1000:5 -g 1 --additional-gids 2 --cwd /x id sh -c exit",
+            "-c CAP_KILL --cap=CHOWN --no-new-privs --apparmor a --process-label l id sh -t -- --env",
+            "--preserve-fds 3 --cgroup a --cgroup b:c --ignore-paused --no-subreaper -tty --tty id -- ls -l",
+            "--cwd /a --cwd /b -user 7 id true",
+            "id",
+        ];
+        let known: &[Known] = &OPTIONS;
+        assert_alike(&define::<Exec>("exec"), known, &exec, Exec::usual, |words| by_clap("exec", words));
+        assert_alike(&define::<State>("state"), &[], &["id"], State::usual, |words| by_clap("state", words));
+    }
+
+    #[test]
+    fn unusual_command_lines_are_left_to_clap() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in
+            ["--preserve-fds x id true", "--tty=false id true", "--cwd", "--frob id", "-td id true", "--tty"]
+        {
+            assert!(command::exec::Exec::usual(&words(line)).is_none(), "{line}");
+        }
+        for line in ["--help", "id id", "a/b", "-- id"] {
+            assert!(command::state::State::usual(&words(line)).is_none(), "{line}");
+        }
     }
 }

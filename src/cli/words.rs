@@ -107,7 +107,7 @@ pub fn with_global_first(
 }
 
 /// The name of an option, and the value behind an equals sign; `None` of what is none.
-fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
+pub fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
     let (name, value) = match name.iter().position(|&byte| byte == b'=') {

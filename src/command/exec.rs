@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cgroup::Below;
 use crate::cli::Context;
+use crate::cli::usual::{self, Known, Usual};
 use crate::container::ContainerId;
 use crate::exec::{self, Added, Request, WhenPaused};
 use crate::plan::{Changes, Wanted};
@@ -18,7 +19,7 @@ use crate::supervise::supervise;
 ///
 /// Without --process it is like the container's own process, but for its program and what the options say, and has no
 /// terminal. The exit status is the program's, or 128+N if signal N ended it; 255 if it could not be started.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct Exec {
     /// Send the terminal to whoever listens on this UNIX socket
     #[arg(long, value_name = "SOCKET")]
@@ -77,6 +78,60 @@ pub struct Exec {
     /// Name of the container, the program, and its arguments
     #[arg(value_name = "ID [PROGRAM [ARGUMENT…]]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
+}
+
+/// The options, for command lines of the usual form.
+pub const OPTIONS: [Known; 18] = [
+    ("console-socket", None, true),
+    ("pidfd-socket", None, true),
+    ("cwd", None, true),
+    ("env", Some('e'), true),
+    ("tty", Some('t'), false),
+    ("user", Some('u'), true),
+    ("additional-gids", Some('g'), true),
+    ("process", Some('p'), true),
+    ("detach", Some('d'), false),
+    ("pid-file", None, true),
+    ("process-label", None, true),
+    ("apparmor", None, true),
+    ("no-new-privs", None, false),
+    ("cap", Some('c'), true),
+    ("preserve-fds", None, true),
+    ("cgroup", None, true),
+    ("ignore-paused", None, false),
+    ("no-subreaper", None, false),
+];
+
+impl Exec {
+    /// Of a command line of the usual form.
+    pub fn usual(words: &[OsString]) -> Option<Self> {
+        let Usual { options, rest } = usual::read(words, &OPTIONS)?;
+        let mut exec = Self { words: rest.to_vec(), ..Self::default() };
+        for (name, value) in options {
+            match name {
+                "console-socket" => exec.console_socket = Some(value.into()),
+                "pidfd-socket" => exec.pidfd_socket = Some(value.into()),
+                "cwd" => exec.cwd = Some(value.into()),
+                "env" => exec.env.push(value.to_owned()),
+                "tty" => exec.tty = true,
+                "user" => exec.user = Some(value.to_str()?.to_owned()),
+                "additional-gids" => exec.additional_gids.push(value.to_str()?.to_owned()),
+                "process" => exec.process = Some(value.into()),
+                "detach" => exec.detach = true,
+                "pid-file" => exec.pid_file = Some(value.into()),
+                "process-label" => exec.process_label = Some(value.to_str()?.to_owned()),
+                "apparmor" => exec.apparmor = Some(value.to_str()?.to_owned()),
+                "no-new-privs" => exec.no_new_privs = true,
+                "cap" => exec.cap.push(value.to_str()?.to_owned()),
+                "preserve-fds" => exec.preserve_fds = value.to_str()?.parse().ok()?,
+                "cgroup" => exec.cgroup.push(value.to_str()?.to_owned()),
+                "ignore-paused" => exec.ignore_paused = true,
+                "no-subreaper" => exec.no_subreaper = true,
+                _ => return None,
+            }
+        }
+        (!exec.words.is_empty()).then_some(exec)
+    }
 }
 
 pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {

@@ -1,18 +1,27 @@
 //! `runtime state`: what there is to know about a container, as JSON.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::Context;
+use crate::cli::{Context, usual};
 use crate::container::ContainerId;
 
 /// Print the state of a container
-#[derive(Debug, clap::Args)]
+#[derive(Debug, PartialEq, clap::Args)]
 pub struct State {
     /// Name of the container
     #[arg(value_name = "ID")]
     id: ContainerId,
+}
+
+impl State {
+    /// Of a command line of the usual form: the name alone.
+    pub fn usual(words: &[OsString]) -> Option<Self> {
+        let [id] = usual::read(words, &[])?.rest else { return None };
+        Some(Self { id: id.to_str()?.parse().ok()? })
+    }
 }
 
 pub fn run(args: &State, context: &Context<'_>) -> Result<()> {
