@@ -3,6 +3,7 @@
 //! What is made is held by guards, in the order in which it is made; an error on the way undoes it in reverse.
 
 mod hooks;
+mod id_maps;
 mod net_devices;
 mod record;
 mod trees;
@@ -175,6 +176,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if !user_namespace.is_own() && plan.namespaces.is_new(libc::CLONE_NEWNS) {
         trees::open(&mut plan, &mut wiring)?;
     }
+    id_maps::open(&mut plan, &wiring.join, own)?;
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
     let record = Record::of(&plan, request, cgroup.path(), rdt.as_ref().map(intel_rdt::Group::member));

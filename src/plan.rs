@@ -206,9 +206,16 @@ impl Plan {
     }
 
     /// # Errors
-    /// If an id that the bundle names is not among those that its user namespace is known to map.
+    /// If an id that the bundle names is not among those that its user namespace is known to map; if a mount is to be mapped as
+    /// none.
     pub fn require_mapped(&self) -> Result<()> {
-        let Some(maps) = &self.id_maps else { return Ok(()) };
+        let maps = self.id_maps.as_ref();
+        if maps.is_some() || !self.namespaces.has(libc::CLONE_NEWUSER) {
+            for (_, mapping) in &self.mounts.id_mappings {
+                mapping.resolve(maps)?;
+            }
+        }
+        let Some(maps) = maps else { return Ok(()) };
         let process = &self.process;
         let at = Pointer::root().field("process").field("user");
         maps.require(process.uid, process.gid, &process.groups, &at)?;

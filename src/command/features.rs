@@ -133,7 +133,7 @@ impl Document {
                     modes: sorted(memory_policy::modes()),
                     flags: sorted(memory_policy::flags()),
                 },
-                mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+                mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
                 net_devices: Enabled { enabled: true },
             },
             annotations: BTreeMap::from([

@@ -28,10 +28,7 @@ use crate::{mountinfo, path};
 /// # Errors
 /// Named by the mount or device.
 pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
-    let propagation = match plan.propagation {
-        Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
-        _ => libc::MS_SLAVE,
-    };
+    let propagation = propagation(plan);
     let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
     let fault = || Fault {
         pointer: Pointer::root().field("root").field("path"),
@@ -62,7 +59,15 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
     Ok(())
 }
 
-fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedFd>, Errno> {
+/// What the trees get, as if the init process had found them in its own mount namespace (`MS_*`).
+pub(super) fn propagation(plan: &Plan) -> u64 {
+    match plan.propagation {
+        Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
+    }
+}
+
+pub(super) fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedFd>, Errno> {
     // A link that is to be copied is not mounted.
     if bind.copy_symlink && rustix::fs::readlink(&bind.source, Vec::new()).is_ok() {
         return Ok(None);

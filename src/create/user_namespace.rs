@@ -70,7 +70,7 @@ impl UserNamespace {
         child.await_point(Point::Born)?;
         let pid = child.init.pid;
         if let Some(maps) = &self.maps {
-            maps.write(pid)?;
+            maps.write(pid, &Pointer::root().field("linux"))?;
         }
         // Both need privileges outside the namespace, or a process that is still its user's own.
         raise_hard_limits(pid, &self.rlimits);
@@ -84,12 +84,7 @@ impl UserNamespace {
 }
 
 fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
-    let writer = Writer {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        capabilities: own,
-    };
-    let unwritten = Unwritten::by(writer, maps.clone());
+    let unwritten = Unwritten::by(Writer::own(own), maps.clone());
     if unwritten.denies_setgroups() && !plan.process.groups.is_empty() {
         let at = Pointer::root().field("process").field("user").field("additionalGids");
         return Err(at.error_with_hint(
@@ -150,9 +145,16 @@ fn is_privileged(own: Sets) -> bool {
 }
 
 /// # Errors
-/// Without privileges, there is no container but in a user namespace.
+/// Without privileges, there is no container but in a user namespace, and no mount whose ids are mapped.
 pub(super) fn require_privileges(plan: &Plan, own: Sets) -> Result<()> {
-    if is_privileged(own) || plan.namespaces.has(libc::CLONE_NEWUSER) {
+    if is_privileged(own) {
+        return Ok(());
+    }
+    if let Some((_, mapping)) = plan.mounts.id_mappings.first() {
+        let message = "id-mapped mounts are not supported for rootless containers";
+        return Err(mapping.at.error_with_hint(message, "mapping ids needs CAP_SYS_ADMIN: run this as root"));
+    }
+    if plan.namespaces.has(libc::CLONE_NEWUSER) {
         return Ok(());
     }
     let at = Pointer::root().field("linux").field("namespaces");

@@ -2,6 +2,7 @@
 //! what is on disk is looked at by the init process, through descriptors.
 
 mod file_system;
+mod id_map;
 mod options;
 
 use std::ffi::{CStr, CString};
@@ -11,15 +12,13 @@ use anyhow::Result;
 use oci_spec::runtime;
 use rustix::mount::MountAttrFlags;
 
+pub use self::id_map::{IdMapping, Origin};
 use self::options::Options;
 pub use self::options::known as known_options;
 use crate::error::Pointer;
 use crate::init::step::{Bind, Remount, Step, Target, TargetRule};
 use crate::path;
 use crate::sys::mount::Reach;
-
-/// Options of ID-mapped mounts, which are refused by name.
-const IDMAP: [&str; 2] = ["idmap", "ridmap"];
 
 /// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
 /// modules among them, about the kernel (CVE-2019-16884).
@@ -43,6 +42,8 @@ pub struct MountPlan {
     pub mounts: Vec<Numbered>,
     /// What of it is to be read-only, but only after everything below it is in place: a tmpfs, or /dev.
     pub seals: Vec<Numbered>,
+    /// Binds that show other ids than the source has, each with its place in `/mounts`.
+    pub id_mappings: Vec<(usize, IdMapping)>,
     /// Whether /dev is a part of the host's tree, in which nothing is made.
     pub dev_is_bound: bool,
     /// What is accepted but should not be written so, one sentence each.
@@ -111,7 +112,7 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
     }
     let mut plan = MountPlan::default();
     for (index, mount) in mounts.iter().enumerate() {
-        let (step, seal) = one(mount, around, &at.index(index))?;
+        let (step, seal, id_mapping) = one(mount, around, &at.index(index))?;
         plan.dev_is_bound |= matches!(&step, Step::Bind(bind) if bind.target.path.as_bytes() == b"/dev");
         if mount.destination().is_relative() {
             let at = at.index(index).field("destination");
@@ -120,18 +121,21 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
         }
         plan.mounts.push((index, step));
         plan.seals.extend(seal.map(|seal| (index, seal)));
+        plan.id_mappings.extend(id_mapping.map(|mapping| (index, mapping)));
     }
     Ok(plan)
 }
 
-/// The step, and the one that makes its mount read-only in the end.
-fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<(Step, Option<Step>)> {
+/// The step, the one that makes its mount read-only in the end, and how its ids are mapped.
+type Planned = (Step, Option<Step>, Option<IdMapping>);
+
+fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Planned> {
     let empty = Vec::new();
     let options = mount.options().as_ref().unwrap_or(&empty);
-    refuse_id_mapping(mount, options, at)?;
     let sum = Options::parse(options);
     let fstype = mount.typ().as_deref().unwrap_or("none");
     let is_bind = sum.bind.is_some() || fstype == "bind";
+    let id_mapping = id_map::plan(mount, &sum, is_bind, at)?;
     if let Some(index) = sum.copy_up
         && (is_bind || fstype != "tmpfs")
     {
@@ -141,12 +145,13 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<(Step
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
     if sum.remount {
         let parameters = if is_bind { Vec::new() } else { file_system::parameters(&sum, fstype, at)? };
-        return Ok((Step::Remount(Remount { parameters, this_mount, whole_tree, target }), None));
+        return Ok((Step::Remount(Remount { parameters, this_mount, whole_tree, target }), None, None));
     }
     if is_bind {
-        return bind(mount, &sum, around, target, at).map(|step| (step, None));
+        return bind(mount, &sum, around, target, at).map(|step| (step, None, id_mapping));
     }
-    file_system::plan(mount, &sum, fstype, around.label, target, at)
+    let (step, seal) = file_system::plan(mount, &sum, fstype, around.label, target, at)?;
+    Ok((step, seal, None))
 }
 
 fn bind(
@@ -214,21 +219,6 @@ fn target(
         _ => TargetRule::Usual,
     };
     Ok(Target { path, rule })
-}
-
-fn refuse_id_mapping(mount: &runtime::Mount, options: &[String], at: &Pointer) -> Result<()> {
-    if let Some((index, option)) =
-        options.iter().enumerate().find(|(_, option)| IDMAP.iter().any(|idmap| option.starts_with(idmap)))
-    {
-        let message = format!("option {option:?} is refused: this version makes no ID-mapped mounts");
-        return Err(at.field("options").index(index).error(message));
-    }
-    for (name, mappings) in [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())] {
-        if mappings.as_ref().is_some_and(|mappings| !mappings.is_empty()) {
-            return Err(at.field(name).error("mappings are refused: this version makes no ID-mapped mounts"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

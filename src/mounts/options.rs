@@ -23,13 +23,15 @@ enum Effect {
     CopySymlink,
     NoFollowSource,
     NoFollowTarget,
+    /// Shows the ids of the source as others.
+    IdMap(Reach),
     /// Accepted without effect; CONFORMANCE.md says why.
     Nothing,
 }
 
 use Effect::{
-    Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, NoFollowSource, NoFollowTarget, NotAtime, Nothing,
-    Propagation, Remount, Set,
+    Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, IdMap, NoFollowSource, NoFollowTarget, NotAtime,
+    Nothing, Propagation, Remount, Set,
 };
 use Reach::{ThisMount as One, WholeTree as All};
 
@@ -56,6 +58,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("diratime", Clear(One, NODIRATIME)),
     ("dirsync", FileSystem("dirsync")),
     ("exec", Clear(One, NOEXEC)),
+    ("idmap", IdMap(One)),
     ("iversion", Nothing),
     ("lazytime", FileSystem("lazytime")),
     ("loud", Nothing),
@@ -81,6 +84,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("relatime", Atime(One, RELATIME)),
     ("remount", Remount),
     ("rexec", Clear(All, NOEXEC)),
+    ("ridmap", IdMap(All)),
     ("rmand", FileSystem("mand")),
     ("rnoatime", Atime(All, NOATIME)),
     ("rnodev", Set(All, NODEV)),
@@ -196,6 +200,8 @@ pub struct Options<'a> {
     pub copy_symlink: bool,
     pub no_follow_source: bool,
     pub no_follow_target: bool,
+    /// The index of the option, how far it reaches, and crun's mappings, if any are beside it.
+    pub id_map: Option<(usize, Reach, Option<&'a str>)>,
     pub this_mount: Flags,
     pub whole_tree: Flags,
     /// Flags of the file system, with the index of the option.
@@ -210,7 +216,14 @@ impl<'a> Options<'a> {
         for (index, option) in options.iter().enumerate() {
             match TABLE.iter().find(|(name, _)| name == option) {
                 Some((_, effect)) => sum.add(index, *effect),
-                None => sum.data.push((index, option)),
+                None => match option.split_once('=') {
+                    // As crun has them.
+                    Some((name @ ("idmap" | "ridmap"), text)) => {
+                        let reach = if name == "idmap" { One } else { All };
+                        sum.id_map = Some((index, reach, Some(text).filter(|text| !text.is_empty())));
+                    }
+                    _ => sum.data.push((index, option)),
+                },
             }
         }
         sum
@@ -245,6 +258,7 @@ impl<'a> Options<'a> {
             CopySymlink => self.copy_symlink = true,
             NoFollowSource => self.no_follow_source = true,
             NoFollowTarget => self.no_follow_target = true,
+            IdMap(reach) => self.id_map = Some((index, reach, None)),
             Nothing => {}
         }
     }

@@ -25,6 +25,22 @@ pub enum Reach {
     WholeTree,
 }
 
+/// Shows the ids of the mount that `mount` is the root of, which must be attached nowhere, as `user_namespace` maps them:
+/// `MOUNT_ATTR_IDMAP`, mount_setattr(2).
+///
+/// # Errors
+/// `EINVAL` if the file system does not support it; `EPERM` if the ids are mapped already, or without CAP_SYS_ADMIN over the file
+/// system.
+pub fn map_ids(mount: BorrowedFd<'_>, reach: Reach, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd().unsigned_abs().into(),
+    };
+    set(mount, reach, &attr)
+}
+
 /// Changes the mount that `mount` is the root of; mount_setattr(2).
 ///
 /// # Errors
@@ -36,19 +52,23 @@ pub fn set_attributes(mount: BorrowedFd<'_>, reach: Reach, what: Attributes) -> 
         propagation: what.propagation,
         userns_fd: 0,
     };
+    set(mount, reach, &attr)
+}
+
+fn set(mount: BorrowedFd<'_>, reach: Reach, attr: &libc::mount_attr) -> Result<(), Errno> {
     let flags = match reach {
         Reach::ThisMount => libc::AT_EMPTY_PATH,
         Reach::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
     };
     // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel only
-    // reads both. The descriptor is open for as long as it is borrowed.
+    // reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr` may name.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -1,10 +1,13 @@
 //! A short-lived process that is in a user namespace, so that the kernel can be asked about it or told its maps.
 
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::{IdMaps, Unwritten, Writer};
 use crate::child::{Init, is_single_threaded, socket_pair};
+use crate::error::Pointer;
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, all_but, clone3};
 use crate::{init, sync};
@@ -20,6 +23,19 @@ impl Holder {
     /// A process in an existing user namespace.
     pub fn joined(namespace: BorrowedFd<'_>) -> Result<Self> {
         Self::start(0, Some(namespace))
+    }
+
+    /// A process in a new user namespace, which maps `maps`; what is wrong with them stands at `at`.
+    pub fn with(maps: &IdMaps, writer: Writer, at: &Pointer) -> Result<Self> {
+        let holder = Self::start(libc::CLONE_NEWUSER, None)?;
+        Unwritten::by(writer, maps.clone()).write(holder.pid(), at)?;
+        Ok(holder)
+    }
+
+    /// Its user namespace, which outlives it.
+    pub fn namespace(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/{}/ns/user", self.pid());
+        Ok(File::open(&path).with_context(|| format!("open {path}"))?.into())
     }
 
     pub fn pid(&self) -> i32 {

@@ -59,28 +59,43 @@ impl Map {
     }
 
     fn plan(ranges: &[LinuxIdMapping], at: &Pointer) -> Result<Self> {
+        let range = |range: &LinuxIdMapping| Range {
+            inside: range.container_id(),
+            outside: range.host_id(),
+            size: range.size(),
+        };
+        let place = |index: usize, field: &str| at.index(index).field(field);
+        Self::checked(ranges.iter().map(range).collect(), at, place)
+    }
+
+    /// These ranges, which stand at `at`, a number of one of them at `place`.
+    ///
+    /// # Errors
+    /// What the kernel would refuse without saying why.
+    pub fn checked(
+        ranges: Vec<Range>,
+        at: &Pointer,
+        place: impl Fn(usize, &'static str) -> Pointer,
+    ) -> Result<Self> {
         if ranges.len() > MOST_RANGES {
             return Err(at.error(format_args!(
                 "{} ranges are more than the {MOST_RANGES} of the kernel",
                 ranges.len()
             )));
         }
-        let mut map = Self::default();
         for (index, range) in ranges.iter().enumerate() {
-            let at = at.index(index);
-            let range = Range { inside: range.container_id(), outside: range.host_id(), size: range.size() };
             if range.size == 0 {
-                return Err(at.field("size").error("0 ids are no range"));
+                return Err(place(index, "size").error("0 ids are no range"));
             }
             for (first, field) in [(range.inside, "containerID"), (range.outside, "hostID")] {
                 if first.checked_add(range.size).is_none() {
                     let message = format_args!("{} ids from {first} on go beyond 4294967294", range.size);
-                    return Err(at.field(field).error(message));
+                    return Err(place(index, field).error(message));
                 }
             }
             let overlap =
                 |a: u32, b: u32, size: u32| a.wrapping_sub(b) < size || b.wrapping_sub(a) < range.size;
-            for (other_index, other) in map.0.iter().enumerate() {
+            for (other_index, other) in ranges.iter().enumerate().take(index) {
                 for (first, other_first, field) in
                     [(range.inside, other.inside, "containerID"), (range.outside, other.outside, "hostID")]
                 {
@@ -89,12 +104,12 @@ impl Map {
                             "the {} ids from {first} on overlap with those of range {other_index}",
                             range.size
                         );
-                        return Err(at.field(field).error(message));
+                        return Err(place(index, field).error(message));
                     }
                 }
             }
-            map.0.push(range);
         }
+        let map = Self(ranges);
         if map.text().len() > MOST_BYTES {
             return Err(at.error(format_args!(
                 "the ranges are longer than the {MOST_BYTES} bytes that the kernel takes"

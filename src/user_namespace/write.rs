@@ -41,6 +41,14 @@ pub struct Unwritten {
     groups: Way,
 }
 
+impl Writer {
+    /// This process, with these capabilities.
+    pub fn own(capabilities: Sets) -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self { uid: uid.as_raw(), gid: gid.as_raw(), capabilities }
+    }
+}
+
 impl Unwritten {
     /// Decides how `writer` writes `maps`.
     pub fn by(writer: Writer, maps: IdMaps) -> Self {
@@ -66,84 +74,94 @@ impl Unwritten {
     /// Writes them for the namespace of the process `pid`, a child of this one that is not waited for yet.
     ///
     /// # Errors
-    /// Named by the field of `/linux`, with what a tool said.
-    pub fn write(&self, pid: i32) -> Result<()> {
+    /// Named by the field of the object at `at`, with what a tool said.
+    pub fn write(&self, pid: i32, at: &Pointer) -> Result<()> {
         if self.denies_setgroups() {
             write(pid, "setgroups", "deny").with_context(|| Fault {
-                pointer: Pointer::root().field("linux").field("gidMappings"),
+                pointer: at.field("gidMappings"),
                 message: format!("write \"deny\" to /proc/{pid}/setgroups"),
                 hint: None,
             })?;
         }
-        let users = Begun::new(pid, "uid", self.users, &self.maps.users)?;
-        let groups = Begun::new(pid, "gid", self.groups, &self.maps.groups)?;
+        let users = Begun::new(pid, Kind { word: "uid", at }, self.users, &self.maps.users)?;
+        let groups = Begun::new(pid, Kind { word: "gid", at }, self.groups, &self.maps.groups)?;
         users.end()?;
         groups.end()
     }
 }
 
+/// `uid` or `gid`, and where the mappings stand.
+#[derive(Clone, Copy)]
+struct Kind<'a> {
+    word: &'static str,
+    at: &'a Pointer,
+}
+
+impl Kind<'_> {
+    fn fault(self, message: String, hint: Option<String>) -> Fault {
+        Fault { pointer: self.at.field(&format!("{}Mappings", self.word)), message, hint }
+    }
+
+    fn tool(self) -> String {
+        format!("new{}map", self.word)
+    }
+}
+
 /// A map that is being written: a tool takes a moment, in which another can run.
-struct Begun {
-    kind: &'static str,
+struct Begun<'a> {
+    kind: Kind<'a>,
     tool: Option<Child>,
 }
 
-impl Begun {
-    fn new(pid: i32, kind: &'static str, way: Way, map: &Map) -> Result<Self> {
+impl<'a> Begun<'a> {
+    fn new(pid: i32, kind: Kind<'a>, way: Way, map: &Map) -> Result<Self> {
         let text = map.text();
         if way == Way::Tool {
             return Ok(Self { kind, tool: Some(run_tool(pid, kind, &text)?) });
         }
-        let file = format!("{kind}_map");
+        let file = format!("{}_map", kind.word);
         write(pid, &file, &text).map_err(|error| {
             let hint = (error.raw_os_error() == Some(libc::EPERM)).then(|| {
                 "the runtime's own user namespace must have these ids, and the runtime the capabilities to give them".into()
             });
-            let fault =
-                Fault { hint, ..fault(kind, format!("write {:?} to /proc/{pid}/{file}", text.trim_end())) };
-            anyhow!(error).context(fault)
+            let message = format!("write {:?} to /proc/{pid}/{file}", text.trim_end());
+            anyhow!(error).context(kind.fault(message, hint))
         })?;
         Ok(Self { kind, tool: None })
     }
 
     fn end(self) -> Result<()> {
-        let Some(running) = self.tool else { return Ok(()) };
-        let ended = running.wait_with_output().with_context(|| fault(self.kind, tool(self.kind)))?;
+        let Self { kind, tool } = self;
+        let Some(running) = tool else { return Ok(()) };
+        let ended = running.wait_with_output().with_context(|| kind.fault(kind.tool(), None))?;
         if ended.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&ended.stderr);
         let said = said.trim().replace('\n', "; ");
-        let said = said.strip_prefix(&format!("{}: ", tool(self.kind))).unwrap_or(&said);
+        let said = said.strip_prefix(&format!("{}: ", kind.tool())).unwrap_or(&said);
         let said = if said.is_empty() { ended.status.to_string() } else { said.to_owned() };
         let hint = format!(
             "/etc/sub{0} must grant these ids to the user who runs this, or map only the user's own {0}",
-            self.kind
+            kind.word
         );
-        Err(Fault { hint: Some(hint), ..fault(self.kind, format!("{}: {said}", tool(self.kind))) }.into())
+        Err(kind.fault(format!("{}: {said}", kind.tool()), Some(hint)).into())
     }
 }
 
-fn fault(kind: &str, message: String) -> Fault {
-    Fault { pointer: Pointer::root().field("linux").field(&format!("{kind}Mappings")), message, hint: None }
-}
-
-fn tool(kind: &str) -> String {
-    format!("new{kind}map")
-}
-
-fn run_tool(pid: i32, kind: &str, text: &str) -> Result<Child> {
-    let mut command = Command::new(tool(kind));
+fn run_tool(pid: i32, kind: Kind<'_>, text: &str) -> Result<Child> {
+    let mut command = Command::new(kind.tool());
     command.arg(pid.to_string()).args(text.split_ascii_whitespace());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            let message =
-                format!("{} is not installed, without which a user can map no ids but their own", tool(kind));
-            let hint = Some("install the package uidmap or shadow-utils".into());
-            Fault { hint, ..fault(kind, message) }.into()
+            let message = format!(
+                "{} is not installed, without which a user can map no ids but their own",
+                kind.tool()
+            );
+            kind.fault(message, Some("install the package uidmap or shadow-utils".into())).into()
         }
-        _ => anyhow!(error).context(fault(kind, tool(kind))),
+        _ => anyhow!(error).context(kind.fault(kind.tool(), None)),
     })
 }
 

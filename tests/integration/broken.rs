@@ -218,14 +218,14 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /mounts/7/source: bind \"/not/there\" on /mnt: no such file or directory (ENOENT)",
     ),
     (
-        "an idmapped mount",
+        "an idmapped mount without mappings",
         |spec| {
             mount(
                 spec,
                 json!({ "destination": "/mnt", "type": "bind", "source": "/", "options": ["bind", "idmap"] }),
             );
         },
-        "config.json: /mounts/7/options/1: option \"idmap\" is refused: this version makes no ID-mapped mounts",
+        "config.json: /mounts/7/options/1: id-mapped mounts must have both uid and gid mappings specified (give uidMappings and gidMappings, or a user namespace to take them from)",
     ),
     (
         "a target that goes up",

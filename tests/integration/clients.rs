@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
+    bundle::user_namespace,
     container::NO_OPTIONS,
-    host::{has_capability, has_controller, need_own},
+    host::{has_capability, has_controller, need_id_mapping, need_own},
     suite::suite,
+    workspace,
 };
 
 suite![
@@ -94,7 +96,13 @@ fn fitted(mut spec: Value, neighbour: &Container) -> Container {
             hook["path"] = json!("/bin/true");
         }
     }
-    container.edit(|own| *own = spec)
+    let root = |field: &str| spec["linux"][field][0]["hostID"].as_u64().map(|id| id.try_into().unwrap());
+    let owners = root("uidMappings").zip(root("gidMappings"));
+    let container = container.edit(|own| *own = spec);
+    match owners {
+        Some((user, group)) => container.owned_by(user, group),
+        None => container,
+    }
 }
 
 /// Running containers whose namespaces can be joined.
@@ -106,7 +114,10 @@ struct Neighbours {
 
 impl Neighbours {
     fn new() -> Self {
-        let neighbours = Self { plain: Container::idle(), mapped: Container::idle().in_user_namespace() };
+        // As the one container that joins a user namespace says, too, that it maps.
+        let ids = [[0, 100_000, 65536]];
+        let mapped = Container::idle().edit(|spec| user_namespace(spec, &ids, &ids));
+        let neighbours = Self { plain: Container::idle(), mapped: mapped.owned_by(100_000, 100_000) };
         neighbours.plain.launch();
         neighbours.mapped.launch();
         neighbours
@@ -123,8 +134,7 @@ impl Neighbours {
 
 /// What this version cannot do: the places of its refusals, and what to take out so that the rest is tried, too. What nobody is
 /// refused for any more fails the test.
-const OF_LATER_VERSIONS: &[(&str, Option<&str>)] =
-    &[("/mounts/0/uidMappings", None), ("/mounts/7/uidMappings", None)];
+const OF_LATER_VERSIONS: &[(&str, Option<&str>)] = &[];
 
 /// The places of what this host cannot give.
 fn beyond_this_host() -> Vec<&'static str> {
@@ -143,6 +153,10 @@ fn beyond_this_host() -> Vec<&'static str> {
     if !has_capability(24) {
         places.extend(["/process/rlimits", "/process/oomScoreAdj"]);
     }
+    if need_id_mapping(workspace::directory()).is_err() {
+        places.extend(["/mounts/0/uidMappings", "/mounts/7/uidMappings", "/mounts/8/uidMappings"]);
+        places.push("/mounts/9/uidMappings");
+    }
     // A device to throttle that this host has not, and weights its scheduler does not know.
     places.push("/linux/resources/blockIO");
     places
@@ -156,7 +170,11 @@ fn place(document: &str, stderr: &str) -> String {
 
 fn take_out(document: &mut Value, place: &str) {
     let (parent, field) = place.rsplit_once('/').unwrap();
-    document.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
+    let parent = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    parent.remove(field).unwrap();
+    if field == "uidMappings" {
+        parent.remove("gidMappings");
+    }
 }
 
 /// What this host lacks is taken out, place by place, and then everything must run.

@@ -35,7 +35,7 @@ fn the_document_is_what_engines_look_for() {
         assert!(document[version].as_str().unwrap().starts_with("1."), "{document}");
     }
     assert!(names(&document, "/mountOptions").contains(&"rro".to_owned()));
-    assert!(document["linux"]["mountExtensions"]["idmap"]["enabled"].is_boolean());
+    assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
     assert_eq!(document["linux"]["cgroup"]["v2"], true);
     assert!(document["annotations"]["org.opencontainers.runc.checkpoint.enabled"].is_string());
 }

@@ -30,6 +30,7 @@ mod exec_namespaces;
 mod exec_process;
 mod features;
 mod hooks;
+mod id_mapped_mounts;
 mod intel_rdt;
 mod lifecycle;
 mod lsm;
@@ -100,6 +101,7 @@ fn tests() -> Vec<Test> {
         broken::tests(),
         clients::tests(),
         user_namespaces::tests(),
+        id_mapped_mounts::tests(),
         user_namespace_joins::tests(),
         hooks::tests(),
         net_devices::tests(),

@@ -118,3 +118,28 @@ pub fn is_prepared() -> bool {
 pub fn patience() -> Duration {
     Duration::from_secs(if machine() == "native" { 20 } else { 120 })
 }
+
+/// Skips the test unless the ids of mounts of the file system that `path` is on can be mapped; mount_setattr(2), "ID-mapped mounts".
+pub fn need_id_mapping(path: &Path) -> Outcome {
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    let since = match u64::try_from(rustix::fs::statfs(path).unwrap().f_type).unwrap_or(0) {
+        EXT4 | XFS => (5, 12),
+        BTRFS => (5, 15),
+        TMPFS => (6, 3),
+        _ => (u32::MAX, 0),
+    };
+    need(
+        kernel() >= since,
+        format_args!("a file system and a kernel for ID-mapped mounts in {}", path.display()),
+    )
+}
+
+/// Major and minor number.
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.trim().parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
