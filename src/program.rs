@@ -373,6 +373,7 @@ fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
     Step::Bind(Bind {
         source,
         tree,
+        maps_ids: false,
         follow_source: true,
         copy_symlink: false,
         recursive: false,

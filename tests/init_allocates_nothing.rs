@@ -172,6 +172,7 @@ fn bind(path: &str) -> Step {
     Step::Bind(Bind {
         source: c(path),
         tree: None,
+        maps_ids: false,
         follow_source: true,
         copy_symlink: false,
         recursive: true,

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
+use rustix::fs::StatVfsMountFlags;
 
 use super::trees;
 use crate::error::{Fault, Pointer};
@@ -21,6 +22,7 @@ use crate::user_namespace::{Holder, IdMaps, Writer};
 /// exists already; `own` are the runtime's capabilities.
 pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Result<()> {
     let propagation = trees::propagation(plan);
+    let in_user_namespace = plan.namespaces.has(libc::CLONE_NEWUSER);
     let mut namespaces = Namespaces { join, own, made: Vec::new() };
     for (index, mapping) in &plan.mounts.id_mappings {
         let found = plan.mounts.mounts.iter_mut().find(|(place, _)| place == index);
@@ -37,6 +39,15 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
             }
             return Err(mapping.at.error("id-mapped mounts are not supported for rootless containers"));
         };
+        let is_read_only =
+            |tree| rustix::fs::fstatvfs(tree).map(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY));
+        if in_user_namespace && is_read_only(tree).context("look at the source of an id-mapped mount")? {
+            return Err(mapping.at.error_with_hint(
+                "the source is read-only on the host, and a container with a user namespace could make it writable again",
+                "map no ids there, or leave the user namespace out",
+            ));
+        }
+        bind.maps_ids = true;
         let namespace = namespaces.of(mapping, plan.id_maps.as_ref())?;
         map_ids(tree.as_fd(), mapping.reach, namespace).map_err(|errno| {
             let hint = match errno {

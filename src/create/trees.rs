@@ -48,7 +48,11 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
         let at = Pointer::root().field("mounts").index(*index).field("source");
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
         if !bind.recursive || is_one_mount(&bind.source) {
-            bind.tree = open_source(bind, propagation).with_context(fault)?;
+            bind.tree = match open_source(bind, propagation) {
+                // An earlier mount of the container may bring it.
+                Err(Errno::NOENT) => None,
+                tree => tree.with_context(fault)?,
+            };
         }
     }
     if let Some((source, tree)) = &mut wiring.notify {
@@ -72,11 +76,7 @@ pub(super) fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedF
     if bind.copy_symlink && rustix::fs::readlink(&bind.source, Vec::new()).is_ok() {
         return Ok(None);
     }
-    match init::clone_source(bind) {
-        // An earlier mount of the container may bring it.
-        Err(Errno::NOENT) => Ok(None),
-        tree => open_one(tree, propagation),
-    }
+    open_one(init::clone_source(bind), propagation)
 }
 
 /// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the host. Of a tree

@@ -234,13 +234,16 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
     if what.copy_symlink && copy_symlink(root, what)? {
         return Ok(());
     }
-    let source = match (clone_source(what), &what.tree) {
-        // The second: without the mounts below it, which are locked to it here.
-        (Err(Errno::ACCESS | Errno::INVAL), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
-        (own, _) => {
-            cloned = own.of(Part::Source)?;
-            cloned.as_fd()
-        }
+    let source = match &what.tree {
+        Some(tree) if what.maps_ids => tree.as_fd(),
+        tree => match (clone_source(what), tree) {
+            // The second: without the mounts below it, which are locked to it here.
+            (Err(Errno::ACCESS | Errno::INVAL), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
+            (own, _) => {
+                cloned = own.of(Part::Source)?;
+                cloned.as_fd()
+            }
+        },
     };
     if what.target.rule == TargetRule::ProcFromHost && !path::is_on_procfs(source)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });

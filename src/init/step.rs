@@ -193,6 +193,8 @@ pub struct Bind {
     pub source: CString,
     /// The source, cloned by the parent for a user namespace that may be unable to reach it.
     pub tree: Option<OwnedFd>,
+    /// Whether that tree shows other ids than the source: then it is what is mounted.
+    pub maps_ids: bool,
     pub follow_source: bool,
     /// If the source is a symbolic link, makes the same link instead of a mount.
     pub copy_symlink: bool,

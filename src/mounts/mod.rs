@@ -174,6 +174,7 @@ fn bind(
     Ok(Step::Bind(Bind {
         source: path::c_string(&around.bundle.join(source), &at)?,
         tree: None,
+        maps_ids: false,
         follow_source: !sum.no_follow_source && !sum.copy_symlink,
         copy_symlink: sum.copy_symlink,
         recursive: sum.bind == Some(Reach::WholeTree),
