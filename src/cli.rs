@@ -18,6 +18,7 @@ use crate::create::Environment;
 use crate::error::line;
 use crate::guard;
 use crate::log::{Format, Level, Log};
+use crate::user_namespace::{Rootless, has_runtime_directory};
 
 pub mod commands;
 mod help;
@@ -87,8 +88,8 @@ struct Global {
     /// Who makes the cgroups: cgroupfs, or disabled for none; systemd is refused where it matters
     #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
     cgroup_manager: CgroupManager,
-    /// true, false or auto; true is refused where it matters
-    #[arg(long, value_name = "BOOL", default_value = "auto", hide = true)]
+    /// Whether to do without cgroups where they may not be made: true, false, or auto, for all but the host's root
+    #[arg(long, value_name = "BOOL", default_value = "auto")]
     rootless: Rootless,
     /// Print the version
     #[arg(short, long, short_alias = 'V')]
@@ -101,14 +102,6 @@ pub enum CgroupManager {
     Cgroupfs,
     Systemd,
     Disabled,
-}
-
-/// Whether containers are to be made without privileges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rootless {
-    True,
-    False,
-    Auto,
 }
 
 impl FromStr for Rootless {
@@ -334,8 +327,9 @@ fn root(explicit: Option<&Path>) -> Result<Root> {
     match explicit {
         Some(path) => Root::explicit(path),
         None => {
-            let user = rustix::process::geteuid().as_raw();
-            Ok(Root::default_for(user, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)))
+            let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+            let directory = directory.filter(|_| has_runtime_directory(std::env::var_os("USER").as_deref()));
+            Ok(Root::default_in(directory.as_deref().map(Path::new)))
         }
     }
 }

@@ -2,10 +2,10 @@
 
 mod start;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -59,6 +59,8 @@ pub struct Root {
     path: PathBuf,
     /// Named by the user, not by us.
     is_explicit: bool,
+    /// Whether it is in the directory of a user's session, from which what is old and not sticky may be cleared away.
+    is_in_session: bool,
 }
 
 impl Root {
@@ -75,13 +77,31 @@ impl Root {
         if may_be_top && is_top() {
             bail!("--root {}: the container root cannot be /", path.display());
         }
-        Ok(Self { path: absolute, is_explicit: true })
+        Ok(Self { path: absolute, is_explicit: true, is_in_session: false })
     }
 
-    /// `/run/runtime`; for an ordinary user, `runtime` below the directory of `XDG_RUNTIME_DIR` in `runtime_dir`.
-    pub fn default_for(user: u32, runtime_dir: Option<PathBuf>) -> Self {
-        let base = runtime_dir.filter(|path| user != 0 && !path.as_os_str().is_empty());
-        Self { path: base.unwrap_or_else(|| PathBuf::from("/run")).join("runtime"), is_explicit: false }
+    /// `runtime` in the directory of the user's session, `XDG_RUNTIME_DIR`, or else in /run.
+    pub fn default_in(session: Option<&Path>) -> Self {
+        let path = session.unwrap_or(Path::new("/run")).join("runtime");
+        Self { path, is_explicit: false, is_in_session: session.is_some() }
+    }
+
+    fn make(&self) -> Result<()> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path).and_then(|()| {
+            // The XDG base directory specification, "XDG_RUNTIME_DIR".
+            match self.is_in_session {
+                true => fs::set_permissions(&self.path, Permissions::from_mode(0o1700)),
+                false => Ok(()),
+            }
+        });
+        made.with_context(|| Hint(format!("make root {}", self.path.display()), self.way_out().into()))
+    }
+
+    fn way_out(&self) -> &'static str {
+        match self.is_explicit {
+            true => "--root must name a directory that can be made or used",
+            false => "set XDG_RUNTIME_DIR, or use --root, for a directory of your own",
+        }
     }
 
     fn directory(&self, id: &ContainerId) -> PathBuf {
@@ -94,11 +114,7 @@ impl Root {
         let made = DirBuilder::new().mode(0o711).create(&path);
         let made = match made {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&self.path)
-                    .with_context(|| format!("make root {}", self.path.display()))?;
+                self.make()?;
                 DirBuilder::new().mode(0o711).create(&path)
             }
             made => made,
@@ -106,6 +122,10 @@ impl Root {
         match made {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 bail!("container with given ID already exists: {:?}", id.as_str())
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let doing = format!("make {}", path.display());
+                return Err(anyhow!(error).context(Hint(doing, self.way_out().into())));
             }
             made => made.with_context(|| format!("make {}", path.display()))?,
         }
@@ -413,9 +433,10 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_has_a_root_of_their_own() {
-        let root = Root::default_for(1000, Some(PathBuf::from("/run/user/1000")));
-        assert_eq!(root.path, Path::new("/run/user/1000/runtime"));
-        assert_eq!(Root::default_for(0, Some(PathBuf::from("/x"))).path, Path::new("/run/runtime"));
-        assert_eq!(Root::default_for(0, Some(PathBuf::new())).path, Path::new("/run/runtime"));
+        assert_eq!(
+            Root::default_in(Some(Path::new("/run/user/1000"))).path,
+            Path::new("/run/user/1000/runtime")
+        );
+        assert_eq!(Root::default_in(None).path, Path::new("/run/runtime"));
     }
 }

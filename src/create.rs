@@ -32,13 +32,14 @@ use crate::log::Log;
 use crate::namespaces::{self, Join, word};
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
-use crate::program::{Births, Program, RootSwitch, Wiring};
+use crate::program::{Births, Program, RootSwitch, User, Wiring};
 use crate::seccomp::{self, Filter};
 use crate::signals::Signals;
 use crate::state::{State, Status};
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
+use crate::user_namespace::Rootless;
 use crate::{guard, lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
 
 /// What the caller of `create` or `run` asked for.
@@ -54,6 +55,7 @@ pub struct Request<'a> {
     pub switch: Switch,
     pub keyring: Keyring,
     pub cgroups: Cgroups,
+    pub rootless: Rootless,
     /// How many descriptors from 3 on the program inherits besides those of socket activation.
     pub preserve_fds: u32,
     pub environment: &'a Environment,
@@ -152,7 +154,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
     }
     time_namespace::require(&plan.namespaces, &Pointer::root().field("linux").field("namespaces"))?;
-    let warnings = warnings(bundle, &plan);
+    let mut warnings = warnings(bundle, &plan);
     let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
     let executable = request.executable.take();
     require_inherited(inherited, executable.as_ref())?;
@@ -162,7 +164,14 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let agent = plan.seccomp.as_ref().map(Filter::prepare).transpose()?.flatten();
 
     let directory = request.root.create(request.id)?;
-    let cgroup = plan.cgroup.create().context(Stage::Cgroup)?;
+    let cgroup = plan.cgroup.create(request.rootless).context(Stage::Cgroup)?;
+    let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
+    if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
+        warnings.push(
+            "a rootless container with no cgroup and no private pid namespace: when it is killed, only its first process ends"
+                .to_owned(),
+        );
+    }
     // As with a cgroup: a limit is in force before there is a process.
     let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::Group::create(rdt, request.id.as_str()));
     let rdt = rdt.transpose()?;
@@ -184,7 +193,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let hooks = plan.hooks.clone();
     let mut net_devices = NetDevices::of(plan.net_devices.clone());
     net_devices.join(&wiring.join)?;
-    let pid_namespace = if user_namespace.is_own() { take_pid_namespace(&mut wiring.join) } else { None };
+    let pid_namespace = match user_namespace.user {
+        User::Own => take_pid_namespace(&mut wiring.join),
+        _ => None,
+    };
     let births = Births::of(&plan.namespaces, user_namespace.user);
     let makes_network = plan.namespaces.is_new(libc::CLONE_NEWNET) && births.beside == 0;
     let oom_score_adj = plan.process.oom_score_adj;

@@ -30,9 +30,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Result;
+use nix::errno::Errno;
 use oci_spec::runtime::Linux;
 
-use crate::error::Pointer;
+use crate::error::{Fault, Pointer, errno};
+use crate::user_namespace::Rootless;
 
 use resources::WhenRefused;
 
@@ -48,6 +50,8 @@ pub use update::{Source, Update};
 pub struct CgroupPlan {
     /// `None` if it is to have no cgroup of its own.
     place: Option<fs::Place>,
+    /// Whether the bundle names a place.
+    is_named: bool,
     limits: resources::Limits,
     /// `None` if every device is allowed.
     filter: Option<filter::Filter>,
@@ -71,6 +75,7 @@ pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan>
     let rules = devices::plan(rules, &resources_at.field("devices"), |warning| warnings.push(warning))?;
     Ok(CgroupPlan {
         place: Some(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
+        is_named: path.is_some_and(|path| !path.as_os_str().is_empty()),
         limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
         filter: filter::compile(&rules)?,
         warnings,
@@ -101,22 +106,60 @@ impl CgroupPlan {
 
     /// Makes the cgroup with everything in force, ready for a process to be cloned into it.
     ///
-    /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone.
-    pub fn create(&self) -> Result<Cgroup> {
+    /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone. Where `rootless` says so,
+    /// there is none if the bundle asks for no more than one and this process may make none, and the device rules have no effect
+    /// if it may not enforce them.
+    pub fn create(&self, rootless: Rootless) -> Result<Cgroup> {
         let Some(place) = &self.place else { return Ok(Cgroup(None)) };
-        let mount = fs::Mount::find()?;
-        let place = place.resolve()?;
-        let made = fs::make(&mount, &place)?;
+        let is_excused = || !self.is_named && rootless.is_so();
+        let found = fs::Mount::find().and_then(|mount| Ok((mount, place.resolve()?)));
+        let (mount, place) = match found {
+            Err(error) if is_excused() => return self.do_without(error),
+            found => found?,
+        };
+        let made = match fs::make(&mount, &place) {
+            Err(error) if is_not_permitted(&error) && is_excused() => return self.do_without(error),
+            made => made?,
+        };
         let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
         let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
         let write = |file: &str, value: &str| control_file::write(target.dir, file, value);
         apply::limits(&self.limits, &target, &mount, &enabled, write)?;
-        apply::filter(self.filter.as_ref(), &target)?;
+        match apply::filter(self.filter.as_ref(), &target) {
+            // As in runc: what the user may do to devices outside is all that they can do inside.
+            Err(_) if rootless.is_so() => {}
+            result => result?,
+        }
         if let Some(uid) = self.owner {
             ownership::give(&made, uid)?;
         }
         Ok(Cgroup(Some(made)))
     }
+}
+
+impl CgroupPlan {
+    /// # Errors
+    /// `error`, if there is more to it than a cgroup.
+    fn do_without(&self, error: anyhow::Error) -> Result<Cgroup> {
+        let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded)
+        else {
+            return Ok(Cgroup(None));
+        };
+        // The words of runc.
+        Err(error.context(Fault {
+            pointer: limit.at.clone(),
+            message: "rootless needs no limits + no cgrouppath when no permission is granted for cgroups".into(),
+            hint: Some(
+                "remove the limit, or run this in a cgroup that is the user's, as with systemd-run --user --scope -p \
+                 Delegate=yes"
+                    .into(),
+            ),
+        }))
+    }
+}
+
+fn is_not_permitted(error: &anyhow::Error) -> bool {
+    matches!(errno(error), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS))
 }
 
 /// The cgroup of a container in the making, if it is to have one of its own. Dropping it removes it with everything in it; so a
@@ -187,6 +230,6 @@ mod tests {
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
         unlimited.forgo("").unwrap();
-        assert_eq!(unlimited.create().unwrap().path(), None);
+        assert_eq!(unlimited.create(Rootless::Auto).unwrap().path(), None);
     }
 }

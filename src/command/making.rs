@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::bundle::Bundle;
-use crate::cli::{CgroupManager, Context, Rootless};
+use crate::cli::{CgroupManager, Context};
 use crate::container::ContainerId;
 use crate::create::{self, Cgroups, Created, Keyring, Request, Start, Switch};
 use crate::signals::Signals;
@@ -58,9 +58,6 @@ impl Making {
                 bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to")
             }
         };
-        if context.rootless == Rootless::True {
-            bail!("--rootless: this version makes containers with privileges only");
-        }
         let bundle = Bundle::open(bundle, self.config.as_deref())?;
         create::create(
             &bundle,
@@ -74,6 +71,7 @@ impl Making {
                 switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
                 keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
                 cgroups,
+                rootless: context.rootless,
                 preserve_fds: self.preserve_fds,
                 environment: &context.environment,
                 signals,

@@ -34,7 +34,7 @@ impl Record {
             rootfs: text(&plan.rootfs),
             annotations: plan.annotations.clone(),
             owner: rustix::process::getuid().as_raw(),
-            rootless: false,
+            rootless: !rustix::process::geteuid().is_root(),
             cgroup_manager: if cgroup.is_some() { "cgroupfs" } else { "disabled" }.into(),
             cgroup_paths: cgroup.map(|path| (String::new(), text(path))).into_iter().collect(),
             namespace_paths: joined

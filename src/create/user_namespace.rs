@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::process::Rlimit;
 use crate::program::{Ids, Privileges, User};
 use crate::sys::cred::Sets;
-use crate::user_namespace::{IdMaps, Unwritten, Writer};
+use crate::user_namespace::{IdMaps, Unwritten, Writer, is_initial};
 
 /// capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -43,18 +43,18 @@ impl UserNamespace {
                     let unwritten = unwritten(plan, maps, own)?;
                     (User::New(ids(plan, maps)), Some(unwritten))
                 }
-                None => (User::Own, None),
+                None => (runtimes_own(), None),
             },
         };
         let (rlimits, oom_score_adj) = match user {
-            User::Own => (Vec::new(), None),
+            User::Own | User::Nested => (Vec::new(), None),
             _ => (plan.process.rlimits.clone(), plan.process.oom_score_adj),
         };
         Ok(Self { user, maps, rlimits, oom_score_adj })
     }
 
     pub(super) fn is_own(&self) -> bool {
-        matches!(self.user, User::Own)
+        matches!(self.user, User::Own | User::Nested)
     }
 
     /// Whether the parent does its part for the intermediate rather than for its successor, who is then among strangers.
@@ -95,14 +95,18 @@ fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
     Ok(unwritten)
 }
 
+fn runtimes_own() -> User {
+    if is_initial() { User::Own } else { User::Nested }
+}
+
 /// Looks at the user namespace at `place` in `join`.
 fn joined(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, place: usize, own: Sets) -> Result<User> {
-    let Some((user, namespace)) = join.get(place) else { return Ok(User::Own) };
+    let Some((user, namespace)) = join.get(place) else { return Ok(runtimes_own()) };
     // The kernel would refuse: nobody is to become root by coming again.
     if is_own(namespace.as_fd(), libc::CLONE_NEWUSER) {
         plan.namespaces.join.retain(|join| join.kind != libc::CLONE_NEWUSER);
         join.remove(place);
-        return Ok(User::Own);
+        return Ok(runtimes_own());
     }
     let maps = IdMaps::of(namespace.as_fd(), &user.path).with_context(|| Fault {
         pointer: user.at(),

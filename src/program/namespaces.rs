@@ -15,6 +15,9 @@ pub enum User {
     /// The runtime's own.
     #[default]
     Own,
+    /// The runtime's own, and there are others above, to which namespaces of the runtime may belong: who leaves those cannot come
+    /// back.
+    Nested,
     /// A new one, whose maps the parent writes.
     New(Ids),
     Joined {
@@ -69,6 +72,14 @@ impl Births {
             User::Own => {
                 Self { cloned: new & !(CGROUP | NETWORK), later: new & CGROUP, beside: new & NETWORK, ..none }
             }
+            User::Nested => {
+                let later = new & (CGROUP | NETWORK);
+                let born = new & !later;
+                match plan.join.iter().any(|join| join.kind == libc::CLONE_NEWPID) {
+                    false => Self { cloned: born, later, ..none },
+                    true => Self { succeeded: Some(born), later, ..none },
+                }
+            }
             // Not those of the network and of ipc either: their files in /proc and /dev/mqueue would be nobody's, because at
             // birth there is no root yet.
             User::New(_) => {
@@ -115,9 +126,12 @@ impl Program {
         // first; setns(2).
         others.sort_by_key(|(join, _)| join.kind == libc::CLONE_NEWNS);
         match first.user {
-            User::Own => {
+            User::Own | User::Nested => {
                 self.change_clocks(plan, Privileges::Outside);
                 self.join_all(others);
+                if let Some(kinds) = births.succeeded {
+                    self.be_succeeded(kinds);
+                }
             }
             User::New(ids) => {
                 if let Some(kinds) = births.succeeded {
@@ -233,6 +247,9 @@ mod tests {
         let new = User::New(IDS);
         let joined = User::Joined { ids: IDS, joins: Privileges::Outside };
         assert_eq!(births(PID | MOUNT, &[NETWORK], User::Own).succeeded, None);
+        assert_eq!(births(MOUNT, &[PID], User::Own).succeeded, None);
+        assert_eq!(births(PID | MOUNT, &[NETWORK], User::Nested).succeeded, None);
+        assert_eq!(births(MOUNT, &[PID], User::Nested).succeeded, Some(MOUNT));
         assert_eq!(births(USER | PID | MOUNT, &[], new).succeeded, None);
         assert_eq!(births(USER | PID | MOUNT, &[NETWORK], new).succeeded, Some(USER | PID | MOUNT));
         assert_eq!(births(MOUNT, &[USER], joined).succeeded, None);
@@ -245,6 +262,8 @@ mod tests {
         let new = MOUNT | PID | NETWORK | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         for (new, join, user) in [
             (new, &[][..], User::Own),
+            (new, &[], User::Nested),
+            (new & !PID, &[PID], User::Nested),
             (new | USER, &[], User::New(IDS)),
             (new | USER, &[PID], User::New(IDS)),
             (new, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),

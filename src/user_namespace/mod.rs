@@ -6,12 +6,14 @@
 
 mod holder;
 mod read;
+mod rootless;
 mod write;
 
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
 pub use self::holder::Holder;
+pub use self::rootless::{Rootless, has_runtime_directory, is_initial};
 pub use self::write::{Unwritten, Writer};
 use crate::error::Pointer;
 use crate::namespaces::NamespacePlan;

@@ -41,6 +41,7 @@ mod net_devices;
 mod pause;
 mod process;
 mod rootfs;
+mod rootless;
 mod run;
 mod scheduling;
 mod seccomp;
@@ -101,6 +102,7 @@ fn tests() -> Vec<Test> {
         broken::tests(),
         clients::tests(),
         user_namespaces::tests(),
+        rootless::tests(),
         id_mapped_mounts::tests(),
         user_namespace_joins::tests(),
         hooks::tests(),

@@ -310,7 +310,8 @@ fn a_container_with_a_successor_lives_like_any_other() {
     assert_eq!(fs::read_to_string(pid_file).unwrap(), container.pid().to_string());
     assert_eq!(ns(&container, "user"), ns(&other, "user"));
     container.start();
-    container.kill("TERM");
+    // Not TERM: process 1 ignores it until its trap is set.
+    container.kill("KILL");
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();

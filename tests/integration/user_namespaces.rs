@@ -293,7 +293,8 @@ fn a_container_with_a_user_namespace_lives_like_any_other() {
     container.start();
     let inside = format!("/proc/{}/root/tmp/source/file", container.pid());
     assert_eq!(fs::read_to_string(inside).unwrap(), "text");
-    container.kill("TERM");
+    // Not TERM: process 1 ignores it until its trap is set.
+    container.kill("KILL");
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use super::{
     Bundle, Invocation, Output,
-    bundle::user_namespace,
+    bundle::{remove_namespace, user_namespace},
     host::{CGROUPS, kind},
-    leftovers, rootfs, wait,
+    leftovers, rootfs, user, wait,
 };
 
 pub const NO_OPTIONS: [&str; 0] = [];
@@ -31,13 +31,14 @@ pub struct Container {
     pub bundle: Bundle,
     pub id: String,
     forgiving: bool,
+    is_the_users: bool,
 }
 
 impl Container {
     pub fn new() -> Self {
         let bundle = Bundle::new();
         // crun leaves the cgroup behind when create fails: its defect, and no use to hear of it in every test.
-        Self { id: bundle.name.clone(), bundle, forgiving: kind() == "crun" }
+        Self { id: bundle.name.clone(), bundle, forgiving: kind() == "crun", is_the_users: false }
     }
 
     /// A container whose process is this.
@@ -67,6 +68,27 @@ impl Container {
         let [user, group] = ROOT_OUTSIDE;
         let container = self.edit(|spec| user_namespace(spec, &[[0, user, 65536]], &[[0, group, 65536]]));
         container.owned_by(user, group)
+    }
+
+    /// Of the ordinary user, who makes and handles it: as `spec --rootless` has it, with a user namespace of the user alone, the
+    /// host's network and no cgroup of its own.
+    pub fn of_user(self) -> Self {
+        let mut container = self.edit(|spec| {
+            user_namespace(spec, &[[0, user::UID, 1]], &[[0, user::GID, 1]]);
+            remove_namespace(spec, "network");
+            for field in ["resources", "cgroupsPath"] {
+                spec["linux"].as_object_mut().unwrap().remove(field);
+            }
+            for mount in spec["mounts"].as_array_mut().unwrap() {
+                if mount["destination"] == "/sys" {
+                    let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+                    *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": options });
+                }
+            }
+        });
+        container.is_the_users = true;
+        user::give(&container.bundle.home);
+        container
     }
 
     /// Gives the root file system to this user and group of the host.
@@ -119,7 +141,11 @@ impl Container {
 
     /// `runtime --root ROOT`.
     pub fn runtime(&self) -> Invocation {
-        Invocation::of_the_runtime().arg("--root").arg(self.root())
+        let runtime = match self.is_the_users {
+            true => Invocation::new(user::runtime()).by_user(),
+            false => Invocation::of_the_runtime(),
+        };
+        runtime.arg("--root").arg(self.root())
     }
 
     /// `runtime --root ROOT COMMAND --bundle BUNDLE`, without the id.

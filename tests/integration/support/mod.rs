@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod process;
 pub mod rootfs;
 pub mod suite;
+pub mod user;
 pub mod wait;
 pub mod workspace;
 

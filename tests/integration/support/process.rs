@@ -4,12 +4,15 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::File,
-    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
+    os::unix::{
+        fs::FileExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use super::{host, wait};
+use super::{host, user, wait};
 
 /// A program that is about to be called. Its output goes to files, not pipes: a container that outlives the call
 /// keeps them open.
@@ -28,6 +31,12 @@ impl Invocation {
     /// The runtime under test.
     pub fn of_the_runtime() -> Self {
         Self::new(host::runtime())
+    }
+
+    /// The same call made by the user of [`super::user`], without any further group.
+    pub fn by_user(mut self) -> Self {
+        self.command.uid(user::UID).gid(user::GID).env_remove("XDG_RUNTIME_DIR");
+        self
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
