@@ -137,7 +137,8 @@ impl Program {
             if let Some(nodes) = wiring.nodes {
                 program.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
             }
-            let step = Step::OpenRootfs { path: rootfs, tree: wiring.rootfs_tree };
+            let is_pivoted_to = matches!(wiring.root, RootSwitch::Pivot);
+            let step = Step::OpenRootfs { path: rootfs, tree: wiring.rootfs_tree, is_pivoted_to };
             program.add(Origin::Field("/root/path"), step);
             let devices_are_made = !plan.mounts.dev_is_bound;
             seals = plan.mounts.seals;

@@ -212,7 +212,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
-        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()), tree: None },
+        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()), tree: None, is_pivoted_to: true },
     ];
     steps.extend(
         ["/usr", "/bin", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists()).map(bind),
@@ -335,7 +335,7 @@ fn in_a_user_namespace(mut steps: Vec<Step>) -> Vec<Step> {
     rustix::fs::mknodat(&nodes, "7", kind, mode, libc::makedev(1, 5)).unwrap();
     for step in &mut steps {
         match step {
-            Step::OpenRootfs { path, tree } => *tree = Some(init::clone_tree(path, true).unwrap()),
+            Step::OpenRootfs { path, tree, .. } => *tree = Some(init::clone_tree(path, true).unwrap()),
             Step::Bind(bind) => bind.tree = Some(init::clone_source(bind).unwrap()),
             Step::Populate { entries, .. } => entries.push(Entry::Node {
                 name: c("zero"),

@@ -120,9 +120,9 @@ impl<'a> Init<'a> {
                 Ok(mount::host_propagation(path, *propagation, *reach)?)
             }
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
-            Step::OpenRootfs { path, tree } => {
+            Step::OpenRootfs { path, tree, is_pivoted_to } => {
                 self.root = Some(match tree {
-                    Some(tree) => mount::attach_rootfs(path, tree.as_fd())?,
+                    Some(tree) => mount::attach_rootfs(path, tree.as_fd(), *is_pivoted_to)?,
                     None => mount::open_rootfs(path)?,
                 });
                 Ok(())

@@ -78,21 +78,30 @@ pub fn detached(
 /// Makes the host's directory `path` a mount of its own and returns its root.
 pub fn open_rootfs(path: &CStr) -> Result<OwnedFd, Errno> {
     let root = clone_tree(path, true)?;
-    rustix::mount::move_mount(root.as_fd(), c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    attach_at(root.as_fd(), path)?;
     Ok(root)
 }
 
 /// Attaches `tree` where nobody sees it, since nobody's path leads through what is mounted on the root; there it can be pivoted
 /// to, and it goes with the old root.
 pub fn attach_to_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::mount::move_mount(tree, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    attach_at(tree, c"/")
+}
+
+fn attach_at(tree: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    rustix::mount::move_mount(tree, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// Makes the host's directory `path` one that can become the root, and returns its root; the parent's `tree` of it where `path`
-/// cannot be reached.
-pub fn attach_rootfs(path: &CStr, tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+/// cannot be reached. To be pivoted to, it stays where it is, so that the sources of binds can lie in it.
+pub fn attach_rootfs(path: &CStr, tree: BorrowedFd<'_>, is_pivoted_to: bool) -> Result<OwnedFd, Errno> {
     let root = match clone_tree(path, true) {
         Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(unlocked(tree)?, 0)?,
+        own if is_pivoted_to => {
+            let own = own?;
+            attach_at(own.as_fd(), path)?;
+            return Ok(own);
+        }
         own => own?,
     };
     attach_to_root(root.as_fd())?;

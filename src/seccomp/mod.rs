@@ -112,7 +112,7 @@ impl Filter {
                 "it takes one built with CONFIG_SECCOMP_FILTER",
             ));
         }
-        if !seccomp::knows(self.flags) {
+        if !seccomp::knows(seccomp::with_listener(self.flags, self.listener.is_some())) {
             return Err(at.field("flags").error_with_hint(
                 "this kernel does not know all of them",
                 "seccomp(2) says since when it does",

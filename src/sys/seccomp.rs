@@ -62,7 +62,7 @@ fn set_mode_filter(program: &[Instruction], flags: u32) -> Result<libc::c_long, 
     })
 }
 
-/// Whether this kernel has filters and knows all of `flags`, those of [`load`].
+/// Whether this kernel has filters and knows all of `flags`, as [`with_listener`] gives them.
 pub fn knows(flags: u32) -> bool {
     let nothing = std::ptr::null::<Program>();
     // SAFETY: there is no program to read, which is what the kernel says once it has looked at the flags.

@@ -39,6 +39,7 @@ suite![
     dockers_and_podmans_profiles_run_a_shell,
     an_agent_is_told_whose_calls_it_gets,
     an_agent_answers_for_the_kernel,
+    an_agents_caller_can_be_kept_from_signals_but_for_the_fatal_ones,
     an_agent_may_be_asked_about_what_the_runtime_does_last,
     an_agent_hears_of_a_created_container_before_it_starts,
     an_agent_hears_of_a_process_that_is_added,
@@ -433,6 +434,18 @@ fn an_agent_answers_for_the_kernel() {
         assert!(!container.bundle.rootfs().join("tmp/a/b").exists());
         container.leaves_nothing();
     });
+}
+
+fn an_agents_caller_can_be_kept_from_signals_but_for_the_fatal_ones() {
+    let container = Container::with_script("mkdir /tmp/a");
+    let agent = Agent::at(&container.beside("agent.sock"));
+    let mut profile = notifying(&["mkdir", "mkdirat"], &agent);
+    profile["flags"] = json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]);
+    let container = with_profile(container, profile);
+    let running = container.spawn();
+    continue_all(agent.meet());
+    assert_eq!(running.wait().code(), 0);
+    container.leaves_nothing();
 }
 
 fn continue_all(met: Met) -> Arc<Mutex<Vec<Call>>> {
