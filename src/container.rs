@@ -219,9 +219,9 @@ impl NewContainer {
         Ok(file.with_context(|| format!("open {}", path.display()))?.into())
     }
 
-    /// Writes the state file, so that a reader finds either none or a whole one.
-    pub fn save(&self, state: &State) -> Result<()> {
-        save(&self.path, state)
+    /// Writes what is to be the state file.
+    pub fn prepare(&self, state: &State) -> Result<Prepared> {
+        Prepared::write(&self.path, state)
     }
 
     /// Writes what [`Container::excerpt`] reads.
@@ -260,7 +260,7 @@ impl Container {
     /// Writes the state file, so that a reader finds the old one or the new one; only under a [`Lock`] that was held when the
     /// state was read.
     pub fn save(&self, _: &Lock) -> Result<()> {
-        save(&self.directory, &self.state)
+        Prepared::write(&self.directory, &self.state)?.publish()
     }
 
     pub fn status(&self) -> Result<Status> {
@@ -363,21 +363,42 @@ impl Container {
     }
 }
 
-fn save(directory: &Path, state: &State) -> Result<()> {
-    let path = directory.join(state::FILE);
-    let temporary = directory.join(".state.json");
-    let text = serde_json::to_vec(state).context("encode the state")?;
-    let write = || {
-        let mut file: File =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        fs::rename(&temporary, &path)
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+/// A state file that has been written and that nobody finds yet; removed on drop, unless published.
+#[derive(Debug)]
+pub struct Prepared {
+    /// `None` once it is published.
+    temporary: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Prepared {
+    fn write(directory: &Path, state: &State) -> Result<Self> {
+        let temporary = directory.join(".state.json");
+        let text = serde_json::to_vec(state).context("encode the state")?;
+        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        let mut file: File = made.with_context(|| format!("make {}", temporary.display()))?;
+        let prepared = Self { temporary: Some(temporary), path: directory.join(state::FILE) };
+        file.write_all(&text).with_context(|| format!("write {}", prepared.path.display()))?;
+        Ok(prepared)
     }
-    written.with_context(|| format!("write {}", path.display()))
+
+    /// Makes it the state file, so that a reader finds the one before or this one, and a whole one.
+    pub fn publish(mut self) -> Result<()> {
+        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        let renamed = fs::rename(&temporary, &self.path);
+        if renamed.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        renamed.with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            let _ = fs::remove_file(temporary);
+        }
+    }
 }
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.

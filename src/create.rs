@@ -251,19 +251,22 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     init.introduce(pidfd_socket, b"standard")?;
     let mut state = record.of_process(init.pid)?;
     state.resources = bundle.resources()?;
-    directory.save(&state)?;
     directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(filter) = &filter {
         filter.save(directory.path())?;
     }
+    // The container is recorded when it is complete: until then its init process is in the host's tree, with all of the runtime's
+    // privileges, and so would be whoever joined it. Only hooks find it earlier, and `exec` then refuses it.
+    if state.creating {
+        directory.prepare(&state)?.publish()?;
+    }
+    let prepared = directory.prepare(&State { creating: false, ..state.clone() })?;
     if let Some(score) = oom_score_adj.filter(|_| user_namespace.is_own()) {
         init.adjust_oom_score(score, Pointer::root().field("process").field("oomScoreAdj"))?;
     }
     if state.creating {
         child.await_point(Point::Mounted)?;
         hooks::before_the_switch(&hooks, &state, &child.interrupts).context(Stage::Init)?;
-        state.creating = false;
-        directory.save(&state)?;
         child.go_on();
     }
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
@@ -287,6 +290,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if !is_ready {
         await_ready(&child, request.program)?;
     }
+    prepared.publish()?;
+    state.creating = false;
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
     if request.program != Start::Later {
         poststart(&state, &child.interrupts)?;

@@ -120,7 +120,8 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         ids,
         in_user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
         keyring: state.keyring.then(|| CString::new(State::keyring_name(&state.id))).transpose()?,
-        rootfs: match kinds & libc::CLONE_NEWNS {
+        // Whichever mount namespace it is in, without one of its own the rootfs is not the root there.
+        rootfs: match state.namespaces & libc::CLONE_NEWNS {
             0 => Some(path::c_string(Path::new(&state.rootfs), &Pointer::root())?),
             _ => None,
         },

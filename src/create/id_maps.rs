@@ -47,6 +47,12 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
                 "map no ids there, or leave the user namespace out",
             ));
         }
+        if in_user_namespace && bind.recursive && !trees::is_one_mount(&bind.source) {
+            return Err(mapping.at.error_with_hint(
+                "the source has mounts below it, which a container with a user namespace could take away or write to",
+                "bind without \"r\", map no ids there, or leave the user namespace out",
+            ));
+        }
         bind.maps_ids = true;
         let namespace = namespaces.of(mapping, plan.id_maps.as_ref())?;
         map_ids(tree.as_fd(), mapping.reach, namespace).map_err(|errno| {

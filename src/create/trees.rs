@@ -38,10 +38,12 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
     let Some(tree) = open_one(init::clone_tree(&rootfs, true), propagation).with_context(fault)? else {
         return Ok(());
     };
-    wiring.rootfs_tree = Some(tree);
-    // It will be attached to the root itself.
-    if let Some(parent) = &mut wiring.rootfs_parent {
-        *parent = c"/".into();
+    if is_one_mount(&rootfs) {
+        wiring.rootfs_tree = Some(tree);
+        // It will be attached to the root itself.
+        if let Some(parent) = &mut wiring.rootfs_parent {
+            *parent = c"/".into();
+        }
     }
     for (index, step) in &mut plan.mounts.mounts {
         let Step::Bind(bind) = step else { continue };
@@ -81,7 +83,7 @@ pub(super) fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedF
 
 /// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the host. Of a tree
 /// of several mounts it sees the first alone, so it is not given one.
-fn is_one_mount(source: &CStr) -> bool {
+pub(super) fn is_one_mount(source: &CStr) -> bool {
     let path = std::path::Path::new(OsStr::from_bytes(source.to_bytes()));
     let Ok(path) = std::fs::canonicalize(path) else { return false };
     mountinfo::read().is_ok_and(|mounts| {
