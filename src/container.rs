@@ -23,6 +23,12 @@ use crate::sys::Errno;
 /// The pipe that a created container waits on for its start.
 const FIFO: &str = "exec.fifo";
 
+/// What is to be the state file.
+const PREPARED: &str = ".state.json";
+
+/// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
+const CGROUP: &str = "cgroup";
+
 /// What of `config.json` is kept for `exec`.
 const EXCERPT: &str = "config.json";
 
@@ -168,9 +174,20 @@ impl Root {
         Ok(Lock { _directory: directory })
     }
 
-    /// Removes what an aborted `create` left of `id`.
+    /// The container that `create` had got ready to record when it was aborted, if there is such a one.
+    pub fn unrecorded(&self, id: &ContainerId) -> Option<Container> {
+        let directory = self.directory(id);
+        let state = serde_json::from_slice(&fs::read(directory.join(PREPARED)).ok()?).ok()?;
+        Some(Container { directory, state })
+    }
+
+    /// Removes what an aborted `create` left of `id`. A cgroup that is used is another's.
     pub fn sweep(&self, id: &ContainerId) -> Result<()> {
-        remove_directory(&self.directory(id))
+        let directory = self.directory(id);
+        if let Ok(cgroup) = fs::read_link(directory.join(CGROUP)) {
+            cgroup::remove_unless_used(&cgroup)?;
+        }
+        remove_directory(&directory)
     }
 
     /// The names of all directories, sorted. A missing default root is an empty one.
@@ -217,6 +234,12 @@ impl NewContainer {
         nix::unistd::mkfifo(&path, mode).with_context(|| format!("make {}", path.display()))?;
         let file = OpenOptions::new().read(true).write(true).open(&path);
         Ok(file.with_context(|| format!("open {}", path.display()))?.into())
+    }
+
+    /// Notes where the cgroup will be.
+    pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
+        let link = self.path.join(CGROUP);
+        std::os::unix::fs::symlink(cgroup, &link).with_context(|| format!("make {}", link.display()))
     }
 
     /// Writes what is to be the state file.
@@ -373,7 +396,7 @@ pub struct Prepared {
 
 impl Prepared {
     fn write(directory: &Path, state: &State) -> Result<Self> {
-        let temporary = directory.join(".state.json");
+        let temporary = directory.join(PREPARED);
         let text = serde_json::to_vec(state).context("encode the state")?;
         let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
         let mut file: File = made.with_context(|| format!("make {}", temporary.display()))?;
@@ -403,7 +426,7 @@ impl Drop for Prepared {
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.
 fn remove_directory(path: &Path) -> Result<()> {
-    for name in [state::FILE, EXCERPT, FIFO] {
+    for name in [state::FILE, EXCERPT, FIFO, CGROUP] {
         let _ = fs::remove_file(path.join(name));
     }
     let removed = match fs::remove_dir(path) {

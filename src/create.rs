@@ -164,7 +164,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let agent = plan.seccomp.as_ref().map(Filter::prepare).transpose()?.flatten();
 
     let directory = request.root.create(request.id)?;
-    let cgroup = plan.cgroup.create(request.rootless).context(Stage::Cgroup)?;
+    let note = |path: &Path| directory.note_cgroup(path);
+    let cgroup = plan.cgroup.create(request.rootless, note).context(Stage::Cgroup)?;
     let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
     if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
         warnings.push(

@@ -108,8 +108,8 @@ impl CgroupPlan {
     ///
     /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone. Where `rootless` says so,
     /// there is none if the bundle asks for no more than one and this process may make none, and the device rules have no effect
-    /// if it may not enforce them.
-    pub fn create(&self, rootless: Rootless) -> Result<Cgroup> {
+    /// if it may not enforce them. `before` is told its path before it is made.
+    pub fn create(&self, rootless: Rootless, before: impl FnOnce(&Path) -> Result<()>) -> Result<Cgroup> {
         let Some(place) = &self.place else { return Ok(Cgroup(None)) };
         let is_excused = || !self.is_named && rootless.is_so();
         let found = fs::Mount::find().and_then(|mount| Ok((mount, place.resolve()?)));
@@ -117,6 +117,7 @@ impl CgroupPlan {
             Err(error) if is_excused() => return self.do_without(error),
             found => found?,
         };
+        before(&mount.path_of(&place))?;
         let made = match fs::make(&mount, &place) {
             Err(error) if is_not_permitted(&error) && is_excused() => return self.do_without(error),
             made => made?,
@@ -230,6 +231,6 @@ mod tests {
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
         unlimited.forgo("").unwrap();
-        assert_eq!(unlimited.create(Rootless::Auto).unwrap().path(), None);
+        assert_eq!(unlimited.create(Rootless::Auto, |_| Ok(())).unwrap().path(), None);
     }
 }

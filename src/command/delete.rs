@@ -38,6 +38,9 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
         Ok(container) => delete(container, args.force, context),
         Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {
             // Also for what an aborted `create` left.
+            if let Some(container) = context.root.unrecorded(&id).filter(|_| args.force) {
+                kill(&container)?;
+            }
             context.root.sweep(&id)?;
             if args.force { Ok(()) } else { Err(error) }
         }

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::json;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
         Container, Outcome,
         bundle::remove_namespace,
         container::{NO_OPTIONS, ROOT_OUTSIDE},
-        host::{self, is_own, need, need_other_than, need_own, need_sys_resource},
+        host::{self, is_own, need, need_other_than, need_own, need_program, need_sys_resource},
         suite::suite,
         wait_until,
     },
@@ -22,6 +23,8 @@ suite![
     the_process_is_in_all_namespaces_of_the_container,
     a_container_that_shares_namespaces_is_entered_too,
     a_container_without_a_mount_namespace_is_entered_too,
+    without_a_mount_namespace_the_root_is_the_containers_wherever_it_was_made,
+    nobody_enters_a_container_in_the_making,
     the_root_is_the_containers_after_no_pivot,
     a_time_namespace_is_entered,
     a_user_namespace_is_entered_as_its_root,
@@ -84,6 +87,45 @@ fn a_container_without_a_mount_namespace_is_entered_too() -> Outcome {
     let container = container.with_file("only-inside", 0o644, "");
     assert_eq!(container.exec(["ls", "/only-inside"]).succeeds().stdout, "/only-inside\n");
     container.exec_with(["--cwd", "/home"], ["sh", "-c", "test $(pwd) = /home"]).succeeds();
+    Ok(())
+}
+
+/// The mount namespace that it is in need not be that of whoever enters it.
+fn without_a_mount_namespace_the_root_is_the_containers_wherever_it_was_made() -> Outcome {
+    need_own()?;
+    need_program("unshare")?;
+    let container = Container::with_args(["sleep", "1000"]).edit(|spec| {
+        remove_namespace(spec, "mount");
+        spec["mounts"] = json!([]);
+        for field in ["maskedPaths", "readonlyPaths"] {
+            spec["linux"].as_object_mut().unwrap().remove(field);
+        }
+    });
+    let container = container.with_file("only-inside", 0o644, "");
+    container.run_with(["--detach"]).called_by(["unshare", "--mount"]).succeeds();
+    assert_eq!(container.exec(["ls", "/only-inside"]).succeeds().stdout, "/only-inside\n");
+    Ok(())
+}
+
+/// Until it is complete, its init process is in the host's tree.
+fn nobody_enters_a_container_in_the_making() -> Outcome {
+    need_own()?;
+    for prestart in [json!([]), json!([{ "path": "/bin/true" }])] {
+        let container = Container::idle();
+        let [ready, go] = ["ready", "go"].map(|name| container.beside(name));
+        mkfifo(&go, Mode::S_IRWXU).unwrap();
+        let script = format!("touch {}; read line <{}", ready.display(), go.display());
+        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+        let container =
+            container.edit(|spec| spec["hooks"] = json!({ "prestart": prestart, "createContainer": hook }));
+        let creating = container.create_with(NO_OPTIONS).spawn();
+        wait_until("the hook runs", || ready.exists());
+        let output = container.exec(["ls", "/"]).output();
+        assert_eq!((output.code(), &*output.stdout), (255, ""), "{output:#?}");
+        fs::write(&go, "go\n").unwrap();
+        assert_eq!(creating.wait().code(), 0);
+        container.exec(["true"]).succeeds();
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -46,6 +47,7 @@ suite![
     delete_with_force_ends_processes_that_ignore_term,
     delete_of_a_created_container_ends_it,
     delete_removes_what_an_aborted_create_left,
+    delete_removes_the_cgroup_of_a_create_that_was_killed,
     the_state_directory_is_private,
     a_missing_operand_is_a_usage_error,
     an_id_cannot_leave_the_container_root,
@@ -359,6 +361,25 @@ fn delete_removes_what_an_aborted_create_left() -> Outcome {
     fs::create_dir_all(container.state_directory()).unwrap();
     container.runtime().args(["delete", "--force", &container.id]).succeeds();
     assert!(!container.state_directory().exists());
+    Ok(())
+}
+
+/// By its manager, which ends with it those that it has started.
+fn delete_removes_the_cgroup_of_a_create_that_was_killed() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    let ready = container.beside("ready");
+    let script = format!("touch {}; while :; do sleep 1; done", ready.display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let container = container.edit(|spec| spec["hooks"] = json!({ "createContainer": hook }));
+    let creating = container.create_with(NO_OPTIONS).spawn();
+    wait_until("the hook runs", || ready.exists());
+    creating.signal(Signal::SIGKILL);
+    creating.wait();
+    assert!(container.cgroup().exists());
+    container.runtime().args(["delete", "--force", &container.id]).succeeds();
+    assert!(!container.cgroup().exists());
+    container.leaves_nothing();
     Ok(())
 }
 
