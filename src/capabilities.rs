@@ -32,6 +32,12 @@ impl CapabilityPlan {
         self.ambient &= own.permitted;
     }
 
+    /// Whether a process can come to have CAP_SYS_PTRACE.
+    pub fn may_trace(&self) -> bool {
+        let possible = self.bounding | self.sets.permitted | self.sets.inheritable;
+        possible & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0
+    }
+
     /// What is not as the bundle asks, one sentence each.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let not_ours = (self.not_ours != 0)

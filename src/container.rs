@@ -26,6 +26,9 @@ const FIFO: &str = "exec.fifo";
 /// What is to be the state file.
 const PREPARED: &str = ".state.json";
 
+/// There since a process was added that can have CAP_SYS_PTRACE.
+const TRACER: &str = "tracer";
+
 /// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
 const CGROUP: &str = "cgroup";
 
@@ -284,6 +287,18 @@ impl Container {
     /// state was read.
     pub fn save(&self, _: &Lock) -> Result<()> {
         Prepared::write(&self.directory, &self.state)?.publish()
+    }
+
+    /// Whether processes of the container can look into others that come into their pid namespace, from now on also if `more`.
+    pub fn may_trace(&self, more: bool) -> Result<bool> {
+        let path = self.directory.join(TRACER);
+        if self.state.may_trace || path.exists() {
+            return Ok(true);
+        }
+        if more {
+            File::create(&path).with_context(|| format!("make {}", path.display()))?;
+        }
+        Ok(false)
     }
 
     pub fn status(&self) -> Result<Status> {

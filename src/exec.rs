@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use self::birth::{OomScore, clone};
 use self::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
 use crate::cgroup::{Below, Destination};
-use crate::child::{self, Child, News};
+use crate::child::{self, News, Watch};
 use crate::container::{Container, write_pid_file};
 use crate::error::{Fault, Pointer};
 use crate::log::Log;
@@ -113,10 +113,18 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let at = plan.at.clone();
     let initial_affinity = plan.process.affinity.initial.clone();
 
-    let ours_kinds = parents_kinds(kinds, own);
+    // The new process is seen as soon as it is born into the container's pid namespace, so where somebody there could follow its
+    // links to the host's tree in /proc it is born when it is at the container's root; CVE-2016-9962. In a user namespace nobody
+    // is let at a process that comes from outside.
+    let may_trace = container.may_trace(plan.process.capabilities.may_trace())?;
+    let is_succeeded = may_trace
+        && kinds & (libc::CLONE_NEWPID | libc::CLONE_NEWUSER) == libc::CLONE_NEWPID
+        && is_privileged(own);
+    let ours_kinds = if is_succeeded { 0 } else { parents_kinds(kinds, own) };
     let wiring = ExecWiring {
         init: init.try_clone().context("keep the init process")?,
         kinds: kinds & !ours_kinds,
+        is_succeeded,
         ids,
         in_user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
         keyring: state.keyring.then(|| CString::new(State::keyring_name(&state.id))).transpose()?,
@@ -170,6 +178,17 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    let watch = Watch {
+        socket: ours.as_fd(),
+        signals: request.signals,
+        // Whoever waits for a paused container waits.
+        cgroup: cgroup.filter(|_| request.when_paused == WhenPaused::Refuse),
+        program: &program,
+    };
+    if is_succeeded {
+        let successor = watch.over(&process)?.await_successor()?;
+        process = successor;
+    }
     process.introduce(pidfd_socket, b"setns")?;
     if let Some(rdt) = state.intel_rdt() {
         rdt.add(process.pid)?;
@@ -177,14 +196,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     if let Some(score) = after {
         process.adjust_oom_score(score, at.field("oomScoreAdj"))?;
     }
-    let child = Child {
-        socket: ours.as_fd(),
-        interrupts: request.signals.interrupts()?,
-        init: &process,
-        // Whoever waits for a paused container waits.
-        cgroup: cgroup.filter(|_| request.when_paused == WhenPaused::Refuse),
-        program: &program,
-    };
+    let child = watch.over(&process)?;
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
     let terminal = match relays_terminal {
         true => Some(Terminal::attach(child.await_master()?)?),

@@ -46,6 +46,9 @@ pub struct State {
     /// Whether it has a session keyring.
     #[serde(default)]
     pub keyring: bool,
+    /// Whether its processes can have CAP_SYS_PTRACE, and with it look into others that come into their pid namespace.
+    #[serde(default = "yes")]
+    pub may_trace: bool,
     pub config: Config,
     /// `linux.resources` as it is in force: as it was given, with what `update` has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,10 @@ pub struct State {
     pub creating: bool,
     #[serde(default, skip_serializing_if = "hooks::Later::is_empty")]
     pub hooks: hooks::Later,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The part of runc's `config` that other programs read.

@@ -46,6 +46,7 @@ impl Record {
             private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
             namespaces: plan.namespaces.kinds(),
             keyring: request.keyring == Keyring::New,
+            may_trace: plan.process.capabilities.may_trace(),
             config: Config { rootfs: text(&plan.rootfs), labels },
             resources: None,
             intel_rdt_path: rdt.map(|rdt| rdt.class.clone()),

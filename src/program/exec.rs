@@ -19,6 +19,8 @@ pub struct ExecWiring {
     pub init: OwnedFd,
     /// Which namespaces of its to join (`CLONE_NEW*`).
     pub kinds: i32,
+    /// Whether another process goes on in the place of the one that has joined them.
+    pub is_succeeded: bool,
     /// Who the process is in the user namespace until it becomes the program's user.
     pub ids: Option<(u32, u32)>,
     /// The name of the container's session keyring.
@@ -43,6 +45,9 @@ impl Program {
         if wiring.kinds != 0 {
             let step = Step::JoinNamespacesOf { process: wiring.init, kinds: wiring.kinds };
             program.add(Origin::Runtime, step);
+        }
+        if wiring.is_succeeded {
+            program.add(Origin::Runtime, Step::Successor { kinds: 0 });
         }
         if let Some((uid, gid)) = wiring.ids {
             program.take_ids(uid, gid);

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use nix::{sys::stat::Mode, unistd::mkfifo};
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use serde_json::json;
 
 use crate::{
@@ -34,6 +37,7 @@ suite![
     limits_and_the_oom_score_are_set_in_a_user_namespace_too,
     a_hard_limit_above_the_runtimes_is_set_in_a_user_namespace_too,
     a_process_that_is_not_yet_the_program_runs_no_file_of_the_host,
+    cve_2016_9962_a_process_is_seen_inside_only_when_it_is_there,
     cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe,
     cve_2024_21626_a_working_directory_outside_is_refused,
     a_working_directory_through_a_link_stays_inside,
@@ -254,6 +258,44 @@ fn a_process_that_is_not_yet_the_program_runs_no_file_of_the_host() -> Outcome {
 }
 
 /// The program is the runtime itself, by way of a script's interpreter.
+/// Whoever may trace follows the links of a process in /proc: before it is at the container's root they lead to the host's tree.
+fn cve_2016_9962_a_process_is_seen_inside_only_when_it_is_there() -> Outcome {
+    need_own()?;
+    for given_by_exec in [false, true] {
+        let container = Container::new();
+        let secret = container.beside("secret");
+        fs::write(&secret, "").unwrap();
+        let look = format!(
+            "trap 'exit 0' TERM; echo looking; while :; do for p in /proc/[0-9]*; do \
+             if [ -e $p/root{} ]; then echo seen; fi; done; done",
+            secret.display()
+        );
+        let names = json!(["CAP_SYS_PTRACE"]);
+        let container = container.edit(|spec| {
+            spec["process"]["args"] = match given_by_exec {
+                false => json!(["sh", "-c", look]),
+                true => json!(["sleep", "1000"]),
+            };
+            let names = if given_by_exec { json!([]) } else { names.clone() };
+            spec["process"]["capabilities"] =
+                json!({ "bounding": names, "permitted": names, "effective": names });
+        });
+        let looking = if given_by_exec {
+            container.launch();
+            container.exec_with(["--cap", "CAP_SYS_PTRACE"], ["sh", "-c", &look]).spawn()
+        } else {
+            container.spawn()
+        };
+        looking.wait_for_stdout("looking\n");
+        for _ in 0..40 {
+            container.exec(["true"]).succeeds();
+        }
+        looking.signal(Signal::SIGTERM);
+        assert_eq!(looking.wait().stdout, "looking\n");
+    }
+    Ok(())
+}
+
 fn cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe() {
     let before = fs::read(host::runtime()).unwrap();
     let attack = "#!/bin/sh\nwhile :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || echo overwritten >$p/exe; done; \
