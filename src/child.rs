@@ -215,6 +215,23 @@ impl Child<'_> {
         }
     }
 
+    /// Waits until nothing is left but the program's start. The child waits for [`Child::go_on`].
+    pub fn await_ready(&self) -> Result<()> {
+        match self.listen()? {
+            News::Ready => Ok(()),
+            News::Ended => bail!("the init process ended before it could be started"),
+            _ => bail!("the init process said something that it cannot say"),
+        }
+    }
+
+    /// Waits until the program has begun.
+    pub fn await_start(&self) -> Result<()> {
+        match self.listen()? {
+            News::Ended => Ok(()),
+            _ => bail!("the process said something that it cannot say"),
+        }
+    }
+
     /// Waits until the child has loaded a filter that hands calls over; gives the number of its descriptor for them. The child
     /// waits for [`Child::go_on`].
     pub fn await_listener(&self) -> Result<i32> {
@@ -342,8 +359,9 @@ fn ended_early(init: &Init, has_filter: bool) -> Result<()> {
     }
     let (ended, hint) = match signal {
         None => ("the init process could not say why".to_owned(), FILTER_HINT),
-        Some(libc::SIGSYS) if has_filter => {
-            (format!("the init process was ended by signal {}", libc::SIGSYS), FILTER_HINT)
+        // The second: nothing it could do was allowed, not even to exit.
+        Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
+            (format!("the init process was ended by signal {signal}"), FILTER_HINT)
         }
         Some(signal) => (
             format!("the init process was ended by signal {signal}"),

@@ -147,8 +147,13 @@ impl Root {
         let directory = self.directory(id);
         match fs::read(directory.join(state::FILE)) {
             Ok(text) => {
-                let state = serde_json::from_slice(&text)
-                    .with_context(|| format!("decode {}", directory.join(state::FILE).display()))?;
+                let state = serde_json::from_slice(&text).with_context(|| {
+                    let doing = format!("decode {}", directory.join(state::FILE).display());
+                    Hint(
+                        doing,
+                        "if it cannot be mended, end its processes and remove the directory".to_owned(),
+                    )
+                })?;
                 Ok(Container { directory, state })
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -197,7 +202,9 @@ impl Root {
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound && !self.is_explicit => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("read root {}", self.path.display()))?,
+            entries => entries.with_context(|| {
+                Hint(format!("read root {}", self.path.display()), self.way_out().to_owned())
+            })?,
         };
         let mut ids = Vec::new();
         for entry in entries {
@@ -322,7 +329,9 @@ impl Container {
     pub fn cgroup(&self) -> Result<&Path> {
         self.state.cgroup().ok_or_else(|| {
             let message = format!("container {:?} has no cgroup of its own", self.state.id);
-            Hint(message, "it was made with --cgroup-manager disabled".to_owned()).into()
+            let hint = "it was made with --cgroup-manager disabled, or by a user who may make none there: systemd-run --user \
+                        --scope -p Delegate=yes gives one that is the user's";
+            Hint(message, hint.to_owned()).into()
         })
     }
 

@@ -22,7 +22,7 @@ use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::child::{Child, News, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
+use crate::child::{Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
 use crate::hooks::poststart;
@@ -275,26 +275,21 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         true => Some(Terminal::attach(child.await_master()?)?),
         false => None,
     };
-    child.go_on();
     drop(executable);
-    let is_ready = match agent {
-        Some(agent) => {
-            let number = child.await_listener()?;
-            let seen =
-                seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
-            agent.pass_on(init.pidfd.as_fd(), init.pid, number, &seen)?;
-            child.go_on();
-            request.program == Start::Later
-        }
-        None => false,
-    };
-    if !is_ready {
-        await_ready(&child, request.program)?;
-    }
+    child.await_ready()?;
     prepared.publish()?;
     state.creating = false;
+    child.go_on();
+    if let Some(agent) = agent {
+        let number = child.await_listener()?;
+        let seen =
+            seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
+        agent.pass_on(init.pidfd.as_fd(), init.pid, number, &seen)?;
+        child.go_on();
+    }
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
     if request.program != Start::Later {
+        child.await_start()?;
         poststart(&state, &child.interrupts)?;
     }
     if let Some(path) = request.pid_file {
@@ -314,18 +309,6 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     net_devices.keep();
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
-}
-
-/// Waits until nothing is left but the program's start, or it has begun.
-fn await_ready(child: &Child<'_>, program: Start) -> Result<()> {
-    match child.listen()? {
-        News::Ready => Ok(()),
-        News::Ended if program == Start::Later => bail!("the init process ended before it could be started"),
-        News::Ended => Ok(()),
-        News::Master(_) | News::Reached(_) | News::Listening(_) | News::Successor(_) => {
-            bail!("the init process said something that it cannot say")
-        }
-    }
 }
 
 /// What is not as the bundle asks, and no reason to fail.

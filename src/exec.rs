@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use self::birth::{OomScore, clone};
 use self::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
 use crate::cgroup::{Below, Destination};
-use crate::child::{self, News, Watch};
+use crate::child::{self, Watch};
 use crate::container::{Container, write_pid_file};
 use crate::error::{Fault, Pointer};
 use crate::log::Log;
@@ -215,12 +215,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         agent.pass_on(process.pidfd.as_fd(), process.pid, number, &seen)?;
         child.go_on();
     }
-    match child.listen()? {
-        News::Ended => {}
-        News::Ready | News::Master(_) | News::Reached(_) | News::Listening(_) | News::Successor(_) => {
-            bail!("the new process said something that it cannot say")
-        }
-    }
+    child.await_start()?;
     request.log.debug("setns_init: about to exec: the program has begun");
     if let Some(path) = request.pid_file {
         write_pid_file(path, process.pid)?;

@@ -239,6 +239,7 @@ impl Program {
             filter: plan.seccomp,
             affinity: Affinity::default(),
             env: wiring.env,
+            is_recorded: true,
             fifo: wiring.fifo,
             inherited: wiring.inherited,
             hooks: &plan.hooks.start_container,

@@ -8,17 +8,17 @@
 //!                    ◀────────   one byte
 //!   the steps …                  makes the network namespace beside them
 //!                    ◀────────   its descriptor, if there is to be a new one
-//!   the steps …                  records the state, adjusts the process
+//!   the steps …                  prepares the record, adjusts the process
+//!   Ready            ────────▶   nothing is left but the program's start: publishes the record; not with `exec`
 //!                    ◀────────   one byte: the container is recorded
 //!   Said, text       ────────▶   the last words of a hook, if it fails
 //!   Listening(fd)    ────────▶   if a seccomp agent is to be asked: gives it the descriptor
 //!                    ◀────────   one byte: it has been passed on
-//!   Ready            ────────▶   `create` only, unless it listens: nothing is left but the program's start
 //!   end of file      ────────▶   the program has started
 //! ```
 //! What the parent says comes in the order in which the program asks for it; a point is reached only if the program has it.
-//! What a hook of the init process has said comes, if anything, just before the failure. `Failed(step, errno, part)` may come in the place of any of the child's messages and is its last. A pty's master comes
-//! as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
+//! What a hook of the init process has said comes, if anything, just before the failure. `Failed(step, errno, part)` may come
+//! in the place of any of the child's messages and is its last. A pty's master comes as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

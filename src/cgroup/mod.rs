@@ -45,6 +45,10 @@ pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use update::{Source, Update};
 
+/// How a user comes to a cgroup of their own; systemd-run(1).
+const DELEGATE: &str =
+    "run this in a cgroup that is the user's, as with systemd-run --user --scope -p Delegate=yes";
+
 /// What was decided about a container's cgroup.
 #[derive(Debug)]
 pub struct CgroupPlan {
@@ -120,6 +124,14 @@ impl CgroupPlan {
         before(&mount.path_of(&place))?;
         let made = match fs::make(&mount, &place) {
             Err(error) if is_not_permitted(&error) && is_excused() => return self.do_without(error),
+            // The words of runc.
+            Err(error) if is_not_permitted(&error) && self.is_named && rootless.is_so() => {
+                return Err(error.context(Fault {
+                    pointer: Pointer::root().field("linux").field("cgroupsPath"),
+                    message: "unable to apply cgroup configuration".into(),
+                    hint: Some(DELEGATE.into()),
+                }));
+            }
             made => made?,
         };
         let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
@@ -149,12 +161,9 @@ impl CgroupPlan {
         // The words of runc.
         Err(error.context(Fault {
             pointer: limit.at.clone(),
-            message: "rootless needs no limits + no cgrouppath when no permission is granted for cgroups".into(),
-            hint: Some(
-                "remove the limit, or run this in a cgroup that is the user's, as with systemd-run --user --scope -p \
-                 Delegate=yes"
-                    .into(),
-            ),
+            message: "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+                .into(),
+            hint: Some(format!("remove the limit, or {DELEGATE}")),
         }))
     }
 }

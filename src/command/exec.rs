@@ -192,7 +192,7 @@ fn wanted(args: &Exec) -> Result<Wanted> {
 /// `UID[:GID]`; without a group it stays the container's, as with runc.
 fn user(text: &str) -> Result<(Option<u32>, Option<u32>)> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    let number = |text: &str, what: &str| match number(text) {
+    let number = |part: &str, what: &str| match number(part) {
         Some(id) => Ok(Some(id)),
         None => bail!("--user {text:?}: bad {what}: it is a number from 0 to 4294967294"),
     };

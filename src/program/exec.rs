@@ -81,6 +81,7 @@ impl Program {
             labels: wiring.labels,
             filter: wiring.filter,
             env: Vec::new(),
+            is_recorded: false,
             fifo: None,
             inherited: wiring.inherited,
             hooks: &[],

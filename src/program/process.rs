@@ -29,6 +29,8 @@ pub(super) struct Last<'a> {
     pub(super) affinity: Affinity,
     /// Variables besides those of the process.
     pub(super) env: Vec<CString>,
+    /// Whether the parent has something to record once nothing is left but the program's start.
+    pub(super) is_recorded: bool,
     /// What `start` writes to; without it the program starts at once.
     pub(super) fifo: Option<OwnedFd>,
     /// How many descriptors from 3 on the program inherits.
@@ -116,6 +118,9 @@ impl Program {
         // know that there is a program.
         let candidates = process.candidates;
         self.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
+        if last.is_recorded {
+            self.add(Origin::Runtime, Step::Ready);
+        }
         self.add(Origin::Runtime, Step::AwaitParent);
         // Before the filter, which may not let us.
         self.add(Origin::Runtime, Step::CloseOnExec { from: last.inherited.saturating_add(3) });
@@ -127,12 +132,8 @@ impl Program {
             Some(filter) if filter.listener.is_some() => (Some(filter), None),
             filter => (None, filter),
         };
-        let is_ready = early.is_some();
         self.load_filter(early);
         if let Some(fifo) = last.fifo {
-            if !is_ready {
-                self.add(Origin::Runtime, Step::Ready);
-            }
             self.add(Origin::Runtime, Step::AwaitStart { fifo });
         }
         // With all the restrictions of the program: what they run comes from the image. Not after the filter: what it takes to run

@@ -148,7 +148,8 @@ fn each_step_of_the_lifecycle_calls_its_hooks() -> Outcome {
     container.start();
     wait_until("the program has begun", || logged(&container, "order").contains("program"));
     assert_eq!(count(), 11, "after start: {}", logged(&container, "order"));
-    container.kill("TERM");
+    // Not TERM: process 1 ignores it until its trap is set.
+    container.kill("KILL");
     container.wait_for("stopped");
     assert_eq!(count(), 11, "before delete: {}", logged(&container, "order"));
     container.delete();

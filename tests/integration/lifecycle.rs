@@ -60,7 +60,8 @@ fn a_container_goes_through_its_states() {
     assert_eq!(container.state()["status"], "created");
     container.start();
     assert_eq!(container.state()["status"], "running");
-    container.kill("TERM");
+    // Not TERM: process 1 ignores it until its trap is set.
+    container.kill("KILL");
     container.wait_for("stopped");
     container.delete();
     container.on_id("state").fails_with("does not exist");

@@ -43,7 +43,8 @@ fn the_container_stays_in_its_callers_cgroup() -> Outcome {
     assert!(!container.cgroup().exists());
     container.start();
     assert_eq!(container.state()["status"], "running");
-    container.kill("TERM");
+    // Not TERM: process 1 ignores it until its trap is set.
+    container.kill("KILL");
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();
