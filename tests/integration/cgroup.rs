@@ -534,7 +534,7 @@ fn deleting_a_stopped_container_spares_the_next_one_in_its_cgroup() -> Outcome {
         assert!(second.control_file("cgroup.procs").contains(&second.pid().to_string()));
     }
     first.on_id("state").fails_with("does not exist");
-    second.kill("TERM");
+    second.terminate();
     second.wait_for("stopped");
     second.delete();
     second.leaves_nothing();

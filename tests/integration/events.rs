@@ -201,7 +201,7 @@ fn statistics_come_at_the_interval_until_the_container_ends() -> Outcome {
     container.launch();
     let events = container.runtime().args(["events", "--interval=100ms", &container.id]).spawn();
     crate::support::wait_until("three lines are there", || events.stdout().lines().count() >= 3);
-    container.kill("TERM");
+    container.terminate();
     let output = events.wait();
     assert_eq!(output.code(), 0, "{output:#?}");
     for line in output.stdout.lines() {

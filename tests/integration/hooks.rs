@@ -167,7 +167,7 @@ fn hooks_find_the_state_on_their_standard_input() {
     container.launch();
     wait_until("the program has begun", || is_logged(&container, "begun"));
     let pid = container.pid();
-    container.kill("TERM");
+    container.terminate();
     container.wait_for("stopped");
     container.delete();
     let statuses = ["creating", "creating", "creating", "created", "running", "stopped"];

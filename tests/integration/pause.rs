@@ -193,7 +193,10 @@ fn kill_ends_every_process_of_a_paused_container_in_a_shared_pid_namespace() -> 
 }
 
 fn other_signals_wait_for_resume() {
-    let container = paused();
+    let container = Container::idle();
+    container.launch();
+    container.wait_for_trap();
+    container.on_id("pause").succeeds();
     container.kill("TERM");
     assert_eq!(container.state()["status"], "paused");
     container.on_id("resume").succeeds();

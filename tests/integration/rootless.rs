@@ -166,7 +166,7 @@ fn a_container_of_a_user_lives_like_any_other() -> Outcome {
     if is_own() {
         assert_eq!((&state["rootless"], &state["owner"]), (&json!(true), &json!(UID)));
     }
-    container.kill("TERM");
+    container.terminate();
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();

@@ -118,7 +118,7 @@ fn run_with_detach_returns_while_the_process_runs() {
     let state = container.state();
     assert_eq!(state["status"], "running");
     assert_eq!(state["pid"].to_string(), fs::read_to_string(pid_file).unwrap());
-    container.kill("TERM");
+    container.terminate();
     container.wait_for("stopped");
     container.delete();
     container.leaves_nothing();

@@ -21,6 +21,8 @@ use super::{
 
 pub const NO_OPTIONS: [&str; 0] = [];
 
+const SIGTERM: u32 = 15;
+
 /// User and group that root of [`Container::in_user_namespace`] is outside; not the same number, so that nobody mixes them up.
 pub const ROOT_OUTSIDE: [u32; 2] = [100_000, 300_000];
 
@@ -225,6 +227,26 @@ impl Container {
     #[track_caller]
     pub fn kill(&self, signal: &str) -> Output {
         self.on_id("kill").arg(signal).succeeds()
+    }
+
+    /// Waits until the first process catches SIGTERM. The kernel drops what such a process does not catch: a signal that
+    /// comes before the shell has set its trap is lost.
+    #[track_caller]
+    pub fn wait_for_trap(&self) {
+        let status = format!("/proc/{}/status", self.pid());
+        wait::wait_until("its process catches SIGTERM", || {
+            let status = fs::read_to_string(&status).unwrap_or_default();
+            let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
+            let caught = field("SigCgt:").map(|mask| u64::from_str_radix(mask, 16).unwrap());
+            field("Name:") == Some("sh") && caught.is_some_and(|mask| mask & 1 << (SIGTERM - 1) != 0)
+        });
+    }
+
+    /// Asks a container like [`Container::idle`] to end.
+    #[track_caller]
+    pub fn terminate(&self) -> Output {
+        self.wait_for_trap();
+        self.kill("TERM")
     }
 
     #[track_caller]
