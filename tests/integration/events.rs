@@ -179,6 +179,7 @@ fn pressure_is_told_where_the_kernel_measures_it() -> Outcome {
     need_events()?;
     let root = fs::read_to_string(format!("{CGROUPS}/cpu.pressure")).unwrap_or_default();
     need(!root.is_empty(), "a kernel that measures pressure")?;
+    need(is_own() || has_controller("memory") && has_controller("io"), "the controllers memory and io")?;
     let container = Container::idle();
     container.launch();
     let (data, output) = stats(&container);

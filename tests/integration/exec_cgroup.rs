@@ -217,6 +217,7 @@ fn ps(container: &Container, arguments: &[&str]) -> Invocation {
 }
 
 fn ps_lists_the_processes_as_a_table() -> Outcome {
+    need_other_than("crun", "lists their numbers alone")?;
     need_ps()?;
     let container = sleeping();
     container.launch();
@@ -245,6 +246,7 @@ fn ps_lists_the_processes_as_json() {
 }
 
 fn ps_passes_options_on() -> Outcome {
+    need_other_than("crun", "takes none")?;
     need_ps()?;
     let container = sleeping();
     container.launch();
@@ -256,11 +258,10 @@ fn ps_passes_options_on() -> Outcome {
 }
 
 fn ps_without_a_column_of_process_ids_is_an_error() -> Outcome {
+    need_other_than("crun", "takes no columns")?;
     need_ps()?;
     let container = sleeping();
     container.launch();
-    ps(&container, &["ID", "-e", "-o", "args"]).fails_with_any_case("pid");
-    need_other_than("crun", "has other words")?;
     ps(&container, &["ID", "-e", "-o", "args"]).fails_with("couldn't find PID field in ps output");
     ps(&container, &["ID", "--no-such-option"]).fails_with("");
     Ok(())

@@ -156,6 +156,7 @@ fn a_terminal_session_relays_what_is_typed() -> Outcome {
 }
 
 fn a_terminal_session_takes_the_size_of_the_window() -> Outcome {
+    need_other_than("crun", "waits until it changes")?;
     need_program("script")?;
     need_program("stty")?;
     // The size arrives with the first signal at the latest: wait for it.
