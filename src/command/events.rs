@@ -1,4 +1,5 @@
-//! `runtime events`: what a container uses, and when the kernel kills for want of memory, as a stream of JSON.
+//! `runtime events`: what a container uses, when the kernel kills for want of memory, and the container's end, as a stream of
+//! JSON.
 
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -16,7 +17,7 @@ use crate::container::ContainerId;
 use crate::duration::Duration;
 use crate::error::Refusal;
 
-/// Print what a container uses, at intervals, and when it is short of memory, as JSON
+/// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
 #[derive(Debug, clap::Args)]
 pub struct Events {
     /// Print what it uses now, and end
@@ -64,7 +65,7 @@ fn watch(id: &str, cgroup: &Path, init: BorrowedFd<'_>, interval: Length) -> Res
             print(&Event { r#type: "oom", id, data: None })?;
         }
         if has_ended {
-            return Ok(());
+            return tell_end(id);
         }
         if Instant::now() < next {
             continue;
@@ -72,12 +73,17 @@ fn watch(id: &str, cgroup: &Path, init: BorrowedFd<'_>, interval: Length) -> Res
         match cgroup::stats(cgroup) {
             Ok(stats) => print(&Event { r#type: "stats", id, data: Some(stats) })?,
             // Its cgroup went away just now, after it.
-            Err(_) if wait(init, None, Length::ZERO)? => return Ok(()),
+            Err(_) if wait(init, None, Length::ZERO)? => return tell_end(id),
             Err(error) => return Err(error),
         }
         // A moment that has passed meanwhile is left out.
         next = (next + interval).max(Instant::now());
     }
+}
+
+/// The last line, which runc does not have: its readers see the end of the stream alone.
+fn tell_end(id: &str) -> Result<()> {
+    print(&Event { r#type: "exit", id, data: None })
 }
 
 /// Waits for the end of the init process or a change of `oom`, no longer than this; whether it was the end.

@@ -205,7 +205,12 @@ fn statistics_come_at_the_interval_until_the_container_ends() -> Outcome {
     container.terminate();
     let output = events.wait();
     assert_eq!(output.code(), 0, "{output:#?}");
-    for line in output.stdout.lines() {
+    let mut lines: Vec<_> = output.stdout.lines().collect();
+    if is_own() {
+        let end = format!("{{\"type\":\"exit\",\"id\":\"{}\"}}", container.id);
+        assert_eq!(lines.pop(), Some(end.as_str()), "{output:#?}");
+    }
+    for line in lines {
         let event: Value = serde_json::from_str(line).unwrap();
         assert_eq!(event["type"], "stats", "{output:#?}");
     }
@@ -249,6 +254,8 @@ fn the_last_kill_is_told_before_the_end() -> Outcome {
     let output = events.wait();
     assert_eq!(output.code(), 0, "{output:#?}");
     assert!(output.stdout.contains("\"type\":\"oom\""), "{output:#?}");
+    let end = format!("{{\"type\":\"exit\",\"id\":\"{}\"}}\n", container.id);
+    assert!(output.stdout.ends_with(&end), "{output:#?}");
     Ok(())
 }
 
