@@ -32,10 +32,15 @@ impl CapabilityPlan {
         self.ambient &= own.permitted;
     }
 
+    /// Whether a process can come to have `capability`.
+    pub fn may_have(&self, capability: caps::Capability) -> bool {
+        let possible = self.bounding | self.sets.permitted | self.sets.inheritable;
+        possible & capability.bitmask() != 0
+    }
+
     /// Whether a process can come to have CAP_SYS_PTRACE.
     pub fn may_trace(&self) -> bool {
-        let possible = self.bounding | self.sets.permitted | self.sets.inheritable;
-        possible & caps::Capability::CAP_SYS_PTRACE.bitmask() != 0
+        self.may_have(caps::Capability::CAP_SYS_PTRACE)
     }
 
     /// What is not as the bundle asks, one sentence each.

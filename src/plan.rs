@@ -90,6 +90,13 @@ impl Plan {
         }
     }
 
+    /// Whether something of the image can come to mount in the container: its program, and what it turns into, or a hook, which has
+    /// all capabilities. Whom an administrator sends in by `exec` is his affair.
+    pub fn may_mount(&self) -> bool {
+        self.process.capabilities.may_have(caps::Capability::CAP_SYS_ADMIN)
+            || !self.hooks.start_container.is_empty()
+    }
+
     /// Pure: looks at nothing but its arguments.
     pub fn with_rootfs(spec: &Spec, bundle: &Path, rootfs: PathBuf, id: &str) -> Result<Self> {
         let root = Pointer::root();

@@ -22,7 +22,9 @@ use crate::user_namespace::{Holder, IdMaps, Writer};
 /// exists already; `own` are the runtime's capabilities.
 pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Result<()> {
     let propagation = trees::propagation(plan);
-    let in_user_namespace = plan.namespaces.has(libc::CLONE_NEWUSER);
+    // The kernel locks to each other, and to their flags, the mounts that a mount namespace begins with when it is made in another
+    // user namespace. These come later, and whoever may mount there can take them apart.
+    let can_be_changed = plan.namespaces.has(libc::CLONE_NEWUSER) && plan.may_mount();
     let mut namespaces = Namespaces { join, own, made: Vec::new() };
     for (index, mapping) in &plan.mounts.id_mappings {
         let found = plan.mounts.mounts.iter_mut().find(|(place, _)| place == index);
@@ -41,16 +43,16 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
         };
         let is_read_only =
             |tree| rustix::fs::fstatvfs(tree).map(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY));
-        if in_user_namespace && is_read_only(tree).context("look at the source of an id-mapped mount")? {
+        if can_be_changed && is_read_only(tree).context("look at the source of an id-mapped mount")? {
             return Err(mapping.at.error_with_hint(
                 "the source is read-only on the host, and a container with a user namespace could make it writable again",
-                "map no ids there, or leave the user namespace out",
+                "map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
-        if in_user_namespace && bind.recursive && !trees::is_one_mount(&bind.source) {
+        if can_be_changed && bind.recursive && !trees::is_one_mount(&bind.source) {
             return Err(mapping.at.error_with_hint(
                 "the source has mounts below it, which a container with a user namespace could take away or write to",
-                "bind without \"r\", map no ids there, or leave the user namespace out",
+                "bind without \"r\", map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
         bind.maps_ids = true;

@@ -25,6 +25,7 @@ suite![
     several_mappings_go_together_in_one_container,
     several_ranges_are_mapped_for_mounts_too,
     idmap_leaves_what_is_mounted_below_and_ridmap_does_not,
+    what_is_mounted_below_goes_into_a_user_namespace_with_those_who_cannot_take_it_away,
     crun_s_option_maps_too,
     other_options_go_with_a_mapping,
     a_file_is_mapped,
@@ -190,6 +191,52 @@ fn idmap_leaves_what_is_mounted_below_and_ridmap_does_not() -> Outcome {
         let output =
             container.run_with(NO_OPTIONS).called_by(["unshare", "--mount", "sh", "-c", &script, "sh"]);
         assert_eq!(output.succeeds().stdout, format!("1000 2000\n{below}\n"), "{option}");
+        container.leaves_nothing();
+    }
+    Ok(())
+}
+
+/// What the parent maps is attached later than the kernel would lock it.
+fn what_is_mounted_below_goes_into_a_user_namespace_with_those_who_cannot_take_it_away() -> Outcome {
+    need_program("unshare")?;
+    let harmless = json!(["CAP_CHOWN"]);
+    let mounting = json!(["CAP_SYS_ADMIN"]);
+    let flags = ["", "-o remount,bind,ro"];
+    for (capabilities, has_hook, flags) in [
+        (&harmless, false, flags[0]),
+        (&harmless, false, flags[1]),
+        (&mounting, false, flags[0]),
+        (&mounting, false, flags[1]),
+        (&harmless, true, flags[0]),
+    ] {
+        let container = Container::with_script("stat -c '%u %g' /tmp/mapped/0-0 /tmp/mapped/below/0-0")
+            .in_user_namespace()
+            .edit(|spec| {
+                spec["process"]["capabilities"] = json!({ "bounding": capabilities });
+                if has_hook {
+                    spec["hooks"] = json!({ "startContainer": [{ "path": "/bin/true" }] });
+                }
+            });
+        let source = source(&container, &[[0, 0]]);
+        need_id_mapping(&source)?;
+        let other = container.beside("other");
+        fs::create_dir(&other).unwrap();
+        fs::create_dir(source.join("below")).unwrap();
+        fill(&other, &[[0, 0]]);
+        let container =
+            container.edit(|spec| add_mount(spec, mapped(&source, &["rbind", "ridmap"], &[], &[])));
+        let [below, above] = [source.join("below"), source].map(|path| path.display().to_string());
+        let script = format!(
+            "mount --bind {above} {above} && mount --bind {} {below} && {{ [ -z '{flags}' ] || mount {flags} {above}; }} && exec \"$@\"",
+            other.display()
+        );
+        let run = container.run_with(NO_OPTIONS).called_by(["unshare", "--mount", "sh", "-c", &script, "sh"]);
+        if capabilities == &harmless && !has_hook {
+            assert_eq!(run.succeeds().stdout, "0 0\n0 0\n", "{flags}");
+        } else if is_own() {
+            let why = if flags.is_empty() { "has mounts below it" } else { "is read-only on the host" };
+            run.fails_with(why);
+        }
         container.leaves_nothing();
     }
     Ok(())
