@@ -1,5 +1,6 @@
 //! What is wrong with a command line, in the words that runc's callers know where there are any.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::{error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -59,11 +60,20 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
         ErrorKind::MissingRequiredArgument => format!("{whose}requires an argument: {argument}"),
         ErrorKind::TooManyValues => format!("{option}: is no option with a value, as {value:?}"),
         ErrorKind::InvalidValue => format!("{option}: invalid value {value:?}{}", known(error)),
-        _ => match error::Error::source(error).map(ToString::to_string) {
+        _ => match error::Error::source(error).map(reason) {
             Some(cause) if cause.contains(value) => format!("{option}: {cause}"),
             Some(cause) => format!("{option}: {value:?}: {cause}"),
             None => format!("{option}: invalid value {value:?}"),
         },
+    }
+}
+
+/// What is wrong with a value, in the words of its type, but for those of a number.
+fn reason(cause: &(dyn error::Error + 'static)) -> String {
+    match cause.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
+        Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "is out of range".to_owned(),
+        Some(_) => "is no whole number".to_owned(),
+        None => cause.to_string(),
     }
 }
 
@@ -125,7 +135,8 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_what_is_wrong_about_it() {
         let cases = [
-            ("x --number=1a id", "--number: \"1a\": invalid digit found in string"),
+            ("x --number=1a id", "--number: \"1a\": is no whole number"),
+            ("x --number=99999999999999999999 id", "--number: \"99999999999999999999\": is out of range"),
             ("x --way=up id", "--way: invalid value \"up\" (known are in, out)"),
         ];
         for (line, sentence) in cases {
