@@ -121,6 +121,10 @@ impl FromStr for Rootless {
 #[derive(Debug)]
 pub struct Context<'a> {
     pub log: &'a Log,
+    /// The command and its arguments, as they were given.
+    pub words: &'a [OsString],
+    /// Who became the user that this process is of, if sudo(8) says so.
+    pub sudo_uid: Option<u32>,
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
@@ -274,6 +278,8 @@ fn dispatch(
         }
         Ok(Context {
             log,
+            words,
+            sudo_uid: number("SUDO_UID"),
             root: root(global.root.as_deref())?,
             cgroup_manager: if global.systemd_cgroup {
                 CgroupManager::Systemd
@@ -334,8 +340,12 @@ fn root(explicit: Option<&Path>) -> Result<Root> {
     }
 }
 
+/// A number in the environment.
+fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 fn environment() -> Environment {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     let is_ours = number("LISTEN_PID") == Some(std::process::id());
     Environment {
         notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()),

@@ -53,6 +53,10 @@ pub struct State {
     /// `linux.resources` as it is in force: as it was given, with what `update` has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Box<RawValue>>,
+    /// What `update` has changed, and when: a `revision::History`; absent before the first one. Left undecoded, for hardly
+    /// a command looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Box<RawValue>>,
     /// The class of service, in the resctrl file system, of the container's processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt_path: Option<PathBuf>,

@@ -43,7 +43,7 @@ pub use joining::{Below, Destination};
 pub use oom::OomWatch;
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
-pub use update::{Source, Update};
+pub use update::{Planned, Source};
 
 /// How a user comes to a cgroup of their own; systemd-run(1).
 const DELEGATE: &str =

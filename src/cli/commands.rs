@@ -60,11 +60,13 @@ pub const COMMANDS: &[Command] = &[
     // As runc's callers tell a failure of ours from one of the program.
     Command { on_failure: 255, ..command!(usual exec::Exec) },
     command!(features::Features),
+    command!(history::History),
     command!(kill::Kill),
     command!(list::List),
     command!(pause::Pause),
     command!(ps::Ps),
     command!(resume::Resume),
+    command!(rollback::Rollback),
     command!(run::Run),
     command!(spec::Spec),
     command!(start::Start),

@@ -69,7 +69,8 @@ fn about(definition: &clap::Command) -> Option<String> {
 /// `<ID>`, or `[SIGNAL]` if it may be absent.
 fn usage(positional: &Arg) -> String {
     let name = value_name(positional);
-    let several = if positional.is_trailing_var_arg_set() { "..." } else { "" };
+    let takes_several = positional.get_num_args().is_some_and(|count| count.max_values() > 1);
+    let several = if positional.is_trailing_var_arg_set() || takes_several { "..." } else { "" };
     if positional.is_required_set() { format!("<{name}>{several}") } else { format!("[{name}{several}]") }
 }
 

@@ -116,10 +116,10 @@ fn table(reports: &[Report<'_>]) -> String {
 }
 
 /// Names of users, from /etc/passwd alone: a static program cannot ask the C library's other sources.
-struct Owners(HashMap<u32, String>);
+pub(super) struct Owners(HashMap<u32, String>);
 
 impl Owners {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let users = text.lines().filter_map(|line| {
             let mut fields = line.split(':');
@@ -134,7 +134,7 @@ impl Owners {
         Self(names)
     }
 
-    fn name(&self, user: u32) -> String {
+    pub(super) fn name(&self, user: u32) -> String {
         self.0.get(&user).cloned().unwrap_or_else(|| format!("#{user}"))
     }
 }

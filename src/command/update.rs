@@ -1,25 +1,32 @@
 //! `runtime update`: other limits for a container that runs.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration as Length;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
+use super::list::Format;
+use super::table::table;
 use crate::bytes;
-use crate::cgroup::{Source, Update as Applied};
+use crate::cgroup::Source;
+use crate::change::{Change, shown};
 use crate::cli::Context;
 use crate::container::ContainerId;
-use crate::error::Refusal;
-use crate::intel_rdt;
-use crate::signals::Signals;
-use crate::state::Status;
+use crate::duration::Duration;
+use crate::revision::{self, Asker, Event, Roll, Wanted};
 
-/// Change the limits of a container
+/// Change the limits of a container, or of several, one after the other
 ///
 /// A value that is not given stays as it is, and so does one of 0 or "" in FILE. If one of them cannot be had, all stay as they
-/// are.
+/// are. Each change is a revision: see history and rollback.
+///
+/// With more than one ID, or with --settle, it is a rolling update: so many as --step says are changed and watched for the
+/// time of --settle. If one is refused, ends, is short of memory so that the kernel kills in it, or stands still for want of memory
+/// or block I/O, then all that were changed get their old limits back. What happens is printed line by line.
 #[derive(Debug, clap::Args)]
 pub struct Update {
     /// Read them from this file, - for standard input: JSON in the form of linux.resources; the other options are then ignored
@@ -79,10 +86,30 @@ pub struct Update {
     /// Schema for Intel RDT, memory bandwidth
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How many containers are changed at a time [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    step: Option<NonZeroUsize>,
+    /// How long they are watched then: "5s", "1m30s" [default, with more than one ID: 5s]
+    #[arg(long, value_name = "DURATION")]
+    settle: Option<Duration>,
+    /// The share of time in percent (PSI's full avg10) that one may stand still while it is watched [default: 20]
+    #[arg(long, value_name = "PERCENT")]
+    max_pressure: Option<u8>,
+    /// Of --dry-run and a rolling update: table or json [default: table]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
     /// Name of the container
-    #[arg(value_name = "ID")]
-    id: ContainerId,
+    #[arg(value_name = "ID", required = true, num_args = 1..)]
+    ids: Vec<ContainerId>,
 }
+
+/// What a rolling update does unless told otherwise. A container that does nothing but wait for memory is above this share of
+/// time after three seconds.
+const SETTLE: Duration = Duration(Length::from_secs(5));
+const MAX_PRESSURE: u8 = 20;
 
 fn bytes(text: &str) -> Result<i64> {
     bytes::parse(text).ok_or_else(|| anyhow!("no number of bytes such as 67108864, 64M or 1.5g, nor -1"))
@@ -105,39 +132,66 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
+    let is_roll = args.is_roll()?;
     let (change, source) = match &args.resources {
         Some(file) => read(file)?,
         None => (args.resources().to_string().into_bytes(), Source::Options(OPTIONS)),
     };
-    // Two updates at a time would each record only their own.
-    let lock = context.root.lock(&args.id)?;
-    let mut container = context.root.load(&args.id)?;
-    match container.status()? {
-        Status::Created | Status::Running | Status::Paused => {}
-        // Its record is not finished, and what is in it would be lost.
-        Status::Creating => {
-            bail!("container {:?} is being created: container not running", container.state.id)
-        }
-        Status::Stopped => return Err(Refusal::NotRunning(container.state.id).into()),
-    }
     let schemata = args.schemata();
-    let rdt = container.state.intel_rdt();
-    if let (Some((option, _)), None) = (schemata.first(), &rdt) {
-        bail!("{option}: updating a non-existent Intel RDT configuration is not supported");
+    let wanted = Wanted::Limits { resources: &change, source, schemata: &schemata };
+    if args.dry_run {
+        return dry_run(&args.ids, &wanted, args.format.unwrap_or(Format::Table), context);
     }
-    // All or nothing is in force, whoever wants to end this process meanwhile.
-    Signals::block()?;
-    let applied = Applied::apply(container.cgroup()?, container.state.resources.as_deref(), &change, source)?;
-    if let Some(rdt) = rdt.filter(|_| !schemata.is_empty()) {
-        intel_rdt::update(&rdt, &schemata)?;
+    let by = Asker::of_this_process(context.words, context.sudo_uid);
+    match &*args.ids {
+        [id] if !is_roll => drop(revision::make(&context.root, id, &wanted, &by)?),
+        ids => {
+            let plan = Roll {
+                ids,
+                wanted,
+                by,
+                step: args.step.map_or(1, NonZeroUsize::get),
+                settle: args.settle.unwrap_or(SETTLE).0,
+                most_pressure: args.max_pressure.unwrap_or(MAX_PRESSURE).into(),
+            };
+            let is_json = args.format == Some(Format::Json);
+            revision::roll(&context.root, &plan, &mut |event| print(event, is_json))?;
+        }
     }
-    container.state.resources = Some(applied.in_force().to_owned());
-    container.save(&lock)?;
-    applied.keep();
     for option in args.without_effect() {
         context.log.warning(format_args!("{option} has no effect with cgroup v2"));
     }
     Ok(())
+}
+
+/// One write for each line, so that a reader finds whole ones. That nobody reads any more is no reason to leave containers half
+/// changed.
+fn print(event: &Event<'_>, is_json: bool) {
+    let text = if is_json { serde_json::to_string(event).unwrap_or_default() } else { event.to_string() };
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints what would be written for each of the containers.
+pub(super) fn dry_run(
+    ids: &[ContainerId],
+    wanted: &Wanted<'_>,
+    format: Format,
+    context: &Context<'_>,
+) -> Result<()> {
+    let mut rows = vec![["ID", "FILE", "OLD", "NEW"].map(str::to_owned)];
+    let mut writes = Vec::new();
+    for id in ids {
+        for Change { file, from, to, .. } in revision::preview(&context.root, id, wanted)? {
+            writes.push(json!({ "id": id.as_str(), "file": file, "old": from, "new": to }));
+            rows.push([id.as_str().to_owned(), file, shown(&from).to_owned(), shown(&to).to_owned()]);
+        }
+    }
+    let text = match format {
+        Format::Table => table(&rows),
+        Format::Json => Value::from(writes).to_string() + "\n",
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
 }
 
 fn read(file: &Path) -> Result<(Vec<u8>, Source)> {
@@ -151,6 +205,35 @@ fn read(file: &Path) -> Result<(Vec<u8>, Source)> {
 }
 
 impl Update {
+    /// Whether it is more than runc's `update`.
+    ///
+    /// # Errors
+    /// Options that would have no effect; a container that is named twice.
+    fn is_roll(&self) -> Result<bool> {
+        let is_roll = self.ids.len() > 1 || self.settle.is_some();
+        let needless = [
+            ("--step", self.step.is_some(), is_roll, "more than one ID or --settle"),
+            ("--max-pressure", self.max_pressure.is_some(), is_roll, "more than one ID or --settle"),
+            (
+                "--format",
+                self.format.is_some(),
+                is_roll || self.dry_run,
+                "--dry-run, more than one ID or --settle",
+            ),
+        ];
+        if let Some((option, _, _, with)) =
+            needless.iter().find(|(_, given, has_effect, _)| *given && !has_effect)
+        {
+            bail!("{option} is of no use without {with}");
+        }
+        let mut ids = self.ids.iter().enumerate();
+        if let Some((_, id)) = ids.find(|(index, id)| self.ids.iter().take(*index).any(|other| other == *id))
+        {
+            bail!("container {:?} is named twice", id.as_str());
+        }
+        Ok(is_roll)
+    }
+
     /// `linux.resources` with the values of the options.
     fn resources(&self) -> Value {
         let mut resources = json!({

@@ -49,6 +49,7 @@ impl Record {
             may_trace: plan.process.capabilities.may_trace(),
             config: Config { rootfs: text(&plan.rootfs), labels },
             resources: None,
+            history: None,
             intel_rdt_path: rdt.map(|rdt| rdt.class.clone()),
             intel_rdt_own: rdt.is_some_and(|rdt| rdt.is_own),
             intel_rdt_mon_path: rdt.and_then(|rdt| rdt.monitored.clone()),

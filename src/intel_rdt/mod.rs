@@ -9,7 +9,7 @@ mod resctrl;
 use anyhow::Result;
 use oci_spec::runtime::LinuxIntelRdt;
 
-pub use self::resctrl::{Group, Member, remove, update};
+pub use self::resctrl::{Group, Member, SCHEMATA, Update, preview, remove};
 use crate::error::Pointer;
 
 /// The longest name of a directory.

@@ -40,6 +40,7 @@ mod namespaces;
 mod net_devices;
 mod pause;
 mod process;
+mod revisions;
 mod rootfs;
 mod rootless;
 mod run;
@@ -95,6 +96,7 @@ fn tests() -> Vec<Test> {
         traps::tests(),
         pause::tests(),
         update::tests(),
+        revisions::tests(),
         events::tests(),
         matching::tests(),
         security::tests(),

@@ -95,7 +95,7 @@ fn shows_to(container: &Container, resources: Value, expected: &[(&str, &str)]) 
 }
 
 /// Everything that these tests change, as far as it is there.
-fn everything(container: &Container) -> BTreeMap<String, String> {
+pub fn everything(container: &Container) -> BTreeMap<String, String> {
     let is_limit = |name: &str| {
         let words = ["max", "low", "high", "burst", "weight", "idle", "cpus", "mems", "depth", "descendants"];
         words.iter().any(|word| name.ends_with(&format!(".{word}")))
@@ -681,6 +681,10 @@ fn updates_at_the_same_time_are_all_recorded() -> Outcome {
             assert_eq!(recorded(&container)["unified"][name], round.to_string());
         }
     }
+    let history = container.runtime().args(["history", "--format=json", &container.id]).succeeds().stdout;
+    let history: Value = serde_json::from_str(&history).unwrap();
+    // The first, and one for each.
+    assert_eq!(history.as_array().unwrap().len(), 9, "{history:#?}");
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
+use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
 use crate::cgroup::control_file;
+use crate::change::Change;
 
 /// What was written to one cgroup, and how to take it back.
 ///
@@ -17,15 +19,28 @@ pub(super) struct Journal(Vec<Vec<Restoring>>);
 struct Restoring {
     file: String,
     value: String,
+    /// What was written to that part, by which it is found again in the file.
+    written: String,
 }
 
 /// Whether what `value` would replace in `file` can be told, and so be put back. A file that is not there is for the write to
 /// miss.
 pub(super) fn can_restore(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> bool {
     match control_file::read(cgroup, file) {
-        Ok(before) => restoring(file, &before, value).is_some(),
+        Ok(before) => all_restoring(file, &before, value).is_some(),
         Err(errno) => errno == Errno::NOENT,
     }
+}
+
+/// What `value` would replace in `file`, without a newline.
+///
+/// # Errors
+/// As [`Journal::write`] as far as can be told without writing: what the kernel thinks of the value is not known.
+pub(super) fn would_replace(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<String, Errno> {
+    let before = control_file::read(cgroup, file)?;
+    let restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
+    accessat(cgroup, file, Access::WRITE_OK, AtFlags::empty())?;
+    Ok(restoring.iter().map(|restoring| restoring.value.trim()).collect::<Vec<_>>().join(" "))
 }
 
 impl Journal {
@@ -35,21 +50,41 @@ impl Journal {
     /// As [`control_file::write`]; `EINVAL` of what [`can_restore`] denies.
     pub(super) fn write(&mut self, cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
         let before = control_file::read(cgroup, file)?;
-        let mut restoring = vec![restoring(file, &before, value).ok_or(Errno::INVAL)?];
+        let mut restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
         // A cgroup that becomes idle loses its weight, and has the default one when it is so no more.
         if file == "cpu.idle" && before.trim() == "0" {
             let weight = control_file::read(cgroup, "cpu.weight")?;
-            restoring.push(Restoring { file: "cpu.weight".into(), value: weight.trim().into() });
+            let (value, written) = (weight.trim().into(), String::new());
+            restoring.push(Restoring { file: "cpu.weight".into(), value, written });
         }
         control_file::write(cgroup, file, value)?;
         self.0.push(restoring);
         Ok(())
     }
 
+    /// What is other than it was before the first write, in order.
+    pub(super) fn changes(&self, cgroup: BorrowedFd<'_>) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::new();
+        for Restoring { file, value, written } in self.0.iter().flatten() {
+            let of = line_of(file, written);
+            if changes.iter().any(|change| change.place() == (file, of)) {
+                continue;
+            }
+            // What the kernel made of it: it rounds. A cgroup that is gone by now holds nothing.
+            let now = control_file::read(cgroup, file).ok();
+            let now = now.and_then(|now| restoring(file, &now, written)).map(|now| now.value);
+            let (from, to) = (value.trim(), now.as_deref().unwrap_or(written).trim());
+            let [file, of, from, to] = [file, of, from, to].map(str::to_owned);
+            changes.push(Change { file, of, from, to });
+        }
+        changes.retain(|change| change.from != change.to);
+        changes
+    }
+
     /// Takes everything back, the last write first; gives the files that would not have their old value.
     pub(super) fn undo(&mut self, cgroup: BorrowedFd<'_>) -> Vec<String> {
         let mut lost = Vec::new();
-        for Restoring { file, value } in self.0.drain(..).rev().flatten() {
+        for Restoring { file, value, .. } in self.0.drain(..).rev().flatten() {
             if control_file::write(cgroup, &file, &value).is_err() {
                 lost.push(file);
             }
@@ -74,12 +109,36 @@ const BY_DEVICE: [(&str, &str); 6] = [
     ("misc.max", ""),
 ];
 
-/// What restores a `file` that held `before`, after `value` has been written to it; `None` if nobody knows.
-fn restoring(file: &str, before: &str, value: &str) -> Option<Restoring> {
-    let write = |value: &str| Some(Restoring { file: file.to_owned(), value: value.to_owned() });
+/// The device that a line for one of these files is about. A weight without a device is that of all others.
+fn device(line: &str) -> &str {
+    line.split_once(' ').map_or("default", |(device, _)| device)
+}
+
+/// Which line of `file` a value is about, if there are several.
+fn line_of<'a>(file: &str, value: &'a str) -> &'a str {
+    match file {
+        "cgroup.subtree_control" => value.get(1..).unwrap_or_default(),
+        file if BY_DEVICE.iter().any(|(name, _)| *name == file) => device(value),
+        _ => "",
+    }
+}
+
+/// What restores all parts of a `file` that held `before`, after `value` has been written to it; `None` if nobody knows.
+fn all_restoring(file: &str, before: &str, value: &str) -> Option<Vec<Restoring>> {
+    if file == "cgroup.subtree_control" {
+        return value.split_ascii_whitespace().map(|word| restoring(file, before, word)).collect();
+    }
+    Some(vec![restoring(file, before, value)?])
+}
+
+/// The same for one part.
+fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
+    let write = |value: &str| {
+        let (file, value, written) = (file.to_owned(), value.to_owned(), written.to_owned());
+        Some(Restoring { file, value, written })
+    };
     if let Some((_, absent)) = BY_DEVICE.iter().find(|(name, _)| *name == file) {
-        // A weight without a device is that of all others.
-        let device = value.split_once(' ').map_or("default", |(device, _)| device);
+        let device = device(written);
         let old = before.lines().find(|line| line.split(' ').next() == Some(device));
         return match old {
             Some(line) => write(line.trim()),
@@ -89,13 +148,10 @@ fn restoring(file: &str, before: &str, value: &str) -> Option<Restoring> {
         };
     }
     match (file, before.trim_end_matches('\n')) {
-        // What is written are changes to the list.
+        // What is written is a change to the list.
         ("cgroup.subtree_control", list) => {
-            let back = value.split_ascii_whitespace().filter_map(|word| {
-                let name = word.get(1..)?;
-                Some(format!("{}{name}", if control_file::lists(list, name) { '+' } else { '-' }))
-            });
-            write(&back.collect::<Vec<_>>().join(" "))
+            let name = written.get(1..)?;
+            write(&format!("{}{name}", if control_file::lists(list, name) { '+' } else { '-' }))
         }
         // Behind the kind the kernel says why it is invalid.
         ("cpuset.cpus.partition", kind) => write(kind.split(' ').next().unwrap_or_default()),
@@ -114,7 +170,9 @@ mod tests {
 
     #[track_caller]
     fn restores(file: &str, before: &str, value: &str, expected: Option<&str>) {
-        assert_eq!(restoring(file, before, value).map(|write| write.value).as_deref(), expected);
+        let values = all_restoring(file, before, value);
+        let values = values.map(|all| all.into_iter().map(|part| part.value).collect::<Vec<_>>().join(" "));
+        assert_eq!(values.as_deref(), expected);
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! Changing the limits of a cgroup that is in use: all of a change is in force in the end, or nothing of it.
 //!
-//! A change is a part of `linux.resources`. What it means, beside what is in force already, is decided by `merge.rs` and by the
-//! same plan as that of a new cgroup; `journal.rs` reads what each control file holds before it is written, so that a write
-//! that the kernel refuses takes the earlier ones back. Device rules are left alone, as in runc: others, such as the plugins of
-//! graphics cards, may have added their own.
+//! A change is a part of `linux.resources`, or what control files once held. [`Planned`] is one that has been decided:
+//! `merge.rs` says what it means beside what is in force already, and the same plan as that of a new cgroup which files that
+//! makes. [`Planned::apply`] is the only place where one is put into force, whoever wants it; `journal.rs` reads what each
+//! control file holds before it is written, so that a write that the kernel refuses takes the earlier ones back. Device rules
+//! are left alone, as in runc: others, such as the plugins of graphics cards, may have added their own.
 
 mod journal;
 mod merge;
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::io::Errno;
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::journal::Journal;
-use super::resources::{self, Limits, WhenRefused};
+use super::resources::{self, Limits, WhenRefused, Write};
 use super::{apply, control_file, controllers, fs};
+use crate::change::Change;
 use crate::document;
 use crate::error::{Fault, Pointer};
 
@@ -29,23 +32,22 @@ pub enum Source {
     Options(&'static [(&'static str, &'static str)]),
 }
 
-/// A change that is in force, and is taken back on drop, unless kept.
+/// A change that has been decided and not been made.
 #[derive(Debug)]
-pub struct Update {
+pub struct Planned {
     cgroup: OwnedFd,
-    journal: Journal,
-    in_force: Box<RawValue>,
+    path: PathBuf,
+    limits: Limits,
+    in_force: Option<Box<RawValue>>,
 }
 
-impl Update {
-    /// Applies `change`, the text of a `linux.resources` object, to the cgroup at `path` whose resources are those of `in_force`.
+impl Planned {
+    /// `change`, the text of a `linux.resources` object, for the cgroup at `path` whose resources are those of `in_force`.
     ///
     /// # Errors
-    /// A value that makes no sense, that contradicts what is in force, or that the kernel refuses, each by the place that it
-    /// comes from. Then everything is as it was.
-    pub fn apply(path: &Path, in_force: Option<&RawValue>, change: &[u8], source: Source) -> Result<Self> {
-        let cgroup =
-            control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))?;
+    /// A value that makes no sense or contradicts what is in force, by the place that it comes from.
+    pub fn change(path: &Path, in_force: Option<&RawValue>, change: &[u8], source: Source) -> Result<Self> {
+        let cgroup = open(path)?;
         let at = source.root();
         let mut change = document::resources(change, &at)?;
         change.set_devices(None);
@@ -61,24 +63,78 @@ impl Update {
         for at in limits.places() {
             *at = added.origin(at, source);
         }
-        let mut update = Self { cgroup, journal: Journal::default(), in_force };
-        update.write(path, &limits)?;
-        Ok(update)
+        Ok(Self { cgroup, path: path.to_owned(), limits, in_force: Some(in_force) })
     }
 
-    /// The resources that are in force now, a `linux.resources` object.
-    pub fn in_force(&self) -> &RawValue {
-        &self.in_force
+    /// What the cgroup at `path` once held: the `from` of each of `changes`. Then `in_force` are its resources; `at` is where
+    /// the values are from.
+    pub fn return_to(
+        path: &Path,
+        changes: &[&Change],
+        in_force: Option<Box<RawValue>>,
+        at: &Pointer,
+    ) -> Result<Self> {
+        let cgroup = open(path)?;
+        let is_idle = |change: &&Change| change.file == "cpu.idle" && change.from == "1";
+        let becomes_idle = changes.iter().any(is_idle);
+        let mut writes = Vec::new();
+        for Change { file, from, .. } in changes {
+            // Which an idle cgroup does not have.
+            let is_no_weight = file == "cpu.weight" && (becomes_idle || from == "0");
+            let holds = journal::would_replace(cgroup.as_fd(), file, from);
+            if is_no_weight || holds.is_ok_and(|value| value == *from) {
+                continue;
+            }
+            let value = if from.is_empty() { "\n" } else { from };
+            writes.push(Write {
+                at: at.field(file),
+                file: file.clone().into(),
+                value: value.to_owned(),
+                // The old burst may be more than the present quota.
+                refused: WhenRefused::Again,
+            });
+        }
+        let limits = Limits { writes, ..Limits::default() };
+        Ok(Self { cgroup, path: path.to_owned(), limits, in_force })
     }
 
-    pub fn keep(mut self) {
-        self.journal.forget();
+    /// What would be written, without writing it: for each file what it holds and what it would be given.
+    ///
+    /// # Errors
+    /// As [`Self::apply`], but what the kernel thinks of the values is not known.
+    pub fn preview(&self) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        self.perform(|file, value| {
+            let from = journal::would_replace(self.cgroup.as_fd(), file, value)?;
+            let [file, to] = [self.path.join(file).display().to_string(), value.trim().to_owned()];
+            changes.push(Change { file, of: String::new(), from, to });
+            Ok(())
+        })?;
+        Ok(changes)
     }
 
-    fn write(&mut self, path: &Path, limits: &Limits) -> Result<()> {
-        let Self { cgroup, journal, .. } = self;
-        let cgroup = cgroup.as_fd();
-        for write in &limits.writes {
+    /// Puts it into force.
+    ///
+    /// # Errors
+    /// A value that the kernel refuses, or a controller that the cgroup lacks, by the place that the value comes from. Then
+    /// everything is as it was.
+    pub fn apply(self) -> Result<Update> {
+        let mut journal = Journal::default();
+        let cgroup = self.cgroup.as_fd();
+        let written = self.perform(|file, value| journal.write(cgroup, file, value));
+        if let Err(mut error) = written {
+            let lost = journal.undo(cgroup);
+            if let (false, Some(fault)) = (lost.is_empty(), error.downcast_mut::<Fault>()) {
+                fault.message.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
+            }
+            return Err(error);
+        }
+        Ok(Update { journal, cgroup: self.cgroup, in_force: self.in_force })
+    }
+
+    fn perform(&self, write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
+        let (cgroup, path) = (self.cgroup.as_fd(), &*self.path);
+        for write in &self.limits.writes {
             if !journal::can_restore(cgroup, &write.file, &write.value) {
                 let message = format_args!(
                     "{} does not tell what it holds, so that it could not be put back",
@@ -90,16 +146,35 @@ impl Update {
         let mount = fs::Mount::find()?;
         let enabled = controllers::Enabled::of(cgroup, path)?;
         let target = apply::Target { dir: cgroup, path, fresh: false };
-        let written = apply::limits(limits, &target, &mount, &enabled, |file, value| {
-            journal.write(cgroup, file, value)
-        });
-        written.map_err(|mut error| {
-            let lost = journal.undo(cgroup);
-            if let (false, Some(fault)) = (lost.is_empty(), error.downcast_mut::<Fault>()) {
-                fault.message.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
-            }
-            error
-        })
+        apply::limits(&self.limits, &target, &mount, &enabled, write_file)
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))
+}
+
+/// A change that is in force, and is taken back on drop, unless kept.
+#[derive(Debug)]
+pub struct Update {
+    cgroup: OwnedFd,
+    journal: Journal,
+    in_force: Option<Box<RawValue>>,
+}
+
+impl Update {
+    /// The resources that are in force now, a `linux.resources` object.
+    pub fn in_force(&self) -> Option<&RawValue> {
+        self.in_force.as_deref()
+    }
+
+    /// What is other than it was.
+    pub fn changes(&self) -> Vec<Change> {
+        self.journal.changes(self.cgroup.as_fd())
+    }
+
+    pub fn keep(mut self) {
+        self.journal.forget();
     }
 }
 

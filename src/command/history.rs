@@ -1,0 +1,84 @@
+//! `runtime history`: the revisions of a container's limits.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::list::{Format, Owners};
+use super::table::table;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::revision::{History as Revisions, Revision};
+
+/// List how the limits of a container have changed
+///
+/// Each update that changed something is a revision, and so is each rollback. The first is what the container was created with.
+/// It and the newest nine others are kept. * is before the current one.
+#[derive(Debug, clap::Args)]
+pub struct History {
+    /// table or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
+    let container = context.root.load(&args.id)?;
+    let history = Revisions::of(&container.state)?;
+    let owners = Owners::read();
+    let current = history.current();
+    let text = match args.format {
+        Format::Table => {
+            let head = ["REVISION", "TIME", "USER", "CAUSE", "CHANGES"].map(str::to_owned);
+            let rows = history.revisions().iter().map(|revision| row(revision, current, &owners));
+            table(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+        }
+        Format::Json => {
+            let revisions = history.revisions().iter().map(|revision| {
+                let mut value = serde_json::to_value(revision).context("encode the history")?;
+                value["user"] = owners.name(revision.by.uid).into();
+                value["current"] = (revision.revision == current).into();
+                if let (true, Some(resources)) = (revision.revision == current, &container.state.resources) {
+                    value["resources"] =
+                        serde_json::from_str(resources.get()).context("decode the resources")?;
+                }
+                Ok(value)
+            });
+            let revisions: Vec<Value> = revisions.collect::<Result<_>>()?;
+            json!(revisions).to_string() + "\n"
+        }
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
+}
+
+fn row(revision: &Revision, current: u64, owners: &Owners) -> [String; 5] {
+    let number = match revision.revision == current {
+        true => format!("{} *", revision.revision),
+        false => revision.revision.to_string(),
+    };
+    let second = revision.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
+    let by = &revision.by;
+    let user = match by.sudo_uid {
+        Some(uid) => format!("{} (sudo {})", owners.name(by.uid), owners.name(uid)),
+        None => owners.name(by.uid),
+    };
+    let changes: Vec<_> = revision.changes.iter().map(|change| change.to_string()).collect();
+    [number, format!("{second}Z"), user, harmless(&cause(revision)), harmless(&changes.join(", "))]
+}
+
+fn cause(revision: &Revision) -> String {
+    let asked = || revision.by.command.clone().unwrap_or_else(|| "created".to_owned());
+    match (revision.rollback_to, &revision.reason) {
+        (Some(to), Some(reason)) => format!("rolled back to {to}: {reason}"),
+        (Some(to), None) => format!("rolled back to {to}"),
+        (None, _) => asked(),
+    }
+}
+
+/// Nothing that a terminal would act on.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

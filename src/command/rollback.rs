@@ -1,0 +1,50 @@
+//! `runtime rollback`: limits that a container once had.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::list::Format;
+use super::update::dry_run;
+use crate::cli::Context;
+use crate::container::ContainerId;
+use crate::revision::{self, Asker, Wanted};
+
+/// Give a container the limits again that it had before
+///
+/// Without --to, those of the revision before the current one: two rollbacks are none. A rollback is a revision, too. As with
+/// update, either all limits are as they were or nothing changes.
+#[derive(Debug, clap::Args)]
+pub struct Rollback {
+    /// The revision whose limits it gets; history lists them
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u64>,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Of --dry-run: table or json [default: table]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
+    let wanted = Wanted::Rollback { to: args.to, from: None, reason: None };
+    if args.dry_run {
+        let format = args.format.unwrap_or(Format::Table);
+        return dry_run(std::slice::from_ref(&args.id), &wanted, format, context);
+    }
+    if args.format.is_some() {
+        bail!("--format is of no use without --dry-run");
+    }
+    let by = Asker::of_this_process(context.words, context.sudo_uid);
+    let made = revision::make(&context.root, &args.id, &wanted, &by)?;
+    let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
+    let text = match made.revision {
+        Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),
+        None => format!("{id}: has the limits of revision {to} already\n"),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
+}

@@ -1,0 +1,24 @@
+//! Aligned columns of text.
+
+use std::fmt::Write as _;
+
+/// Rows with three blanks between the columns, of which the last is as long as it is.
+pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let longest = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..COLUMNS.saturating_sub(1)).map(|column| longest(column) + 3).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            match widths.get(column) {
+                Some(width) => drop(write!(text, "{cell:<width$}")),
+                None => text.push_str(cell),
+            }
+        }
+        // Of an empty last cell nothing remains.
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
+}

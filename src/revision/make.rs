@@ -1,0 +1,198 @@
+//! Making a revision: a change is put into force and recorded, or neither.
+
+use std::time::SystemTime;
+
+use anyhow::{Result, bail};
+use serde_json::value::RawValue;
+
+use super::{Asker, History, New};
+use crate::cgroup::{Planned, Source};
+use crate::change::Change;
+use crate::clock;
+use crate::container::{Container, ContainerId, Lock, Root};
+use crate::error::{Pointer, Refusal};
+use crate::intel_rdt;
+use crate::signals::Signals;
+use crate::state::{self, Status};
+
+/// What is to be changed.
+#[derive(Clone, Debug)]
+pub enum Wanted<'a> {
+    Limits {
+        /// A `linux.resources` object.
+        resources: &'a [u8],
+        source: Source,
+        /// Limits of the class of service, each with the option that gives it.
+        schemata: &'a [(&'static str, &'a str)],
+    },
+    /// What there was before.
+    Rollback {
+        /// At which revision; `None` for the one before the current one.
+        to: Option<u64>,
+        /// Only while this revision is in force.
+        from: Option<u64>,
+        reason: Option<&'a str>,
+    },
+}
+
+/// What has become of it.
+#[derive(Debug)]
+pub struct Made {
+    /// The new revision; `None` if everything was so already.
+    pub revision: Option<u64>,
+    /// The one that was in force before.
+    pub before: u64,
+    /// The one whose limits are in force again.
+    pub rollback_to: Option<u64>,
+    pub changes: Vec<Change>,
+}
+
+/// Another revision is in force than the one that was to be taken back.
+#[derive(Debug)]
+pub struct Overtaken(pub u64);
+
+impl std::fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "revision {}, which somebody else has made since, is in force", self.0)
+    }
+}
+
+impl std::error::Error for Overtaken {}
+
+/// Changes the limits of a container that has not ended, and records the revision. Blocks signals once it is this process's
+/// turn, so that all or nothing is in force, whoever wants to end it meanwhile.
+///
+/// # Errors
+/// Everything is as it was then.
+pub fn make(root: &Root, id: &ContainerId, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+    // Two at a time would each record only their own.
+    let lock = root.lock(id)?;
+    let mut container = load(root, id)?;
+    Signals::block()?;
+    apply_and_record(&mut container, &lock, wanted, by).map_err(|error| gone(&container, error))
+}
+
+fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+    let mut history = History::of(&container.state)?;
+    let Decided { limits, rdt, rollback_to, reason } = decide(container, &history, wanted)?;
+    // Both are taken back on drop.
+    let applied = limits.apply()?;
+    let rdt = rdt.map(|(member, schemata)| intel_rdt::Update::apply(&member, &schemata)).transpose()?;
+    let mut changes = applied.changes();
+    if let Some(rdt) = &rdt {
+        changes.extend(rdt.changes()?);
+    }
+    let mut made = Made { revision: None, before: history.current(), rollback_to, changes };
+    let old = container.state.resources.take();
+    container.state.resources = applied.in_force().map(ToOwned::to_owned);
+    if !made.changes.is_empty() {
+        let new = New {
+            time: clock::rfc3339_nanos(SystemTime::now()),
+            by: by.clone(),
+            rollback_to,
+            reason: reason.map(str::to_owned),
+            changes: made.changes.clone(),
+        };
+        made.revision = Some(history.record(new, old.as_deref())?);
+        container.state.history = Some(history.encoded()?);
+    }
+    let text = |resources: &Option<Box<RawValue>>| resources.as_ref().map(|text| text.get().to_owned());
+    if made.revision.is_some() || text(&old) != text(&container.state.resources) {
+        container.save(lock)?;
+    }
+    applied.keep();
+    if let Some(rdt) = rdt {
+        rdt.keep();
+    }
+    Ok(made)
+}
+
+/// What [`make`] would write, without writing it: for each file what it holds and what it would be given.
+///
+/// # Errors
+/// As [`make`], but for what only the kernel knows.
+pub fn preview(root: &Root, id: &ContainerId, wanted: &Wanted<'_>) -> Result<Vec<Change>> {
+    let _lock = root.lock(id)?;
+    let container = load(root, id)?;
+    let history = History::of(&container.state)?;
+    let Decided { limits, rdt, .. } = decide(&container, &history, wanted)?;
+    let mut changes = limits.preview()?;
+    if let Some((member, schemata)) = rdt {
+        changes.extend(intel_rdt::preview(&member, &schemata)?);
+    }
+    Ok(changes)
+}
+
+fn load(root: &Root, id: &ContainerId) -> Result<Container> {
+    let container = root.load(id)?;
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => Ok(container),
+        // Its record is not finished, and what is in it would be lost.
+        Status::Creating => {
+            bail!("container {:?} is being created: container not running", container.state.id)
+        }
+        Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
+    }
+}
+
+/// The words of an error of a container that was deleted meanwhile.
+fn gone(container: &Container, error: anyhow::Error) -> anyhow::Error {
+    match container.directory().join(state::FILE).exists() {
+        true => error,
+        false => Refusal::NoSuchContainer(container.state.id.clone()).into(),
+    }
+}
+
+/// What is to be written.
+struct Decided<'a> {
+    limits: Planned,
+    /// The limits of which class of service, each with where it is from.
+    rdt: Option<(intel_rdt::Member, Vec<(&'a str, &'a str)>)>,
+    rollback_to: Option<u64>,
+    reason: Option<&'a str>,
+}
+
+fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a>) -> Result<Decided<'a>> {
+    let cgroup = container.cgroup()?;
+    let in_force = container.state.resources.as_deref();
+    let of_class = |schemata: Vec<(&'a str, &'a str)>| match (container.state.intel_rdt(), schemata.first()) {
+        (_, None) => Ok(None),
+        (Some(member), _) => Ok(Some((member, schemata))),
+        (None, Some((from, _))) => {
+            bail!("{from}: updating a non-existent Intel RDT configuration is not supported")
+        }
+    };
+    match *wanted {
+        Wanted::Limits { resources, source, schemata } => Ok(Decided {
+            limits: Planned::change(cgroup, in_force, resources, source)?,
+            rdt: of_class(schemata.to_vec())?,
+            rollback_to: None,
+            reason: None,
+        }),
+        Wanted::Rollback { to, from, reason } => {
+            let current = history.current();
+            if from.is_some_and(|from| from != current) {
+                return Err(Overtaken(current).into());
+            }
+            let Some(to) = to.or_else(|| history.previous()) else {
+                bail!(
+                    "container {:?} has its first limits: there is no revision before 1",
+                    container.state.id
+                )
+            };
+            let (since, resources) = match to == current {
+                true => (Vec::new(), in_force.map(ToOwned::to_owned)),
+                false => history.at(to, in_force)?,
+            };
+            let (schemata, files): (Vec<_>, Vec<_>) =
+                since.into_iter().partition(|change| change.file == intel_rdt::SCHEMATA);
+            let at = Pointer::of("history").field(&to.to_string());
+            Ok(Decided {
+                limits: Planned::return_to(cgroup, &files, resources, &at)?,
+                rdt: of_class(schemata.iter().map(|change| ("history", &*change.from)).collect())?,
+                rollback_to: Some(to),
+                reason,
+            })
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The revisions of a container's limits: each `update` that changes something is one, and so is each `rollback`, in the manner
+//! of kubectl's `rollout`.
+//!
+//! [`History`] is pure: which revisions there were, and what control files held at each. It is kept in the state file, so that
+//! limits and history are recorded at once or not at all. A container that was never updated has none: its only revision, the
+//! first, follows from its state. `make.rs` is where a revision is made, for whichever command; `roll.rs` makes one of each of
+//! several containers, and `watch.rs` looks at what becomes of them.
+
+mod asker;
+mod make;
+mod roll;
+mod watch;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+
+pub use self::asker::Asker;
+pub use self::make::{Made, Wanted, make, preview};
+pub use self::roll::{Event, Plan as Roll, roll};
+use crate::change::Change;
+use crate::state::State;
+
+/// How many revisions are kept: as many as kubectl keeps. The first is always one of them.
+pub const KEPT: usize = 10;
+
+/// A container's limits from one change to the next.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// From 1, which is what the container was made with.
+    pub revision: u64,
+    /// RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    pub by: Asker,
+    /// The revision whose limits it has again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<u64>,
+    /// Why it was made, if nobody asked for it directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What is other than in the revision before.
+    pub changes: Vec<Change>,
+    /// `linux.resources` without the device rules, as the state had them; absent for the current revision, whose are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resources: Option<Value>,
+}
+
+/// The revisions of one container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// The first, then the newest, of which the last is in force.
+    revisions: Vec<Revision>,
+    /// The changes of those between, which are no longer kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    forgotten: Vec<Change>,
+}
+
+/// What there is to say about a new revision.
+#[derive(Debug)]
+pub struct New {
+    pub time: String,
+    pub by: Asker,
+    pub rollback_to: Option<u64>,
+    pub reason: Option<String>,
+    pub changes: Vec<Change>,
+}
+
+impl History {
+    pub fn of(state: &State) -> Result<Self> {
+        if let Some(text) = &state.history {
+            return serde_json::from_str(text.get()).context("decode the history in the state file");
+        }
+        let first = Revision {
+            revision: 1,
+            time: state.created.clone(),
+            by: Asker { uid: state.owner, ..Asker::default() },
+            rollback_to: None,
+            reason: None,
+            changes: Vec::new(),
+            resources: None,
+        };
+        Ok(Self { revisions: vec![first], forgotten: Vec::new() })
+    }
+
+    /// In order.
+    pub fn revisions(&self) -> &[Revision] {
+        &self.revisions
+    }
+
+    /// The number of the revision that is in force.
+    pub fn current(&self) -> u64 {
+        self.revisions.last().map_or(1, |revision| revision.revision)
+    }
+
+    /// The number of the one before it.
+    pub fn previous(&self) -> Option<u64> {
+        Some(self.revisions.iter().rev().nth(1)?.revision)
+    }
+
+    /// Makes another revision the current one; `resources` are those that were in force until now. Gives its number.
+    pub fn record(&mut self, new: New, resources: Option<&RawValue>) -> Result<u64> {
+        let number = self.current() + 1;
+        if let Some(last) = self.revisions.last_mut() {
+            last.resources = resources.map(without_devices).transpose()?;
+        }
+        let New { time, by, rollback_to, reason, changes } = new;
+        self.revisions.push(Revision {
+            revision: number,
+            time,
+            by,
+            rollback_to,
+            reason,
+            changes,
+            resources: None,
+        });
+        while self.revisions.len() > KEPT {
+            for change in self.revisions.remove(1).changes {
+                match self.forgotten.iter_mut().find(|old| old.place() == change.place()) {
+                    Some(old) => old.to = change.to,
+                    None => self.forgotten.push(change),
+                }
+            }
+        }
+        Ok(number)
+    }
+
+    /// What was in force at revision `number`: the changes since, of which each `from` was so then, and the resources, with the
+    /// device rules of `current`, which no update changes.
+    ///
+    /// # Errors
+    /// If that revision is not kept.
+    pub fn at(
+        &self,
+        number: u64,
+        current: Option<&RawValue>,
+    ) -> Result<(Vec<&Change>, Option<Box<RawValue>>)> {
+        let Some(revision) = self.revisions.iter().find(|revision| revision.revision == number) else {
+            let kept: Vec<_> = self.revisions.iter().map(|kept| kept.revision.to_string()).collect();
+            bail!("there is no revision {number} (there are {})", kept.join(", "));
+        };
+        let forgotten = self.forgotten.iter().filter(|_| number == 1);
+        let later = self.revisions.iter().filter(|later| later.revision > number);
+        let mut since: Vec<&Change> = Vec::new();
+        for change in forgotten.chain(later.flat_map(|later| &later.changes)) {
+            if since.iter().all(|earlier| earlier.place() != change.place()) {
+                since.push(change);
+            }
+        }
+        let resources = match (&revision.resources, current) {
+            (Some(old), Some(current)) => Some(with_devices(old.clone(), current)?),
+            (Some(old), None) => Some(to_raw_value(old).context("encode the resources")?),
+            (None, _) => None,
+        };
+        Ok((since, resources))
+    }
+
+    pub fn encoded(&self) -> Result<Box<RawValue>> {
+        to_raw_value(self).context("encode the history")
+    }
+}
+
+fn without_devices(resources: &RawValue) -> Result<Value> {
+    let mut resources: Value = serde_json::from_str(resources.get()).context("decode the resources")?;
+    if let Some(resources) = resources.as_object_mut() {
+        resources.remove("devices");
+    }
+    Ok(resources)
+}
+
+fn with_devices(mut resources: Value, current: &RawValue) -> Result<Box<RawValue>> {
+    let mut current: Value = serde_json::from_str(current.get()).context("decode the resources")?;
+    let devices = current.as_object_mut().and_then(|current| current.remove("devices"));
+    if let (Some(devices), Some(resources)) = (devices, resources.as_object_mut()) {
+        resources.insert("devices".to_owned(), devices);
+    }
+    to_raw_value(&resources).context("encode the resources")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(file: &str, from: &str, to: &str) -> Change {
+        Change { file: file.into(), of: String::new(), from: from.into(), to: to.into() }
+    }
+
+    fn history() -> History {
+        let first = Revision {
+            revision: 1,
+            time: "then".into(),
+            by: Asker::default(),
+            rollback_to: None,
+            reason: None,
+            changes: Vec::new(),
+            resources: None,
+        };
+        History { revisions: vec![first], forgotten: Vec::new() }
+    }
+
+    fn record(history: &mut History, resources: &str, changes: Vec<Change>) -> u64 {
+        let resources: Box<RawValue> = serde_json::from_str(resources).unwrap();
+        let (time, by) = ("now".into(), Asker::default());
+        history.record(New { time, by, rollback_to: None, reason: None, changes }, Some(&resources)).unwrap()
+    }
+
+    fn at(history: &History, number: u64) -> Vec<String> {
+        let (since, _) = history.at(number, None).unwrap();
+        since.iter().map(|change| format!("{}={}", change.file, change.from)).collect()
+    }
+
+    #[test]
+    fn what_was_in_force_is_the_oldest_value_since_then() {
+        let mut history = history();
+        assert_eq!((history.current(), history.previous()), (1, None));
+        record(&mut history, "{}", vec![change("memory.max", "max", "5"), change("pids.max", "max", "7")]);
+        record(&mut history, "{}", vec![change("memory.max", "5", "9"), change("cpu.max", "a", "b")]);
+        assert_eq!((history.current(), history.previous()), (3, Some(2)));
+        assert_eq!(at(&history, 1), ["memory.max=max", "pids.max=max", "cpu.max=a"]);
+        assert_eq!(at(&history, 2), ["memory.max=5", "cpu.max=a"]);
+        assert_eq!(at(&history, 3), [""; 0]);
+        let error = history.at(4, None).unwrap_err().to_string();
+        assert_eq!(error, "there is no revision 4 (there are 1, 2, 3)");
+    }
+
+    #[test]
+    fn lines_of_one_file_are_different_things() {
+        let line = |of: &str, from: &str| Change { of: of.into(), ..change("io.max", from, "x") };
+        let mut history = history();
+        record(&mut history, "{}", vec![line("8:0", "8:0 a")]);
+        record(&mut history, "{}", vec![line("8:16", "8:16 b"), line("8:0", "8:0 c")]);
+        assert_eq!(at(&history, 1), ["io.max=8:0 a", "io.max=8:16 b"]);
+    }
+
+    #[test]
+    fn resources_come_back_with_the_devices_of_now() {
+        let mut history = history();
+        record(&mut history, r#"{"pids":{"limit":5},"devices":[1]}"#, Vec::new());
+        let current: Box<RawValue> = serde_json::from_str(r#"{"pids":{"limit":7},"devices":[2]}"#).unwrap();
+        let (_, resources) = history.at(1, Some(&current)).unwrap();
+        assert_eq!(resources.unwrap().get(), r#"{"devices":[2],"pids":{"limit":5}}"#);
+    }
+
+    #[test]
+    fn the_first_and_the_newest_revisions_are_kept() {
+        let mut history = history();
+        for number in 1..=30_u32 {
+            let (from, to) = (number.to_string(), (number + 1).to_string());
+            let mut changes = vec![change("pids.max", &from, &to)];
+            if number == 3 {
+                changes.push(change("cpu.max", "first", "later"));
+            }
+            record(&mut history, "{}", changes);
+        }
+        let kept: Vec<u64> = history.revisions().iter().map(|revision| revision.revision).collect();
+        assert_eq!(kept, [1, 23, 24, 25, 26, 27, 28, 29, 30, 31]);
+        // With what was changed by those that are not.
+        assert_eq!(at(&history, 1), ["pids.max=1", "cpu.max=first"]);
+        assert_eq!(at(&history, 23), ["pids.max=23"]);
+        assert!(history.at(2, None).is_err());
+        let text = history.encoded().unwrap();
+        let read: History = serde_json::from_str(text.get()).unwrap();
+        assert_eq!(read.encoded().unwrap().get(), text.get());
+    }
+}

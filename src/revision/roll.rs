@@ -1,0 +1,210 @@
+//! One change for several containers in order, a few at a time, which ends at the first that does not bear it; then those that
+//! have it go back.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+
+use super::watch::{Verdict, Watch, settle};
+use super::{Asker, Made, Wanted, make, preview};
+use crate::change::Change;
+use crate::container::{ContainerId, Root};
+use crate::error::{Refusal, line};
+use crate::signals::{Signal, SignalQueue, Signals};
+
+/// How to go about it.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub ids: &'a [ContainerId],
+    pub wanted: Wanted<'a>,
+    pub by: Asker,
+    /// How many are changed at a time; at least 1.
+    pub step: usize,
+    /// How long they are watched then.
+    pub settle: Duration,
+    /// The share of time in percent that one may be at a standstill.
+    pub most_pressure: f64,
+}
+
+/// Something to tell of; `Display` is a line for people.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Event<'a> {
+    /// It has the new limits; without a revision if it had them already.
+    Updated {
+        id: &'a str,
+        revision: Option<u64>,
+        changes: &'a [Change],
+    },
+    /// It has borne them for the whole time.
+    Settled {
+        id: &'a str,
+    },
+    Failed {
+        id: &'a str,
+        reason: &'a str,
+    },
+    Interrupted {
+        reason: &'a str,
+    },
+    RolledBack {
+        id: &'a str,
+        to: u64,
+        revision: Option<u64>,
+    },
+    NotRolledBack {
+        id: &'a str,
+        reason: &'a str,
+    },
+    /// The last one: how many containers have the new limits, have their old ones again, have neither, and were not reached.
+    Summary {
+        updated: usize,
+        rolled_back: usize,
+        not_rolled_back: usize,
+        untouched: usize,
+    },
+}
+
+impl std::fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Updated { id, revision: None, .. } => write!(f, "{id}: has these limits already"),
+            Self::Updated { id, revision: Some(revision), changes } => {
+                let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+                write!(f, "{id}: updated, revision {revision} ({})", changes.join(", "))
+            }
+            Self::Settled { id } => write!(f, "{id}: settled"),
+            Self::Failed { id, reason } => write!(f, "{id}: failed: {reason}"),
+            Self::Interrupted { reason } => write!(f, "interrupted: {reason}"),
+            Self::RolledBack { id, to, revision: Some(revision) } => {
+                write!(f, "{id}: rolled back to revision {to}, as revision {revision}")
+            }
+            Self::RolledBack { id, to, revision: None } => {
+                write!(f, "{id}: has the limits of revision {to} already")
+            }
+            Self::NotRolledBack { id, reason } => write!(f, "{id}: not rolled back: {reason}"),
+            Self::Summary { updated, rolled_back, not_rolled_back, untouched } => write!(
+                f,
+                "{updated} updated, {rolled_back} rolled back, {not_rolled_back} not rolled back, {untouched} untouched"
+            ),
+        }
+    }
+}
+
+/// Why it does not go on.
+enum Stop {
+    /// With this container.
+    Failed(ContainerId, anyhow::Error),
+    Interrupted(Signal),
+}
+
+/// Changes all, or none in the end. `tell` is told what happens, when it does; it must not fail.
+///
+/// # Errors
+/// The first failure, or a signal that asks this process to end. Those that were changed have their old limits again then, as far as they still live and nobody else has
+/// changed them since; the message counts them.
+pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
+    // What can be known to be wrong is found before anything is changed.
+    for id in plan.ids {
+        preview(root, id, &plan.wanted).map_err(|error| about(id, error))?;
+    }
+    // From here on, who asks for the end gets it when nothing is half done.
+    let signals = Signals::block()?.interrupts()?;
+    let mut done: Vec<(&ContainerId, Made)> = Vec::new();
+    let stopped = plan
+        .ids
+        .chunks(plan.step.max(1))
+        .find_map(|batch| change(root, plan, batch, &signals, &mut done, tell).err());
+    let Some(stop) = stopped else {
+        tell(&Event::Summary { updated: done.len(), rolled_back: 0, not_rolled_back: 0, untouched: 0 });
+        return Ok(());
+    };
+    let reason = match &stop {
+        Stop::Failed(id, error) => {
+            let reason = line(error);
+            tell(&Event::Failed { id: id.as_str(), reason: &reason });
+            format!("{}: {reason}", id.as_str())
+        }
+        Stop::Interrupted(signal) => {
+            let reason = signal.to_string();
+            tell(&Event::Interrupted { reason: &reason });
+            format!("interrupted by {reason}")
+        }
+    };
+    let mut rolled_back = 0;
+    let changed = done.len();
+    for (id, made) in done.into_iter().rev() {
+        match back(root, plan, id, &made, &reason) {
+            Ok(revision) => {
+                rolled_back += 1;
+                tell(&Event::RolledBack { id: id.as_str(), to: made.before, revision });
+            }
+            Err(error) => tell(&Event::NotRolledBack { id: id.as_str(), reason: &line(&error) }),
+        }
+    }
+    let not_rolled_back = changed - rolled_back;
+    let untouched = plan.ids.len() - changed;
+    tell(&Event::Summary { updated: 0, rolled_back, not_rolled_back, untouched });
+    let outcome =
+        format!("{rolled_back} rolled back, {not_rolled_back} not rolled back, {untouched} untouched");
+    Err(match stop {
+        Stop::Failed(id, error) => about(&id, error).context(format!("rolling update stopped ({outcome})")),
+        Stop::Interrupted(signal) => anyhow!("rolling update interrupted by {signal} ({outcome})"),
+    })
+}
+
+/// Changes these, and watches them.
+fn change<'a>(
+    root: &Root,
+    plan: &'a Plan<'_>,
+    batch: &'a [ContainerId],
+    signals: &SignalQueue,
+    done: &mut Vec<(&'a ContainerId, Made)>,
+    tell: &mut dyn FnMut(&Event<'_>),
+) -> Result<(), Stop> {
+    let mut watches = Vec::new();
+    for id in batch {
+        let failed = |error| Stop::Failed(id.clone(), error);
+        if let Some(signal) = signals.take().map_err(failed)? {
+            return Err(Stop::Interrupted(signal));
+        }
+        // Begun before, so that nothing is missed.
+        watches.push(root.load(id).and_then(|container| Watch::begin(&container)).map_err(failed)?);
+        let made = make(root, id, &plan.wanted, &plan.by).map_err(failed)?;
+        tell(&Event::Updated { id: id.as_str(), revision: made.revision, changes: &made.changes });
+        done.push((id, made));
+    }
+    let verdict = settle(&mut watches, signals, plan.settle, plan.most_pressure);
+    let failed = |index: usize, error| match batch.get(index) {
+        Some(id) => Err(Stop::Failed(id.clone(), error)),
+        None => Ok(()),
+    };
+    match verdict {
+        Ok(Verdict::Settled) => {
+            batch.iter().for_each(|id| tell(&Event::Settled { id: id.as_str() }));
+            Ok(())
+        }
+        Ok(Verdict::Failed(index, problem)) => failed(index, anyhow!(problem)),
+        Ok(Verdict::Interrupted(signal)) => Err(Stop::Interrupted(signal)),
+        Err(error) => failed(0, error),
+    }
+}
+
+/// Takes back what was made of one; gives the revision that this is.
+fn back(root: &Root, plan: &Plan<'_>, id: &ContainerId, made: &Made, reason: &str) -> Result<Option<u64>> {
+    // Nothing was changed.
+    if made.revision.is_none() {
+        return Ok(None);
+    }
+    let wanted = Wanted::Rollback { to: Some(made.before), from: made.revision, reason: Some(reason) };
+    Ok(make(root, id, &wanted, &plan.by)?.revision)
+}
+
+/// Which container, unless the words say so themselves.
+fn about(id: &ContainerId, error: anyhow::Error) -> anyhow::Error {
+    match error.is::<Refusal>() {
+        true => error,
+        false => error.context(format!("container {:?}", id.as_str())),
+    }
+}

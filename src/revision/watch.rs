@@ -1,0 +1,117 @@
+//! Whether a container bears its new limits: it must not end, nothing in it may be killed for want of memory, and it must not
+//! come to a standstill.
+//!
+//! The first two are events (a pidfd, `memory.events`). The third is the kernel's measure of the time in which nothing in the
+//! cgroup could go on, `full avg10` of `memory.pressure` and `io.pressure` (the kernel's accounting/psi.rst), where the kernel
+//! measures it; there is no event for its crossing a mark, so it is looked at as often as the kernel computes it. Processor time
+//! is left out: who gets a quota is meant to wait.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
+use crate::cgroup::OomWatch;
+use crate::container::Container;
+use crate::error::Refusal;
+use crate::signals::{Signal, SignalQueue};
+
+/// The kernel computes averages of pressure this often.
+const PRESSURE_PERIOD: Duration = Duration::from_secs(2);
+const PRESSURES: [&str; 2] = ["memory.pressure", "io.pressure"];
+
+/// One container that is watched.
+#[derive(Debug)]
+pub struct Watch {
+    init: OwnedFd,
+    oom: OomWatch,
+    cgroup: PathBuf,
+    /// As it was before, for each of [`PRESSURES`]: what gets better was not made worse by the update.
+    pressure: [Option<f64>; 2],
+}
+
+/// How the watch ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing happened in the time.
+    Settled,
+    /// To the container of that index, this.
+    Failed(usize, String),
+    Interrupted(Signal),
+}
+
+impl Watch {
+    /// From now on.
+    pub fn begin(container: &Container) -> Result<Self> {
+        let Some(init) = container.init()? else {
+            return Err(Refusal::NotRunning(container.state.id.clone()).into());
+        };
+        let cgroup = container.cgroup()?.to_owned();
+        let oom = OomWatch::new(&cgroup)?;
+        let pressure = PRESSURES.map(|name| pressure(&cgroup.join(name)));
+        Ok(Self { init, oom, cgroup, pressure })
+    }
+
+    /// What has happened, if anything has; `has_ended` says whether the init process has. `most` is the share of time in
+    /// percent that may be lost.
+    fn problem(&mut self, has_ended: bool, most: f64) -> Result<Option<String>> {
+        // First, for it may be the reason of the end.
+        if self.oom.has_killed()? {
+            return Ok(Some("the kernel has killed a process of it for want of memory".to_owned()));
+        }
+        if has_ended {
+            return Ok(Some("it has ended".to_owned()));
+        }
+        for (name, before) in PRESSURES.iter().zip(self.pressure) {
+            let now = pressure(&self.cgroup.join(name));
+            if let Some(now) = now.filter(|now| *now > most && *now > before.unwrap_or(0.0)) {
+                return Ok(Some(format!(
+                    "it stands still {now} % of the time: full avg10 of {name} is above {most}"
+                )));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Watches all of them for this long, or until something happens to one or a signal asks this process to end.
+pub fn settle(watches: &mut [Watch], signals: &SignalQueue, settle: Duration, most: f64) -> Result<Verdict> {
+    let deadline = Instant::now() + settle;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let ended = wait(watches, signals, left.min(PRESSURE_PERIOD))?;
+        if let Some(signal) = signals.take()? {
+            return Ok(Verdict::Interrupted(signal));
+        }
+        for (index, (watch, has_ended)) in watches.iter_mut().zip(ended).enumerate() {
+            if let Some(problem) = watch.problem(has_ended, most)? {
+                return Ok(Verdict::Failed(index, problem));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Ok(Verdict::Settled);
+        }
+    }
+}
+
+/// Waits for something to happen, but no longer than this; which of the init processes have ended.
+fn wait(watches: &[Watch], signals: &SignalQueue, at_most: Duration) -> Result<Vec<bool>> {
+    let timeout = Timespec::try_from(at_most).context("wait for the containers")?;
+    let mut waiting: Vec<_> = watches.iter().map(|watch| PollFd::new(&watch.init, PollFlags::IN)).collect();
+    let oom = watches.iter().filter_map(|watch| watch.oom.fd());
+    waiting.extend(oom.map(|oom| PollFd::from_borrowed_fd(oom, PollFlags::PRI)));
+    waiting.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
+    retry_on_intr(|| poll(&mut waiting, Some(&timeout))).context("wait for the containers")?;
+    Ok(waiting.iter().take(watches.len()).map(|init| !init.revents().is_empty()).collect())
+}
+
+/// `full avg10` in percent; `None` where it is not measured.
+fn pressure(file: &std::path::Path) -> Option<f64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("full "))?;
+    line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+}
