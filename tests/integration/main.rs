@@ -53,6 +53,7 @@ mod terminal;
 mod time_namespaces;
 mod traps;
 mod update;
+mod update_faults;
 mod user_namespace_joins;
 mod user_namespace_mounts;
 mod user_namespaces;
@@ -97,6 +98,7 @@ fn tests() -> Vec<Test> {
         pause::tests(),
         update::tests(),
         revisions::tests(),
+        update_faults::tests(),
         events::tests(),
         matching::tests(),
         security::tests(),

@@ -1,0 +1,208 @@
+//! An update of which one write fails, each in turn: everything is as it was before.
+//!
+//! The control file of that write is made to fail for the call alone, in a mount namespace of its own: it is read-only, so that
+//! it cannot be opened, or a file of the same content stands in its place that the call may not write to (RLIMIT_FSIZE). Which
+//! writes there are, `update --dry-run` says.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Container, Invocation, Outcome,
+    host::{has_controller, need_disk, need_own, need_program},
+    suite::suite,
+};
+
+use super::{
+    cgroup::device_numbers,
+    revisions::{launched, read_only},
+    update::everything,
+};
+
+suite![
+    a_file_that_cannot_be_opened_takes_every_other_write_back,
+    a_write_that_fails_takes_every_other_back,
+    a_state_that_cannot_be_saved_takes_every_write_back,
+    a_rollback_takes_every_write_back_too,
+    a_value_that_cannot_be_put_back_is_named,
+];
+
+/// Resources that name every controller this host has.
+fn resources(container: Option<&Container>, is_second: bool) -> Value {
+    let pick = |first: u64, second: u64| if is_second { second } else { first };
+    let mut resources = json!({ "unified": {
+        "cgroup.max.depth": pick(3, 7).to_string(), "cgroup.max.descendants": pick(5, 9).to_string()
+    } });
+    if has_controller("pids") {
+        resources["pids"] = json!({ "limit": pick(20, 30) });
+    }
+    if has_controller("memory") {
+        let mib = |first, second| pick(first, second) << 20;
+        resources["memory"] =
+            json!({ "limit": mib(64, 96), "swap": mib(96, 160), "reservation": mib(8, 16) });
+        resources["unified"]["memory.high"] = json!(mib(60, 90).to_string());
+    }
+    if has_controller("cpu") {
+        // Of these, each order of writing is refused by the kernel one way or the other.
+        resources["cpu"] = json!({
+            "shares": pick(2048, 512), "quota": pick(50_000, 90_000), "period": 100_000, "burst": pick(10_000, 80_000)
+        });
+    }
+    if has_controller("cpuset") {
+        let two = std::thread::available_parallelism().unwrap().get() > 1;
+        resources["cpu"]["cpus"] = if two { pick(0, 1).to_string() } else { "0".to_owned() }.into();
+        resources["cpu"]["mems"] = "0".into();
+    }
+    if has_controller("io")
+        && let Ok(disk) = need_disk()
+    {
+        let (major, minor) = device_numbers(&disk);
+        let rate = pick(1_048_576, 4_194_304);
+        let device = json!([{ "major": major, "minor": minor, "rate": rate }]);
+        resources["blockIO"] = json!({ "throttleReadBpsDevice": device, "throttleWriteIOPSDevice": device });
+        let has_weight =
+            |name: &str| container.is_some_and(|container| container.cgroup().join(name).exists());
+        if has_weight("io.weight") || has_weight("io.bfq.weight") {
+            resources["blockIO"]["weight"] = pick(300, 700).into();
+        }
+    }
+    if has_controller("hugetlb") && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        resources["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": pick(2, 4) << 20 }]);
+    }
+    resources
+}
+
+fn update(container: &Container, options: &[&str]) -> Invocation {
+    let file = container.beside("resources.json");
+    fs::write(&file, resources(Some(container), true).to_string()).unwrap();
+    container.runtime().args(["update", "-r"]).arg(file).args(options).arg(&container.id)
+}
+
+/// The control files that the call writes, each once, in order.
+fn written(container: &Container, call: Invocation) -> Vec<String> {
+    let output = call.args(["--dry-run", "--format", "json"]).succeeds();
+    let writes: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
+    let mut files: Vec<String> = Vec::new();
+    for write in writes {
+        let file = write["file"].as_str().unwrap().to_owned();
+        assert!(Path::new(&file).starts_with(container.cgroup()), "{output:#?}");
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    files
+}
+
+/// What the cgroup and the state are.
+fn now(container: &Container) -> (BTreeMap<String, String>, String) {
+    let state = fs::read_to_string(container.state_directory().join("state.json")).unwrap();
+    (everything(container), state)
+}
+
+/// Makes each write of the call fail in turn, by `inject`. Nothing must change, and the error must name the file; without the
+/// fault the call must then change all of them.
+fn each_write_fails(
+    container: &Container,
+    call: impl Fn() -> Invocation,
+    inject: impl Fn(Invocation, &Path) -> Invocation,
+    errno: &str,
+) {
+    let files = written(container, call());
+    assert!(files.len() >= 2, "{files:?}");
+    let before = now(container);
+    for file in &files {
+        let output = inject(call(), Path::new(file)).output();
+        assert_eq!(output.code(), 1, "{file}: {output:#?}");
+        assert!(output.stderr.contains(&format!(" to {file}: ")), "{output:#?}");
+        assert!(output.stderr.contains(errno), "{output:#?}");
+        assert!(!output.stderr.contains("put back"), "{output:#?}");
+        assert_eq!(now(container), before, "{file}: {output:#?}");
+    }
+    call().succeeds();
+    let (after, _) = now(container);
+    for file in &files {
+        let name = Path::new(file).file_name().unwrap().to_str().unwrap();
+        let same_on_purpose = matches!(name, "cpuset.mems" | "cpuset.cpus");
+        assert!(after[name] != before.0[name] || same_on_purpose, "{file} has not changed: {after:#?}");
+    }
+}
+
+/// The same call where a file of the same content that it cannot write to is in the place of this one.
+fn unwritable(call: Invocation, file: &Path, copy: &Path, most: usize) -> Invocation {
+    fs::copy(file, copy).unwrap();
+    stand_in(call, file, copy, most)
+}
+
+/// The same call where `copy` is in the place of `file`, and no file but the kernel's can be written beyond this size.
+fn stand_in(call: Invocation, file: &Path, copy: &Path, most: usize) -> Invocation {
+    // What it says goes through a pipe, for the limit is one of its standard error, too.
+    let script = "mount --bind \"$0\" \"$1\" && shift && \"$@\" 2>&1 | cat >&2";
+    let call = call.called_by(["prlimit", &format!("--fsize={most}"), "--"]);
+    let words = ["unshare", "--mount", "--propagation", "private", "bash", "-o", "pipefail", "-c", script];
+    call.called_by(words.into_iter().chain([copy.to_str().unwrap(), file.to_str().unwrap()]))
+}
+
+fn a_file_that_cannot_be_opened_takes_every_other_write_back() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    each_write_fails(&container, || update(&container, &[]), read_only, "read-only file system (EROFS)");
+    Ok(())
+}
+
+fn a_write_that_fails_takes_every_other_back() -> Outcome {
+    need_own()?;
+    need_program("prlimit")?;
+    let container = launched(resources(None, false));
+    let copy = container.beside("copy");
+    let inject = |call, file: &Path| unwritable(call, file, &copy, 0);
+    each_write_fails(&container, || update(&container, &[]), inject, "file too large (EFBIG)");
+    Ok(())
+}
+
+/// The last thing that can fail: everything has been written then.
+fn a_state_that_cannot_be_saved_takes_every_write_back() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    let before = now(&container);
+    let in_the_way = container.state_directory().join(".state.json");
+    fs::create_dir(&in_the_way).unwrap();
+    update(&container, &[]).fails_with("state.json: is a directory (EISDIR)");
+    assert_eq!(now(&container), before);
+    fs::remove_dir(&in_the_way).unwrap();
+    update(&container, &[]).succeeds();
+    assert_ne!(now(&container), before);
+    Ok(())
+}
+
+fn a_rollback_takes_every_write_back_too() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    let first = everything(&container);
+    update(&container, &[]).succeeds();
+    let call = || container.runtime().args(["rollback", "--to", "1", &container.id]);
+    each_write_fails(&container, call, read_only, "read-only file system (EROFS)");
+    assert_eq!(everything(&container), first);
+    Ok(())
+}
+
+/// A stand-in that takes the new value, which is short, and not the old one, which is long.
+fn a_value_that_cannot_be_put_back_is_named() -> Outcome {
+    need_own()?;
+    need_program("prlimit")?;
+    let container = launched(json!({}));
+    let copy = container.beside("copy");
+    fs::write(&copy, "1234567\n").unwrap();
+    let file = container.beside("resources.json");
+    let wrong = json!({ "unified": { "cgroup.max.depth": "5", "cgroup.max.descendants": "many" } });
+    fs::write(&file, wrong.to_string()).unwrap();
+    let call = container.runtime().args(["update", "-r"]).arg(file).arg(&container.id);
+    let output = stand_in(call, &container.cgroup().join("cgroup.max.depth"), &copy, 4).output();
+    assert_eq!(output.code(), 1, "{output:#?}");
+    let text =
+        "/cgroup.max.descendants (and cgroup.max.depth could not be put back): invalid argument (EINVAL)";
+    assert!(output.stderr.contains(text), "{output:#?}");
+    // It was tried.
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "1234567\n");
+    Ok(())
+}
