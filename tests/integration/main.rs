@@ -41,6 +41,7 @@ mod net_devices;
 mod pause;
 mod process;
 mod revisions;
+mod rolling;
 mod rootfs;
 mod rootless;
 mod run;
@@ -99,6 +100,7 @@ fn tests() -> Vec<Test> {
         update::tests(),
         revisions::tests(),
         update_faults::tests(),
+        rolling::tests(),
         events::tests(),
         matching::tests(),
         security::tests(),
