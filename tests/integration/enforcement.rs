@@ -6,7 +6,7 @@ use crate::support::{
     Container, Outcome,
     bundle::add_mount,
     container::NO_OPTIONS,
-    host::{self, need, need_controller, need_disk, need_other_than},
+    host::{self, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
 };
 
@@ -26,6 +26,11 @@ suite![
     an_updated_throttle_limits_reading,
     updated_processors_pin,
     an_updated_huge_page_limit_is_met,
+    a_memory_limit_kills_again_when_it_is_back,
+    a_pids_limit_stops_forks_again_when_it_is_back,
+    a_cpu_quota_throttles_again_when_it_is_back,
+    a_throttle_limits_reading_again_when_it_is_back,
+    processors_pin_again_when_they_are_back,
 ];
 
 fn limited(script: &str, resources: Value) -> Container {
@@ -237,16 +242,120 @@ fn an_updated_huge_page_limit_is_met() -> Outcome {
     need(host::machine() != "native", "a machine of its own, whose huge pages may be reserved")?;
     std::fs::write("/proc/sys/vm/nr_hugepages", "4").unwrap();
     let document = tempfile::NamedTempFile::new().unwrap();
-    let resources = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 2_097_152 }] });
-    std::fs::write(document.path(), resources.to_string()).unwrap();
+    let pages = |limit: u64| json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": limit }] });
+    std::fs::write(document.path(), pages(2_097_152).to_string()).unwrap();
     let script = "fallocate -l 2097152 /tmp/huge/a && echo one; fallocate -l 4194304 /tmp/huge/b || echo not two; rm /tmp/huge/*";
-    let output = after_update(script, &["--resources", document.path().to_str().unwrap()], |spec| {
+    let mount = |spec: &mut Value| {
         add_mount(
             spec,
             json!({ "destination": "/tmp/huge", "type": "hugetlbfs", "source": "huge", "options": ["pagesize=2M"] }),
         );
-    });
+    };
+    let updated = after_update(script, &["--resources", document.path().to_str().unwrap()], mount);
+    // In one test, for the machine has one number of huge pages.
+    let back = ("hugetlb.2MB.max", ["8388608", "2097152"]);
+    let rolled_back =
+        host::is_own().then(|| after_rollback(script, &pages(2_097_152), &pages(8_388_608), back, mount));
     std::fs::write("/proc/sys/vm/nr_hugepages", "0").unwrap();
-    assert_eq!(output.stdout, "one\nnot two\n", "{output:#?}");
+    for output in [Some(updated), rolled_back].into_iter().flatten() {
+        assert_eq!(output.stdout, "one\nnot two\n", "{output:#?}");
+    }
+    Ok(())
+}
+
+/// What a container with this script and these limits says that goes on only after they were lifted and, by `rollback`, given
+/// back; `back` tells what the file holds each time.
+fn after_rollback(
+    script: &str,
+    limited: &Value,
+    lifted: &Value,
+    (file, back): (&str, [&str; 2]),
+    edit: impl FnOnce(&mut Value),
+) -> crate::support::Output {
+    let container = Container::with_script(&format!("{WAIT} {script}")).edit(|spec| {
+        for (key, value) in limited.as_object().unwrap() {
+            spec["linux"]["resources"][key] = value.clone();
+        }
+        edit(spec);
+    });
+    let running = container.spawn();
+    crate::support::wait_until("it runs", || {
+        container.on_id("state").output().stdout.contains("\"running\"")
+    });
+    let document = container.beside("limits.json");
+    std::fs::write(&document, lifted.to_string()).unwrap();
+    container.runtime().args(["update", "-r"]).arg(document).arg(&container.id).succeeds();
+    assert_eq!(container.control_file(file), back[0]);
+    container.on_id("rollback").succeeds();
+    assert_eq!(container.control_file(file), back[1]);
+    std::fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    running.wait()
+}
+
+fn a_memory_limit_kills_again_when_it_is_back() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let memory = |limit: i64| json!({ "memory": { "limit": limit, "swap": limit } });
+    let back = ("memory.max", ["268435456", "33554432"]);
+    let output = after_rollback("exec tail /dev/zero", &memory(32 << 20), &memory(256 << 20), back, |_| ());
+    assert_eq!(output.code(), 137);
+    Ok(())
+}
+
+fn a_pids_limit_stops_forks_again_when_it_is_back() -> Outcome {
+    need_own()?;
+    need_controller("pids")?;
+    let pids = |limit: i64| json!({ "pids": { "limit": limit } });
+    let script = "for i in 1 2 3 4 5; do sleep 1 & done; echo forked";
+    let output = after_rollback(script, &pids(3), &pids(-1), ("pids.max", ["max", "3"]), |_| ());
+    assert!(!output.stdout.contains("forked") && output.stderr.contains("fork"), "{output:#?}");
+    Ok(())
+}
+
+fn a_cpu_quota_throttles_again_when_it_is_back() -> Outcome {
+    need_own()?;
+    need_controller("cpu")?;
+    let quota = |quota: i64| json!({ "cpu": { "quota": quota, "period": 100_000 } });
+    // It waits at first without being throttled, for sleeping takes no time.
+    let script = "was=$(grep '^nr_throttled ' /sys/fs/cgroup/cpu.stat); \
+                  while [ \"$(grep '^nr_throttled ' /sys/fs/cgroup/cpu.stat)\" = \"$was\" ]; do :; done; echo throttled";
+    let back = ("cpu.max", ["max 100000", "5000 100000"]);
+    let output = after_rollback(script, &quota(5_000), &quota(-1), back, |_| ());
+    assert!(output.stdout.ends_with("throttled\n"), "{output:#?}");
+    Ok(())
+}
+
+fn a_throttle_limits_reading_again_when_it_is_back() -> Outcome {
+    need_own()?;
+    need_controller("io")?;
+    let disk = need_disk()?;
+    let (major, minor) = device_numbers(&disk);
+    let rate = |rate: u64| json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": rate }] } });
+    let script =
+        "cat /proc/uptime; dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct; cat /proc/uptime";
+    let limited = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
+    let output = after_rollback(script, &rate(1_048_576), &rate(0), ("io.max", ["", &limited]), |spec| {
+        spec["linux"]["devices"] =
+            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
+        spec["linux"]["resources"]["devices"] = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
+        ]);
+    });
+    let times: Vec<f64> =
+        output.stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(times.len() == 2 && times[1] - times[0] > 0.9, "{output:#?}");
+    Ok(())
+}
+
+fn processors_pin_again_when_they_are_back() -> Outcome {
+    need_own()?;
+    need_controller("cpuset")?;
+    let processors = std::thread::available_parallelism().unwrap().get();
+    need(processors > 1, "more than one processor")?;
+    let cpus = |list: &str| json!({ "cpu": { "cpus": list } });
+    let script = "grep Cpus_allowed_list /proc/self/status";
+    let output = after_rollback(script, &cpus("1"), &cpus("0-1"), ("cpuset.cpus", ["0-1", "1"]), |_| ());
+    assert_eq!(output.stdout, "Cpus_allowed_list:\t1\n", "{output:#?}");
     Ok(())
 }
