@@ -169,7 +169,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
     if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
         warnings.push(
-            "a rootless container with no cgroup and no private pid namespace: when it is killed, only its first process ends"
+            "a rootless container with no cgroup and no private pid namespace: when it is killed, only its first process ends. \
+             Such configuration is strongly discouraged"
                 .to_owned(),
         );
     }

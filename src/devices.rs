@@ -54,6 +54,10 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
             return Err(at.field("path").error(format_args!("{:?} is the root itself", device.path())));
         };
         let entry = node(device, path::c_string(Path::new(name), &at)?, &at)?;
+        // Always the link into the container's own devpts, see below.
+        if path.as_bytes() == b"/dev/ptmx" {
+            continue;
+        }
         plan.add(path::c_string(directory, &at)?, entry, Some(index));
         own.push(path);
     }

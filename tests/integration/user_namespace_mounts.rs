@@ -30,6 +30,7 @@ suite![
     readiness_is_reported_from_there_too,
     devices_have_the_mode_and_owner_that_was_asked_for,
     a_device_may_have_another_path_than_on_the_host,
+    a_ptmx_in_the_list_stays_the_link_into_the_containers_devpts,
     a_device_of_somebody_who_is_not_mapped_is_refused,
     many_mounts_and_few_descriptors_go_together,
 ];
@@ -211,6 +212,14 @@ fn devices_have_the_mode_and_owner_that_was_asked_for() -> Outcome {
         });
     assert_eq!(container.says(), "640 7 8 1:5\n0\n9");
     Ok(())
+}
+
+/// It would be a mount, which no link can replace.
+fn a_ptmx_in_the_list_stays_the_link_into_the_containers_devpts() {
+    let container = Container::with_args(["readlink", "/dev/ptmx"]).in_user_namespace().edit(|spec| {
+        spec["linux"]["devices"] = json!([{ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 }]);
+    });
+    assert_eq!(container.says(), "pts/ptmx");
 }
 
 fn a_device_may_have_another_path_than_on_the_host() -> Outcome {
