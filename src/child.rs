@@ -148,6 +148,8 @@ pub struct Child<'a> {
     pub init: &'a Init,
     /// The cgroup that may stand still, and then the child does too.
     pub cgroup: Option<&'a Path>,
+    /// How many processes the kernel had killed there for want of memory before the child was born; `None` if nobody has looked.
+    pub oom_kills: Option<u64>,
     pub program: &'a Program,
 }
 
@@ -159,6 +161,7 @@ pub struct Watch<'a> {
     pub socket: BorrowedFd<'a>,
     pub signals: &'a Signals,
     pub cgroup: Option<&'a Path>,
+    pub oom_kills: Option<u64>,
     pub program: &'a Program,
 }
 
@@ -172,6 +175,7 @@ impl<'a> Watch<'a> {
             interrupts: self.signals.interrupts()?,
             init,
             cgroup: self.cgroup,
+            oom_kills: self.oom_kills,
             program: self.program,
         })
     }
@@ -202,7 +206,7 @@ impl Child<'_> {
     pub fn await_master(&self) -> Result<OwnedFd> {
         match self.listen()? {
             News::Master(master) => Ok(master),
-            _ => bail!("the init process ended before it had a terminal"),
+            _ => Err(self.ended_before("it had a terminal")),
         }
     }
 
@@ -210,7 +214,7 @@ impl Child<'_> {
     pub fn await_point(&self, point: Point) -> Result<()> {
         match self.listen()? {
             News::Reached(reached) if reached == point => Ok(()),
-            News::Ended => bail!("the init process ended before it was ready"),
+            News::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -219,7 +223,7 @@ impl Child<'_> {
     pub fn await_ready(&self) -> Result<()> {
         match self.listen()? {
             News::Ready => Ok(()),
-            News::Ended => bail!("the init process ended before it could be started"),
+            News::Ended => Err(self.ended_before("it could be started")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -237,7 +241,7 @@ impl Child<'_> {
     pub fn await_listener(&self) -> Result<i32> {
         match self.listen()? {
             News::Listening(number) => Ok(number),
-            News::Ended => bail!("the init process ended before it was ready"),
+            News::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -250,7 +254,7 @@ impl Child<'_> {
                 self.go_on();
                 Ok(Init { pid, pidfd, keep: false })
             }
-            News::Ended => bail!("the init process ended before it was ready"),
+            News::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -300,9 +304,58 @@ impl Child<'_> {
                     Err(self.program.explain(step, errno, part, &said))
                 }
                 None if length > 0 => bail!("the init process said something that it cannot say"),
-                None => ended_early(self.init, self.program.has_filter()).map(|()| News::Ended),
+                None => self.ended_early(self.program.has_filter()).map(|()| News::Ended),
             };
         }
+    }
+
+    /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
+    fn ended_before(&self, what: &str) -> anyhow::Error {
+        let why = self.ended_early(true).err();
+        why.unwrap_or_else(|| anyhow!("the init process ended before {what}"))
+    }
+
+    /// `awaits_end` says whether the child may not have ended yet and yet never become the program.
+    ///
+    /// # Errors
+    /// If the process has ended without having become the program: something killed it, or its filter let it say nothing.
+    fn ended_early(&self, awaits_end: bool) -> Result<()> {
+        let pid = self.init.pid;
+        let never_executed =
+            || Ok::<_, anyhow::Error>(state::process_stat(pid)?.is_some_and(|stat| stat.never_executed));
+        // What has closed the socket and is not the program ends, but may not have yet; what a filter does to execve is no rare case.
+        if awaits_end && !never_executed()? {
+            return Ok(());
+        }
+        let patience = if awaits_end { WaitIdOptions::empty() } else { WaitIdOptions::NOHANG };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | patience;
+        let status = rustix::process::waitid(WaitId::PidFd(self.init.pidfd.as_fd()), options)
+            .context("ask for the init process")?;
+        let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
+        let has_filter = self.program.has_filter();
+        if !has_filter && (signal.is_none() || !never_executed()?) {
+            return Ok(());
+        }
+        let (ended, hint) = match signal {
+            None => ("the init process could not say why".to_owned(), FILTER_HINT.to_owned()),
+            // The second: nothing it could do was allowed, not even to exit.
+            Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
+                (format!("the init process was ended by signal {signal}"), FILTER_HINT.to_owned())
+            }
+            Some(signal) => {
+                let known = self.oom_kills;
+                let short = |path| cgroup::shortage(path, known.unwrap_or(0));
+                let shortage = self.cgroup.filter(|_| signal == libc::SIGKILL).and_then(short);
+                let hint = match (shortage, known) {
+                    (Some(shortage), Some(_)) => return Err(shortage.of_init()),
+                    // The words are runc's.
+                    (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
+                    (None, _) => "somebody killed it".to_owned(),
+                };
+                (format!("the init process was ended by signal {signal}"), hint)
+            }
+        };
+        Err(anyhow!(ended).context(Hint("start the container's program".into(), hint)))
     }
 
     fn wait(&self) -> Result<()> {
@@ -338,37 +391,6 @@ fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
     let number =
         text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).and_then(|n| n.parse().ok());
     number.filter(|pid| *pid > 0).with_context(|| format!("{path} names no process"))
-}
-
-/// # Errors
-/// If the process has ended without having become the program: something killed it, or its filter let it say nothing.
-fn ended_early(init: &Init, has_filter: bool) -> Result<()> {
-    let never_executed =
-        || Ok::<_, anyhow::Error>(state::process_stat(init.pid)?.is_some_and(|stat| stat.never_executed));
-    // What has closed the socket and is not the program ends, but may not have yet; what a filter does to execve is no rare case.
-    if has_filter && !never_executed()? {
-        return Ok(());
-    }
-    let patience = if has_filter { WaitIdOptions::empty() } else { WaitIdOptions::NOHANG };
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | patience;
-    let status = rustix::process::waitid(WaitId::PidFd(init.pidfd.as_fd()), options)
-        .context("ask for the init process")?;
-    let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
-    if !has_filter && (signal.is_none() || !never_executed()?) {
-        return Ok(());
-    }
-    let (ended, hint) = match signal {
-        None => ("the init process could not say why".to_owned(), FILTER_HINT),
-        // The second: nothing it could do was allowed, not even to exit.
-        Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
-            (format!("the init process was ended by signal {signal}"), FILTER_HINT)
-        }
-        Some(signal) => (
-            format!("the init process was ended by signal {signal}"),
-            "if a memory limit is set, it may be too low",
-        ),
-    };
-    Err(anyhow!(ended).context(Hint("start the container's program".into(), hint.into())))
 }
 
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::cgroup;
+use crate::cgroup::{self, Shortage};
 use crate::error::{Hint, Refusal};
 use crate::intel_rdt;
 use crate::signals::Signal;
@@ -31,6 +31,9 @@ const TRACER: &str = "tracer";
 
 /// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
 const CGROUP: &str = "cgroup";
+
+/// How many of the kills for want of memory that its cgroup counts are no reason for the container's end; missing for none.
+const OOM_KILLS: &str = "oom-kills";
 
 /// What of `config.json` is kept for `exec`.
 const EXCERPT: &str = "config.json";
@@ -252,6 +255,11 @@ impl NewContainer {
         std::os::unix::fs::symlink(cgroup, &link).with_context(|| format!("make {}", link.display()))
     }
 
+    /// Notes how many kills for want of memory its cgroup counts already.
+    pub fn note_oom_kills(&self, count: u64) -> Result<()> {
+        write_oom_kills(&self.path, count)
+    }
+
     /// Writes what is to be the state file.
     pub fn prepare(&self, state: &State) -> Result<Prepared> {
         Prepared::write(&self.path, state)
@@ -322,6 +330,22 @@ impl Container {
         Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
     }
 
+    /// Why the kernel has killed a process of the container for want of memory, if it has, unless it was before somebody asked
+    /// for the container's end with [`Self::note_kill`].
+    pub fn shortage(&self) -> Option<Shortage> {
+        let cgroup = self.state.cgroup()?;
+        let known = fs::read_to_string(self.directory.join(OOM_KILLS)).unwrap_or_default();
+        cgroup::shortage(cgroup, known.parse().unwrap_or(0))
+    }
+
+    /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before.
+    pub fn note_kill(&self) -> Result<()> {
+        match self.state.cgroup().map_or(0, cgroup::oom_kills) {
+            0 => Ok(()),
+            count => write_oom_kills(&self.directory, count),
+        }
+    }
+
     /// Its cgroup.
     ///
     /// # Errors
@@ -348,6 +372,7 @@ impl Container {
             created: &state.created,
             annotations: &state.annotations,
             owner,
+            oom_killed: status == Status::Stopped && self.shortage().is_some(),
         }
     }
 
@@ -446,6 +471,11 @@ impl Drop for Prepared {
             let _ = fs::remove_file(temporary);
         }
     }
+}
+
+fn write_oom_kills(directory: &Path, count: u64) -> Result<()> {
+    let path = directory.join(OOM_KILLS);
+    fs::write(&path, count.to_string()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.

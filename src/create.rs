@@ -166,6 +166,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let directory = request.root.create(request.id)?;
     let note = |path: &Path| directory.note_cgroup(path);
     let cgroup = plan.cgroup.create(request.rootless, note).context(Stage::Cgroup)?;
+    let oom_kills = cgroup.earlier_oom_kills();
+    if oom_kills > 0 {
+        directory.note_oom_kills(oom_kills)?;
+    }
     let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
     if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
         warnings.push(
@@ -216,8 +220,13 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
-    let watch =
-        Watch { socket: ours.as_fd(), signals: request.signals, cgroup: cgroup.path(), program: &program };
+    let watch = Watch {
+        socket: ours.as_fd(),
+        signals: request.signals,
+        cgroup: cgroup.path(),
+        oom_kills: Some(oom_kills),
+        program: &program,
+    };
     if births.succeeded.is_some() {
         let intermediate = watch.over(&init)?;
         if user_namespace.is_set_up_first() {

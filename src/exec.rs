@@ -183,6 +183,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         signals: request.signals,
         // Whoever waits for a paused container waits.
         cgroup: cgroup.filter(|_| request.when_paused == WhenPaused::Refuse),
+        oom_kills: None,
         program: &program,
     };
     if is_succeeded {

@@ -180,6 +180,10 @@ pub struct Report<'a> {
     pub annotations: &'a BTreeMap<String, String>,
     /// Empty in the output of `state`, as runc's is.
     pub owner: &'a str,
+    /// Of a stopped container: whether the kernel has killed a process of it for want of memory. Not among runc's; the
+    /// specification allows more.
+    #[serde(rename = "oomKilled", skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
 }
 
 /// What /proc says about a process.

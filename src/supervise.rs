@@ -21,8 +21,25 @@ use crate::terminal::{Side, Terminal};
 /// it, yet a process that lives on and writes on cannot keep us.
 const LAST_READS: usize = 256;
 
-/// Waits for the end of the init process, a child of ours, and returns its exit status: its code, or 128+N if signal N
-/// ended it.
+/// How the process has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End(WaitStatus);
+
+impl End {
+    /// As shells have it: its code, or 128+N if signal N ended it. Both numbers are below 256 by their nature: 8 bits, and 64
+    /// signals.
+    pub fn exit_status(self) -> u8 {
+        let number = self.0.exit_status().or_else(|| self.0.terminating_signal().map(|signal| 128 + signal));
+        number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
+    }
+
+    /// Whether SIGKILL ended it, which it may have been sent for want of memory.
+    pub fn is_killed(self) -> bool {
+        self.0.terminating_signal() == Some(libc::SIGKILL)
+    }
+}
+
+/// Waits for the end of the init process, a child of ours.
 ///
 /// Reaps whatever else is or becomes a child of ours. With a terminal, all output has been written and the user's terminal
 /// is as it was when this returns, whether well or not.
@@ -32,13 +49,13 @@ pub fn supervise(
     signals: &Signals,
     terminal: Option<Terminal>,
     notify: Option<NotifySocket>,
-) -> Result<u8> {
+) -> Result<End> {
     let mut foreground = Foreground { pid, pidfd, terminal, notify };
     if foreground.terminal.is_none() && foreground.notify.is_none() {
         // The shortest way: two system calls from the init process's end to its status.
         loop {
-            if let Some(status) = foreground.answer(signals.wait()?)? {
-                return Ok(status);
+            if let Some(end) = foreground.answer(signals.wait()?)? {
+                return Ok(end);
             }
         }
     }
@@ -51,9 +68,9 @@ pub fn supervise(
             match source {
                 Source::Signals => {
                     while let Some(signal) = queue.take()? {
-                        if let Some(status) = foreground.answer(signal)? {
+                        if let Some(end) = foreground.answer(signal)? {
                             foreground.write_last_output(&queue)?;
-                            return Ok(status);
+                            return Ok(end);
                         }
                     }
                 }
@@ -93,8 +110,8 @@ impl Foreground<'_> {
         Ok(ready.map(|(source, _)| source).collect())
     }
 
-    /// Does what `signal` asks for; returns the exit status when the init process has ended.
-    fn answer(&mut self, signal: Signal) -> Result<Option<u8>> {
+    /// Does what `signal` asks for; returns how the init process has ended when it has.
+    fn answer(&mut self, signal: Signal) -> Result<Option<End>> {
         match (signal, &mut self.terminal) {
             (Signal::CHLD, _) => return reap(self.pid),
             (Signal::WINCH, Some(terminal)) => terminal.resize(),
@@ -174,22 +191,16 @@ fn wait_for(polled: &mut [PollFd<'_>], at_most: Option<&Timespec>) -> Result<()>
 }
 
 /// Waits for all children that have ended. Their SIGCHLDs may have become one.
-fn reap(init: i32) -> Result<Option<u8>> {
+fn reap(init: i32) -> Result<Option<End>> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             // The others, if there are any, are the caller's or their next reaper's.
-            Ok(Some((pid, status))) if pid.as_raw_pid() == init => return Ok(Some(exit_status(status))),
+            Ok(Some((pid, status))) if pid.as_raw_pid() == init => return Ok(Some(End(status))),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return Ok(None),
             Err(errno) => return Err(errno).context("wait for the init process"),
         }
     }
-}
-
-/// As shells have it. Both numbers are below 256 by their nature: 8 bits, and 64 signals.
-fn exit_status(status: WaitStatus) -> u8 {
-    let number = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
@@ -200,20 +211,28 @@ mod tests {
 
     use super::*;
 
-    fn status_of(script: &str) -> u8 {
+    fn end_of(script: &str) -> End {
         let mut shell = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let (_, status) = waitpid(Some(Pid::from_child(&shell)), WaitOptions::empty()).unwrap().unwrap();
         // Has nothing left to wait for.
         let _ = shell.wait();
-        exit_status(status)
+        End(status)
     }
 
     #[test]
     fn a_code_is_handed_on_and_a_signal_added_to_128() {
+        let status_of = |script| end_of(script).exit_status();
         assert_eq!(status_of("exit 0"), 0);
         assert_eq!(status_of("exit 7"), 7);
         assert_eq!(status_of("exit 255"), 255);
         assert_eq!(status_of("kill -TERM $$"), 143);
         assert_eq!(status_of("kill -KILL $$"), 137);
+    }
+
+    #[test]
+    fn a_code_of_137_is_no_kill() {
+        assert!(end_of("kill -KILL $$").is_killed());
+        assert!(!end_of("exit 137").is_killed());
+        assert!(!end_of("kill -TERM $$").is_killed());
     }
 }

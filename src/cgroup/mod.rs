@@ -40,7 +40,7 @@ use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::OomWatch;
+pub use oom::{OomWatch, Shortage, kills as oom_kills, shortage};
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use update::{Planned, Source};
@@ -188,6 +188,11 @@ impl Cgroup {
     /// The cgroup's directory, close-on-exec; what clone3(2) takes for CLONE_INTO_CGROUP.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.as_ref().map(|made| made.dir.as_fd())
+    }
+
+    /// How many processes the kernel has killed in it for want of memory before it was this container's.
+    pub fn earlier_oom_kills(&self) -> u64 {
+        self.0.as_ref().filter(|made| !made.fresh).map_or(0, |made| oom_kills(&made.path))
     }
 
     /// Leaves the cgroup to the container; [`remove`] takes it away later.

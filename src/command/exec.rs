@@ -13,7 +13,7 @@ use crate::container::ContainerId;
 use crate::exec::{self, Added, Request, WhenPaused};
 use crate::plan::{Changes, Wanted};
 use crate::signals::{Signal, Signals};
-use crate::supervise::supervise;
+use crate::supervise::{End, supervise};
 
 /// Run one more process in a container
 ///
@@ -161,7 +161,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
         // We can no longer look after it.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
-    ended
+    ended.map(End::exit_status)
 }
 
 fn wanted(args: &Exec) -> Result<Wanted> {

@@ -12,7 +12,7 @@ use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::create::{Created, Start};
 use crate::signals::{Signal, Signals};
-use crate::supervise::supervise;
+use crate::supervise::{End, supervise};
 use crate::sys::process::set_child_subreaper;
 
 /// Create a container, start its program, wait for it and delete the container
@@ -57,6 +57,12 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         // We can no longer look after it.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
+    if ended.as_ref().is_ok_and(|end| end.is_killed())
+        && let Some(shortage) = container.shortage()
+    {
+        let hint = shortage.hint();
+        context.log.warning(format_args!("the container's process was killed: {shortage} ({hint})"));
+    }
     if !args.keep {
         let warn = |warning: &str| match &ended {
             Ok(_) => context.log.warning(warning),
@@ -64,7 +70,7 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         };
         delete::remove(container, warn)?;
     }
-    ended
+    ended.map(End::exit_status)
 }
 
 /// What the argument means. One with a slash, or one that names a bundle while there is none in the current directory, is

@@ -25,7 +25,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Created => {}
-        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Stopped => return Err(container.stopped()),
         Status::Running => bail!("cannot start an already running container"),
         status => bail!("cannot start a container in the {status} state"),
     }

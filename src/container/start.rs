@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Container, FIFO};
@@ -68,9 +68,17 @@ impl Container {
         }
         let stat = state::process_stat(self.state.init_process_pid)?;
         if stat.is_some_and(|stat| stat.never_executed && stat.start == self.state.init_process_start) {
-            bail!("the init process ended before the container's program began");
+            let why = || anyhow!("the init process ended before the container's program began");
+            return Err(self.shortage().map_or_else(why, |shortage| shortage.of_init()));
         }
         Ok(())
+    }
+
+    /// That a container which has stopped cannot be started, and why it has, if it was for want of memory.
+    pub fn stopped(&self) -> anyhow::Error {
+        let error = self.shortage().map(|shortage| shortage.of_init());
+        let doing = format!("cannot start a container that has stopped: {:?}", self.state.id);
+        error.map_or_else(|| anyhow!("{doing}"), |error| error.context(doing.clone()))
     }
 
     /// The end of the pipe that this process writes to.
@@ -81,9 +89,7 @@ impl Container {
                 bail!("cannot start an already running container: {:?}", self.state.id)
             }
             // Nobody can read it any more.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                bail!("cannot start a container that has stopped: {:?}", self.state.id)
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(self.stopped()),
             fifo => fifo.with_context(|| format!("open {}", path.display())),
         }
     }

@@ -38,6 +38,7 @@ mod matching;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod oom;
 mod pause;
 mod process;
 mod revisions;
@@ -96,6 +97,7 @@ fn tests() -> Vec<Test> {
         enforcement::tests(),
         features::tests(),
         traps::tests(),
+        oom::tests(),
         pause::tests(),
         update::tests(),
         revisions::tests(),
