@@ -1,5 +1,6 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
+mod lock;
 mod start;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags};
 
+pub use self::lock::Lock;
 use crate::cgroup::{self, Shortage};
 use crate::error::{Hint, Refusal};
 use crate::intel_rdt;
@@ -168,23 +169,6 @@ impl Root {
         }
     }
 
-    /// Keeps all others that ask for it, too, from `id` until the lock is dropped; waits until it is to be had.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchContainer`].
-    pub fn lock(&self, id: &ContainerId) -> Result<Lock> {
-        let path = self.directory(id);
-        let directory = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into());
-            }
-            opened => opened.with_context(|| format!("open {}", path.display()))?,
-        };
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
-            .with_context(|| format!("lock {}", path.display()))?;
-        Ok(Lock { _directory: directory })
-    }
-
     /// The container that `create` had got ready to record when it was aborted, if there is such a one.
     pub fn unrecorded(&self, id: &ContainerId) -> Option<Container> {
         let directory = self.directory(id);
@@ -219,12 +203,6 @@ impl Root {
         ids.sort();
         Ok(ids)
     }
-}
-
-/// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
-#[derive(Debug)]
-pub struct Lock {
-    _directory: File,
 }
 
 /// The directory of a container in the making; removed on drop, unless kept.

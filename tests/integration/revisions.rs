@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Invocation, Outcome,
     host::{has_controller, need, need_controller, need_own},
+    process::Running,
     suite::suite,
 };
 
@@ -31,6 +32,8 @@ suite![
     a_stopped_container_has_a_history_and_no_way_back,
     a_missing_container_has_no_history,
     what_is_of_no_use_is_refused,
+    an_update_waits_for_its_turn,
+    a_container_that_goes_while_an_update_waits_is_not_updated,
 ];
 
 pub fn launched(resources: Value) -> Container {
@@ -433,5 +436,83 @@ fn what_is_of_no_use_is_refused() -> Outcome {
     }
     rollback(&container, &["--format", "json"]).fails_with("--format is of no use without --dry-run");
     assert_eq!(container.control_file("cgroup.max.depth"), "max");
+    Ok(())
+}
+
+/// Keeps updates of a container waiting.
+fn locked(container: &Container) -> fs::File {
+    let directory = fs::File::open(container.state_directory()).unwrap();
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    directory
+}
+
+/// An update that waits for its turn.
+fn waiting(container: &Container, value: &str) -> Running {
+    let running = update_to(container, depth(value), &[]).spawn();
+    wait_for_turn(&running);
+    running
+}
+
+#[track_caller]
+fn wait_for_turn(running: &Running) {
+    let pid = running.pid().to_string();
+    crate::support::wait_until("it waits for the lock", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid))
+    });
+}
+
+fn an_update_waits_for_its_turn() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    let lock = locked(&container);
+    let first = waiting(&container, "7");
+    assert_eq!(container.control_file("cgroup.max.depth"), "max");
+    // Whoever asked may think better of it.
+    let second = update_to(&container, json!({ "unified": { "cgroup.max.descendants": "9" } }), &[]).spawn();
+    wait_for_turn(&second);
+    second.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(second.wait().code(), 143);
+    drop(lock);
+    assert_eq!(first.wait().code(), 0);
+    assert_eq!(container.control_file("cgroup.max.depth"), "7");
+    assert_eq!(container.control_file("cgroup.max.descendants"), "max");
+    Ok(())
+}
+
+fn a_container_that_goes_while_an_update_waits_is_not_updated() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    let lock = locked(&container);
+    let running = waiting(&container, "7");
+    container.kill("KILL");
+    container.wait_for("stopped");
+    let second = waiting(&container, "7");
+    drop(lock);
+    for running in [running, second] {
+        let output = running.wait();
+        assert!(output.code() == 1 && output.stderr.contains("container not running"), "{output:#?}");
+    }
+    let lock = locked(&container);
+    let running = waiting(&container, "7");
+    container.delete();
+    drop(lock);
+    let output = running.wait();
+    assert!(output.code() == 1 && output.stderr.contains("does not exist"), "{output:#?}");
+    container.leaves_nothing();
+
+    // Another of its name has a turn of its own.
+    container.launch();
+    let old = locked(&container);
+    let running = waiting(&container, "7");
+    container.delete_by_force();
+    container.launch();
+    let new = locked(&container);
+    drop(old);
+    wait_for_turn(&running);
+    assert_eq!(container.control_file("cgroup.max.depth"), "max");
+    drop(new);
+    assert_eq!(running.wait().code(), 0);
+    assert_eq!(container.control_file("cgroup.max.depth"), "7");
     Ok(())
 }
