@@ -102,6 +102,11 @@ impl Drop for Fleet {
     }
 }
 
+/// Where a container takes a second to make, what needs no controller takes too long.
+fn need_speed() -> Outcome {
+    need(machine() == "native", "a machine that makes dozens of containers quickly")
+}
+
 /// Long enough for what happens at once, also on a slow machine; those before the one that it happens to take as long.
 fn moment() -> &'static str {
     if machine() == "native" { "1500ms" } else { "3s" }
@@ -113,6 +118,7 @@ fn limits() -> Value {
 
 fn all_are_updated_in_order() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 3]);
     let output = fleet.roll(limits(), &["--settle", "50ms"]).succeeds();
     fleet.says(
@@ -134,6 +140,7 @@ fn all_are_updated_in_order() -> Outcome {
 
 fn the_third_of_five_ends_and_the_first_two_are_as_before() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT, PATIENT, TOUCHY, PATIENT, PATIENT]);
     let output = fleet.roll(limits(), &["--step", "1", "--settle", moment()]).output();
     // The third has ended by itself just after it was updated: within its time, unless the machine is asleep.
@@ -213,6 +220,7 @@ fn what_is_at_a_standstill_is_taken_back() -> Outcome {
 
 fn what_the_kernel_refuses_for_one_is_taken_back_from_the_others() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 3]);
     let file = fleet.members[1].cgroup().join("cgroup.max.descendants");
     let both = json!({ "unified": { "cgroup.max.depth": "7", "cgroup.max.descendants": "many" } });
@@ -251,6 +259,7 @@ fn what_the_kernel_refuses_for_one_is_taken_back_from_the_others() -> Outcome {
 
 fn what_is_known_to_be_wrong_is_refused_before_anything_changes() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 3]);
     fleet.roll(limits(), &["--settle", "0", "nobody"]).fails_with("container \"nobody\" does not exist");
     let unknown = json!({ "unified": { "cgroup.max.depth": "7", "cgroup.xyz": "1" } });
@@ -274,6 +283,7 @@ fn what_is_known_to_be_wrong_is_refused_before_anything_changes() -> Outcome {
 
 fn so_many_as_the_step_says_are_changed_at_a_time() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 3]);
     let output = fleet.roll(limits(), &["--step", "2", "--settle", "0s"]).succeeds();
     let what: Vec<_> =
@@ -287,6 +297,7 @@ fn so_many_as_the_step_says_are_changed_at_a_time() -> Outcome {
 
 fn an_interrupt_takes_back_what_was_done() -> Outcome {
     need_own()?;
+    need_speed()?;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let fleet = Fleet::of(&[PATIENT; 3]);
         let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
@@ -317,6 +328,7 @@ fn an_interrupt_takes_back_what_was_done() -> Outcome {
 
 fn one_container_may_be_watched_too() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[TOUCHY]);
     let output = fleet.roll(limits(), &["--settle", "10s"]).output();
     assert_eq!(output.code(), 1, "{output:#?}");
@@ -335,6 +347,7 @@ fn one_container_may_be_watched_too() -> Outcome {
 
 fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
     running.wait_for_stdout(&fleet.named("{1}: updated"));
@@ -355,6 +368,7 @@ fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
 
 fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
     running.wait_for_stdout(&fleet.named("{1}: updated"));
@@ -371,6 +385,7 @@ fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
 
 fn a_paused_container_settles() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     fleet.on("pause", 1).succeeds();
     fleet.roll(limits(), &["--settle", "20ms"]).succeeds();
@@ -381,6 +396,7 @@ fn a_paused_container_settles() -> Outcome {
 
 fn what_was_so_already_is_not_changed_and_not_taken_back() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     fleet.on("update", 0).arg("-r").arg(write(&fleet, "first.json")).succeeds();
     let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
@@ -401,6 +417,7 @@ fn write(fleet: &Fleet, name: &str) -> std::path::PathBuf {
 
 fn progress_may_be_objects() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h", "--format", "json"]).spawn();
     running.wait_for_stdout(&fleet.named("\"id\":\"{1}\""));
@@ -424,6 +441,7 @@ fn progress_may_be_objects() -> Outcome {
 /// A closed pipe must not leave half of them changed.
 fn nobody_need_read_the_progress() -> Outcome {
     need_own()?;
+    need_speed()?;
     let fleet = Fleet::of(&[PATIENT; 2]);
     let call = fleet.roll(limits(), &["--settle", "0"]);
     let output = call.called_by(["bash", "-c", "\"$@\" | true; exit ${PIPESTATUS[0]}", "bash"]).succeeds();
