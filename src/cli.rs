@@ -18,6 +18,7 @@ use crate::create::Environment;
 use crate::error::line;
 use crate::guard;
 use crate::log::{Format, Level, Log};
+use crate::usage::text::Charset;
 use crate::user_namespace::{Rootless, has_runtime_directory};
 
 pub mod commands;
@@ -131,6 +132,16 @@ pub struct Context<'a> {
     pub environment: Environment,
     /// To be closed when it costs nothing; see there.
     pub executable: RefCell<guard::Copy>,
+}
+
+/// What the terminal can show, as far as the environment says: `None` if nothing can be painted on it.
+pub fn charset() -> Option<Charset> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if variable("TERM").is_some_and(|terminal| terminal == "dumb") {
+        return None;
+    }
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default();
+    Some(Charset::of_locale(&locale.to_string_lossy()))
 }
 
 /// Runs the command line of this process.

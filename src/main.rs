@@ -47,6 +47,7 @@ mod sysctl;
 mod terminal;
 mod time_namespace;
 mod unix_socket;
+mod usage;
 mod user_namespace;
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::{error, fmt};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::SigSet;
 
 use crate::sys::{self, Errno};
 
@@ -38,11 +39,11 @@ impl Signal {
     pub const TERM: Self = Self(libc::SIGTERM);
     pub const CHLD: Self = Self(libc::SIGCHLD);
     pub const CONT: Self = Self(libc::SIGCONT);
+    pub const TSTP: Self = Self(libc::SIGTSTP);
     pub const WINCH: Self = Self(libc::SIGWINCH);
 
     /// The kernel's number, 0 to 64.
-    #[cfg(test)]
-    const fn number(self) -> i32 {
+    pub const fn number(self) -> i32 {
         self.0
     }
 
@@ -150,6 +151,16 @@ impl Signals {
                 taken => return taken.map(Signal).context("wait for a signal"),
             }
         }
+    }
+
+    /// Stops this process until it is continued, as Ctrl-Z does when nobody takes its signal: where no shell could continue it,
+    /// the kernel goes on at once; setpgid(2), "orphaned process group".
+    pub fn stop(&self) -> Result<()> {
+        let stop = nix::sys::signal::Signal::SIGTSTP;
+        let only = [stop].into_iter().collect::<SigSet>();
+        // Pending, for it is blocked, until it is not.
+        let stopped = nix::sys::signal::raise(stop).and_then(|()| only.thread_unblock());
+        stopped.and_then(|()| only.thread_block()).context("stop")
     }
 
     /// Those that ask this process to end, for whoever is not yet responsible for a container.

@@ -25,6 +25,7 @@ mod removal;
 mod resources;
 mod stats;
 mod update;
+mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -44,6 +45,9 @@ pub use oom::{OomWatch, Shortage, kills as oom_kills, shortage};
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use update::{Planned, Source};
+#[cfg(test)]
+pub use usage::Memory;
+pub use usage::{Limit, Pressure, Transfers, Usage, some_avg10, usage};
 
 /// How a user comes to a cgroup of their own; systemd-run(1).
 const DELEGATE: &str =

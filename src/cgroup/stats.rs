@@ -198,20 +198,20 @@ pub fn stats(path: &Path) -> Result<Stats> {
 }
 
 /// The files of a cgroup.
-struct Files<'a>(BorrowedFd<'a>);
+pub(super) struct Files<'a>(pub(super) BorrowedFd<'a>);
 
 impl Files<'_> {
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         control_file::read(self.0, name).ok()
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.text(name).as_deref().and_then(number)
     }
 }
 
 /// A number; `max` is the highest.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
         digits => digits.parse().ok(),

@@ -71,6 +71,8 @@ pub const COMMANDS: &[Command] = &[
     command!(spec::Spec),
     command!(start::Start),
     command!(usual state::State),
+    command!(stats::Stats),
+    command!(top::Top),
     command!(update::Update),
 ];
 

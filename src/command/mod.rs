@@ -18,5 +18,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod stats;
 mod table;
+pub mod top;
 pub mod update;

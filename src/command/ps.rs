@@ -42,7 +42,7 @@ pub fn run(args: &Ps, context: &Context<'_>) -> Result<()> {
 }
 
 /// Those that this process can see: in the container's cgroup, or, if it has none, in its pid namespace.
-fn processes(container: &Container) -> Result<Vec<i32>> {
+pub(super) fn processes(container: &Container) -> Result<Vec<i32>> {
     let state = &container.state;
     match state.cgroup() {
         Some(cgroup) => Ok(cgroup::processes(cgroup)),

@@ -8,7 +8,9 @@
 //! leaves them waiting. When standard output is closed, the caller drops the `Terminal`, which hangs the container's up.
 
 pub mod console_socket;
+pub mod keys;
 mod pty;
+pub mod screen;
 mod stream;
 mod user;
 

@@ -50,9 +50,11 @@ mod scheduling;
 mod seccomp;
 mod security;
 mod signals;
+mod stats;
 mod support;
 mod terminal;
 mod time_namespaces;
+mod top;
 mod traps;
 mod update;
 mod update_faults;
@@ -104,6 +106,8 @@ fn tests() -> Vec<Test> {
         update_faults::tests(),
         rolling::tests(),
         events::tests(),
+        stats::tests(),
+        top::tests(),
         matching::tests(),
         security::tests(),
         seccomp::tests(),

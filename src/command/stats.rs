@@ -1,0 +1,216 @@
+//! `runtime stats`: what containers use, as a table or as JSON, again and again.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration as Length, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::retry_on_intr;
+use rustix::stdio;
+
+use super::list::Format;
+use crate::cli::{self, Context};
+use crate::container::ContainerId;
+use crate::duration::Duration;
+use crate::terminal::keys::Key;
+use crate::terminal::screen::{self, Event, Line, Place, Screen, Size};
+use crate::usage::text::Charset;
+use crate::usage::{Io, Meter, host_memory, lines, report, table};
+
+/// How often, if nobody says otherwise.
+pub(super) const INTERVAL: Length = Length::from_secs(1);
+/// How long the first rates are taken over: long enough for a number that means something, short enough to wait for.
+pub(super) const FIRST: Length = Length::from_millis(500);
+
+/// Show what containers use, again and again
+///
+/// All running containers or, until they end, those that are named. CPU % is of one processor, since the last look. MEM is
+/// without files that have not been used lately, and MEM % of the limit or, without one, of the host's memory. PIDS are threads.
+/// IO and NET count from the container's beginning, NET without lo. PRESSURE is the percentage of the last ten seconds in which
+/// some process had to wait for the processor, memory or a disk. A dash is what is not known: cgroup v2 lacks the controller, or
+/// the kernel does not measure it. On a terminal the table is painted in place and as wide as fits; q and Ctrl-C end it.
+/// Otherwise the tables follow each other with an empty line between.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Stats {
+    /// Look once, and end
+    #[arg(long)]
+    no_stream: bool,
+    /// How often to look: "5s", "250ms"; with --no-stream how long CPU % is taken over [default: 1s; with --no-stream 500ms]
+    #[arg(long, value_name = "DURATION")]
+    interval: Option<Duration>,
+    /// table, or json: one line for each look, an array of objects with numbers in bytes and nanoseconds
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Names of containers
+    #[arg(value_name = "ID…")]
+    ids: Vec<ContainerId>,
+}
+
+pub fn run(args: &Stats, context: &Context<'_>) -> Result<u8> {
+    let interval = interval(args.interval)?;
+    let mut meter = Meter::new(&context.root, &args.ids)?;
+    let charset = cli::charset().filter(|_| rustix::termios::isatty(stdio::stdout()));
+    meter.look()?;
+    complain(&mut meter);
+    if args.no_stream {
+        let interval = interval.unwrap_or(FIRST);
+        wait_until(Instant::now() + interval, &meter)?;
+        print(&look(&mut meter, args.format, charset)?)?;
+        return Ok(0);
+    }
+    let interval = interval.unwrap_or(INTERVAL);
+    match charset.filter(|_| args.format == Format::Table) {
+        Some(charset) => paint(&mut meter, interval, charset),
+        None => stream(&mut meter, interval, args.format).map(|()| 0),
+    }
+}
+
+/// The length of time that was asked for.
+///
+/// # Errors
+/// None is none.
+pub(super) fn interval(asked: Option<Duration>) -> Result<Option<Length>> {
+    if asked.is_some_and(|interval| interval.0.is_zero()) {
+        bail!("--interval: must be greater than 0");
+    }
+    Ok(asked.map(|interval| interval.0))
+}
+
+/// Tells, on standard error, of containers that could not be looked at.
+pub(super) fn complain(meter: &mut Meter<'_>) {
+    for complaint in meter.complaints() {
+        let _ = writeln!(io::stderr().lock(), "{complaint}");
+    }
+}
+
+/// What a look shows, in the form in which it is printed: as wide as the terminal, if there is one.
+fn look(meter: &mut Meter<'_>, format: Format, charset: Option<Charset>) -> Result<String> {
+    let seen = meter.look()?;
+    complain(meter);
+    let host = host_memory().map(|memory| memory.total);
+    if format == Format::Json {
+        return report(&seen, host, SystemTime::now());
+    }
+    let room = charset.map(|_| screen::size().columns);
+    let table = lines(&table(&seen, Io::Sums, host), room, charset.unwrap_or(Charset::Ascii));
+    Ok(table.join("\n") + "\n")
+}
+
+/// One table or line after the other, until nobody reads them.
+fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()> {
+    let mut next = Instant::now() + interval.min(FIRST);
+    let mut is_first = true;
+    loop {
+        match wait_until(next, meter)? {
+            Woken::Due => {}
+            Woken::Ended => {
+                meter.look()?;
+                if meter.is_over() {
+                    return Ok(());
+                }
+                continue;
+            }
+            Woken::Unread => return Ok(()),
+        }
+        let mut text = look(meter, format, None)?;
+        if meter.is_over() {
+            return Ok(());
+        }
+        if format == Format::Table && !std::mem::take(&mut is_first) {
+            text.insert(0, '\n');
+        }
+        if !print(&text)? {
+            return Ok(());
+        }
+        // A moment that has passed meanwhile is left out.
+        next = (next + interval).max(Instant::now());
+    }
+}
+
+/// What there was to wait for.
+enum Woken {
+    Due,
+    /// One of the containers that were named has ended.
+    Ended,
+    /// Nobody reads standard output any more.
+    Unread,
+}
+
+fn wait_until(moment: Instant, meter: &Meter<'_>) -> Result<Woken> {
+    loop {
+        let left = moment.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).context("wait")?;
+        let mut polled = vec![PollFd::from_borrowed_fd(stdio::stdout(), PollFlags::empty())];
+        polled.extend(meter.ends().map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        let ready = retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout))).context("wait")?;
+        let is_unread = polled.first().is_some_and(|output| !output.revents().is_empty());
+        match ready {
+            _ if is_unread => return Ok(Woken::Unread),
+            1.. => return Ok(Woken::Ended),
+            _ if Instant::now() >= moment => return Ok(Woken::Due),
+            _ => {}
+        }
+    }
+}
+
+/// In one write, so that a reader finds whole tables; false if there is no reader any more.
+fn print(text: &str) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("write to standard output"),
+    }
+}
+
+/// On a terminal: one table in the place of the other. Returns the exit status.
+fn paint(meter: &mut Meter<'_>, interval: Length, charset: Charset) -> Result<u8> {
+    let mut screen = Screen::open(Place::Usual)?;
+    let mut seen = meter.look()?;
+    let mut next = Instant::now() + interval.min(FIRST);
+    loop {
+        let host = host_memory().map(|memory| memory.total);
+        let size = screen::size();
+        let table = lines(&table(&seen, Io::Sums, host), Some(size.columns), charset);
+        screen.paint(&picture(table, size));
+        let ends: Vec<BorrowedFd<'_>> = meter.ends().collect();
+        let event = screen.next(next, &ends)?;
+        match event {
+            Event::Due | Event::Ready => {
+                seen = meter.look()?;
+                if meter.is_over() {
+                    return Ok(0);
+                }
+                if event == Event::Due {
+                    next = (next + interval).max(Instant::now());
+                }
+            }
+            Event::Key(Key::Letter('q')) | Event::Gone => return Ok(0),
+            Event::Key(_) | Event::Spoilt => {}
+            Event::End(signal) => return Ok(status(signal)),
+        }
+    }
+}
+
+/// As much of the table as the terminal has rows for, with one free; what is missing is counted.
+fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
+    let room = size.rows.saturating_sub(1);
+    let count = table.len();
+    let mut lines: Vec<_> = table.into_iter().take(room).map(Line::plain).collect();
+    if let Some(title) = lines.first_mut() {
+        *title = Line::bold(std::mem::take(&mut title.text));
+    }
+    if count > room
+        && let Some(last) = lines.last_mut()
+    {
+        let text = format!("and {} more", count - room + 1);
+        *last = Line::plain(text.chars().take(size.columns).collect::<String>());
+    }
+    lines
+}
+
+/// As shells tell the end by a signal, and docker this one.
+pub(super) fn status(signal: crate::signals::Signal) -> u8 {
+    u8::try_from(signal.number() + 128).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,81 @@
+//! `runtime top`: what containers use, on the whole of a terminal.
+
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use rustix::stdio;
+
+use super::ps;
+use super::stats::{FIRST, INTERVAL, complain, interval, status};
+use crate::cli::{self, Context};
+use crate::container::{ContainerId, Root};
+use crate::duration::Duration;
+use crate::error::line;
+use crate::terminal::screen::{self, Event, Place, Screen};
+use crate::usage::screen::{Data, Then, View};
+use crate::usage::{Meter, Watch};
+
+/// Watch what containers use, on the whole of a terminal
+///
+/// All running containers with the host above them; or, until it ends, one of them with its processes. The keys are:
+/// c, m, p, i and n order by cpu, memory, pids, io and name; the arrows mark a container, enter shows it alone, escape goes
+/// back, ? explains the rest, q ends. `runtime stats` prints the same without a terminal.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Top {
+    /// How often to look: "5s", "250ms" [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    interval: Option<Duration>,
+    /// Name of a container
+    #[arg(value_name = "ID")]
+    id: Option<ContainerId>,
+}
+
+pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
+    let interval = interval(args.interval)?.unwrap_or(INTERVAL);
+    let Some(charset) = cli::charset().filter(|_| rustix::termios::isatty(stdio::stdout())) else {
+        bail!(
+            "standard output is no terminal that can be painted on (`runtime stats` prints a table instead)"
+        );
+    };
+    let mut meter = Meter::new(&context.root, args.id.as_slice())?;
+    let (mut data, mut watch) = (Data::new(), Watch::new());
+    data.update(meter.look()?);
+    complain(&mut meter);
+    let mut view = View::new(args.id.as_ref().map(ContainerId::as_str), charset);
+    look_at_processes(&mut data, &mut watch, &view, &context.root);
+    let mut screen = Screen::open(Place::Alternate)?;
+    let mut next = Instant::now() + interval.min(FIRST);
+    loop {
+        screen.paint(&view.lines(&data, screen::size()));
+        let ends: Vec<BorrowedFd<'_>> = meter.ends().collect();
+        match screen.next(next, &ends)? {
+            Event::Due => {
+                data.update(meter.look()?);
+                view.settle(&data);
+                look_at_processes(&mut data, &mut watch, &view, &context.root);
+                next = (next + interval).max(Instant::now());
+            }
+            Event::Ready => drop(meter.look()?),
+            Event::Key(key) => match view.press(key, &data, screen::size()) {
+                Then::Paint => {}
+                Then::Look => look_at_processes(&mut data, &mut watch, &view, &context.root),
+                Then::End => return Ok(0),
+            },
+            Event::Spoilt => {}
+            Event::Gone => return Ok(0),
+            Event::End(signal) => return Ok(status(signal)),
+        }
+        if meter.is_over() {
+            return Ok(0);
+        }
+    }
+}
+
+/// Those of the container that is shown alone, if there is one.
+fn look_at_processes(data: &mut Data, watch: &mut Watch, view: &View, root: &Root) {
+    let Some(id) = view.alone().and_then(|id| id.parse().ok()) else { return };
+    let pids = root.load(&id).and_then(|container| ps::processes(&container));
+    data.update_processes(watch, pids.map_err(|error| line(&error)));
+}

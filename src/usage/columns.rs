@@ -1,0 +1,192 @@
+//! Tables that take no more columns of a terminal than there are.
+
+use super::text::{Charset, cut, width};
+
+/// Between two columns.
+const GAP: &str = "  ";
+/// Between the parts of a cell.
+const BETWEEN: &str = " / ";
+
+/// A column of a table.
+#[derive(Debug)]
+pub struct Column {
+    pub title: &'static str,
+    pub kind: Kind,
+    /// The higher, the earlier it is left out for want of room; 0 is never.
+    pub rank: u8,
+    /// Of each row, the parts of the cell.
+    pub cells: Vec<Vec<String>>,
+}
+
+/// How the cells of a column are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From the left, cut to no less than this.
+    Words { at_least: usize },
+    /// From the right, each part, of which none takes less than this.
+    Numbers { at_least: usize },
+}
+
+/// Where the text of a column goes.
+struct Place<'a> {
+    column: &'a Column,
+    /// Of the parts.
+    parts: Vec<usize>,
+    width: usize,
+}
+
+impl<'a> Place<'a> {
+    /// As much room as the column wants.
+    fn natural(column: &'a Column) -> Self {
+        let count = column.cells.iter().map(Vec::len).max().unwrap_or(0);
+        let least = match column.kind {
+            Kind::Words { .. } => 0,
+            Kind::Numbers { at_least } => at_least,
+        };
+        let widest = |part: usize| {
+            column.cells.iter().filter_map(|cell| cell.get(part)).map(|text| width(text)).max().unwrap_or(0)
+        };
+        let parts: Vec<_> = (0..count).map(|part| widest(part).max(least)).collect();
+        let between = BETWEEN.len() * count.saturating_sub(1);
+        let width = (parts.iter().sum::<usize>() + between).max(width(column.title));
+        Self { column, parts, width }
+    }
+
+    fn least(&self) -> usize {
+        match self.column.kind {
+            Kind::Words { at_least } => self.width.min(at_least.max(width(self.column.title))),
+            Kind::Numbers { .. } => self.width,
+        }
+    }
+
+    fn cell(&self, row: Option<usize>, charset: Charset) -> String {
+        let text = match row.map(|row| self.column.cells.get(row).map(Vec::as_slice).unwrap_or_default()) {
+            None => self.column.title.to_owned(),
+            Some(parts) => {
+                let numbers = matches!(self.column.kind, Kind::Numbers { .. });
+                let parts: Vec<_> = parts
+                    .iter()
+                    .zip(&self.parts)
+                    .map(|(text, room)| if numbers { from_right(text, *room) } else { text.clone() })
+                    .collect();
+                parts.join(BETWEEN)
+            }
+        };
+        match self.column.kind {
+            Kind::Words { .. } => {
+                let text = cut(&text, self.width, charset);
+                let blanks = self.width.saturating_sub(width(&text));
+                text + &" ".repeat(blanks)
+            }
+            Kind::Numbers { .. } => from_right(&text, self.width),
+        }
+    }
+}
+
+fn from_right(text: &str, room: usize) -> String {
+    " ".repeat(room.saturating_sub(width(text))) + text
+}
+
+/// The table as lines, the titles first, none of them wider than `room`, or as wide as they are where that is `None`.
+pub fn lines(columns: &[Column], room: Option<usize>, charset: Charset) -> Vec<String> {
+    let mut places: Vec<_> = columns.iter().map(Place::natural).collect();
+    if let Some(room) = room {
+        fit(&mut places, room);
+    }
+    let rows = columns.first().map_or(0, |column| column.cells.len());
+    let line = |row| {
+        let cells: Vec<_> = places.iter().map(|place| place.cell(row, charset)).collect();
+        let line = cells.join(GAP).trim_end().to_owned();
+        room.map_or(line.clone(), |room| cut(&line, room, charset))
+    };
+    [None].into_iter().chain((0..rows).map(Some)).map(line).collect()
+}
+
+/// Leaves out columns until the rest has room, and then gives words as much of it as there is.
+fn fit(places: &mut Vec<Place<'_>>, room: usize) {
+    let taken = |places: &[Place<'_>]| {
+        places.iter().map(Place::least).sum::<usize>() + GAP.len() * places.len().saturating_sub(1)
+    };
+    while taken(places) > room {
+        let ranks = places.iter().map(|place| place.column.rank).enumerate();
+        match ranks.filter(|(_, rank)| *rank > 0).max_by_key(|(_, rank)| *rank) {
+            Some((index, _)) => drop(places.remove(index)),
+            None => break,
+        }
+    }
+    let mut spare = room.saturating_sub(taken(places));
+    for place in places {
+        let least = place.least();
+        let more = spare.min(place.width - least);
+        place.width = least + more;
+        spare -= more;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(title: &'static str, kind: Kind, rank: u8, cells: &[&[&str]]) -> Column {
+        let cells = cells.iter().map(|cell| cell.iter().map(|text| (*text).to_owned()).collect()).collect();
+        Column { title, kind, rank, cells }
+    }
+
+    fn table() -> Vec<Column> {
+        let numbers = |at_least| Kind::Numbers { at_least };
+        vec![
+            column("ID", Kind::Words { at_least: 4 }, 0, &[&["a"], &["container-of-mine"]]),
+            column("CPU %", numbers(6), 0, &[&["1.00"], &["100.00"]]),
+            column("PIDS / LIMIT", numbers(1), 1, &[&["1", "max"], &["22", "7"]]),
+            column("IO", numbers(1), 2, &[&["5"], &["-"]]),
+        ]
+    }
+
+    #[test]
+    fn numbers_stand_below_each_other() {
+        assert_eq!(
+            lines(&table(), None, Charset::Utf8),
+            [
+                "ID                  CPU %  PIDS / LIMIT  IO",
+                "a                    1.00       1 / max   5",
+                "container-of-mine  100.00      22 /   7   -",
+            ]
+        );
+    }
+
+    #[test]
+    fn words_are_cut_and_columns_left_out_for_want_of_room() {
+        assert_eq!(
+            lines(&table(), Some(40), Charset::Utf8),
+            [
+                "ID               CPU %  PIDS / LIMIT  IO",
+                "a                 1.00       1 / max   5",
+                "container-of-…  100.00      22 /   7   -"
+            ]
+        );
+        assert_eq!(
+            lines(&table(), Some(27), Charset::Ascii),
+            ["ID      CPU %  PIDS / LIMIT", "a        1.00       1 / max", "cont~  100.00      22 /   7"]
+        );
+        assert_eq!(
+            lines(&table(), Some(12), Charset::Utf8),
+            ["ID     CPU %", "a       1.00", "con…  100.00"]
+        );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_there_is_room() {
+        for room in 0..60 {
+            for line in lines(&table(), Some(room), Charset::Utf8) {
+                assert!(width(&line) <= room, "{room} {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_without_rows_has_its_titles() {
+        let empty: Vec<_> =
+            table().into_iter().map(|column| Column { cells: Vec::new(), ..column }).collect();
+        assert_eq!(lines(&empty, None, Charset::Utf8), ["ID  CPU %  PIDS / LIMIT  IO"]);
+    }
+}
