@@ -14,7 +14,7 @@ use crate::revision::{History as Revisions, Revision};
 /// List how the limits of a container have changed
 ///
 /// Each update that changed something is a revision, and so is each rollback. The first is what the container was created with.
-/// It and the newest nine others are kept. * is before the current one.
+/// It and the newest nine others are kept. The one with * is in force.
 #[derive(Debug, clap::Args)]
 pub struct History {
     /// table or json

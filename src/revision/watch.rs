@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::cgroup::OomWatch;
+use crate::cgroup::{self, OomWatch};
 use crate::container::Container;
 use crate::error::Refusal;
 use crate::signals::{Signal, SignalQueue};
@@ -61,7 +61,11 @@ impl Watch {
     fn problem(&mut self, has_ended: bool, most: f64) -> Result<Option<String>> {
         // First, for it may be the reason of the end.
         if self.oom.has_killed()? {
-            return Ok(Some("the kernel has killed a process of it for want of memory".to_owned()));
+            return Ok(Some(match cgroup::shortage(&self.cgroup, 0) {
+                Some(shortage) => format!("a process of it was killed, {shortage}"),
+                // Its cgroup is gone by now.
+                None => "a process of it was killed for want of memory".to_owned(),
+            }));
         }
         if has_ended {
             return Ok(Some("it has ended".to_owned()));
@@ -114,4 +118,22 @@ fn pressure(file: &std::path::Path) -> Option<f64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("full "))?;
     line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_the_share_of_time_in_which_nothing_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("memory.pressure");
+        assert_eq!(pressure(&file), None);
+        let text = "some avg10=71.00 avg60=1.00 avg300=0.00 total=9\nfull avg10=20.37 avg60=0.50 avg300=0.00 total=7\n";
+        fs::write(&file, text).unwrap();
+        assert_eq!(pressure(&file), Some(20.37));
+        // As cpu.pressure before Linux 5.13.
+        fs::write(&file, "some avg10=71.00 avg60=1.00 avg300=0.00 total=9\n").unwrap();
+        assert_eq!(pressure(&file), None);
+    }
 }

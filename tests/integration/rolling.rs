@@ -187,7 +187,8 @@ fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Out
         fleet.roll(json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } }), &["--settle", moment()]);
     let output = output.output();
     assert_eq!(output.code(), 1, "{output:#?}");
-    let reason = fleet.named("{2}: failed: the kernel has killed a process of it for want of memory\n");
+    let reason =
+        fleet.named("{2}: failed: a process of it was killed, out of memory: memory.max = 16777216\n");
     assert!(output.stdout.contains(&reason), "{output:#?}");
     let last = "0 updated, 3 rolled back, 0 not rolled back, 2 untouched\n";
     assert!(output.stdout.ends_with(last), "{output:#?}");
@@ -196,7 +197,7 @@ fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Out
         assert_eq!(fleet.history(at).len(), if at < 3 { 3 } else { 1 });
     }
     let table = fleet.table(2);
-    assert!(table.contains("want of memory") && table.contains("memory.max 16777216 -> max"), "{table}");
+    assert!(table.contains("out of memory") && table.contains("memory.max 16777216 -> max"), "{table}");
     Ok(())
 }
 
