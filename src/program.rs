@@ -122,6 +122,8 @@ impl Program {
         program.is_in_user_namespace = !matches!(wiring.user, User::Own);
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
 
+        // In a new pid namespace and a new user namespace, nobody but whoever makes the container can look at its process.
+        let is_shown = wiring.user.is_new_of_a_user() && plan.namespaces.is_new(libc::CLONE_NEWPID);
         let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
         let awaits_devices = !plan.net_devices.is_empty();
         let first = First { user: wiring.user, join: wiring.join, keyring, awaits_devices };
@@ -240,6 +242,7 @@ impl Program {
             affinity: Affinity::default(),
             env: wiring.env,
             is_recorded: true,
+            is_shown,
             fifo: wiring.fifo,
             inherited: wiring.inherited,
             hooks: &plan.hooks.start_container,

@@ -24,7 +24,8 @@ pub enum Step {
     JoinNamespace { namespace: OwnedFd, kind: i32 },
     /// setns(2) into those namespaces of a process whose kinds (`CLONE_NEW*`) are named, all at once; `process` is its pidfd.
     JoinNamespacesOf { process: OwnedFd, kinds: i32 },
-    /// Lets the files of this process in /proc be its user's, who writes the maps of its user namespace, or root's again.
+    /// Lets the files of this process in /proc be its user's, who writes the maps of its user namespace and looks at it while it
+    /// waits, or root's again.
     Dumpable { yes: bool },
     /// Becomes `uid` and `gid` of the user namespace, in which this process so far is nobody, and gives up the groups of the
     /// host if that is allowed there.

@@ -82,6 +82,8 @@ impl Program {
             filter: wiring.filter,
             env: Vec::new(),
             is_recorded: false,
+            // Others are there already.
+            is_shown: false,
             fifo: None,
             inherited: wiring.inherited,
             hooks: &[],

@@ -90,7 +90,7 @@ impl Program {
             Step::Successor { kinds } => {
                 plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
             }
-            Step::Dumpable { .. } => plain("let the maps of the user namespace be written".into()),
+            Step::Dumpable { .. } => plain("let the runtime look at the init process".into()),
             Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
             Step::Loopback => plain("bring lo up".into()),
             Step::NewNamespaces { kinds } => {

@@ -27,6 +27,13 @@ pub enum User {
     },
 }
 
+impl User {
+    /// Whether it is a new one that is not made by root.
+    pub(super) fn is_new_of_a_user(&self) -> bool {
+        matches!(self, Self::New(ids) if ids.needs_dumpable)
+    }
+}
+
 /// Where a process has privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privileges {

@@ -31,6 +31,9 @@ pub(super) struct Last<'a> {
     pub(super) env: Vec<CString>,
     /// Whether the parent has something to record once nothing is left but the program's start.
     pub(super) is_recorded: bool,
+    /// Whether a runtime without privileges may look at the process while it waits: for the listener of a filter, and for
+    /// `exec` beside it.
+    pub(super) is_shown: bool,
     /// What `start` writes to; without it the program starts at once.
     pub(super) fifo: Option<OwnedFd>,
     /// How many descriptors from 3 on the program inherits.
@@ -124,6 +127,10 @@ impl Program {
         self.add(Origin::Runtime, Step::AwaitParent);
         // Before the filter, which may not let us.
         self.add(Origin::Runtime, Step::CloseOnExec { from: last.inherited.saturating_add(3) });
+        // After the identity, which takes it back.
+        if last.is_shown {
+            self.add(Origin::Runtime, Step::Dumpable { yes: true });
+        }
         // As late as can be, so that a profile need allow nothing but execve and what the program does. What can go wrong is
         // known before: the program is well formed, and `create` has asked the kernel about its flags. With an agent, the
         // parent must be there to pass the listener on, which for `create` means before it returns; telling it, and waiting,

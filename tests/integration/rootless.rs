@@ -49,6 +49,7 @@ suite![
     the_oom_score_can_be_raised,
     the_user_namespace_of_another_container_is_joined,
     exec_works_without_privileges_too,
+    exec_works_before_the_start_too,
     root_of_a_user_namespace_makes_containers,
     root_of_a_user_namespace_joins_a_pid_namespace,
     root_of_a_user_namespace_makes_another_below,
@@ -504,6 +505,21 @@ fn exec_works_without_privileges_too() -> Outcome {
         container.runtime().args(["exec", &container.id, "sh", "-c", "id -u; hostname; exit 7"]).output();
     assert_eq!((output.code(), &*output.stdout), (7, "0\ninside\n"), "{output:#?}");
     container.delete_by_force();
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn exec_works_before_the_start_too() -> Outcome {
+    need_other_than("crun", "adds no process before the start")?;
+    need_user_namespaces()?;
+    let container = container("read line </tmp/file; echo $line");
+    let output = container.create();
+    let written = container.exec(["sh", "-c", "id -u; hostname; echo written >/tmp/file"]);
+    assert_eq!(written.succeeds().stdout, "0\ninside\n");
+    container.start();
+    output.wait_for_stdout("written\n");
+    container.wait_for("stopped");
+    container.delete();
     container.leaves_nothing();
     Ok(())
 }

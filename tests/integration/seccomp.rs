@@ -16,7 +16,7 @@ use crate::support::{
     elf::{self, Gate, calling},
     host::{kind, machine, need, need_other_than, need_own},
     suite::suite,
-    workspace,
+    user, workspace,
 };
 
 suite![
@@ -39,6 +39,7 @@ suite![
     dockers_and_podmans_profiles_run_a_shell,
     an_agent_is_told_whose_calls_it_gets,
     an_agent_answers_for_the_kernel,
+    an_agent_answers_for_the_containers_of_a_user_too,
     an_agents_caller_can_be_kept_from_signals_but_for_the_fatal_ones,
     an_agent_may_be_asked_about_what_the_runtime_does_last,
     an_agent_hears_of_a_created_container_before_it_starts,
@@ -434,6 +435,23 @@ fn an_agent_answers_for_the_kernel() {
         assert!(!container.bundle.rootfs().join("tmp/a/b").exists());
         container.leaves_nothing();
     });
+}
+
+fn an_agent_answers_for_the_containers_of_a_user_too() -> Outcome {
+    user::need_user_namespaces()?;
+    for no_new_privileges in [true, false] {
+        let (container, agent) = with_agent("mkdir /tmp/a", &["mkdir", "mkdirat"]);
+        std::os::unix::fs::chown(&agent.path, Some(user::UID), Some(user::GID)).unwrap();
+        let container =
+            container.of_user().edit(|spec| spec["process"]["noNewPrivileges"] = json!(no_new_privileges));
+        let running = container.spawn();
+        let asked = agent.meet().answer(|_| Say::Errno(123));
+        let output = running.wait();
+        assert!(output.stderr.contains("No medium found"), "{output:#?}");
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        container.leaves_nothing();
+    }
+    Ok(())
 }
 
 fn an_agents_caller_can_be_kept_from_signals_but_for_the_fatal_ones() {
