@@ -25,6 +25,7 @@ suite![
     one_container_may_be_watched_too,
     a_container_that_is_deleted_meanwhile_is_a_failure,
     what_others_have_changed_meanwhile_is_left_alone,
+    what_cannot_be_taken_back_is_named,
     a_paused_container_settles,
     what_was_so_already_is_not_changed_and_not_taken_back,
     progress_may_be_objects,
@@ -381,6 +382,36 @@ fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
     let text = "{0}: not rolled back: revision 3, which somebody else has made since, is in force\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
     assert_eq!(fleet.depths()[0], "9");
+    Ok(())
+}
+
+fn what_cannot_be_taken_back_is_named() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 3]);
+    let file = fleet.members[1].cgroup().join("cgroup.max.depth");
+    let file = file.to_str().unwrap();
+    // Once it has been written, it is read-only for the call.
+    let script =
+        "(while ! grep -q 7 $0; do :; done; mount --bind $0 $0; mount -o remount,bind,ro $0) & exec \"$@\"";
+    let call = fleet.roll(limits(), &["--step", "3", "--settle", "1h"]);
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, file];
+    let running = call.called_by(words).spawn();
+    running.wait_for_stdout(&fleet.named("{2}: updated"));
+    crate::support::wait_until("the file is read-only", || {
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", running.pid())).unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(file) && line.contains(" ro,"))
+    });
+    running.signal(Signal::SIGINT);
+    let output = running.wait();
+    let text =
+        format!("{{1}}: not rolled back: history: /1/cgroup.max.depth: write \"max\" to {file}: read-only");
+    assert!(output.stdout.contains(&fleet.named(&text)), "{output:#?}");
+    assert!(
+        output.stdout.ends_with("0 updated, 2 rolled back, 1 not rolled back, 0 untouched\n"),
+        "{output:#?}"
+    );
+    assert_eq!(fleet.depths(), ["max", "7", "max"]);
     Ok(())
 }
 

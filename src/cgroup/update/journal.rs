@@ -231,4 +231,43 @@ mod tests {
         let now = ["pids.max", "cpu.idle", "cpu.weight"].map(file);
         assert_eq!(now, ["max\n", "0\n", "174"]);
     }
+
+    #[test]
+    fn a_change_is_from_the_first_value_to_the_last_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in [("pids.max", "20\n"), ("memory.low", "10\n"), ("io.weight", "default 100\n")] {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let open = fs::File::open(directory.path()).unwrap();
+        let mut journal = Journal::default();
+        for (file, value) in
+            [("pids.max", "30"), ("memory.low", "10"), ("io.weight", "default 300"), ("pids.max", "40")]
+        {
+            journal.write(open.as_fd(), file, value).unwrap();
+        }
+        let changes = journal.changes(open.as_fd());
+        let change = |file: &str, of: &str, from: &str, to: &str| {
+            let [file, of, from, to] = [file, of, from, to].map(str::to_owned);
+            Change { file, of, from, to }
+        };
+        let expected = [
+            change("pids.max", "", "20", "40"),
+            change("io.weight", "default", "default 100", "default 300"),
+        ];
+        assert_eq!(changes, expected);
+        journal.forget();
+    }
+
+    #[test]
+    fn what_would_be_replaced_is_told_without_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("io.max");
+        fs::write(&file, "8:0 rbps=1 wbps=max riops=max wiops=max\n").unwrap();
+        let open = fs::File::open(directory.path()).unwrap();
+        let would = |value| would_replace(open.as_fd(), "io.max", value).unwrap();
+        assert_eq!(would("8:0 rbps=7"), "8:0 rbps=1 wbps=max riops=max wiops=max");
+        assert_eq!(would("8:16 rbps=7"), "8:16 rbps=max wbps=max riops=max wiops=max");
+        assert_eq!(would_replace(open.as_fd(), "io.none", "1"), Err(Errno::NOENT));
+        assert!(fs::read_to_string(&file).unwrap().starts_with("8:0 rbps=1 "));
+    }
 }

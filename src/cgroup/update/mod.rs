@@ -242,3 +242,50 @@ impl Added {
         error
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written to come back from where `files` are to the `from` of `changes`.
+    fn way_back(files: &[(&str, &str)], changes: &[(&str, &str)]) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), format!("{text}\n")).unwrap();
+        }
+        let change = |(file, from): &(&str, &str)| {
+            let [file, from] = [file, from].map(|text| (*text).to_owned());
+            Change { file, of: String::new(), from, to: String::new() }
+        };
+        let changes: Vec<_> = changes.iter().map(change).collect();
+        let changes: Vec<_> = changes.iter().collect();
+        let planned =
+            Planned::return_to(directory.path(), &changes, None, &Pointer::of("history").index(1)).unwrap();
+        planned
+            .limits
+            .writes
+            .iter()
+            .map(|write| format!("{} {}={}", write.at, write.file, write.value))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_so_already_is_not_written_again() {
+        let back = way_back(
+            &[("pids.max", "20"), ("memory.max", "max"), ("cpuset.cpus", "1")],
+            &[("pids.max", "max"), ("memory.max", "max"), ("cpuset.cpus", "")],
+        );
+        assert_eq!(back, ["/1/pids.max pids.max=max", "/1/cpuset.cpus cpuset.cpus=\n"]);
+    }
+
+    #[test]
+    fn an_idle_cgroup_is_given_no_weight() {
+        let files = [("cpu.idle", "0"), ("cpu.weight", "17")];
+        let back = way_back(&files, &[("cpu.idle", "1"), ("cpu.weight", "100")]);
+        assert_eq!(back, ["/1/cpu.idle cpu.idle=1"]);
+        assert_eq!(way_back(&files, &[("cpu.weight", "0")]), [""; 0]);
+        let files = [("cpu.idle", "1"), ("cpu.weight", "0")];
+        let back = way_back(&files, &[("cpu.idle", "0"), ("cpu.weight", "174")]);
+        assert_eq!(back, ["/1/cpu.idle cpu.idle=0", "/1/cpu.weight cpu.weight=174"]);
+    }
+}
