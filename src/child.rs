@@ -79,6 +79,10 @@ pub fn clone(
                 doing,
                 "it hands controllers to its children, so it cannot hold processes: choose another cgroupsPath".into(),
             )),
+            Errno::AGAIN => anyhow!(errno).context(Hint(
+                doing,
+                "there may be no more processes: by pids.max of the cgroup or of one above it, RLIMIT_NPROC or kernel.pid_max".into(),
+            )),
             _ => anyhow!(errno).context(doing),
         }
     });

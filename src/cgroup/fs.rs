@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::{control_file, removal};
-use crate::error::Pointer;
+use crate::error::{Hint, Pointer};
 use crate::mountinfo;
 
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
@@ -173,6 +173,7 @@ fn make_directories(mount: &Mount, place: &Path, made: &mut Directories) -> Resu
             Ok(()) => Ok(Outcome::Made(mount.path_of(place))),
             Err(Errno::EXIST) => Ok(Outcome::Found),
             Err(Errno::NOENT) => Ok(Outcome::NothingAbove),
+            Err(Errno::AGAIN) => Err(Errno::AGAIN).with_context(|| Hint(context(), full(mount, place))),
             Err(errno) => Err(errno).with_context(context),
         }
     };
@@ -195,6 +196,30 @@ fn make_directories(mount: &Mount, place: &Path, made: &mut Directories) -> Resu
         }
     }
     Err(Errno::NOENT).with_context(|| format!("create cgroup {}", mount.path_of(place).display()))
+}
+
+/// Which of the cgroups above `place` lets no more be made below it, and by which limit; cgroup-v2.rst § Core Interface Files.
+fn full(mount: &Mount, place: &Path) -> String {
+    for (depth, above) in (0_u64..).zip(place.ancestors().skip(1)) {
+        let path = mount.path_of(above);
+        let read = |name: &str| {
+            let text = control_file::open_dir(&path).and_then(|dir| control_file::read(dir.as_fd(), name));
+            text.unwrap_or_default()
+        };
+        let number = |text: &str| text.trim().parse::<u64>().ok();
+        let descendants = control_file::value(&read("cgroup.stat"), "nr_descendants").and_then(number);
+        for (file, used) in [("cgroup.max.depth", Some(depth)), ("cgroup.max.descendants", descendants)] {
+            if let Some(most) = number(&read(file))
+                && used.is_some_and(|used| used >= most)
+            {
+                return format!(
+                    "{} is {most}: raise it, or choose another cgroupsPath",
+                    path.join(file).display()
+                );
+            }
+        }
+    }
+    "the kernel can make no more cgroups".to_owned()
 }
 
 enum Outcome {

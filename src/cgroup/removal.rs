@@ -15,6 +15,8 @@ use super::events::Events;
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a threaded cgroup may take to freeze.
+const FREEZING: Duration = Duration::from_secs(1);
 /// How often a cgroup that is in use is given that time, before it is taken for somebody else's.
 const SETTLINGS: u32 = 10;
 /// How long to wait for a cgroup that says it is empty but cannot be removed yet.
@@ -39,6 +41,10 @@ pub fn kill(path: &Path) -> Result<()> {
 /// Kills while frozen, so that nothing can fork meanwhile; SIGKILL reaches a frozen process.
 fn kill_one_by_one(path: &Path, dir: &OwnedFd) -> Result<(), Errno> {
     control_file::write(dir.as_fd(), "cgroup.freeze", "1")?;
+    // What is stuck in the kernel and does not freeze cannot fork either.
+    if let Some(events) = Events::open(path)? {
+        events.wait_until("frozen", "1", Instant::now() + FREEZING)?;
+    }
     for task in tasks(path) {
         // It may have ended by itself.
         let _ = kill_process(task, Signal::KILL);

@@ -17,6 +17,7 @@
 mod broken;
 mod cgroup;
 mod cgroup_mount;
+mod cgroup_tree;
 mod cli;
 mod clients;
 mod descriptors;
@@ -95,6 +96,7 @@ fn tests() -> Vec<Test> {
         devices::tests(),
         cgroup::tests(),
         cgroup_mount::tests(),
+        cgroup_tree::tests(),
         without_cgroup::tests(),
         enforcement::tests(),
         features::tests(),
