@@ -74,6 +74,7 @@ fn make(
 ///
 /// # Errors
 /// `ENODEV` if the host's is another device.
+#[inline(never)]
 fn bind_node(
     directory: BorrowedFd<'_>,
     path: &CStr,

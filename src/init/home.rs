@@ -24,6 +24,7 @@ impl Default for Home {
 
 impl Home {
     /// Looks for `uid` in /etc/passwd; without an entry, the home directory is `/`, as with runc.
+    #[inline(never)]
     pub fn find(&mut self, uid: u32) -> Result<(), Errno> {
         self.set(b"/");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -257,6 +257,7 @@ fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Errno> {
 }
 
 impl Init<'_> {
+    #[inline(never)]
     pub(super) fn run_hook(&self, what: &RunHook) -> Result<(), Failure> {
         let mut digits = [0; 10];
         let pid = decimal(rustix::process::getpid().as_raw_pid().unsigned_abs(), &mut digits);

@@ -4,6 +4,9 @@
 //! the process works inside a memory limit of a few pages and never waits for a lock that its parent held. Strings arrive
 //! as `&CStr`; a failure leaves as twelve bytes. `clippy.toml` and the lints below hold this; see also
 //! `tests/init_allocates_nothing.rs`.
+//!
+//! Every page that the process writes to counts against that limit, and a function touches all of its frame when it is
+//! called. So what is rarely done and has large buffers stands in a function of its own, `inline(never)`.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

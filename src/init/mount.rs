@@ -267,6 +267,7 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
 }
 
 /// Makes the source's link at the target, unless the source is no link; an existing file stays.
+#[inline(never)]
 fn copy_symlink(root: BorrowedFd<'_>, what: &Bind) -> Result<bool, Failure> {
     let mut space = [0; path::PATH_MAX];
     let Some(link) = path::read_link(CWD, &what.source, &mut space).of(Part::Source)? else {

@@ -72,9 +72,8 @@ fn make_file(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Er
                     let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                     let bytes = path.to_bytes();
                     let above = bytes.len().saturating_sub(name.to_bytes().len());
-                    let mut target = Buffer::new();
-                    target.push_link(parent.as_fd(), name, bytes.get(..above).unwrap_or_default())?;
-                    make_file(root, target.as_cstr(0)?, links)
+                    let above = bytes.get(..above).unwrap_or_default();
+                    at_end_of_link(parent.as_fd(), name, above, |path| make_file(root, path, links))
                 }
                 Err(errno) => Err(errno),
             }
@@ -115,9 +114,8 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
                     // A dangling link, as /var/run -> /run in an image without /run: make what it names.
                     Err(Errno::NOENT) => {
                         let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
-                        let mut target = Buffer::new();
-                        target.push_link(above, name, prefix.bytes_to(start))?;
-                        make_directory(root, target.as_cstr(0)?, links)?
+                        let make = |path: &CStr| make_directory(root, path, links);
+                        at_end_of_link(above, name, prefix.bytes_to(start), make)?
                     }
                     result => result?,
                 }
@@ -127,6 +125,19 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
         parent = Some(opened);
     }
     parent.map_or_else(|| open(root, c"/", OFlags::PATH | OFlags::DIRECTORY), Ok)
+}
+
+/// Makes what the link `name` in `directory` points to; `above` is the directory's path.
+#[inline(never)]
+fn at_end_of_link(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    above: &[u8],
+    make: impl FnOnce(&CStr) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    let mut target = Buffer::new();
+    target.push_link(directory, name, above)?;
+    make(target.as_cstr(0)?)
 }
 
 /// What the symbolic link at `path` points to, in `space`; `None` if it is no link.
