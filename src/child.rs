@@ -42,7 +42,7 @@ impl Drop for Init {
 
 pub fn clone(
     new: i32,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     pid_namespace: Option<&(Join, OwnedFd)>,
     program: &Program,
     theirs: &OwnedFd,
@@ -62,7 +62,11 @@ pub fn clone(
         None => None,
     };
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
-    let cloned = clone3(u64::from(new.unsigned_abs()), cgroup.fd());
+    let mut cloned = clone3(u64::from(new.unsigned_abs()), cgroup.fd());
+    // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may.
+    if matches!(cloned, Err(Errno::ACCESS)) && new & libc::CLONE_NEWUSER != 0 && cgroup.stand_apart() {
+        cloned = clone3(u64::from(new.unsigned_abs()), None);
+    }
     if matches!(cloned, Ok(Cloned::Child)) {
         init::perform(&program.steps, theirs.as_fd());
     }

@@ -13,6 +13,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
+use crate::cgroup::Buses;
 use crate::container::Root;
 use crate::create::Environment;
 use crate::error::line;
@@ -83,10 +84,10 @@ struct Global {
     /// Directory of the containers' state [default: /run/runtime, for ordinary users $XDG_RUNTIME_DIR/runtime]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Let systemd make the cgroups (refused: this version makes them itself)
+    /// Let systemd make the cgroups; the same as --cgroup-manager systemd
     #[arg(long)]
     systemd_cgroup: bool,
-    /// Who makes the cgroups: cgroupfs, or disabled for none; systemd is refused where it matters
+    /// Who makes the cgroups of new containers: cgroupfs, systemd, or disabled for none
     #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
     cgroup_manager: CgroupManager,
     /// Whether to do without cgroups where they may not be made: true, false, or auto, for all but the host's root
@@ -361,6 +362,13 @@ fn environment() -> Environment {
     Environment {
         notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()),
         listen_fds: number("LISTEN_FDS").filter(|_| is_ours).unwrap_or(0),
+        buses: Buses {
+            runtime_dir: std::env::var_os("XDG_RUNTIME_DIR")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            session: std::env::var_os("DBUS_SESSION_BUS_ADDRESS"),
+            system: std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS"),
+        },
     }
 }
 

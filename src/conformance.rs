@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::cgroup::Driver;
 use crate::cli::commands::COMMANDS;
 use crate::error::{fault, line};
 use crate::plan::Plan;
@@ -170,7 +171,7 @@ pub fn planned(patch: &Value) -> anyhow::Result<Plan> {
     });
     merge(&mut spec, patch);
     let (spec, _) = document::spec(spec.to_string().as_bytes())?;
-    Plan::with_rootfs(&spec, Path::new("/bundle"), PathBuf::from("/bundle/rootfs"), "id")
+    Plan::with_rootfs(&spec, Path::new("/bundle"), PathBuf::from("/bundle/rootfs"), "id", Driver::Cgroupfs)
 }
 
 fn merge(into: &mut Value, patch: &Value) {

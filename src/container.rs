@@ -36,6 +36,9 @@ const CGROUP: &str = "cgroup";
 /// How many of the kills for want of memory that its cgroup counts are no reason for the container's end; missing for none.
 const OOM_KILLS: &str = "oom-kills";
 
+/// The unit of that cgroup, if systemd has made it.
+const UNIT: &str = "unit.json";
+
 /// What of `config.json` is kept for `exec`.
 const EXCERPT: &str = "config.json";
 
@@ -180,7 +183,10 @@ impl Root {
     pub fn sweep(&self, id: &ContainerId) -> Result<()> {
         let directory = self.directory(id);
         if let Ok(cgroup) = fs::read_link(directory.join(CGROUP)) {
-            cgroup::remove_unless_used(&cgroup)?;
+            let unit = fs::read(directory.join(UNIT)).ok();
+            let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
+            let is_its_own = unit.as_ref().is_some_and(|unit| unit.has(&cgroup));
+            remove_cgroup(&cgroup, unit.as_ref(), !is_its_own)?;
         }
         remove_directory(&directory)
     }
@@ -236,6 +242,13 @@ impl NewContainer {
     /// Notes how many kills for want of memory its cgroup counts already.
     pub fn note_oom_kills(&self, count: u64) -> Result<()> {
         write_oom_kills(&self.path, count)
+    }
+
+    /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
+    pub fn note_unit(&self, unit: &cgroup::Unit) -> Result<()> {
+        let path = self.path.join(UNIT);
+        let text = serde_json::to_vec(unit).context("encode the unit")?;
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
     /// Writes what is to be the state file.
@@ -400,10 +413,8 @@ impl Container {
     ///
     /// Gives back the record.
     pub fn remove(self) -> Result<State> {
-        match self.state.cgroup() {
-            Some(cgroup) if self.state.private_pid_namespace => cgroup::remove_unless_used(cgroup)?,
-            Some(cgroup) => cgroup::remove(cgroup)?,
-            None => {}
+        if let Some(cgroup) = self.state.cgroup() {
+            remove_cgroup(cgroup, self.state.systemd.as_ref(), self.state.private_pid_namespace)?;
         }
         if let Some(rdt) = self.state.intel_rdt() {
             intel_rdt::remove(&rdt)?;
@@ -454,6 +465,19 @@ impl Drop for Prepared {
 fn write_oom_kills(directory: &Path, count: u64) -> Result<()> {
     let path = directory.join(OOM_KILLS);
     fs::write(&path, count.to_string()).with_context(|| format!("write {}", path.display()))
+}
+
+/// Removes a cgroup, and the unit that it is of. One that is still used goes with what uses it, unless that `may_be_anothers`.
+fn remove_cgroup(path: &Path, unit: Option<&cgroup::Unit>, may_be_anothers: bool) -> Result<()> {
+    match may_be_anothers {
+        true => cgroup::remove_unless_used(path)?,
+        false => cgroup::remove(path)?,
+    }
+    match unit {
+        // Whoever uses it has begun a unit of that name.
+        Some(unit) if !path.exists() => unit.stop(),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.

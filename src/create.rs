@@ -22,6 +22,7 @@ use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
+use crate::cgroup::{Buses, Driver, Whose};
 use crate::child::{Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
@@ -95,6 +96,8 @@ pub enum Keyring {
 pub enum Cgroups {
     /// A cgroup for each container, made on the file system.
     Own,
+    /// One of a scope, made by systemd.
+    Systemd,
     /// None: the container stays in its caller's.
     Disabled,
 }
@@ -106,6 +109,8 @@ pub struct Environment {
     pub notify_socket: Option<OsString>,
     /// `LISTEN_FDS`, if `LISTEN_PID` is this process; sd_listen_fds(3).
     pub listen_fds: u32,
+    /// Where systemd is to be found.
+    pub buses: Buses,
 }
 
 /// A container that has been made.
@@ -136,7 +141,12 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
 /// What is in `undone` when this fails was made and has been undone.
 fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<Created> {
     require_kernel()?;
-    let mut plan = Plan::new(bundle, request.id.as_str())?;
+    let driver = match (request.cgroups, request.rootless.is_so()) {
+        (Cgroups::Systemd, false) => Driver::Systemd(Whose::System),
+        (Cgroups::Systemd, true) => Driver::Systemd(Whose::User),
+        (Cgroups::Own | Cgroups::Disabled, _) => Driver::Cgroupfs,
+    };
+    let mut plan = Plan::new(bundle, request.id.as_str(), driver)?;
     let own = sys::cred::capabilities().context("look up the runtime's capabilities")?;
     require_privileges(&plan, own)?;
     let mut join = open_namespaces(&plan)?;
@@ -165,7 +175,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
 
     let directory = request.root.create(request.id)?;
     let note = |path: &Path| directory.note_cgroup(path);
-    let cgroup = plan.cgroup.create(request.rootless, note).context(Stage::Cgroup)?;
+    let buses = &request.environment.buses;
+    let mut cgroup = plan.cgroup.create(request.rootless, buses, note).context(Stage::Cgroup)?;
+    cgroup.unit().map(|unit| directory.note_unit(unit)).transpose()?;
     let oom_kills = cgroup.earlier_oom_kills();
     if oom_kills > 0 {
         directory.note_oom_kills(oom_kills)?;
@@ -194,7 +206,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     id_maps::open(&mut plan, &wiring.join, own)?;
     let notify = bind_notify_socket(request, &directory)?;
     let relays_terminal = plan.process.terminal && request.program == Start::Attached;
-    let record = Record::of(&plan, request, cgroup.path(), rdt.as_ref().map(intel_rdt::Group::member));
+    let record = Record::of(&plan, request, &cgroup, rdt.as_ref().map(intel_rdt::Group::member));
     wiring.hooks = hooks::of_init(&plan.hooks, record.state())?;
     let hooks = plan.hooks.clone();
     let mut net_devices = NetDevices::of(plan.net_devices.clone());
@@ -213,8 +225,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     program.close_all_but(theirs.as_fd(), inherited);
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    let mut init = clone(births.cloned, &cgroup, pid_namespace.as_ref(), &program, &theirs)?;
+    let mut init = clone(births.cloned, &mut cgroup, pid_namespace.as_ref(), &program, &theirs)?;
     drop(theirs);
+    cgroup.take_in(init.pid)?;
+    cgroup.release()?;
     undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
@@ -234,6 +248,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         }
         let successor = intermediate.await_successor()?;
         init = successor;
+        cgroup.take_in(init.pid)?;
     }
     if let Some(rdt) = &rdt {
         rdt.member().add(init.pid)?;

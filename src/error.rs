@@ -36,6 +36,11 @@ impl Pointer {
         self.document
     }
 
+    /// Whether it is the whole document.
+    pub fn is_root(&self) -> bool {
+        self.path.is_empty()
+    }
+
     /// The member `name` of the object at this place.
     #[must_use]
     pub fn field(&self, name: &str) -> Self {

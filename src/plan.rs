@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxPersonalityDomain, Spec};
 
 pub use self::exec::{Changes, ExecPlan, Source, Wanted};
 use crate::bundle::Bundle;
-use crate::cgroup::{self, CgroupPlan};
+use crate::cgroup::{self, CgroupPlan, Driver};
 use crate::devices::{self, DevicePlan};
 use crate::error::Pointer;
 use crate::hooks::{self, HookPlan};
@@ -69,13 +69,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides about `bundle`, for a container `id`.
+    /// Decides about `bundle`, for a container `id` whose cgroup `driver` makes.
     ///
     /// # Errors
     /// Names the first value of `config.json` that is wrong, contradicts another or asks for what this version lacks.
-    pub fn new(bundle: &Bundle, id: &str) -> Result<Self> {
+    pub fn new(bundle: &Bundle, id: &str, driver: Driver) -> Result<Self> {
         let rootfs = bundle.rootfs()?;
-        Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id)
+        Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id, driver)
     }
 
     /// What of the container changes the namespace of `kind` (`CLONE_NEW*`) that it is in, in words.
@@ -98,7 +98,13 @@ impl Plan {
     }
 
     /// Pure: looks at nothing but its arguments.
-    pub fn with_rootfs(spec: &Spec, bundle: &Path, rootfs: PathBuf, id: &str) -> Result<Self> {
+    pub fn with_rootfs(
+        spec: &Spec,
+        bundle: &Path,
+        rootfs: PathBuf,
+        id: &str,
+        driver: Driver,
+    ) -> Result<Self> {
         let root = Pointer::root();
         let at = root.field("linux");
         let linux = spec.linux().as_ref();
@@ -176,7 +182,7 @@ impl Plan {
                 .transpose()?
                 .unwrap_or_default(),
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
-            cgroup: cgroup::plan(linux, id, &at)?,
+            cgroup: cgroup::plan(linux, id, driver, spec.annotations().iter().flatten(), &at)?,
             bundle: bundle.to_path_buf(),
             rootfs,
             namespaces,

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cgroup::Unit;
 use crate::sys::Errno;
 use crate::{hooks, intel_rdt};
 
@@ -33,8 +34,11 @@ pub struct State {
     /// The user id of whoever made it.
     pub owner: u32,
     pub rootless: bool,
-    /// Which driver made the cgroup: `cgroupfs`, or `disabled` if the container has none of its own.
+    /// Which driver made the cgroup: `cgroupfs`, `systemd`, or `disabled` if the container has none of its own.
     pub cgroup_manager: String,
+    /// The unit whose cgroup it is, if systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<Unit>,
     /// The key is empty, as in runc's: there is one hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
     pub namespace_paths: BTreeMap<String, String>,

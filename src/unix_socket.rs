@@ -4,13 +4,36 @@
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::sys::Errno;
+
+/// Which socket to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Path(PathBuf),
+    /// A name in the network namespace, which no file system knows.
+    Abstract(Vec<u8>),
+}
+
+/// Connects a new socket of `kind` to `target`, and waits no longer than this for one that has no time for it; close-on-exec.
+///
+/// # Errors
+/// Those of [`connect`]; `EAGAIN` in the end.
+pub fn connect_within(target: &Target, kind: SocketType, at_most: Duration) -> Result<OwnedFd> {
+    match target {
+        Target::Path(path) => connect_to_path(path, kind, Some(at_most)),
+        Target::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
+            .and_then(|address| connect_to_address(&address, kind, Some(at_most)))
+            .with_context(|| format!("connect to @{}", String::from_utf8_lossy(name))),
+    }
+}
 
 /// Connects a new socket of `kind` to the one at `path`; close-on-exec.
 ///
@@ -18,6 +41,10 @@ use crate::sys::Errno;
 /// `ENOENT`; `ECONNREFUSED` if nobody listens; `EPROTOTYPE` if that socket is of another kind; words of its own if the
 /// path leads to something else.
 pub fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
+    connect_to_path(path, kind, None)
+}
+
+fn connect_to_path(path: &Path, kind: SocketType, at_most: Option<Duration>) -> Result<OwnedFd> {
     // Opened first, so that what was looked at is what is connected to.
     // Not with std: it takes the access mode out of custom flags, which for musl includes O_PATH.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -27,13 +54,25 @@ pub fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     ensure!(status.file_type().is_socket(), "{} is not a socket", path.display());
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", target.as_raw_fd()));
     address
-        .and_then(|address| connect_to(&address, kind))
+        .and_then(|address| connect_to_address(&address, kind, at_most))
         .with_context(|| format!("connect to {}", path.display()))
 }
 
 /// Connects a new socket of `kind` to `address`; close-on-exec.
 pub fn connect_to(address: &SocketAddrUnix, kind: SocketType) -> Result<OwnedFd, Errno> {
+    connect_to_address(address, kind, None)
+}
+
+fn connect_to_address(
+    address: &SocketAddrUnix,
+    kind: SocketType,
+    at_most: Option<Duration>,
+) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    if at_most.is_some() {
+        // Which is how long connect(2) waits, too; unix(7) does not say so.
+        set_socket_timeout(&socket, Timeout::Send, at_most)?;
+    }
     rustix::net::connect(&socket, address)?;
     Ok(socket)
 }

@@ -28,7 +28,7 @@ pub(super) enum Place {
 impl Place {
     /// Decides by `cgroupsPath`, which stands at `at`; without one, the container's `id` is the name.
     ///
-    /// The `slice:prefix:name` of the systemd driver is a plain relative path here, as in runc.
+    /// The `slice:prefix:name` of the other driver is a plain relative path here, as in runc.
     pub(super) fn plan(path: Option<&Path>, id: &str, at: &Pointer) -> Result<Self> {
         let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(Self::BesideOwn(id.into()));
@@ -126,6 +126,12 @@ pub(super) struct Made {
 }
 
 impl Made {
+    /// One that somebody else has made for us, and removes.
+    pub(super) fn found(path: &Path) -> Result<Self> {
+        let dir = control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), dir, fresh: true, directories: Directories::default() })
+    }
+
     /// Leaves the directories where they are.
     pub(super) fn keep(mut self) {
         self.directories.own = None;

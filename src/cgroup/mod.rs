@@ -4,7 +4,8 @@
 //! attaches the device filter *before* there is a process to hold, because the init process is cloned straight into the
 //! cgroup (CLONE_INTO_CGROUP). A limit that cannot be set is an error that names its place in `config.json`.
 //!
-//! `fs.rs` is the driver that works on the file system alone: where the cgroup goes and how its directories are made.
+//! There are two drivers: `fs.rs` works on the file system alone, `systemd/` asks systemd for a scope. They decide where the cgroup
+//! goes and how it is made.
 //! What a limit means (`resources`, `devices.rs`, `filter.rs`), how it is written (`apply.rs`) and how a cgroup ends
 //! (`removal.rs`) or stands still (`freeze.rs`) does not depend on the driver.
 //!
@@ -24,6 +25,7 @@ mod ownership;
 mod removal;
 mod resources;
 mod stats;
+mod systemd;
 mod update;
 mod usage;
 
@@ -44,6 +46,7 @@ pub use joining::{Below, Destination};
 pub use oom::{OomWatch, Shortage, kills as oom_kills, shortage};
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
+pub use systemd::{Buses, Unit, Whose};
 pub use update::{Planned, Source};
 #[cfg(test)]
 pub use usage::Memory;
@@ -53,11 +56,19 @@ pub use usage::{Limit, Pressure, Transfers, Usage, some_avg10, usage};
 const DELEGATE: &str =
     "run this in a cgroup that is the user's, as with systemd-run --user --scope -p Delegate=yes";
 
+/// Who makes the cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// This program, on the file system.
+    Cgroupfs,
+    Systemd(Whose),
+}
+
 /// What was decided about a container's cgroup.
 #[derive(Debug)]
 pub struct CgroupPlan {
     /// `None` if it is to have no cgroup of its own.
-    place: Option<fs::Place>,
+    place: Option<Place>,
     /// Whether the bundle names a place.
     is_named: bool,
     limits: resources::Limits,
@@ -69,22 +80,41 @@ pub struct CgroupPlan {
     owner: Option<u32>,
 }
 
+#[derive(Debug)]
+enum Place {
+    Directory(fs::Place),
+    Scope(systemd::ScopePlan),
+}
+
 /// Decides where the cgroup of container `id` goes and what it may use; `at` is where `linux` stands.
 ///
 /// # Errors
 /// A value that makes no sense whatever the machine. Whether the machine has the controllers is found out by
 /// [`CgroupPlan::create`].
-pub fn plan(linux: Option<&Linux>, id: &str, at: &Pointer) -> Result<CgroupPlan> {
+pub fn plan<'a>(
+    linux: Option<&Linux>,
+    id: &str,
+    driver: Driver,
+    annotations: impl Iterator<Item = (&'a String, &'a String)>,
+    at: &Pointer,
+) -> Result<CgroupPlan> {
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let resources_at = at.field("resources");
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let mut warnings = Vec::new();
     let rules = devices::plan(rules, &resources_at.field("devices"), |warning| warnings.push(warning))?;
+    let mut limits = resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default();
+    let place = match driver {
+        Driver::Cgroupfs => Place::Directory(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
+        Driver::Systemd(whose) => {
+            Place::Scope(systemd::ScopePlan::plan(path, id, whose, annotations, &mut limits)?)
+        }
+    };
     Ok(CgroupPlan {
-        place: Some(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
+        place: Some(place),
         is_named: path.is_some_and(|path| !path.as_os_str().is_empty()),
-        limits: resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default(),
+        limits,
         filter: filter::compile(&rules)?,
         warnings,
         owner: None,
@@ -116,9 +146,25 @@ impl CgroupPlan {
     ///
     /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone. Where `rootless` says so,
     /// there is none if the bundle asks for no more than one and this process may make none, and the device rules have no effect
-    /// if it may not enforce them. `before` is told its path before it is made.
-    pub fn create(&self, rootless: Rootless, before: impl FnOnce(&Path) -> Result<()>) -> Result<Cgroup> {
-        let Some(place) = &self.place else { return Ok(Cgroup(None)) };
+    /// if it may not enforce them. `before` is told its path before it is made; `buses` is where systemd is asked.
+    pub fn create(
+        &self,
+        rootless: Rootless,
+        buses: &Buses,
+        before: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Cgroup> {
+        let place = match &self.place {
+            None => return Ok(Cgroup::default()),
+            Some(Place::Directory(place)) => place,
+            Some(Place::Scope(scope)) => {
+                let mount = fs::Mount::find()?;
+                let mut scope = scope.start(buses, &mount, before)?;
+                let made = fs::Made::found(&scope.path)?;
+                let place = scope.path.strip_prefix(&mount.path)?.to_owned();
+                self.put_into_force(&mount, &place, &made, rootless, Some(&mut scope))?;
+                return Ok(Cgroup { made: Some(made), scope: Some(scope) });
+            }
+        };
         let is_excused = || !self.is_named && rootless.is_so();
         let found = fs::Mount::find().and_then(|mount| Ok((mount, place.resolve()?)));
         let (mount, place) = match found {
@@ -138,19 +184,34 @@ impl CgroupPlan {
             }
             made => made?,
         };
-        let enabled = controllers::enable(&mount, &place, made.dir.as_fd(), &self.limits)?;
+        self.put_into_force(&mount, &place, &made, rootless, None)?;
+        Ok(Cgroup { made: Some(made), scope: None })
+    }
+
+    fn put_into_force(
+        &self,
+        mount: &fs::Mount,
+        place: &Path,
+        made: &fs::Made,
+        rootless: Rootless,
+        mut scope: Option<&mut systemd::Scope>,
+    ) -> Result<()> {
+        let enabled = controllers::enable(mount, place, made.dir.as_fd(), &self.limits)?;
         let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
-        let write = |file: &str, value: &str| control_file::write(target.dir, file, value);
-        apply::limits(&self.limits, &target, &mount, &enabled, write)?;
+        let write = |file: &str, value: &str| {
+            let other = scope.as_deref_mut().and_then(|scope| scope.meanwhile(file, value));
+            control_file::write(target.dir, file, other.as_deref().unwrap_or(value))
+        };
+        apply::limits(&self.limits, &target, mount, &enabled, write)?;
         match apply::filter(self.filter.as_ref(), &target) {
             // As in runc: what the user may do to devices outside is all that they can do inside.
             Err(_) if rootless.is_so() => {}
             result => result?,
         }
-        if let Some(uid) = self.owner {
-            ownership::give(&made, uid)?;
+        match self.owner {
+            Some(uid) => ownership::give(made, uid),
+            None => Ok(()),
         }
-        Ok(Cgroup(Some(made)))
     }
 }
 
@@ -160,7 +221,7 @@ impl CgroupPlan {
     fn do_without(&self, error: anyhow::Error) -> Result<Cgroup> {
         let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded)
         else {
-            return Ok(Cgroup(None));
+            return Ok(Cgroup::default());
         };
         // The words of runc.
         Err(error.context(Fault {
@@ -180,29 +241,59 @@ fn is_not_permitted(error: &anyhow::Error) -> bool {
 /// container that does not come to be leaves nothing behind.
 ///
 /// Only directories that [`CgroupPlan::create`] made itself are removed.
-#[derive(Debug)]
-pub struct Cgroup(Option<fs::Made>);
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    made: Option<fs::Made>,
+    /// If it is systemd's.
+    scope: Option<systemd::Scope>,
+}
 
 impl Cgroup {
     /// The absolute path in the host's cgroup2 mount; `None` if the container stays in its caller's cgroup.
     pub fn path(&self) -> Option<&Path> {
-        self.0.as_ref().map(|made| made.path.as_path())
+        self.made.as_ref().map(|made| made.path.as_path())
     }
 
     /// The cgroup's directory, close-on-exec; what clone3(2) takes for CLONE_INTO_CGROUP.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.0.as_ref().map(|made| made.dir.as_fd())
+        self.made.as_ref().map(|made| made.dir.as_fd())
+    }
+
+    /// The unit, if it is systemd's.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.scope.as_ref().map(|scope| &scope.unit)
+    }
+
+    /// For a process that may not be born into the cgroup, whether [`Cgroup::take_in`] puts it there.
+    pub fn stand_apart(&mut self) -> bool {
+        self.scope.as_mut().map(systemd::Scope::stand_apart).is_some()
+    }
+
+    /// Puts the first process of the container into the cgroup, unless it was born there.
+    pub fn take_in(&self, pid: i32) -> Result<()> {
+        self.scope.as_ref().map_or(Ok(()), |scope| scope.take_in(pid))
+    }
+
+    /// To be called as soon as there is a process in it.
+    pub fn release(&mut self) -> Result<()> {
+        match (&mut self.scope, &self.made) {
+            (Some(scope), Some(made)) => scope.release(&made.dir),
+            _ => Ok(()),
+        }
     }
 
     /// How many processes the kernel has killed in it for want of memory before it was this container's.
     pub fn earlier_oom_kills(&self) -> u64 {
-        self.0.as_ref().filter(|made| !made.fresh).map_or(0, |made| oom_kills(&made.path))
+        self.made.as_ref().filter(|made| !made.fresh).map_or(0, |made| oom_kills(&made.path))
     }
 
     /// Leaves the cgroup to the container; [`remove`] takes it away later.
     pub fn keep(self) {
-        if let Some(made) = self.0 {
+        if let Some(made) = self.made {
             made.keep();
+        }
+        if let Some(mut scope) = self.scope {
+            scope.keep = true;
         }
     }
 }
@@ -235,7 +326,8 @@ mod tests {
 
     fn planned(resources: &str) -> CgroupPlan {
         let linux = serde_json::from_str(&format!(r#"{{"cgroupsPath": "/a", "resources": {resources}}}"#));
-        plan(Some(&linux.unwrap()), "c1", &Pointer::root().field("linux")).unwrap()
+        let at = Pointer::root().field("linux");
+        plan(Some(&linux.unwrap()), "c1", Driver::Cgroupfs, std::iter::empty(), &at).unwrap()
     }
 
     #[test]
@@ -249,6 +341,6 @@ mod tests {
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
         unlimited.forgo("").unwrap();
-        assert_eq!(unlimited.create(Rootless::Auto, |_| Ok(())).unwrap().path(), None);
+        assert_eq!(unlimited.create(Rootless::Auto, &Buses::default(), |_| Ok(())).unwrap().path(), None);
     }
 }

@@ -114,7 +114,7 @@ impl Document {
             linux: Linux {
                 namespaces: sorted(namespaces::known()),
                 capabilities: capabilities::known().map(|(_, name)| name).collect(),
-                cgroup: Cgroup { v1: false, v2: true, systemd: false, systemd_user: false, rdma: true },
+                cgroup: Cgroup { v1: false, v2: true, systemd: true, systemd_user: true, rdma: true },
                 seccomp: Seccomp {
                     enabled: true,
                     actions: sorted(seccomp::actions()),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::bundle::Bundle;
 use crate::cli::{CgroupManager, Context};
@@ -54,9 +54,7 @@ impl Making {
         let cgroups = match context.cgroup_manager {
             CgroupManager::Cgroupfs => Cgroups::Own,
             CgroupManager::Disabled => Cgroups::Disabled,
-            CgroupManager::Systemd => {
-                bail!("--systemd-cgroup: this version makes cgroups itself and cannot ask systemd to")
-            }
+            CgroupManager::Systemd => Cgroups::Systemd,
         };
         let bundle = Bundle::open(bundle, self.config.as_deref())?;
         create::create(

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 
 use super::{Keyring, Request};
+use crate::cgroup::Cgroup;
 use crate::plan::Plan;
 use crate::state::{self, Config, State};
 use crate::{clock, intel_rdt, namespaces};
@@ -17,7 +18,7 @@ impl Record {
     pub(super) fn of(
         plan: &Plan,
         request: &Request<'_>,
-        cgroup: Option<&Path>,
+        cgroup: &Cgroup,
         rdt: Option<&intel_rdt::Member>,
     ) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -35,8 +36,14 @@ impl Record {
             annotations: plan.annotations.clone(),
             owner: rustix::process::getuid().as_raw(),
             rootless: !rustix::process::geteuid().is_root(),
-            cgroup_manager: if cgroup.is_some() { "cgroupfs" } else { "disabled" }.into(),
-            cgroup_paths: cgroup.map(|path| (String::new(), text(path))).into_iter().collect(),
+            cgroup_manager: match (cgroup.path(), cgroup.unit()) {
+                (None, _) => "disabled",
+                (_, None) => "cgroupfs",
+                (_, Some(_)) => "systemd",
+            }
+            .into(),
+            systemd: cgroup.unit().cloned(),
+            cgroup_paths: cgroup.path().map(|path| (String::new(), text(path))).into_iter().collect(),
             namespace_paths: joined
                 .filter_map(|join| {
                     let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;

@@ -44,6 +44,16 @@ pub(super) fn clone(
             let actual = Destination::of_process(state.init_process_pid)?;
             clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
         }
+        // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may. The
+        // process waits before it becomes the program, in whichever cgroup it is.
+        Err(Errno::ACCESS) if below.is_none() => match &state.systemd {
+            Some(unit) => {
+                let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
+                unit.attach(process.pid)?;
+                Ok(process)
+            }
+            None => Err(not_added(Errno::ACCESS, destination.as_ref())),
+        },
         cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
     }
 }

@@ -154,6 +154,7 @@ struct Decided<'a> {
 
 fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a>) -> Result<Decided<'a>> {
     let cgroup = container.cgroup()?;
+    let unit = container.state.systemd.as_ref();
     let in_force = container.state.resources.as_deref();
     let of_class = |schemata: Vec<(&'a str, &'a str)>| match (container.state.intel_rdt(), schemata.first()) {
         (_, None) => Ok(None),
@@ -164,7 +165,7 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
     };
     match *wanted {
         Wanted::Limits { resources, source, schemata } => Ok(Decided {
-            limits: Planned::change(cgroup, in_force, resources, source)?,
+            limits: Planned::change(cgroup, unit, in_force, resources, source)?,
             rdt: of_class(schemata.to_vec())?,
             rollback_to: None,
             reason: None,
@@ -188,7 +189,7 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
                 since.into_iter().partition(|change| change.file == intel_rdt::SCHEMATA);
             let at = Pointer::of("history").field(&to.to_string());
             Ok(Decided {
-                limits: Planned::return_to(cgroup, &files, resources, &at)?,
+                limits: Planned::return_to(cgroup, unit, &files, resources, &at)?,
                 rdt: of_class(schemata.iter().map(|change| ("history", &*change.from)).collect())?,
                 rollback_to: Some(to),
                 reason,

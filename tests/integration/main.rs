@@ -53,6 +53,7 @@ mod security;
 mod signals;
 mod stats;
 mod support;
+mod systemd;
 mod terminal;
 mod time_namespaces;
 mod top;
@@ -98,6 +99,7 @@ fn tests() -> Vec<Test> {
         cgroup_mount::tests(),
         cgroup_tree::tests(),
         without_cgroup::tests(),
+        systemd::tests(),
         enforcement::tests(),
         features::tests(),
         traps::tests(),

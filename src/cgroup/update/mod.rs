@@ -18,7 +18,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use self::journal::Journal;
 use super::resources::{self, Limits, WhenRefused, Write};
-use super::{apply, control_file, controllers, fs};
+use super::systemd::{self, Told};
+use super::{Unit, apply, control_file, controllers, fs};
 use crate::change::Change;
 use crate::document;
 use crate::error::{Fault, Pointer};
@@ -37,6 +38,8 @@ pub enum Source {
 pub struct Planned {
     cgroup: OwnedFd,
     path: PathBuf,
+    /// The one that the cgroup is of, if systemd made it.
+    unit: Option<Unit>,
     limits: Limits,
     in_force: Option<Box<RawValue>>,
 }
@@ -46,7 +49,13 @@ impl Planned {
     ///
     /// # Errors
     /// A value that makes no sense or contradicts what is in force, by the place that it comes from.
-    pub fn change(path: &Path, in_force: Option<&RawValue>, change: &[u8], source: Source) -> Result<Self> {
+    pub fn change(
+        path: &Path,
+        unit: Option<&Unit>,
+        in_force: Option<&RawValue>,
+        change: &[u8],
+        source: Source,
+    ) -> Result<Self> {
         let cgroup = open(path)?;
         let at = source.root();
         let mut change = document::resources(change, &at)?;
@@ -57,19 +66,23 @@ impl Planned {
         let added = Added(merge::complete(&mut change, &old, cpu_max.as_deref()));
 
         let mut limits = resources::plan(&change, &at).map_err(|error| added.explain(error, source))?;
+        if unit.is_some() {
+            systemd::round(&mut limits);
+        }
         let in_force = merge::merge(serde_json::from_str(in_force)?, &change, files(&limits))
             .and_then(|merged| to_raw_value(&merged))
             .context("encode the resources in force")?;
         for at in limits.places() {
             *at = added.origin(at, source);
         }
-        Ok(Self { cgroup, path: path.to_owned(), limits, in_force: Some(in_force) })
+        Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, in_force: Some(in_force) })
     }
 
     /// What the cgroup at `path` once held: the `from` of each of `changes`. Then `in_force` are its resources; `at` is where
     /// the values are from.
     pub fn return_to(
         path: &Path,
+        unit: Option<&Unit>,
         changes: &[&Change],
         in_force: Option<Box<RawValue>>,
         at: &Pointer,
@@ -95,7 +108,7 @@ impl Planned {
             });
         }
         let limits = Limits { writes, ..Limits::default() };
-        Ok(Self { cgroup, path: path.to_owned(), limits, in_force })
+        Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, in_force })
     }
 
     /// What would be written, without writing it: for each file what it holds and what it would be given.
@@ -129,7 +142,11 @@ impl Planned {
             }
             return Err(error);
         }
-        Ok(Update { journal, cgroup: self.cgroup, in_force: self.in_force })
+        let mut update = Update { journal, told: None, cgroup: self.cgroup, in_force: self.in_force };
+        if let Some(unit) = &self.unit {
+            update.told = Some(Told::apply(unit, &self.limits)?);
+        }
+        Ok(update)
     }
 
     fn perform(&self, write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
@@ -159,6 +176,8 @@ fn open(path: &Path) -> Result<OwnedFd> {
 pub struct Update {
     cgroup: OwnedFd,
     journal: Journal,
+    /// What systemd knows of it, if the cgroup is a unit's.
+    told: Option<Told>,
     in_force: Option<Box<RawValue>>,
 }
 
@@ -175,12 +194,14 @@ impl Update {
 
     pub fn keep(mut self) {
         self.journal.forget();
+        self.told.iter_mut().for_each(Told::forget);
     }
 }
 
 impl Drop for Update {
     fn drop(&mut self) {
         // An error here must not hide the one that led here.
+        let _ = self.told.as_mut().map(Told::undo);
         let _ = self.journal.undo(self.cgroup.as_fd());
     }
 }
@@ -260,7 +281,8 @@ mod tests {
         let changes: Vec<_> = changes.iter().map(change).collect();
         let changes: Vec<_> = changes.iter().collect();
         let planned =
-            Planned::return_to(directory.path(), &changes, None, &Pointer::of("history").index(1)).unwrap();
+            Planned::return_to(directory.path(), None, &changes, None, &Pointer::of("history").index(1))
+                .unwrap();
         planned
             .limits
             .writes

@@ -1,0 +1,146 @@
+//! `org.systemd.property.NAME` annotations: properties of the unit that the runtime passes on. Pure.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::properties::Property;
+use crate::dbus::{self, Value};
+use crate::error::{Pointer, line};
+
+const PREFIX: &str = "org.systemd.property.";
+
+/// What the runtime itself decides, and why nobody else may.
+const OWN: [(&str, &str); 5] = [
+    ("Slice", "the slice is in /linux/cgroupsPath"),
+    ("Delegate", "the scope is delegated in any case"),
+    ("PIDs", "which would move processes of the host into the container's scope"),
+    ("PIDFDs", "which would move processes of the host into the container's scope"),
+    ("Controller", "which would end the container with a program of the host"),
+];
+
+/// The properties among `annotations`, which stand at `at`.
+pub(super) fn plan<'a>(
+    annotations: impl Iterator<Item = (&'a String, &'a String)>,
+    at: &Pointer,
+) -> Result<Vec<Property>> {
+    // In an order that does not change from run to run.
+    let annotations: BTreeMap<_, _> = annotations.collect();
+    let properties = annotations.into_iter().filter_map(|(key, text)| {
+        let name = key.strip_prefix(PREFIX)?;
+        Some(property(name, text, at.field(key)))
+    });
+    properties.collect()
+}
+
+fn property(name: &str, text: &str, at: Pointer) -> Result<Property> {
+    // The words of runc.
+    let wrong = |why: &str| Err(at.error(format_args!("annotation name incorrect: {name:?} {why}")));
+    if name.len() < 3 {
+        return wrong("is too short");
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return wrong("contains a non-alphabetic character");
+    }
+    if let Some((_, why)) = OWN.iter().find(|(own, _)| *own == name) {
+        return Err(at.error_with_hint(format_args!("{name} is not for annotations to set"), why));
+    }
+    let unparsed = |error: &dyn std::fmt::Display| at.error(format_args!("value parse error: {error}"));
+    let value = dbus::parse(text).map_err(|error| unparsed(&line(&error)))?;
+    // Written as the manual pages have it, but known to D-Bus by another name and unit.
+    let stem = name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
+    let (name, value) = match stem {
+        Some(stem) => match microseconds(&value) {
+            Some(value) => (format!("{stem}USec"), value),
+            None => return Err(unparsed(&format_args!("{text:?} is no number of seconds"))),
+        },
+        None => (name.to_owned(), value),
+    };
+    Ok(Property::new(name, value, at))
+}
+
+fn microseconds(value: &Value) -> Option<Value> {
+    const MILLION: u64 = 1_000_000;
+    let seconds = match value {
+        Value::Byte(seconds) => u64::from(*seconds),
+        Value::Int16(seconds) => u64::try_from(*seconds).ok()?,
+        Value::Uint16(seconds) => u64::from(*seconds),
+        Value::Int32(seconds) => u64::try_from(*seconds).ok()?,
+        Value::Uint32(seconds) => u64::from(*seconds),
+        Value::Int64(seconds) => u64::try_from(*seconds).ok()?,
+        Value::Uint64(seconds) => *seconds,
+        Value::Double(seconds) => {
+            let duration = std::time::Duration::try_from_secs_f64(*seconds).ok()?;
+            return u64::try_from(duration.as_micros()).ok().map(Value::Uint64);
+        }
+        _ => return None,
+    };
+    seconds.checked_mul(MILLION).map(Value::Uint64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(name: &str, text: &str) -> Result<Vec<Property>> {
+        let annotations =
+            [(format!("org.systemd.property.{name}"), text.to_owned()), ("other".into(), "0".into())];
+        plan(annotations.iter().map(|(key, value)| (key, value)), &Pointer::root().field("annotations"))
+    }
+
+    #[track_caller]
+    fn is(name: &str, text: &str, expected: &str, value: &Value) {
+        let properties = planned(name, text).unwrap();
+        let [property] = properties.as_slice() else { panic!("{properties:?}") };
+        assert_eq!((&*property.name, &property.value), (expected, value));
+        assert_eq!(property.at.to_string(), format!("/annotations/org.systemd.property.{name}"));
+    }
+
+    #[test]
+    fn seconds_become_microseconds() {
+        is("TimeoutStopUSec", "uint64 123456789", "TimeoutStopUSec", &Value::Uint64(123_456_789));
+        is("TimeoutStopSec", "456", "TimeoutStopUSec", &Value::Uint64(456_000_000));
+        is("TimeoutStopSec", "byte 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
+        is("TimeoutStopSec", "uint16 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
+        is("TimeoutStopSec", "int64 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
+        is("TimeoutStopSec", "234.789", "TimeoutStopUSec", &Value::Uint64(234_789_000));
+        // Not before a small letter: another word.
+        is("FOOSec", "123", "FOOSec", &Value::Int32(123));
+        is("Sec", "123", "Sec", &Value::Int32(123));
+    }
+
+    #[test]
+    fn engines_write_these() {
+        is("KillSignal", "15", "KillSignal", &Value::Int32(15));
+        is("CollectMode", "'inactive-or-failed'", "CollectMode", &Value::text("inactive-or-failed"));
+        is(
+            "After",
+            "['crio.service']",
+            "After",
+            &Value::Array("s".into(), vec![Value::text("crio.service")]),
+        );
+    }
+
+    #[test]
+    fn what_is_no_property_is_refused_where_it_stands() {
+        let refused = |name: &str, text: &str| line(&planned(name, text).unwrap_err());
+        assert_eq!(
+            refused("Xo", "1"),
+            "config.json: /annotations/org.systemd.property.Xo: annotation name incorrect: \"Xo\" is too short"
+        );
+        assert!(refused("Number1", "1").contains("contains a non-alphabetic character"));
+        assert_eq!(
+            refused("ValidName", "invalid-value"),
+            "config.json: /annotations/org.systemd.property.ValidName: value parse error: \"invalid-value\" is no value in the text \
+             format of GVariant: \"invalid-value\" is no number"
+        );
+        for text in ["false", "'covfefe'", "-1", "-1.5", "uint64 18446744073709551615"] {
+            assert!(refused("TimeoutStopSec", text).contains("is no number of seconds"), "{text}");
+        }
+        assert_eq!(
+            refused("PIDs", "[uint32 1]"),
+            "config.json: /annotations/org.systemd.property.PIDs: PIDs is not for annotations to set (which would move \
+             processes of the host into the container's scope)"
+        );
+    }
+}

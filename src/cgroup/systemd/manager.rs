@@ -1,0 +1,357 @@
+//! Asking systemd, by D-Bus: the manager of the system or that of a user. Every request has a deadline, and what systemd answers
+//! is told as it is.
+//!
+//! Source: org.freedesktop.systemd1(5).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::Timespec;
+use rustix::io::Errno;
+
+use super::properties::Property;
+use crate::dbus::{Address, Connection, Place, Refused, TimedOut, Value};
+use crate::error::{Hint, errno, line};
+
+/// How long a request and the job that it begins may take. A manager that reads its files anew is deaf for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const MANAGER: Place<'static> = Place {
+    program: "org.freedesktop.systemd1",
+    object: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
+const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+
+/// The end of the address at which a manager itself listens, without a bus between.
+const PRIVATE: &str = "/systemd/private";
+
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
+/// How long a manager may be gone that executes itself anew, and for how long nobody looks after it meanwhile.
+const ABSENCE: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// What a bus says of a program that has left it.
+const GONE: [&str; 4] = [
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+];
+
+/// A connection to one manager.
+#[derive(Debug)]
+pub(super) struct Manager {
+    buses: Vec<Address>,
+    connection: Connection,
+    is_private: bool,
+}
+
+impl Manager {
+    /// Connects to the first of `buses` at which there is somebody.
+    pub(super) fn connect(buses: Vec<Address>) -> Result<Self> {
+        let (connection, is_private) = connect(&buses)?;
+        Ok(Self { buses, connection, is_private })
+    }
+
+    /// Makes a request that may be made twice, until it is not cut off: a manager that executes itself anew drops everybody.
+    fn persist<T>(&mut self, mut request: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + ABSENCE;
+        loop {
+            match request(self) {
+                Err(error) if was_cut_off(&error) && Instant::now() < deadline => {
+                    pause();
+                    (self.connection, self.is_private) = connect(&self.buses)?;
+                }
+                result => return result.map_err(told),
+            }
+        }
+    }
+
+    fn call(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<Value>> {
+        self.persist(|manager| manager.connection.call(place, member, arguments, Instant::now() + PATIENCE))
+    }
+
+    /// The manager's own cgroup, below which all of its units are; empty for the root.
+    pub(super) fn control_group(&mut self) -> Result<String> {
+        self.property("ControlGroup")
+    }
+
+    /// The number of its version; 0 if that is no number.
+    pub(super) fn version(&mut self) -> Result<u32> {
+        Ok(version(&self.property("Version")?))
+    }
+
+    fn property(&mut self, name: &str) -> Result<String> {
+        let doing = || format!("ask systemd for its {name}");
+        let arguments = [Value::text(MANAGER.interface), Value::text(name)];
+        let answer = self.call(PROPERTIES, "Get", &arguments).with_context(doing)?;
+        answer.into_iter().next().and_then(Value::into_text).with_context(doing)
+    }
+
+    /// These properties of the scope `unit` with the values that they have now.
+    pub(super) fn properties(&mut self, unit: &str, properties: &[Property]) -> Result<Vec<Property>> {
+        let doing = || format!("ask systemd for unit {unit:?}");
+        let object = self.call(MANAGER, "GetUnit", &[Value::text(unit)]).with_context(doing)?;
+        let object = object.into_iter().next().and_then(Value::into_text).with_context(doing)?;
+        let place = Place { object: &object, ..PROPERTIES };
+        let now = properties.iter().map(|property| {
+            let arguments =
+                [Value::text("org.freedesktop.systemd1.Scope"), Value::text(property.name.clone())];
+            match self.call(place, "Get", &arguments).with_context(doing)?.pop() {
+                Some(Value::Variant(value)) => Ok(Property { value: *value, ..property.clone() }),
+                _ => bail!("{}: no value of {}", doing(), property.name),
+            }
+        });
+        now.collect()
+    }
+
+    /// Starts the scope `unit` with these properties, which say what is in it, and waits until it is there. `is_there` is whether
+    /// what is to be in it is there by now.
+    ///
+    /// # Errors
+    /// What systemd answers, with the property that it means, if it says so. The scope may be there all the same.
+    pub(super) fn start(
+        &mut self,
+        unit: &str,
+        properties: &[Property],
+        is_there: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
+        let doing = || format!("start unit {unit:?}");
+        let arguments = [
+            Value::text(unit),
+            Value::text("replace"),
+            encoded(properties),
+            // Of other units that it needs: none.
+            Value::Array("(sa(sv))".into(), Vec::new()),
+        ];
+        let mut tries = 0_u32;
+        let result = self.persist(|manager| {
+            tries = tries.saturating_add(1);
+            // The one before was cut off, but not before it was done.
+            if tries > 1 && is_there()? {
+                return Ok(None);
+            }
+            let deadline = Instant::now() + PATIENCE;
+            manager.await_jobs(deadline)?;
+            let mut answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
+            if answer.as_ref().is_err_and(|error| is_refused(error, UNIT_EXISTS)) {
+                // One that has failed keeps its name until it is forgotten.
+                manager.reset_failed(unit);
+                answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
+            }
+            manager.job(answer?, deadline).map(Some)
+        });
+        match result.map_err(|error| blame(error, properties, doing))? {
+            Some(result) if result != "done" => {
+                bail!("{}: the job's result is {result:?}, see systemctl status {unit}", doing())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends `unit` with everything in it, and forgets it, even if it has failed. One that is not there has ended.
+    pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
+        let arguments = [Value::text(unit), Value::text("replace")];
+        let stopped = self.persist(|manager| {
+            let deadline = Instant::now() + PATIENCE;
+            manager.await_jobs(deadline)?;
+            match manager.connection.call(MANAGER, "StopUnit", &arguments, deadline) {
+                // Whatever became of the job: what is left of the unit is seen by who removes its cgroup.
+                Ok(answer) => {
+                    manager.job(answer, deadline)?;
+                    manager.reset_failed(unit);
+                    Ok(())
+                }
+                Err(error) if is_refused(&error, NO_SUCH_UNIT) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        stopped.with_context(|| format!("stop unit {unit:?}"))
+    }
+
+    /// Changes properties of `unit`, all or none, until it ends.
+    pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
+        let arguments = [Value::text(unit), Value::Bool(true), encoded(properties)];
+        let set = self.call(MANAGER, "SetUnitProperties", &arguments).map(drop);
+        set.map_err(|error| blame(error, properties, || format!("set properties of unit {unit:?}")))
+    }
+
+    /// Moves a process into the cgroup of `unit`, which this process may not be allowed to do itself.
+    pub(super) fn attach(&mut self, unit: &str, pid: i32) -> Result<()> {
+        let pids = Value::Array("u".into(), vec![Value::Uint32(pid.unsigned_abs())]);
+        let attached =
+            self.call(MANAGER, "AttachProcessesToUnit", &[Value::text(unit), Value::text(""), pids]);
+        attached.map(drop).with_context(|| format!("attach process {pid} to unit {unit:?}"))
+    }
+
+    /// One that has not failed, or is gone, is as it should be.
+    pub(super) fn reset_failed(&mut self, unit: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let _ = self.connection.call(MANAGER, "ResetFailedUnit", &[Value::text(unit)], deadline);
+    }
+
+    /// Has the ends of jobs told, before one begins. The manager itself tells them to whoever is connected to it.
+    fn await_jobs(&mut self, deadline: Instant) -> Result<()> {
+        if self.is_private {
+            return Ok(());
+        }
+        self.connection.subscribe(MANAGER, "JobRemoved", deadline)?;
+        self.connection.call(MANAGER, "Subscribe", &[], deadline).map(drop)
+    }
+
+    /// Waits for the end of the job that `answer` names, and gives its result.
+    fn job(&mut self, answer: Vec<Value>, deadline: Instant) -> Result<String> {
+        let job = answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")?;
+        loop {
+            let told = self.connection.signal(MANAGER.interface, "JobRemoved", deadline)?;
+            // The number of the job, its path, the unit, the result.
+            if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
+                && *path == job
+            {
+                return Ok(result.clone());
+            }
+        }
+    }
+}
+
+/// Connects to the first of `buses` at which there is somebody; says whether that is the manager itself.
+fn connect(buses: &[Address]) -> Result<(Connection, bool)> {
+    let deadline = Instant::now() + ABSENCE;
+    loop {
+        let mut failures = Vec::new();
+        for address in buses {
+            let deadline = Instant::now() + PATIENCE;
+            let is_private = address.as_str().ends_with(PRIVATE);
+            let connection = match is_private {
+                true => Connection::direct(address, deadline),
+                false => Connection::bus(address, deadline),
+            };
+            match connection {
+                Ok(connection) => return Ok((connection, is_private)),
+                Err(error) => failures.push(error),
+            }
+        }
+        if failures.iter().any(was_cut_off) && Instant::now() < deadline {
+            pause();
+            continue;
+        }
+        let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
+                    DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
+        // The words of runc.
+        let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
+        // The one that would have been right is the last that is more than not there.
+        let is_missing = |error: &anyhow::Error| errno(error) == Some(nix::errno::Errno::ENOENT);
+        let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
+        let failure = match failures.is_empty() {
+            true => anyhow!("there is no address to connect to"),
+            false => told(failures.swap_remove(shown)),
+        };
+        return Err(failure.context(Hint(doing.to_owned(), hint.to_owned())));
+    }
+}
+
+/// There is nothing to wait for: what will be there is not.
+fn pause() {
+    let _ = rustix::event::poll(&mut [], Some(&BETWEEN_LOOKS));
+}
+
+/// Whether the manager was there and is not, as when it executes itself anew.
+fn was_cut_off(error: &anyhow::Error) -> bool {
+    use nix::errno::Errno::{ECONNREFUSED, ECONNRESET, EPIPE};
+    matches!(errno(error), Some(ECONNREFUSED | ECONNRESET | EPIPE))
+        || GONE.iter().any(|name| is_refused(error, name))
+}
+
+fn encoded(properties: &[Property]) -> Value {
+    let pair = |property: &Property| {
+        let value = Value::Variant(Box::new(property.value.clone()));
+        Value::Struct(vec![Value::text(property.name.clone()), value])
+    };
+    Value::Array("(sv)".into(), properties.iter().map(pair).collect())
+}
+
+fn is_refused(error: &anyhow::Error, name: &str) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.name == name)
+}
+
+/// Says who did not answer in time, and who answered.
+fn told(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<TimedOut>() {
+        return anyhow!(Errno::TIMEDOUT).context(format!("systemd did not answer within {PATIENCE:?}"));
+    }
+    match error.downcast::<Refused>() {
+        Ok(refused) => anyhow!(refused).context("systemd answered"),
+        Err(error) => error,
+    }
+}
+
+/// The error with the place of the property that it names, if it names one, or else with what was done.
+fn blame(error: anyhow::Error, properties: &[Property], doing: impl Fn() -> String) -> anyhow::Error {
+    let text = error.downcast_ref::<Refused>().map(|refused| refused.text.clone()).unwrap_or_default();
+    let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let named = properties.iter().find(|property| words.contains(&&*property.name));
+    match named.filter(|property| !property.at.is_root()) {
+        Some(Property { name, at, .. }) => at.error(format_args!("{name} of the unit: {}", line(&error))),
+        None => error.context(doing()),
+    }
+}
+
+/// `257.4-1~deb13`, `v252` and `252 (252-13.el9)` begin with a number.
+fn version(text: &str) -> u32 {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Pointer;
+
+    #[test]
+    fn the_version_is_the_first_number() {
+        for (text, number) in
+            [("257.4-1~deb13u1", 257), ("v245.4-1.fc32", 245), ("252 (252-13)", 252), ("x", 0)]
+        {
+            assert_eq!(version(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_property_is_named_by_its_place() {
+        let at = Pointer::root().field("annotations").field("org.systemd.property.Nonsense");
+        let own = Property::new("Description", Value::text("x"), Pointer::root());
+        let properties = [own, Property::new("Nonsense", Value::Int32(1), at)];
+        let error = |text: &str| {
+            let refused =
+                Refused { name: "org.freedesktop.DBus.Error.PropertyReadOnly".into(), text: text.into() };
+            line(&blame(told(refused.into()), &properties, || "start it".to_owned()))
+        };
+        assert_eq!(
+            error("Cannot set property Nonsense, or unknown property."),
+            "config.json: /annotations/org.systemd.property.Nonsense: Nonsense of the unit: systemd answered: \
+             org.freedesktop.DBus.Error.PropertyReadOnly: Cannot set property Nonsense, or unknown property."
+        );
+        assert_eq!(
+            error("Description is out of range"),
+            "start it: systemd answered: org.freedesktop.DBus.Error.PropertyReadOnly: Description is out of range"
+        );
+    }
+
+    #[test]
+    fn who_listens_nowhere_is_told_what_it_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("systemd/private");
+        let error = line(&Manager::connect(vec![Address::of(&path)]).unwrap_err());
+        assert!(
+            error.starts_with(
+                "systemd cgroup flag passed, but systemd support for managing cgroups is not available: open "
+            ),
+            "{error}"
+        );
+        assert!(error.contains("(ENOENT) (--systemd-cgroup needs a host"), "{error}");
+    }
+}

@@ -1,0 +1,358 @@
+//! The systemd driver: the container's cgroup is that of a transient scope, which systemd makes, in the slice that the bundle names.
+//!
+//! A scope is made around a process that exists, and the init process is to be born into a cgroup where everything is in force
+//! already. So a process that does nothing holds the scope until then ([`Scope::release`]). The rest is the same for both
+//! drivers: the scope is delegated, so its cgroup is ours to write to. systemd is told all limits that it has words for, since it
+//! writes them again whenever it likes; `properties.rs`.
+//!
+//! Device rules are ours alone: the scope has none (`DevicePolicy=auto`), so systemd has nothing to attach when it reads its
+//! files anew, and our filter stays, since systemd detaches no program but its own. A list of systemd's beside it would
+//! be asked, too, and could only forbid what the rules allow, among it what others have added since, as for graphics cards.
+//!
+//! Sources: systemd's "Control Group APIs and Delegation"; runc's docs/systemd.md.
+
+mod annotations;
+mod manager;
+mod names;
+mod properties;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use self::manager::Manager;
+use self::names::Names;
+use self::properties::Property;
+use super::fs::Mount;
+use super::resources::Limits;
+use super::{Destination, control_file, removal};
+use crate::dbus::{Address, Value};
+use crate::error::Pointer;
+use crate::holder::Holder;
+
+/// Whose systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    System,
+    /// That of the user, for whoever is not root of the host.
+    User,
+}
+
+/// Where systemd is to be found, as the environment says.
+#[derive(Clone, Debug, Default)]
+pub struct Buses {
+    /// `XDG_RUNTIME_DIR`
+    pub runtime_dir: Option<PathBuf>,
+    /// `DBUS_SESSION_BUS_ADDRESS`
+    pub session: Option<std::ffi::OsString>,
+    /// `DBUS_SYSTEM_BUS_ADDRESS`
+    pub system: Option<std::ffi::OsString>,
+}
+
+impl Buses {
+    /// The addresses to try, in this order: first that of the manager itself, which needs no bus and no bus's permission.
+    fn of(&self, whose: Whose) -> Vec<Address> {
+        let own = |directory: &Path| Address::of(&directory.join("systemd/private"));
+        let list = |text: &Option<std::ffi::OsString>| text.as_deref().map(Address::list).unwrap_or_default();
+        match whose {
+            Whose::System => {
+                let mut addresses = vec![own(Path::new("/run"))];
+                addresses.extend(list(&self.system));
+                addresses.push(Address::of(Path::new("/run/dbus/system_bus_socket")));
+                addresses
+            }
+            Whose::User => {
+                let mut addresses: Vec<_> = self.runtime_dir.iter().map(|directory| own(directory)).collect();
+                addresses.extend(list(&self.session));
+                addresses
+                    .extend(self.runtime_dir.iter().map(|directory| Address::of(&directory.join("bus"))));
+                addresses
+            }
+        }
+    }
+}
+
+/// The unit of a container, as its state records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub name: String,
+    pub slice: String,
+    /// The inode of its cgroup, which another one of this name does not have.
+    cgroup_id: u64,
+    /// Where its manager is asked; the first that answers is it.
+    buses: Vec<String>,
+}
+
+impl Unit {
+    fn manager(&self) -> Result<Manager> {
+        let buses: Vec<_> = self.buses.iter().map(|bus| Address::list(bus.as_ref())).collect();
+        Manager::connect(buses.concat())
+    }
+
+    /// Whether the cgroup at `path` is that of this unit, and not of a later one of the same name.
+    pub fn has(&self, path: &Path) -> bool {
+        cgroup_id(path).is_ok_and(|id| id == self.cgroup_id)
+    }
+
+    /// Ends the unit with everything in it; systemd knows it no more afterwards.
+    pub fn stop(&self) -> Result<()> {
+        self.manager()?.stop(&self.name)
+    }
+
+    /// Moves a process into it.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        self.manager()?.attach(&self.name, pid)
+    }
+}
+
+/// What was decided about a container's scope.
+#[derive(Debug)]
+pub(super) struct ScopePlan {
+    names: Names,
+    whose: Whose,
+    properties: Vec<Property>,
+}
+
+impl ScopePlan {
+    /// Decides where the scope goes and what systemd is told of it. The limits are changed to what systemd can be told.
+    pub(super) fn plan<'a>(
+        path: Option<&Path>,
+        id: &str,
+        whose: Whose,
+        annotations: impl Iterator<Item = (&'a String, &'a String)>,
+        limits: &mut Limits,
+    ) -> Result<Self> {
+        let root = Pointer::root();
+        let slice = match whose {
+            Whose::System => "system.slice",
+            Whose::User => "user.slice",
+        };
+        let names = Names::plan(path, id, slice, &root.field("linux").field("cgroupsPath"))?;
+        properties::round(limits);
+        let own = |name: &'static str, value| Property::new(name, value, Pointer::root());
+        let mut all = vec![
+            own("Description", Value::Text(format!("container {id}"))),
+            Property::new("Slice", Value::text(&*names.slice), root.field("linux").field("cgroupsPath")),
+            own("Delegate", Value::Bool(true)),
+            own("DefaultDependencies", Value::Bool(false)),
+            own("CPUAccounting", Value::Bool(true)),
+            own("IOAccounting", Value::Bool(true)),
+            own("MemoryAccounting", Value::Bool(true)),
+            own("TasksAccounting", Value::Bool(true)),
+            own("DevicePolicy", Value::text("auto")),
+        ];
+        all.extend(properties::oom_policy(limits));
+        all.extend(annotations::plan(annotations, &root.field("annotations"))?);
+        all.extend(properties::plan(limits));
+        Ok(Self { names, whose, properties: all })
+    }
+
+    /// Has systemd make the scope. `before` is told what is going to be.
+    pub(super) fn start(
+        &self,
+        buses: &Buses,
+        mount: &Mount,
+        before: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Scope> {
+        let addresses = buses.of(self.whose);
+        let mut manager = Manager::connect(addresses.clone())?;
+        let unit = Unit {
+            name: self.names.unit.clone(),
+            slice: self.names.slice.clone(),
+            cgroup_id: 0,
+            buses: addresses.iter().map(|address| address.as_str().to_owned()).collect(),
+        };
+        let root = manager.control_group()?;
+        let path = mount.path_of(&Path::new(root.trim_start_matches('/')).join(self.names.place()));
+        before(&path)?;
+        let holder = Holder::start(0, None).context("start a process for the scope")?;
+        let mut properties = self.properties.clone();
+        retain_known(&mut properties, &mut manager)?;
+        let pids = Value::Array("u".into(), vec![Value::Uint32(holder.pid().unsigned_abs())]);
+        properties.push(Property::new("PIDs", pids, Pointer::root()));
+        let pid = holder.pid();
+        let name = unit.name.clone();
+        let place = || {
+            let path = Destination::of_process(pid)?.path;
+            Ok::<_, anyhow::Error>(Some(path).filter(|path| path.ends_with(&name)))
+        };
+        let mut scope =
+            Scope { unit, path, manager, holder: Some(holder), pids: None, is_apart: false, keep: false };
+        let started = scope.manager.start(&name, &properties, || Ok(place()?.is_some()));
+        // Where it really is: a systemd in a container may have its own mind about where the top is.
+        match (started, place()) {
+            (Ok(()), Ok(Some(path))) => {
+                scope.unit.cgroup_id =
+                    cgroup_id(&path).with_context(|| format!("stat {}", path.display()))?;
+                scope.path = path;
+                Ok(scope)
+            }
+            (Err(error), Ok(Some(_))) => Err(error),
+            (started, place) => {
+                // Another's unit has that name, perhaps.
+                scope.keep = true;
+                scope.manager.reset_failed(&name);
+                started?;
+                place?;
+                bail!("unit {name:?} was started, but process {pid} is not in it")
+            }
+        }
+    }
+}
+
+fn cgroup_id(path: &Path) -> Result<u64, rustix::io::Errno> {
+    rustix::fs::stat(path).map(|stat| stat.st_ino)
+}
+
+/// Leaves out what the version of this systemd does not know. It is asked only if there is something that not all know.
+fn retain_known(properties: &mut Vec<Property>, manager: &mut Manager) -> Result<()> {
+    if properties.iter().any(|property| property.since > 0) {
+        let version = manager.version()?;
+        properties.retain(|property| property.since <= version);
+    }
+    Ok(())
+}
+
+/// A scope that systemd has made, held by a process that does nothing. Dropping it ends it, unless it is kept.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) unit: Unit,
+    pub(super) path: PathBuf,
+    manager: Manager,
+    /// `None` once there is a process of the container's.
+    holder: Option<Holder>,
+    /// The limit of processes, as long as there is one more, the holder.
+    pids: Option<String>,
+    /// Whether the container's first process was born outside, and is moved into it by systemd.
+    is_apart: bool,
+    pub(super) keep: bool,
+}
+
+impl Scope {
+    /// What is to be written to a control file while the holder counts as a process, too.
+    pub(super) fn meanwhile(&mut self, file: &str, value: &str) -> Option<String> {
+        let one_more = value.trim().parse::<u64>().ok().filter(|_| file == "pids.max")?.checked_add(1)?;
+        self.pids = Some(value.to_owned());
+        Some(one_more.to_string())
+    }
+
+    /// Notes that the kernel lets nobody but systemd put a process into the scope.
+    pub(super) fn stand_apart(&mut self) {
+        self.is_apart = true;
+    }
+
+    /// Has systemd put the process into the scope, unless it was born there.
+    pub(super) fn take_in(&self, pid: i32) -> Result<()> {
+        if self.is_apart { self.unit.attach(pid) } else { Ok(()) }
+    }
+
+    /// Ends the process that held the scope, now that there is another one in it.
+    pub(super) fn release(&mut self, dir: &OwnedFd) -> Result<()> {
+        // Waits for its end, so that it counts no more.
+        self.holder = None;
+        let Some(pids) = self.pids.take() else { return Ok(()) };
+        control_file::write(dir.as_fd(), "pids.max", &pids)
+            .with_context(|| format!("write {pids:?} to {}/pids.max", self.path.display()))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        self.holder = None;
+        // An error here must not hide the one that led here.
+        let _ = removal::kill(&self.path);
+        if self.manager.stop(&self.unit.name).is_err() {
+            // The connection may be what has failed.
+            let _ = self.unit.stop();
+        }
+        let _ = removal::remove(&self.path);
+    }
+}
+
+/// A change of what systemd knows of a unit, which can be taken back.
+#[derive(Debug)]
+pub(super) struct Told {
+    unit: Unit,
+    /// What restores it.
+    before: Vec<Property>,
+}
+
+impl Told {
+    /// Tells systemd of `limits`.
+    ///
+    /// # Errors
+    /// What systemd answers; then nothing has changed.
+    pub(super) fn apply(unit: &Unit, limits: &Limits) -> Result<Self> {
+        let mut after = properties::plan(limits);
+        if after.is_empty() {
+            return Ok(Self { unit: unit.clone(), before: Vec::new() });
+        }
+        let mut manager = unit.manager()?;
+        retain_known(&mut after, &mut manager)?;
+        let before = manager.properties(&unit.name, &after)?;
+        manager.set_properties(&unit.name, &after)?;
+        Ok(Self { unit: unit.clone(), before })
+    }
+
+    pub(super) fn undo(&mut self) -> Result<()> {
+        match self.before.as_slice() {
+            [] => Ok(()),
+            before => self.unit.manager()?.set_properties(&self.unit.name, before),
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.before.clear();
+    }
+}
+
+/// Changes the limits to what systemd can be told.
+pub(super) fn round(limits: &mut Limits) {
+    properties::round(limits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::resources;
+
+    #[test]
+    fn a_manager_is_asked_directly_before_a_bus_is() {
+        let buses = Buses {
+            runtime_dir: Some("/run/user/1".into()),
+            session: Some("unix:path=/tmp/bus,guid=1".into()),
+            system: None,
+        };
+        let of = |whose| buses.of(whose).iter().map(|bus| bus.as_str().to_owned()).collect::<Vec<_>>();
+        let expected = [
+            "unix:path=/run/user/1/systemd/private",
+            "unix:path=/tmp/bus,guid=1",
+            "unix:path=/run/user/1/bus",
+        ];
+        assert_eq!(of(Whose::User), expected);
+        let expected = ["unix:path=/run/systemd/private", "unix:path=/run/dbus/system_bus_socket"];
+        assert_eq!(of(Whose::System), expected);
+        assert!(Buses::default().of(Whose::User).is_empty());
+    }
+
+    #[test]
+    fn limits_come_after_annotations_and_have_the_last_word() {
+        let json = r#"{"pids": {"limit": 7}, "unified": {"memory.oom.group": "1"}}"#;
+        let mut limits = resources::plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap();
+        let annotations = [("org.systemd.property.TasksMax".to_owned(), "uint64 9".to_owned())];
+        let annotations = annotations.iter().map(|(key, value)| (key, value));
+        let plan = ScopePlan::plan(None, "c", Whose::User, annotations, &mut limits).unwrap();
+        let tasks: Vec<_> =
+            plan.properties.iter().filter(|property| property.name == "TasksMax").map(|p| &p.value).collect();
+        assert_eq!(tasks, [&Value::Uint64(9), &Value::Uint64(7)]);
+        let has = |name: &str, value: Value| {
+            plan.properties.iter().any(|property| property.name == name && property.value == value)
+        };
+        assert!(has("OOMPolicy", Value::text("kill")) && has("Slice", Value::text("user.slice")));
+    }
+}

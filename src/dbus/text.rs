@@ -1,0 +1,370 @@
+//! Values as people write them: the text format of GVariant, of which annotations are written.
+//!
+//! `true`, `5`, `uint64 5`, `1.5`, `'text'`, `['a', 'b']`, `('/dev/null', 'rw')`, `<5>`, `@as []`. A number without a type is an
+//! int32. Dictionaries, bytestrings and maybes, which no property of a scope is made of, are refused.
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::value::Value;
+
+/// Types by the words that name them.
+const WORDS: [(&str, &str); 12] = [
+    ("boolean", "b"),
+    ("byte", "y"),
+    ("int16", "n"),
+    ("uint16", "q"),
+    ("int32", "i"),
+    ("uint32", "u"),
+    ("int64", "x"),
+    ("uint64", "t"),
+    ("double", "d"),
+    ("string", "s"),
+    ("objectpath", "o"),
+    ("signature", "g"),
+];
+
+/// As deep as D-Bus lets containers be in each other.
+const DEEPEST: usize = 32;
+
+/// The value that `text` is.
+///
+/// # Errors
+/// Says where the text stops making sense.
+pub fn parse(text: &str) -> Result<Value> {
+    let mut parser = Parser { rest: text.trim(), depth: 0 };
+    let value =
+        parser.value(None).with_context(|| format!("{text:?} is no value in the text format of GVariant"))?;
+    ensure!(parser.rest.is_empty(), "{text:?} goes on after its value, with {:?}", parser.rest);
+    Ok(value)
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    /// `kind` is the type that it must have.
+    fn value(&mut self, kind: Option<&str>) -> Result<Value> {
+        self.depth = self.depth.saturating_add(1);
+        ensure!(self.depth <= DEEPEST, "it is too deep");
+        let value = self.any(kind)?;
+        self.depth = self.depth.saturating_sub(1);
+        self.rest = self.rest.trim_start();
+        if let Some(kind) = kind {
+            ensure!(
+                value.signature() == kind,
+                "a value of type {:?} where one of {kind:?} is due",
+                value.signature()
+            );
+        }
+        Ok(value)
+    }
+
+    fn any(&mut self, kind: Option<&str>) -> Result<Value> {
+        match self.rest.chars().next() {
+            Some('[') => self.array(kind),
+            Some('(') => self.tuple(kind),
+            Some('<') => {
+                self.skip(1);
+                let value = self.value(None)?;
+                self.expect('>')?;
+                Ok(Value::Variant(Box::new(value)))
+            }
+            Some('\'' | '"') => {
+                let text = self.quoted()?;
+                Ok(match kind {
+                    Some("o") => Value::Object(text),
+                    Some("g") => Value::Signature(text),
+                    _ => Value::Text(text),
+                })
+            }
+            Some('@') => {
+                self.skip(1);
+                let signature = self.word(|c| c.is_ascii_alphabetic() || matches!(c, '(' | ')'));
+                ensure!(is_type(signature), "{signature:?} is no type");
+                self.rest = self.rest.trim_start();
+                self.value(Some(signature))
+            }
+            Some('{') => bail!("dictionaries are not supported"),
+            Some(_) => self.simple(kind),
+            None => bail!("a value is missing"),
+        }
+    }
+
+    fn array(&mut self, kind: Option<&str>) -> Result<Value> {
+        self.open('[');
+        let mut element = match kind {
+            Some(kind) => {
+                Some(kind.strip_prefix('a').context("an array where there is to be none")?.to_owned())
+            }
+            None => None,
+        };
+        let mut values = Vec::new();
+        while !self.rest.starts_with(']') {
+            if !values.is_empty() {
+                self.expect(',')?;
+            }
+            let value = self.value(element.as_deref())?;
+            element.get_or_insert_with(|| value.signature().into_owned());
+            values.push(value);
+        }
+        self.skip(1);
+        let element = element.context("an empty array has no type (write \"@as []\" for one of strings)")?;
+        Ok(Value::Array(element.into(), values))
+    }
+
+    fn tuple(&mut self, kind: Option<&str>) -> Result<Value> {
+        self.open('(');
+        let mut kinds = match kind {
+            Some(kind) => {
+                let inner = kind.strip_prefix('(').and_then(|kind| kind.strip_suffix(')'));
+                Some(inner.context("a tuple where there is to be none")?)
+            }
+            None => None,
+        };
+        let mut values = Vec::new();
+        while !self.rest.starts_with(')') {
+            if !values.is_empty() {
+                self.expect(',')?;
+                // A tuple of one ends so.
+                if self.rest.starts_with(')') {
+                    break;
+                }
+            }
+            let next = match kinds {
+                Some(all) => {
+                    let (first, others) = split(all).context("a tuple has too many members")?;
+                    kinds = Some(others);
+                    Some(first)
+                }
+                None => None,
+            };
+            values.push(self.value(next)?);
+        }
+        self.skip(1);
+        ensure!(!values.is_empty(), "an empty tuple, which D-Bus does not have");
+        Ok(Value::Struct(values))
+    }
+
+    /// A number, a truth value, or one of these or of the others with its type before it.
+    fn simple(&mut self, kind: Option<&str>) -> Result<Value> {
+        let word = self.word(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'));
+        if let Some((_, signature)) = WORDS.iter().find(|(name, _)| *name == word) {
+            self.rest = self.rest.trim_start();
+            return self.value(Some(signature));
+        }
+        Ok(match (word, kind) {
+            ("true", _) => Value::Bool(true),
+            ("false", _) => Value::Bool(false),
+            (_, Some("d")) => Value::Double(word.parse().with_context(|| not(word))?),
+            (_, Some("y")) => Value::Byte(integer(word)?),
+            (_, Some("n")) => Value::Int16(integer(word)?),
+            (_, Some("q")) => Value::Uint16(integer(word)?),
+            (_, Some("u")) => Value::Uint32(integer(word)?),
+            (_, Some("x")) => Value::Int64(integer(word)?),
+            (_, Some("t")) => Value::Uint64(integer(word)?),
+            _ if word.contains('.') => Value::Double(word.parse().with_context(|| not(word))?),
+            _ => Value::Int32(integer(word)?),
+        })
+    }
+
+    fn quoted(&mut self) -> Result<String> {
+        let mut characters = self.rest.chars();
+        let quote = characters.next();
+        let mut text = String::new();
+        loop {
+            match characters.next().context("a string has no end")? {
+                end if Some(end) == quote => break,
+                '\\' => text.push(match characters.next().context("a string has no end")? {
+                    'n' => '\n',
+                    't' => '\t',
+                    'r' => '\r',
+                    'u' => {
+                        let digits: String = characters.by_ref().take(4).collect();
+                        u32::from_str_radix(&digits, 16)
+                            .ok()
+                            .and_then(char::from_u32)
+                            .context("\\u is not followed by a character's number")?
+                    }
+                    other => other,
+                }),
+                other => text.push(other),
+            }
+        }
+        self.rest = characters.as_str();
+        Ok(text)
+    }
+
+    fn word(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
+        let (word, rest) = self.rest.split_at(self.rest.find(|c| !belongs(c)).unwrap_or(self.rest.len()));
+        self.rest = rest;
+        word
+    }
+
+    fn open(&mut self, bracket: char) {
+        self.rest = self.rest.strip_prefix(bracket).unwrap_or(self.rest).trim_start();
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
+    fn expect(&mut self, character: char) -> Result<()> {
+        let rest = self.rest.strip_prefix(character);
+        self.rest = rest.with_context(|| format!("{character:?} is missing"))?.trim_start();
+        Ok(())
+    }
+}
+
+fn not(word: &str) -> String {
+    format!("{word:?} is no number")
+}
+
+/// As C writes them: with `0x` in hexadecimal, with a leading 0 in octal.
+fn integer<N: TryFrom<i128>>(word: &str) -> Result<N> {
+    let (sign, digits) = match word.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, word.strip_prefix('+').unwrap_or(word)),
+    };
+    let (base, digits) = match (digits.strip_prefix("0x"), digits.strip_prefix('0')) {
+        (Some(digits), _) => (16, digits),
+        (_, Some(digits)) if !digits.is_empty() => (8, digits),
+        _ => (10, digits),
+    };
+    ensure!(digits.starts_with(|c: char| c.is_ascii_hexdigit()), not(word));
+    let number = i64::from_str_radix(digits, base)
+        .map(i128::from)
+        .or_else(|_| u64::from_str_radix(digits, base).map(i128::from));
+    let number = number.ok().with_context(|| not(word))?.checked_mul(sign).with_context(|| not(word))?;
+    number.try_into().ok().with_context(|| format!("{word} does not fit in its type"))
+}
+
+/// Whether it is one whole type.
+fn is_type(signature: &str) -> bool {
+    split(signature).is_some_and(|(_, rest)| rest.is_empty())
+}
+
+/// The first type of several.
+fn split(signature: &str) -> Option<(&str, &str)> {
+    let end = end_of_type(signature, 0)?;
+    signature.split_at_checked(end)
+}
+
+fn end_of_type(signature: &str, depth: usize) -> Option<usize> {
+    let inside = signature.get(1..)?;
+    let deeper = (depth < DEEPEST).then(|| depth.saturating_add(1));
+    match signature.chars().next()? {
+        'b' | 'y' | 'n' | 'q' | 'i' | 'u' | 'x' | 't' | 'd' | 's' | 'o' | 'g' | 'v' => Some(1),
+        'a' => end_of_type(inside, deeper?)?.checked_add(1),
+        '(' => {
+            let mut at = 0_usize;
+            while !inside.get(at..)?.starts_with(')') {
+                at = at.checked_add(end_of_type(inside.get(at..)?, deeper?)?)?;
+            }
+            if at == 0 { None } else { at.checked_add(2) }
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::line;
+
+    fn text(text: &str) -> Value {
+        Value::text(text)
+    }
+
+    #[test]
+    fn values_of_every_kind_are_read() {
+        let values = [
+            ("true", Value::Bool(true)),
+            ("  boolean false ", Value::Bool(false)),
+            ("15", Value::Int32(15)),
+            ("-0x10", Value::Int32(-16)),
+            ("010", Value::Int32(8)),
+            ("0", Value::Int32(0)),
+            ("byte 234", Value::Byte(234)),
+            ("int16 -3", Value::Int16(-3)),
+            ("uint16 3", Value::Uint16(3)),
+            ("uint32 4294967295", Value::Uint32(u32::MAX)),
+            ("int64 -9223372036854775808", Value::Int64(i64::MIN)),
+            ("uint64 18446744073709551615", Value::Uint64(u64::MAX)),
+            ("@t 5", Value::Uint64(5)),
+            ("234.5", Value::Double(234.5)),
+            ("double 2", Value::Double(2.0)),
+            ("'inactive-or-failed'", text("inactive-or-failed")),
+            (r#""it's \"\u00e4\"\n""#, text("it's \"ä\"\n")),
+            ("objectpath '/a'", Value::Object("/a".into())),
+            ("<uint32 1>", Value::Variant(Box::new(Value::Uint32(1)))),
+            ("['a', 'b']", Value::Array("s".into(), vec![text("a"), text("b")])),
+            ("[uint64 1,2]", Value::Array("t".into(), vec![Value::Uint64(1), Value::Uint64(2)])),
+            ("@as []", Value::Array("s".into(), Vec::new())),
+            ("@ay [1, 0xff]", Value::bytes(&[1, 255])),
+            (
+                "[['a'], []]",
+                Value::Array(
+                    "as".into(),
+                    vec![Value::Array("s".into(), vec![text("a")]), Value::Array("s".into(), Vec::new())],
+                ),
+            ),
+            ("('/dev/null', uint64 5)", Value::Struct(vec![text("/dev/null"), Value::Uint64(5)])),
+            ("(1,)", Value::Struct(vec![Value::Int32(1)])),
+            (
+                "@a(st) [('/dev/sda', 5)]",
+                Value::Array("(st)".into(), vec![Value::Struct(vec![text("/dev/sda"), Value::Uint64(5)])]),
+            ),
+        ];
+        for (written, expected) in values {
+            assert_eq!(parse(written).unwrap(), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_value_says_why() {
+        let refusals = [
+            (
+                "invalid-value",
+                "\"invalid-value\" is no value in the text format of GVariant: \"invalid-value\" is no number",
+            ),
+            ("", "\"\" is no value in the text format of GVariant: a value is missing"),
+            ("'a", "\"'a\" is no value in the text format of GVariant: a string has no end"),
+            ("1 2", "\"1 2\" goes on after its value, with \"2\""),
+            (
+                "[]",
+                "\"[]\" is no value in the text format of GVariant: an empty array has no type (write \"@as []\" for one of strings)",
+            ),
+            (
+                "byte 256",
+                "\"byte 256\" is no value in the text format of GVariant: 256 does not fit in its type",
+            ),
+            (
+                "[1, 'a']",
+                "\"[1, 'a']\" is no value in the text format of GVariant: a value of type \"s\" where one of \"i\" is due",
+            ),
+            (
+                "{'a': 1}",
+                "\"{'a': 1}\" is no value in the text format of GVariant: dictionaries are not supported",
+            ),
+            ("@a 1", "\"@a 1\" is no value in the text format of GVariant: \"a\" is no type"),
+            (
+                "5000000000",
+                "\"5000000000\" is no value in the text format of GVariant: 5000000000 does not fit in its type",
+            ),
+        ];
+        for (written, message) in refusals {
+            assert_eq!(line(&parse(written).unwrap_err()), message);
+        }
+    }
+
+    #[test]
+    fn nothing_that_anybody_writes_goes_too_deep_or_panics() {
+        for open in ["[", "(", "<", "@", "@a", "['", "uint64 ", "@(", "\\", "-", "0x", "'\\u12"] {
+            assert!(parse(&open.repeat(10_000)).is_err(), "{open}");
+        }
+        assert!(parse("ä").is_err());
+        assert!(parse("[ä").is_err());
+    }
+}
