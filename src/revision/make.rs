@@ -107,7 +107,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     Ok(made)
 }
 
-/// What [`make`] would write, without writing it: for each file what it holds and what it would be given.
+/// What [`make`] would write, without writing it: for each file, by its path, what it holds and what it would be given.
 ///
 /// # Errors
 /// As [`make`], but for what only the kernel knows.

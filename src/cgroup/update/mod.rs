@@ -111,7 +111,7 @@ impl Planned {
         Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, in_force })
     }
 
-    /// What would be written, without writing it: for each file what it holds and what it would be given.
+    /// What would be written, without writing it: for each file, by its path, what it holds and what it would be given.
     ///
     /// # Errors
     /// As [`Self::apply`], but what the kernel thinks of the values is not known.
