@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// A change of one value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The name, or in a preview the path, of a control file, such as `memory.max`, or `schemata` for the class of service in the resctrl file system.
+    /// The name, or in a preview the path, of a control file, such as `memory.max`, or `schemata` for the class of service in
+    /// the resctrl file system.
     pub file: String,
     /// Which line of it, if there is one for each of several things: a device, a controller, a resource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
