@@ -16,7 +16,7 @@ use crate::duration::Duration;
 use crate::terminal::keys::Key;
 use crate::terminal::screen::{self, Event, Line, Place, Screen, Size};
 use crate::usage::text::Charset;
-use crate::usage::{Io, Meter, host_memory, lines, report, table};
+use crate::usage::{Io, Meter, Seen, host_memory, lines, report, table};
 
 /// How often, if nobody says otherwise.
 pub(super) const INTERVAL: Length = Length::from_secs(1);
@@ -52,19 +52,23 @@ pub fn run(args: &Stats, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?;
     let mut meter = Meter::new(&context.root, &args.ids)?;
     let charset = cli::charset().filter(|_| rustix::termios::isatty(stdio::stdout()));
-    meter.look()?;
+    let seen = meter.look()?;
     complain(&mut meter);
     if args.no_stream {
-        let interval = interval.unwrap_or(FIRST);
-        wait_until(Instant::now() + interval, &meter)?;
-        print(&look(&mut meter, args.format, charset)?)?;
+        let moment = Instant::now() + interval.unwrap_or(FIRST);
+        if let Woken::Due = wait_until(moment, &[])? {
+            print(&look(&mut meter, args.format, charset)?)?;
+        }
         return Ok(0);
     }
     let interval = interval.unwrap_or(INTERVAL);
-    match charset.filter(|_| args.format == Format::Table) {
-        Some(charset) => paint(&mut meter, interval, charset),
+    let ended = match charset.filter(|_| args.format == Format::Table) {
+        Some(charset) => paint(&mut meter, seen, interval, charset),
         None => stream(&mut meter, interval, args.format).map(|()| 0),
-    }
+    };
+    // What would have spoilt the picture.
+    complain(&mut meter);
+    ended
 }
 
 /// The length of time that was asked for.
@@ -103,7 +107,8 @@ fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()>
     let mut next = Instant::now() + interval.min(FIRST);
     let mut is_first = true;
     loop {
-        match wait_until(next, meter)? {
+        let ends: Vec<_> = meter.ends().collect();
+        match wait_until(next, &ends)? {
             Woken::Due => {}
             Woken::Ended => {
                 meter.look()?;
@@ -132,18 +137,18 @@ fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()>
 /// What there was to wait for.
 enum Woken {
     Due,
-    /// One of the containers that were named has ended.
+    /// One of the descriptors is readable: a container has ended.
     Ended,
     /// Nobody reads standard output any more.
     Unread,
 }
 
-fn wait_until(moment: Instant, meter: &Meter<'_>) -> Result<Woken> {
+fn wait_until(moment: Instant, ends: &[BorrowedFd<'_>]) -> Result<Woken> {
     loop {
         let left = moment.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("wait")?;
         let mut polled = vec![PollFd::from_borrowed_fd(stdio::stdout(), PollFlags::empty())];
-        polled.extend(meter.ends().map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        polled.extend(ends.iter().map(|end| PollFd::from_borrowed_fd(*end, PollFlags::IN)));
         let ready = retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout))).context("wait")?;
         let is_unread = polled.first().is_some_and(|output| !output.revents().is_empty());
         match ready {
@@ -164,10 +169,9 @@ fn print(text: &str) -> Result<bool> {
     }
 }
 
-/// On a terminal: one table in the place of the other. Returns the exit status.
-fn paint(meter: &mut Meter<'_>, interval: Length, charset: Charset) -> Result<u8> {
+/// On a terminal: one table in the place of the other, what was `seen` first. Returns the exit status.
+fn paint(meter: &mut Meter<'_>, mut seen: Vec<Seen>, interval: Length, charset: Charset) -> Result<u8> {
     let mut screen = Screen::open(Place::Usual)?;
-    let mut seen = meter.look()?;
     let mut next = Instant::now() + interval.min(FIRST);
     loop {
         let host = host_memory().map(|memory| memory.total);

@@ -1,7 +1,7 @@
 //! `runtime top`: what containers use, on the whole of a terminal.
 
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration as Length, Instant};
 
 use anyhow::{Result, bail};
 use rustix::stdio;
@@ -45,22 +45,37 @@ pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
     complain(&mut meter);
     let mut view = View::new(args.id.as_ref().map(ContainerId::as_str), charset);
     look_at_processes(&mut data, &mut watch, &view, &context.root);
+    let ended = paint(&mut meter, &mut data, &mut watch, &mut view, &context.root, interval);
+    // What would have spoilt the picture.
+    complain(&mut meter);
+    ended
+}
+
+/// One picture in the place of the other. Returns the exit status.
+fn paint(
+    meter: &mut Meter<'_>,
+    data: &mut Data,
+    watch: &mut Watch,
+    view: &mut View,
+    root: &Root,
+    interval: Length,
+) -> Result<u8> {
     let mut screen = Screen::open(Place::Alternate)?;
     let mut next = Instant::now() + interval.min(FIRST);
     loop {
-        screen.paint(&view.lines(&data, screen::size()));
+        screen.paint(&view.lines(data, screen::size()));
         let ends: Vec<BorrowedFd<'_>> = meter.ends().collect();
         match screen.next(next, &ends)? {
             Event::Due => {
                 data.update(meter.look()?);
-                view.settle(&data);
-                look_at_processes(&mut data, &mut watch, &view, &context.root);
+                view.settle(data);
+                look_at_processes(data, watch, view, root);
                 next = (next + interval).max(Instant::now());
             }
             Event::Ready => drop(meter.look()?),
-            Event::Key(key) => match view.press(key, &data, screen::size()) {
+            Event::Key(key) => match view.press(key, data, screen::size()) {
                 Then::Paint => {}
-                Then::Look => look_at_processes(&mut data, &mut watch, &view, &context.root),
+                Then::Look => look_at_processes(data, watch, view, root),
                 Then::End => return Ok(0),
             },
             Event::Spoilt => {}

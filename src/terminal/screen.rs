@@ -294,7 +294,9 @@ impl Screen {
                     self.leave();
                     self.signals.stop()?;
                 }
+                // The shell has had the terminal meanwhile, and may have it still.
                 Signal::CONT => {
+                    self.is_entered = false;
                     self.enter();
                     event = Some(Event::Spoilt);
                 }

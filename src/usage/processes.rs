@@ -1,9 +1,14 @@
 //! The processes of one container, for `top ID`: `/proc/PID/stat` and `/proc/PID/cmdline`; proc_pid_stat(5).
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::time::Instant;
 
 use super::per_second;
+
+/// So many bytes of a command line at most: more than a terminal is wide, where it could be megabytes.
+const LONGEST_COMMAND: u64 = 4096;
 
 /// A process as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +68,11 @@ impl Watch {
 
 fn read(pid: i32, page: u64) -> Option<Process> {
     let process = parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?, page)?;
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = Vec::new();
+    // What cannot be read is the name then.
+    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+        let _ = file.take(LONGEST_COMMAND).read_to_end(&mut words);
+    }
     let words = words.strip_suffix(b"\0").unwrap_or(&words);
     let words: Vec<u8> = words.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
     Some(if words.is_empty() { process } else { Process { command: words, ..process } })

@@ -43,6 +43,7 @@ suite![
     a_terminal_is_as_before_whatever_ends_it,
     a_terminal_that_takes_nothing_any_more_keeps_nobody,
     a_terminal_can_be_given_back_to_the_shell_for_a_while,
+    a_job_in_the_background_leaves_the_terminal_alone,
     a_container_that_ends_vanishes_from_the_terminal,
     more_containers_than_rows_are_counted,
     a_dumb_terminal_gets_plain_tables,
@@ -539,6 +540,24 @@ fn a_terminal_can_be_given_back_to_the_shell_for_a_while() -> Outcome {
     terminal.wait_until("the table is back", |shown| {
         shown.cursor_is_hidden && shown.text().contains(&container.id)
     });
+    terminal.types("q");
+    terminal.ends();
+    assert!(terminal.shown.text().contains("end 0"), "{}", terminal.shown.text());
+    Ok(())
+}
+
+fn a_job_in_the_background_leaves_the_terminal_alone() -> Outcome {
+    need_own()?;
+    let container = idle();
+    let words = stats(&container, &["--interval=20ms"]).words().join("' '");
+    let script = format!("'{words}' & echo started; read line; fg >/dev/null; echo \"end $?\"");
+    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 80, 24, UTF8);
+    terminal.wait_for("started");
+    terminal.wait_until_silent();
+    assert!(!terminal.written.contains('\u{1b}'), "{:?}", terminal.written);
+    // What is typed is the shell's.
+    terminal.types("q\n");
+    terminal.wait_for(&container.id);
     terminal.types("q");
     terminal.ends();
     assert!(terminal.shown.text().contains("end 0"), "{}", terminal.shown.text());

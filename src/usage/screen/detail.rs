@@ -1,5 +1,7 @@
 //! One container, and its processes below it.
 
+use std::cmp::Reverse;
+
 use super::super::amounts::{bytes, hundredths};
 use super::super::columns::{Column, Kind, lines};
 use super::super::processes::Process;
@@ -49,7 +51,7 @@ impl View {
         let none = History::default();
         let history = data.history.get(&seen.id).unwrap_or(&none);
         let room = size.columns.saturating_sub(GRAPHS_AT).min(GRAPH);
-        let host = data.host.memory.map(|memory| memory.total);
+        let host = data.host_memory();
         let with_graph = |text: String, graph: String| match room {
             0..10 => text,
             _ => text.clone() + &" ".repeat(GRAPHS_AT.saturating_sub(width(&text))) + &graph,
@@ -71,7 +73,7 @@ impl View {
                     shown(memory_limit, bytes),
                     or_unknown(memory_share(seen, host).map(hundredths))
                 ),
-                history.memory_bars(memory_limit, room, self.charset),
+                history.memory_bars(memory_limit, host, room, self.charset),
             ),
             format!(
                 "          and {} of files not used lately; {} killed for want of memory",
@@ -98,14 +100,14 @@ impl View {
     }
 
     fn process_columns(&self, processes: &[Process]) -> Vec<Column> {
+        let key: fn(&Process) -> Option<u64> = match self.order {
+            Order::Cpu => |process| process.cpu,
+            Order::Memory => |process| Some(process.resident),
+            Order::Pids | Order::Io | Order::Name => |_| None,
+        };
         let mut order: Vec<_> = processes.iter().collect();
         // The highest first; those that are equal, by number.
-        order.sort_by_key(|process| process.pid);
-        match self.order {
-            Order::Cpu => order.sort_by_key(|process| std::cmp::Reverse(process.cpu)),
-            Order::Memory => order.sort_by_key(|process| std::cmp::Reverse(process.resident)),
-            Order::Pids | Order::Io | Order::Name => {}
-        }
+        order.sort_by_key(|process| (Reverse(key(process)), process.pid));
         let column = |title, kind, rank, cell: &dyn Fn(&Process) -> String| Column {
             title,
             kind,

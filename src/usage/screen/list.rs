@@ -25,8 +25,7 @@ impl View {
         }
         let order = self.in_order(&data.seen);
         let rows: Vec<_> = order.iter().map(|seen| (*seen).clone()).collect();
-        let memory = data.host.memory.map(|memory| memory.total);
-        let mut columns = table(&rows, Io::Rates, memory);
+        let mut columns = table(&rows, Io::Rates, data.host_memory());
         self.add_graphs(&mut columns, data, size);
         let mut table = lines(&columns, Some(size.columns), self.charset).into_iter();
         picture.extend(table.next().map(Line::bold));
@@ -65,7 +64,8 @@ impl View {
         });
         let memory = graph(24, &|history, seen| {
             let memory = seen.usage.as_ref().and_then(|usage| usage.memory);
-            history.memory_bars(memory.map_or(Limit::Unknown, |memory| memory.limit), room, self.charset)
+            let limit = memory.map_or(Limit::Unknown, |memory| memory.limit);
+            history.memory_bars(limit, data.host_memory(), room, self.charset)
         });
         columns.insert(2, cpu);
         columns.insert(4, memory);

@@ -5,6 +5,7 @@
 mod detail;
 mod list;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::host::Host;
@@ -47,11 +48,12 @@ impl History {
         graph::bars(&self.cpu, full, room, charset)
     }
 
-    /// Up to the limit or, without one, to the most there was.
-    fn memory_bars(&self, limit: Limit, room: usize, charset: Charset) -> String {
-        let full = match limit {
-            Limit::At(limit) => limit,
-            _ => highest(&self.memory),
+    /// Up to the limit or, without one, to the memory of the host.
+    fn memory_bars(&self, limit: Limit, host: Option<u64>, room: usize, charset: Charset) -> String {
+        let full = match (limit, host) {
+            (Limit::At(limit), _) => limit,
+            (_, Some(host)) => host,
+            (_, None) => highest(&self.memory),
         };
         graph::bars(&self.memory, full, room, charset)
     }
@@ -104,6 +106,12 @@ impl Data {
         self.seen = seen;
     }
 
+    /// In bytes.
+    fn host_memory(&self) -> Option<u64> {
+        self.host.memory.map(|memory| memory.total)
+    }
+
+    /// Takes in what the processes `pids` do.
     pub fn update_processes(&mut self, watch: &mut Watch, pids: Result<Vec<i32>, String>) {
         self.processes = pids.map(|pids| watch.look(&pids));
     }
@@ -234,22 +242,16 @@ impl View {
     }
 
     fn in_order<'a>(&self, seen: &'a [Seen]) -> Vec<&'a Seen> {
+        let key: fn(&Seen) -> Option<u64> = match self.order {
+            Order::Cpu => |seen| seen.rates.cpu,
+            Order::Memory => |seen| Some(seen.usage.as_ref()?.memory?.used()),
+            Order::Pids => |seen| seen.usage.as_ref()?.pids,
+            Order::Io => |seen| seen.rates.io.map(|io| io.read.saturating_add(io.written)),
+            Order::Name => |_| None,
+        };
         let mut seen: Vec<_> = seen.iter().collect();
-        let usage = |seen: &Seen| seen.usage.clone();
         // The highest first; those that are equal, by name.
-        match self.order {
-            Order::Cpu => seen.sort_by_key(|seen| std::cmp::Reverse(seen.rates.cpu)),
-            Order::Memory => seen.sort_by_key(|seen| {
-                std::cmp::Reverse(usage(seen).and_then(|usage| usage.memory).map(|memory| memory.used()))
-            }),
-            Order::Pids => {
-                seen.sort_by_key(|seen| std::cmp::Reverse(usage(seen).and_then(|usage| usage.pids)))
-            }
-            Order::Io => seen.sort_by_key(|seen| {
-                std::cmp::Reverse(seen.rates.io.map(|io| io.read.saturating_add(io.written)))
-            }),
-            Order::Name => {}
-        }
+        seen.sort_by_key(|seen| Reverse(key(seen)));
         seen
     }
 
@@ -293,7 +295,7 @@ Keys
 
 CPU %           of one processor
 MEM             without files that have not been used lately; % of the limit or, without one, of the host's memory
-HISTORY         up to the limit; without one, up to one processor, or to the most memory there was
+HISTORY         up to the limit; without one, up to one processor or the host's memory
 PRESSURE        % of the last ten seconds in which a process had to wait
 -               not known here: cgroup v2 lacks the controller, or the kernel does not measure it";
         let mut lines: Vec<_> = text.lines().map(Line::plain).collect();
