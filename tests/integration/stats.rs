@@ -434,12 +434,16 @@ fn in_terminal(container: &Container, options: &[&str], columns: u16, rows: u16)
     Pty::spawn(&stats(container, options), columns, rows, UTF8)
 }
 
+/// As much of a name as a narrow table leaves.
+pub fn beginning(id: &str) -> &str {
+    id.get(..10).unwrap_or(id)
+}
+
 /// Waits for the second table, which has processor times in it.
 #[track_caller]
 fn wait_for_times(terminal: &mut Pty, id: &str) -> String {
-    let start: String = id.chars().take(10).collect();
     let cell = |shown: &crate::support::pty::Shown| -> Option<f64> {
-        shown.line(&start)?.split_whitespace().nth(1)?.parse().ok()
+        shown.line(beginning(id))?.split_whitespace().nth(1)?.parse().ok()
     };
     terminal.wait_until("the table has times", |shown| cell(shown).is_some());
     terminal.shown.text()
@@ -460,7 +464,7 @@ fn a_terminal_of_80_columns_has_what_matters_most() -> Outcome {
     terminal.types("q");
     assert_eq!(terminal.ends().code(), Some(0));
     // The last table stays.
-    assert!(terminal.shown.text().contains(&container.id));
+    assert!(terminal.shown.text().contains(beginning(&container.id)));
     Ok(())
 }
 
@@ -501,7 +505,7 @@ fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
     for (signal, code) in
         [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)]
     {
-        let mut terminal = in_terminal(&container, &[], 80, 24);
+        let mut terminal = in_terminal(&container, &[], 120, 24);
         terminal.wait_for(&container.id);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.pid()), signal).unwrap();
         assert_eq!(terminal.ends().code(), Some(code), "{signal}");
@@ -512,7 +516,7 @@ fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
 fn a_terminal_that_takes_nothing_any_more_keeps_nobody() -> Outcome {
     need_own()?;
     let container = idle();
-    let mut terminal = in_terminal(&container, &["--interval=20ms"], 80, 24);
+    let mut terminal = in_terminal(&container, &["--interval=20ms"], 120, 24);
     terminal.wait_for(&container.id);
     // Ctrl-S stops the output, with a table half written at most.
     terminal.types("\x13");
@@ -530,7 +534,7 @@ fn a_terminal_can_be_given_back_to_the_shell_for_a_while() -> Outcome {
     let script = format!(
         "'{words}'; echo \"back: $(stty -a | grep -c -w -e -icanon)\"; read line; fg >/dev/null; echo \"end $?\""
     );
-    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 80, 24, UTF8);
+    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 120, 24, UTF8);
     terminal.wait_for(&container.id);
     terminal.types("\x1a");
     terminal.wait_until("the shell is back, and the terminal as before", |shown| {
@@ -551,7 +555,7 @@ fn a_job_in_the_background_leaves_the_terminal_alone() -> Outcome {
     let container = idle();
     let words = stats(&container, &["--interval=20ms"]).words().join("' '");
     let script = format!("'{words}' & echo started; read line; fg >/dev/null; echo \"end $?\"");
-    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 80, 24, UTF8);
+    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 120, 24, UTF8);
     terminal.wait_for("started");
     terminal.wait_until_silent();
     assert!(!terminal.written.contains('\u{1b}'), "{:?}", terminal.written);
@@ -568,7 +572,7 @@ fn a_container_that_ends_vanishes_from_the_terminal() -> Outcome {
     need_own()?;
     let container = idle();
     let other = Neighbour::of(&container);
-    let mut terminal = in_terminal(&container, &["--interval=50ms"], 80, 24);
+    let mut terminal = in_terminal(&container, &["--interval=50ms"], 120, 24);
     terminal.wait_until("both are there", |shown| {
         shown.text().contains(&container.id) && shown.text().contains(&other.container.id)
     });
@@ -579,7 +583,7 @@ fn a_container_that_ends_vanishes_from_the_terminal() -> Outcome {
     });
     drop(terminal);
     // One that is named ends it, and long before it is time.
-    let mut terminal = in_terminal(&container, &["--interval=1h", &container.id], 80, 24);
+    let mut terminal = in_terminal(&container, &["--interval=1h", &container.id], 120, 24);
     terminal.wait_for(&container.id);
     container.terminate();
     assert_eq!(terminal.ends().code(), Some(0));

@@ -9,7 +9,7 @@ use crate::support::{
     suite::suite,
 };
 
-use super::stats::{Neighbour, UTF8, limited};
+use super::stats::{Neighbour, UTF8, beginning, limited};
 
 suite![
     without_a_terminal_it_points_to_stats,
@@ -40,7 +40,7 @@ fn idle() -> Container {
 
 fn in_terminal(container: &Container, columns: u16, rows: u16) -> Pty {
     let mut terminal = Pty::spawn(&top(container, &[]), columns, rows, UTF8);
-    terminal.wait_for(&container.id.chars().take(10).collect::<String>());
+    terminal.wait_for(beginning(&container.id));
     assert!(terminal.shown.is_alternate && terminal.shown.cursor_is_hidden);
     terminal
 }
@@ -116,7 +116,7 @@ fn a_terminal_that_changes_its_size_is_painted_anew() -> Outcome {
     terminal.wait_for("NET RX/S");
     terminal.resize(60, 8);
     terminal.wait_until("there is no room for the host", |shown| {
-        shown.text().contains(&container.id) && !shown.text().contains("LOAD")
+        shown.text().contains(beginning(&container.id)) && !shown.text().contains("LOAD")
     });
     terminal.types("q");
     assert_eq!(terminal.ends().code(), Some(0));
