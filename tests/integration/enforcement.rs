@@ -151,14 +151,18 @@ fn cpuset_pins() -> Outcome {
     Ok(())
 }
 
-/// crun is known for 512 KiB; runc needs some MiB. Ours must not need more than crun's.
+/// Several times, because what the kernel counts before it looks differs from time to time. Half of it is margin, and more than
+/// that for an optimised program.
 fn a_small_memory_limit_lets_the_container_start() -> Outcome {
     need_controller("memory")?;
-    let container = limited("echo up", json!({ "memory": { "limit": 2_097_152, "swap": 2_097_152 } }));
-    if crate::support::host::kind() == "runc" {
-        return Ok(());
+    need_other_than("runc", "needs some MiB")?;
+    need_other_than("crun", "needs more on some machines")?;
+    for _ in 0..5 {
+        let container = Container::with_args(["true"])
+            .edit(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 262_144, "swap": 262_144 }));
+        container.run_with(NO_OPTIONS).succeeds();
+        container.leaves_nothing();
     }
-    assert_eq!(container.says(), "up");
     Ok(())
 }
 
