@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Fault, Hint, Pointer};
+use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::init::step::Point;
 use crate::namespaces::Join;
 use crate::process::Rlimit;
@@ -355,7 +355,7 @@ impl Child<'_> {
                 let short = |path| cgroup::shortage(path, known.unwrap_or(0));
                 let shortage = self.cgroup.filter(|_| signal == libc::SIGKILL).and_then(short);
                 let hint = match (shortage, known) {
-                    (Some(shortage), Some(_)) => return Err(shortage.of_init()),
+                    (Some(shortage), Some(_)) => return Err(shortage.of_init().context(Stage::Alive)),
                     // The words are runc's.
                     (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
                     (None, _) => "somebody killed it".to_owned(),

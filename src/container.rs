@@ -329,11 +329,12 @@ impl Container {
         cgroup::shortage(cgroup, known.parse().unwrap_or(0))
     }
 
-    /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before.
-    pub fn note_kill(&self) -> Result<()> {
-        match self.state.cgroup().map_or(0, cgroup::oom_kills) {
-            0 => Ok(()),
-            count => write_oom_kills(&self.directory, count),
+    /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before. If
+    /// that cannot be noted it is killed all the same.
+    pub fn note_kill(&self) {
+        let count = self.state.cgroup().map_or(0, cgroup::oom_kills);
+        if count > 0 {
+            let _ = write_oom_kills(&self.directory, count);
         }
     }
 

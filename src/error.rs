@@ -125,6 +125,8 @@ impl error::Error for Refusal {}
 pub enum Stage {
     /// The cgroup was being made.
     Cgroup,
+    /// The init process was alive.
+    Alive,
     /// The init process was making ready.
     Init,
     /// The init process was making a mount.

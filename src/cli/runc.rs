@@ -15,6 +15,7 @@ pub fn with_prefix(command: &str, error: anyhow::Error) -> anyhow::Error {
     };
     let stage = match error.downcast_ref() {
         Some(Stage::Cgroup) => ": unable to start container process: unable to apply cgroup configuration",
+        Some(Stage::Alive) => ": unable to start container process",
         Some(Stage::Init | Stage::Program) => {
             ": unable to start container process: error during container init"
         }
@@ -62,6 +63,11 @@ mod tests {
             line(&with_prefix("create", error)),
             "runc create failed: unable to start container process: unable to apply cgroup configuration: make cgroup \
              /x: permission denied (EACCES)"
+        );
+        let error = anyhow!("out of memory").context("container init was OOM-killed").context(Stage::Alive);
+        assert_eq!(
+            line(&with_prefix("create", error)),
+            "runc create failed: unable to start container process: container init was OOM-killed: out of memory"
         );
         let plain = with_prefix("exec", anyhow!("container \"a\" does not exist"));
         assert_eq!(line(&plain), "exec failed: container \"a\" does not exist");

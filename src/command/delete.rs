@@ -67,7 +67,7 @@ pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<()> {
 /// Kills a container and waits for the end of its init process.
 pub fn kill(container: &Container) -> Result<()> {
     let Some(init) = container.init()? else { return Ok(()) };
-    container.note_kill()?;
+    container.note_kill();
     container.kill_all()?;
     let pidfd = init.as_fd();
     let mut waiting = [PollFd::new(&pidfd, PollFlags::IN)];

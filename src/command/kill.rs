@@ -38,7 +38,7 @@ pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
 
 fn kill(container: &Container, args: &Kill) -> Result<()> {
     if args.signal == Signal::KILL {
-        container.note_kill()?;
+        container.note_kill();
     }
     let not_running = || Refusal::NotRunning(container.state.id.clone()).into();
     // Without a pid namespace of its own, the end of the init process ends no other process.
