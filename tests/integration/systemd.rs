@@ -231,28 +231,17 @@ fn a_rollback_is_told_to_systemd_too() -> Outcome {
     need_own()?;
     let container = launched(&json!({ "memory": { "limit": 67_108_864 }, "cpu": { "quota": 12_345 } }));
     let tasks = property(&unit(&container), "TasksMax");
-    let options = ["--memory", "100M", "--pids-limit", "30", "--cpu-quota", "50000", "--cpuset-cpus", "0"];
+    let options = ["--memory", "100M", "--pids-limit", "30", "--cpu-quota", "50000"];
     container.runtime().arg("update").args(options).arg(&container.id).succeeds();
-    let properties = [
-        ("MemoryMax", "104857600"),
-        ("TasksMax", "30"),
-        ("CPUQuotaPerSecUSec", "500ms"),
-        ("AllowedCPUs", "0"),
-    ];
+    let properties = [("MemoryMax", "104857600"), ("TasksMax", "30"), ("CPUQuotaPerSecUSec", "500ms")];
     has(
         &container,
         &properties,
         &[("memory.max", "104857600"), ("pids.max", "30"), ("cpu.max", "50000 100000")],
     );
     container.on_id("rollback").succeeds();
-    let properties = [
-        ("MemoryMax", "67108864"),
-        ("TasksMax", &tasks),
-        ("CPUQuotaPerSecUSec", "130ms"),
-        ("AllowedCPUs", ""),
-    ];
-    let files =
-        [("memory.max", "67108864"), ("pids.max", &tasks), ("cpu.max", "13000 100000"), ("cpuset.cpus", "")];
+    let properties = [("MemoryMax", "67108864"), ("TasksMax", &tasks), ("CPUQuotaPerSecUSec", "130ms")];
+    let files = [("memory.max", "67108864"), ("pids.max", &tasks), ("cpu.max", "13000 100000")];
     has(&container, &properties, &files);
     Ok(())
 }
