@@ -22,7 +22,7 @@ use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::cgroup::{Buses, Driver, Whose};
+use crate::cgroup::{Asking, Buses, Driver, Whose};
 use crate::child::{Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
@@ -175,8 +175,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
 
     let directory = request.root.create(request.id)?;
     let note = |path: &Path| directory.note_cgroup(path);
-    let buses = &request.environment.buses;
-    let mut cgroup = plan.cgroup.create(request.rootless, buses, note).context(Stage::Cgroup)?;
+    let asking = Asking { buses: &request.environment.buses, signals: Some(request.signals) };
+    let mut cgroup = plan.cgroup.create(request.rootless, asking, note).context(Stage::Cgroup)?;
     cgroup.unit().map(|unit| directory.note_unit(unit)).transpose()?;
     let oom_kills = cgroup.earlier_oom_kills();
     if oom_kills > 0 {

@@ -46,7 +46,7 @@ pub use joining::{Below, Destination};
 pub use oom::{OomWatch, Shortage, kills as oom_kills, shortage};
 pub use removal::{kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
-pub use systemd::{Buses, Unit, Whose};
+pub use systemd::{Asking, Buses, Unit, Whose};
 pub use update::{Planned, Source};
 #[cfg(test)]
 pub use usage::Memory;
@@ -146,11 +146,11 @@ impl CgroupPlan {
     ///
     /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone. Where `rootless` says so,
     /// there is none if the bundle asks for no more than one and this process may make none, and the device rules have no effect
-    /// if it may not enforce them. `before` is told its path before it is made; `buses` is where systemd is asked.
+    /// if it may not enforce them. `before` is told its path before it is made; `asking` is for systemd.
     pub fn create(
         &self,
         rootless: Rootless,
-        buses: &Buses,
+        asking: Asking<'_>,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Cgroup> {
         let place = match &self.place {
@@ -158,7 +158,7 @@ impl CgroupPlan {
             Some(Place::Directory(place)) => place,
             Some(Place::Scope(scope)) => {
                 let mount = fs::Mount::find()?;
-                let mut scope = scope.start(buses, &mount, before)?;
+                let mut scope = scope.start(asking, &mount, before)?;
                 let made = fs::Made::found(&scope.path)?;
                 let place = scope.path.strip_prefix(&mount.path)?.to_owned();
                 self.put_into_force(&mount, &place, &made, rootless, Some(&mut scope))?;
@@ -341,6 +341,7 @@ mod tests {
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
         unlimited.forgo("").unwrap();
-        assert_eq!(unlimited.create(Rootless::Auto, &Buses::default(), |_| Ok(())).unwrap().path(), None);
+        let asking = Asking { buses: &Buses::default(), signals: None };
+        assert_eq!(unlimited.create(Rootless::Auto, asking, |_| Ok(())).unwrap().path(), None);
     }
 }

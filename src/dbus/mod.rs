@@ -12,11 +12,14 @@ mod value;
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::net::SocketType;
 
 pub use self::address::Address;
@@ -79,29 +82,48 @@ impl fmt::Display for TimedOut {
 
 impl error::Error for TimedOut {}
 
+/// There is something else to do than to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl error::Error for Interrupted {}
+
 /// A connection to a bus, or to one program that takes calls without one.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
+    /// Ends the waiting for an answer when it becomes readable.
+    interrupt: Option<OwnedFd>,
     serial: u32,
     /// Those that came while something else was awaited, the first one first.
     signals: VecDeque<Message>,
 }
 
 impl Connection {
-    /// Connects to a program that is alone at `address`.
-    pub fn direct(address: &Address, deadline: Instant) -> Result<Self> {
+    /// Connects to a program that is alone at `address`. Where something is waited for, `interrupt` ends that.
+    pub fn direct(address: &Address, interrupt: Option<OwnedFd>, deadline: Instant) -> Result<Self> {
         let socket = unix_socket::connect_within(&address.socket()?, SocketType::STREAM, left(deadline)?)?;
-        let mut connection = Self { stream: socket.into(), serial: 0, signals: VecDeque::new() };
+        let mut connection = Self { stream: socket.into(), interrupt, serial: 0, signals: VecDeque::new() };
         connection.authenticate(deadline)?;
         Ok(connection)
     }
 
     /// Connects to the bus at `address`.
-    pub fn bus(address: &Address, deadline: Instant) -> Result<Self> {
-        let mut connection = Self::direct(address, deadline)?;
+    pub fn bus(address: &Address, interrupt: Option<OwnedFd>, deadline: Instant) -> Result<Self> {
+        let mut connection = Self::direct(address, interrupt, deadline)?;
         connection.call(BUS, "Hello", &[], deadline)?;
         Ok(connection)
+    }
+
+    /// From now on, nothing ends the waiting but the deadline.
+    pub fn ignore_interrupts(&mut self) {
+        self.interrupt = None;
     }
 
     /// Has the bus pass the signals `member` of `place` on.
@@ -116,7 +138,7 @@ impl Connection {
     /// Calls a method and waits for its answer.
     ///
     /// # Errors
-    /// [`Refused`], [`TimedOut`], or that of the socket.
+    /// [`Refused`], [`TimedOut`], [`Interrupted`], or that of the socket.
     pub fn call(
         &mut self,
         place: Place<'_>,
@@ -197,14 +219,32 @@ impl Connection {
     fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<()> {
         let mut rest = buffer;
         while !rest.is_empty() {
-            self.stream.set_read_timeout(Some(left(deadline)?))?;
+            self.await_answer(deadline)?;
             match self.stream.read(rest) {
-                Ok(0) => return Err(io::Error::from(rustix::io::Errno::CONNRESET)).context("read an answer"),
+                Ok(0) => return Err(io::Error::from(Errno::CONNRESET)).context("read an answer"),
                 Ok(length) => rest = rest.get_mut(length..).unwrap_or_default(),
                 Err(error) => again(error).context("read an answer")?,
             }
         }
         Ok(())
+    }
+
+    fn await_answer(&self, deadline: Instant) -> Result<()> {
+        loop {
+            let mut waiting = vec![PollFd::new(&self.stream, PollFlags::IN)];
+            waiting.extend(self.interrupt.as_ref().map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
+            let left = Timespec::try_from(left(deadline)?).ok();
+            match rustix::event::poll(&mut waiting, left.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("wait for an answer"),
+            }
+            let mut ready = waiting.iter().map(|place| !place.revents().is_empty());
+            match (ready.next(), ready.next()) {
+                (Some(true), _) => return Ok(()),
+                (_, Some(true)) => return Err(Interrupted.into()),
+                _ => {}
+            }
+        }
     }
 
     fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<()> {
@@ -258,7 +298,7 @@ mod tests {
         });
         let address = Address::of(&path);
         let deadline = Instant::now() + Duration::from_millis(300);
-        let answer = Connection::direct(&address, deadline)
+        let answer = Connection::direct(&address, None, deadline)
             .and_then(|mut connection| Ok((connection.call(PLACE, "m", &[], deadline)?, connection)));
         let answer = answer.map(|(body, connection)| {
             let again = connection.stream.try_clone().unwrap();
@@ -296,6 +336,18 @@ mod tests {
     fn who_does_not_answer_is_not_waited_for_longer_than_the_deadline() {
         let error = called(Vec::new()).unwrap_err();
         assert!(error.is::<TimedOut>(), "{error:?}");
+    }
+
+    #[test]
+    fn who_has_something_else_to_do_does_not_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let (interrupt, other) = UnixStream::pair().unwrap();
+        (&other).write_all(b"x").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let error = Connection::direct(&Address::of(&path), Some(interrupt.into()), deadline).unwrap_err();
+        assert!(error.is::<Interrupted>(), "{error:?}");
     }
 
     #[test]

@@ -214,6 +214,8 @@ fn an_update_is_told_to_systemd_too() -> Outcome {
     let files =
         [("memory.max", "104857600"), ("pids.max", "30"), ("cpu.max", "24000 100000"), ("cpu.weight", "59")];
     has(&container, &properties, &files);
+    // The period stays, although systemd has none for an unlimited quota.
+    container.runtime().args(["update", "--cpu-period", "900000", &container.id]).succeeds();
     let options = ["--memory", "-1", "--memory-swap", "-1", "--pids-limit", "-1", "--cpu-quota", "-1"];
     container.runtime().arg("update").args(options).arg(&container.id).succeeds();
     let properties = [
@@ -222,7 +224,7 @@ fn an_update_is_told_to_systemd_too() -> Outcome {
         ("CPUQuotaPerSecUSec", "infinity"),
         ("CPUWeight", "59"),
     ];
-    has(&container, &properties, &[("memory.max", "max"), ("pids.max", "max"), ("cpu.max", "max 100000")]);
+    has(&container, &properties, &[("memory.max", "max"), ("pids.max", "max"), ("cpu.max", "max 900000")]);
     Ok(())
 }
 

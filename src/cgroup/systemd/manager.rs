@@ -10,8 +10,9 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use super::properties::Property;
-use crate::dbus::{Address, Connection, Place, Refused, TimedOut, Value};
+use crate::dbus::{Address, Connection, Interrupted, Place, Refused, TimedOut, Value};
 use crate::error::{Hint, errno, line};
+use crate::signals::SignalQueue;
 
 /// How long a request and the job that it begins may take. A manager that reads its files anew is deaf for seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +22,7 @@ const MANAGER: Place<'static> = Place {
     object: "/org/freedesktop/systemd1",
     interface: "org.freedesktop.systemd1.Manager",
 };
+const PEER: Place<'static> = Place { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
 const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 
 /// The end of the address at which a manager itself listens, without a bus between.
@@ -45,15 +47,24 @@ const GONE: [&str; 4] = [
 #[derive(Debug)]
 pub(super) struct Manager {
     buses: Vec<Address>,
+    /// Signals that ask this process to end.
+    interrupts: Option<SignalQueue>,
     connection: Connection,
     is_private: bool,
 }
 
 impl Manager {
-    /// Connects to the first of `buses` at which there is somebody.
-    pub(super) fn connect(buses: Vec<Address>) -> Result<Self> {
-        let (connection, is_private) = connect(&buses)?;
-        Ok(Self { buses, connection, is_private })
+    /// Connects to the first of `buses` at which there is somebody. `interrupts` end the waiting for it.
+    pub(super) fn connect(buses: Vec<Address>, interrupts: Option<SignalQueue>) -> Result<Self> {
+        let (connection, is_private) =
+            connect(&buses, interrupts.as_ref()).map_err(|error| told(error, interrupts.as_ref()))?;
+        Ok(Self { buses, interrupts, connection, is_private })
+    }
+
+    /// From now on, nothing ends the waiting: for who cleans up.
+    pub(super) fn ignore_interrupts(&mut self) {
+        self.interrupts = None;
+        self.connection.ignore_interrupts();
     }
 
     /// Makes a request that may be made twice, until it is not cut off: a manager that executes itself anew drops everybody.
@@ -63,9 +74,9 @@ impl Manager {
             match request(self) {
                 Err(error) if was_cut_off(&error) && Instant::now() < deadline => {
                     pause();
-                    (self.connection, self.is_private) = connect(&self.buses)?;
+                    (self.connection, self.is_private) = connect(&self.buses, self.interrupts.as_ref())?;
                 }
-                result => return result.map_err(told),
+                result => return result.map_err(|error| told(error, self.interrupts.as_ref())),
             }
         }
     }
@@ -172,11 +183,14 @@ impl Manager {
         stopped.with_context(|| format!("stop unit {unit:?}"))
     }
 
-    /// Changes properties of `unit`, all or none, until it ends.
+    /// Changes properties of `unit`, all or none, until it ends; and waits until systemd has written what comes of them to control
+    /// files, which it does after it has answered, but before it listens to anybody again.
     pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let arguments = [Value::text(unit), Value::Bool(true), encoded(properties)];
-        let set = self.call(MANAGER, "SetUnitProperties", &arguments).map(drop);
-        set.map_err(|error| blame(error, properties, || format!("set properties of unit {unit:?}")))
+        let doing = || format!("set properties of unit {unit:?}");
+        let set = self.call(MANAGER, "SetUnitProperties", &arguments);
+        set.map_err(|error| blame(error, properties, doing))?;
+        self.call(PEER, "Ping", &[]).map(drop).with_context(doing)
     }
 
     /// Moves a process into the cgroup of `unit`, which this process may not be allowed to do itself.
@@ -218,19 +232,21 @@ impl Manager {
 }
 
 /// Connects to the first of `buses` at which there is somebody; says whether that is the manager itself.
-fn connect(buses: &[Address]) -> Result<(Connection, bool)> {
+fn connect(buses: &[Address], interrupts: Option<&SignalQueue>) -> Result<(Connection, bool)> {
     let deadline = Instant::now() + ABSENCE;
     loop {
         let mut failures = Vec::new();
         for address in buses {
             let deadline = Instant::now() + PATIENCE;
             let is_private = address.as_str().ends_with(PRIVATE);
+            let interrupt = interrupts.map(|queue| queue.as_fd().try_clone_to_owned()).transpose()?;
             let connection = match is_private {
-                true => Connection::direct(address, deadline),
-                false => Connection::bus(address, deadline),
+                true => Connection::direct(address, interrupt, deadline),
+                false => Connection::bus(address, interrupt, deadline),
             };
             match connection {
                 Ok(connection) => return Ok((connection, is_private)),
+                Err(error) if error.is::<Interrupted>() => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
@@ -247,7 +263,7 @@ fn connect(buses: &[Address]) -> Result<(Connection, bool)> {
         let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
         let failure = match failures.is_empty() {
             true => anyhow!("there is no address to connect to"),
-            false => told(failures.swap_remove(shown)),
+            false => told(failures.swap_remove(shown), None),
         };
         return Err(failure.context(Hint(doing.to_owned(), hint.to_owned())));
     }
@@ -277,8 +293,13 @@ fn is_refused(error: &anyhow::Error, name: &str) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.name == name)
 }
 
-/// Says who did not answer in time, and who answered.
-fn told(error: anyhow::Error) -> anyhow::Error {
+/// Says who did not answer in time, who answered, and which signal came.
+fn told(error: anyhow::Error, interrupts: Option<&SignalQueue>) -> anyhow::Error {
+    if error.is::<Interrupted>()
+        && let Some(Ok(Some(signal))) = interrupts.map(SignalQueue::take)
+    {
+        return anyhow!("interrupted by {signal} before the program was started");
+    }
     if error.is::<TimedOut>() {
         return anyhow!(Errno::TIMEDOUT).context(format!("systemd did not answer within {PATIENCE:?}"));
     }
@@ -328,7 +349,7 @@ mod tests {
         let error = |text: &str| {
             let refused =
                 Refused { name: "org.freedesktop.DBus.Error.PropertyReadOnly".into(), text: text.into() };
-            line(&blame(told(refused.into()), &properties, || "start it".to_owned()))
+            line(&blame(told(refused.into(), None), &properties, || "start it".to_owned()))
         };
         assert_eq!(
             error("Cannot set property Nonsense, or unknown property."),
@@ -345,7 +366,7 @@ mod tests {
     fn who_listens_nowhere_is_told_what_it_takes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("systemd/private");
-        let error = line(&Manager::connect(vec![Address::of(&path)]).unwrap_err());
+        let error = line(&Manager::connect(vec![Address::of(&path)], None).unwrap_err());
         assert!(
             error.starts_with(
                 "systemd cgroup flag passed, but systemd support for managing cgroups is not available: open "

@@ -31,6 +31,7 @@ use super::{Destination, control_file, removal};
 use crate::dbus::{Address, Value};
 use crate::error::Pointer;
 use crate::holder::Holder;
+use crate::signals::Signals;
 
 /// Whose systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,14 @@ pub struct Buses {
     pub session: Option<std::ffi::OsString>,
     /// `DBUS_SYSTEM_BUS_ADDRESS`
     pub system: Option<std::ffi::OsString>,
+}
+
+/// How systemd is asked to make a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    pub buses: &'a Buses,
+    /// Those that ask this process to end do not wait for systemd.
+    pub signals: Option<&'a Signals>,
 }
 
 impl Buses {
@@ -88,7 +97,7 @@ pub struct Unit {
 impl Unit {
     fn manager(&self) -> Result<Manager> {
         let buses: Vec<_> = self.buses.iter().map(|bus| Address::list(bus.as_ref())).collect();
-        Manager::connect(buses.concat())
+        Manager::connect(buses.concat(), None)
     }
 
     /// Whether the cgroup at `path` is that of this unit, and not of a later one of the same name.
@@ -152,12 +161,13 @@ impl ScopePlan {
     /// Has systemd make the scope. `before` is told what is going to be.
     pub(super) fn start(
         &self,
-        buses: &Buses,
+        asking: Asking<'_>,
         mount: &Mount,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Scope> {
-        let addresses = buses.of(self.whose);
-        let mut manager = Manager::connect(addresses.clone())?;
+        let addresses = asking.buses.of(self.whose);
+        let interrupts = asking.signals.map(Signals::interrupts).transpose()?;
+        let mut manager = Manager::connect(addresses.clone(), interrupts)?;
         let unit = Unit {
             name: self.names.unit.clone(),
             slice: self.names.slice.clone(),
@@ -264,6 +274,7 @@ impl Drop for Scope {
             return;
         }
         self.holder = None;
+        self.manager.ignore_interrupts();
         // An error here must not hide the one that led here.
         let _ = removal::kill(&self.path);
         if self.manager.stop(&self.unit.name).is_err() {

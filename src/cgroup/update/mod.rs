@@ -142,11 +142,21 @@ impl Planned {
             }
             return Err(error);
         }
+        let told = self.unit.as_ref().map(|unit| self.tell(unit)).transpose();
         let mut update = Update { journal, told: None, cgroup: self.cgroup, in_force: self.in_force };
-        if let Some(unit) = &self.unit {
-            update.told = Some(Told::apply(unit, &self.limits)?);
-        }
+        update.told = told?;
         Ok(update)
+    }
+
+    /// Tells systemd, and writes everything again: what systemd writes then is not all that was asked for.
+    fn tell(&self, unit: &Unit) -> Result<Told> {
+        let mut told = Told::apply(unit, &self.limits)?;
+        let again = self.perform(|file, value| control_file::write(self.cgroup.as_fd(), file, value));
+        if let Err(error) = again {
+            let _ = told.undo();
+            return Err(error);
+        }
+        Ok(told)
     }
 
     fn perform(&self, write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
