@@ -1,7 +1,7 @@
 //! `--systemd-cgroup`: the container's cgroup is that of a scope which systemd makes. On a host that systemd has booted:
 //! `scripts/vm --systemd`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::net::UnixListener, path::Path};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ suite![
     a_container_that_ran_out_of_memory_leaves_no_failed_unit,
     the_bus_does_where_the_manager_itself_is_out_of_reach,
     a_user_has_scopes_of_their_own_systemd,
+    who_waits_for_systemd_can_be_asked_to_end,
     a_host_without_systemd_is_told_what_it_lacks,
 ];
 
@@ -627,6 +628,26 @@ impl Drop for Session {
     fn drop(&mut self) {
         Invocation::new("systemctl").args(["stop", &Self::unit()]).spawn().end();
     }
+}
+
+/// One that listens and says nothing, as one that hangs.
+fn who_waits_for_systemd_can_be_asked_to_end() -> Outcome {
+    need_own()?;
+    let container = scoped(&json!({}));
+    let directory = container.beside("session");
+    fs::create_dir_all(directory.join("systemd")).unwrap();
+    let manager = UnixListener::bind(directory.join("systemd/private")).unwrap();
+    let call =
+        container.runtime().args(["--cgroup-manager", "systemd", "--rootless", "true", "create", "--bundle"]);
+    let call = call.arg(container.bundle.path()).arg(&container.id).env("XDG_RUNTIME_DIR", &directory);
+    let creating = call.spawn();
+    let _caller = manager.accept().unwrap();
+    creating.signal(Signal::SIGTERM);
+    let output = creating.wait();
+    assert_eq!(output.code(), 1, "{output:#?}");
+    assert!(output.stderr.contains("interrupted by SIGTERM before the program was started"), "{output:#?}");
+    container.leaves_nothing();
+    Ok(())
 }
 
 fn a_host_without_systemd_is_told_what_it_lacks() -> Outcome {
