@@ -44,7 +44,7 @@ pub struct Stats {
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
     /// Names of containers
-    #[arg(value_name = "ID…")]
+    #[arg(value_name = "ID")]
     ids: Vec<ContainerId>,
 }
 

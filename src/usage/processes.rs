@@ -43,7 +43,7 @@ impl Watch {
         Self { ticks_per_second: rustix::param::clock_ticks_per_second(), page, before: HashMap::new() }
     }
 
-    /// Those of `pids` that are there.
+    /// Those of `pids` that are there, in the order of their numbers.
     pub fn look(&mut self, pids: &[i32]) -> Vec<Process> {
         let mut seen = HashMap::new();
         let mut processes = Vec::new();
@@ -62,6 +62,7 @@ impl Watch {
             processes.push(process);
         }
         self.before = seen;
+        processes.sort_unstable_by_key(|process| process.pid);
         processes
     }
 }

@@ -1,13 +1,11 @@
 //! One container, and its processes below it.
 
-use std::cmp::Reverse;
-
 use super::super::amounts::{bytes, hundredths};
 use super::super::columns::{Column, Kind, lines};
 use super::super::processes::Process;
 use super::super::table::{memory_share, or_unknown, percent, shown};
 use super::super::text::{harmless, width};
-use super::{Data, History, Order, Seen, View};
+use super::{Data, History, Order, Seen, View, highest_first};
 use crate::cgroup::{Limit, Transfers};
 use crate::terminal::screen::{Line, Size};
 
@@ -100,14 +98,11 @@ impl View {
     }
 
     fn process_columns(&self, processes: &[Process]) -> Vec<Column> {
-        let key: fn(&Process) -> Option<u64> = match self.order {
-            Order::Cpu => |process| process.cpu,
-            Order::Memory => |process| Some(process.resident),
-            Order::Pids | Order::Io | Order::Name => |_| None,
-        };
-        let mut order: Vec<_> = processes.iter().collect();
-        // The highest first; those that are equal, by number.
-        order.sort_by_key(|process| (Reverse(key(process)), process.pid));
+        let order = highest_first(processes, |process| match self.order {
+            Order::Cpu => process.cpu,
+            Order::Memory => Some(process.resident),
+            Order::Pids | Order::Io | Order::Name => None,
+        });
         let column = |title, kind, rank, cell: &dyn Fn(&Process) -> String| Column {
             title,
             kind,

@@ -117,6 +117,18 @@ impl Data {
     }
 }
 
+/// Those with the highest keys first; of those that are equal, the first.
+fn highest_first<T>(all: &[T], key: impl Fn(&T) -> Option<u64>) -> Vec<&T> {
+    let keys = all.iter().map(key).collect();
+    places(keys).into_iter().filter_map(|place| all.get(place)).collect()
+}
+
+fn places(keys: Vec<Option<u64>>) -> Vec<usize> {
+    let mut keys: Vec<_> = keys.into_iter().map(Reverse).zip(0..).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, place)| place).collect()
+}
+
 /// By what the containers or processes are put in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -249,10 +261,8 @@ impl View {
             Order::Io => |seen| seen.rates.io.map(|io| io.read.saturating_add(io.written)),
             Order::Name => |_| None,
         };
-        let mut seen: Vec<_> = seen.iter().collect();
-        // The highest first; those that are equal, by name.
-        seen.sort_by_key(|seen| Reverse(key(seen)));
-        seen
+        // They are in the order of their names.
+        highest_first(seen, key)
     }
 
     /// The place of the marked one.
