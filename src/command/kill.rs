@@ -37,20 +37,21 @@ pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
 }
 
 fn kill(container: &Container, args: &Kill) -> Result<()> {
-    if args.signal == Signal::KILL {
+    let not_running = || Refusal::NotRunning(container.state.id.clone()).into();
+    let init = container.init()?;
+    // Of one that has ended by itself the reason stays.
+    if args.signal == Signal::KILL && init.is_some() {
         container.note_kill();
     }
-    let not_running = || Refusal::NotRunning(container.state.id.clone()).into();
     // Without a pid namespace of its own, the end of the init process ends no other process.
     if args.signal == Signal::KILL && !container.state.private_pid_namespace {
-        let is_gone =
-            container.init()?.is_none() && !container.state.cgroup().is_some_and(cgroup::has_processes);
+        let is_gone = init.is_none() && !container.state.cgroup().is_some_and(cgroup::has_processes);
         if is_gone && !args.all {
             return Err(not_running());
         }
         return container.kill_all();
     }
-    let sent = match container.init()? {
+    let sent = match init {
         Some(init) => args.signal.send(init.as_fd()),
         None => Err(Errno::SRCH),
     };

@@ -158,6 +158,9 @@ fn a_stopped_container_says_that_the_limit_has_ended_it() -> Outcome {
     let list = container.runtime().args(["list", "--format", "json"]).succeeds();
     let list: Value = serde_json::from_str(&list.stdout).unwrap();
     assert_eq!(list[0]["oomKilled"], true, "{list}");
+    // Nor does a kill that comes too late take that away.
+    container.on_id("kill").arg("KILL").fails_with("container not running");
+    assert_eq!(container.state()["oomKilled"], true);
     container.delete();
     container.leaves_nothing();
     let container = limited("exit 0");
