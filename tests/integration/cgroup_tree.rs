@@ -175,7 +175,6 @@ fn a_failed_create_takes_away_every_level_that_it_made() -> Outcome {
 
 fn a_relative_path_is_beside_the_runtimes_own_cgroup() -> Outcome {
     need_other_than("crun", "goes by the root of the hierarchy")?;
-    need_other_than("runc", "goes by the root of the hierarchy")?;
     let container = Container::new();
     let tree = Tree::new(&container);
     let own = tree.make("own");
@@ -278,13 +277,13 @@ fn threaded_tree(container: &Container) -> Tree {
 }
 
 fn a_cgroup_in_a_threaded_tree_becomes_threaded() -> Outcome {
-    need_other_than("runc", "refuses or leaves it invalid")?;
     let container = Container::idle();
     let tree = threaded_tree(&container);
     let container = in_tree(&tree, "", container);
     container.create();
     assert_eq!(container.control_file("cgroup.type"), "threaded");
-    assert_eq!(container.control_file("cgroup.threads"), container.pid().to_string());
+    let pid = container.pid().to_string();
+    assert!(container.control_file("cgroup.threads").lines().any(|thread| thread == pid));
     container.start();
     container.terminate();
     container.wait_for("stopped");

@@ -62,14 +62,14 @@ fn a_limit_too_low_for_the_init_process_is_named() -> Outcome {
     need_controller("memory")?;
     need_other_than("crun", "has other words")?;
     for command in ["create", "run"] {
-        let container = Container::new().edit(limit(49_152));
+        let container = Container::new().edit(limit(32_768));
         let output =
             container.command(command).arg(&container.id).fails_with("container init was OOM-killed");
         assert!(output.stderr.contains("(memory limit too low?)"), "{output:#?}");
         container.leaves_nothing();
         need_own()?;
         assert_eq!(output.code(), 1, "{output:#?}");
-        assert!(output.stderr.contains("out of memory: memory.max = 49152"), "{output:#?}");
+        assert!(output.stderr.contains("out of memory: memory.max = 32768"), "{output:#?}");
     }
     Ok(())
 }
