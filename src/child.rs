@@ -40,12 +40,15 @@ impl Drop for Init {
     }
 }
 
+/// Clones the init process, or the intermediate before it, into `cgroup`. One that `waits` at birth for this process may come
+/// there later: [`Cgroup::take_in`].
 pub fn clone(
     new: i32,
     cgroup: &mut Cgroup,
     pid_namespace: Option<&(Join, OwnedFd)>,
     program: &Program,
     theirs: &OwnedFd,
+    waits: bool,
 ) -> Result<Init> {
     // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
     // takes that back; pid_namespaces(7).
@@ -64,7 +67,7 @@ pub fn clone(
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
     let mut cloned = clone3(u64::from(new.unsigned_abs()), cgroup.fd());
     // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may.
-    if matches!(cloned, Err(Errno::ACCESS)) && new & libc::CLONE_NEWUSER != 0 && cgroup.stand_apart() {
+    if matches!(cloned, Err(Errno::ACCESS)) && waits && cgroup.stand_apart() {
         cloned = clone3(u64::from(new.unsigned_abs()), None);
     }
     if matches!(cloned, Ok(Cloned::Child)) {

@@ -225,7 +225,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     program.close_all_but(theirs.as_fd(), inherited);
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    let mut init = clone(births.cloned, &mut cgroup, pid_namespace.as_ref(), &program, &theirs)?;
+    let waits = !user_namespace.is_own();
+    let mut init = clone(births.cloned, &mut cgroup, pid_namespace.as_ref(), &program, &theirs, waits)?;
     drop(theirs);
     cgroup.take_in(init.pid)?;
     cgroup.release()?;

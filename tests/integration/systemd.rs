@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome,
+    bundle::join_namespace,
     host::{is_own, machine, need, need_own, need_program},
     suite::suite,
     user,
@@ -578,6 +579,22 @@ fn a_user_has_scopes_of_their_own_systemd() -> Outcome {
     };
     assert_eq!([shown("TasksMax"), shown("MemoryMax")], ["20", "67108864"]);
     assert_eq!(container.exec(["cat", "/proc/self/cgroup"]).succeeds().stdout, "0::/\n");
+    let second = Container::idle().of_user();
+    let path = format!(":test:{}", second.id);
+    let namespace = format!("/proc/{}/ns/user", container.pid());
+    let second = second.edit(|spec| {
+        spec["linux"]["cgroupsPath"] = json!(path);
+        join_namespace(spec, "user", namespace);
+        for field in ["uidMappings", "gidMappings"] {
+            spec["linux"].as_object_mut().unwrap().remove(field);
+        }
+    });
+    by_systemd(&second, "create").env("XDG_RUNTIME_DIR", &directory).succeeds();
+    let place = fs::read_to_string(format!("/proc/{}/cgroup", second.pid())).unwrap();
+    assert_eq!(place.trim(), format!("0::/{service}/user.slice/{}", unit(&second)));
+    second.start();
+    assert_eq!(second.exec(["cat", "/proc/self/cgroup"]).succeeds().stdout, "0::/\n");
+    second.delete_by_force();
     // The state says where the user's systemd is.
     container.runtime().args(["update", "--pids-limit", "30", &container.id]).succeeds();
     assert_eq!((file("pids.max"), shown("TasksMax")), ("30".to_owned(), "30".to_owned()));

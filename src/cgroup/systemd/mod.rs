@@ -243,9 +243,13 @@ pub(super) struct Scope {
 impl Scope {
     /// What is to be written to a control file while the holder counts as a process, too.
     pub(super) fn meanwhile(&mut self, file: &str, value: &str) -> Option<String> {
-        let one_more = value.trim().parse::<u64>().ok().filter(|_| file == "pids.max")?.checked_add(1)?;
-        self.pids = Some(value.to_owned());
-        Some(one_more.to_string())
+        if file != "pids.max" {
+            return None;
+        }
+        // Of several, the last one counts; "max" needs no change.
+        let one_more = value.trim().parse::<u64>().ok().and_then(|number| number.checked_add(1));
+        self.pids = one_more.map(|_| value.to_owned());
+        one_more.map(|number| number.to_string())
     }
 
     /// Notes that the kernel lets nobody but systemd put a process into the scope.

@@ -28,8 +28,9 @@ impl Names {
         let path = path.map(Path::to_string_lossy).unwrap_or_default();
         let given: Vec<_> = path.split(':').collect();
         let (given_slice, prefix, name) = match given.as_slice() {
-            [""] => ("", "runtime", id),
-            [slice, prefix, name] => (*slice, *prefix, *name),
+            // The one character of an id that no unit's name can have; systemd-escape(1).
+            [""] => ("", "runtime", id.replace('+', "\\x2b")),
+            [slice, prefix, name] => (*slice, *prefix, (*name).to_owned()),
             _ => {
                 let message = format_args!(
                     "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
@@ -113,6 +114,8 @@ mod tests {
         is(":libpod:x", "libpod-x.scope", "system.slice");
         is("-.slice::x", "-x.scope", "-.slice");
         is("", "runtime-c1.scope", "system.slice");
+        let escaped = Names::plan(None, "a+b", "user.slice", &Pointer::root()).unwrap();
+        assert_eq!(escaped.unit, "runtime-a\\x2bb.scope");
         assert_eq!(Names::plan(None, "c1", "user.slice", &Pointer::root()).unwrap().slice, "user.slice");
     }
 
