@@ -39,6 +39,9 @@ const OOM_KILLS: &str = "oom-kills";
 /// The unit of that cgroup, if systemd has made it.
 const UNIT: &str = "unit.json";
 
+/// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
+const OOM_NEWS: &str = "oom-news";
+
 /// What of `config.json` is kept for `exec`.
 const EXCERPT: &str = "config.json";
 
@@ -335,6 +338,20 @@ impl Container {
         let count = self.state.cgroup().map_or(0, cgroup::oom_kills);
         if count > 0 {
             let _ = write_oom_kills(&self.directory, count);
+        }
+    }
+
+    /// Where [`Self::tell_oom_kills`] tells it, also after everything else is gone; `None` if this process may not ask.
+    pub fn oom_news(&self) -> Option<File> {
+        let path = self.directory.join(OOM_NEWS);
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).ok()
+    }
+
+    /// Tells whoever watches how many kills there were, before the cgroup that counts them is removed.
+    pub fn tell_oom_kills(&self, count: u64) {
+        // Nearly always nobody watches. Whoever does hears of the end in any case.
+        if let Ok(mut news) = OpenOptions::new().write(true).open(self.directory.join(OOM_NEWS)) {
+            let _ = write!(news, "{count}");
         }
     }
 

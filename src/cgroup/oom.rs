@@ -20,6 +20,8 @@ const EVENTS: &str = "memory.events";
 /// That the kernel has killed processes for want of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
+    /// How many processes it has killed.
+    pub kills: u64,
     /// The cgroup's `memory.max`, if that was reached; otherwise it was the limit of a cgroup above it or below it, or all of the
     /// machine's memory.
     limit: Option<String>,
@@ -59,13 +61,14 @@ pub fn kills(path: &Path) -> u64 {
 
 /// Why the kernel has killed processes in the cgroup or in those below it, if it has killed more than these many.
 pub fn shortage(path: &Path, known: u64) -> Option<Shortage> {
-    if kills(path) <= known {
+    let kills = kills(path);
+    if kills <= known {
         return None;
     }
     let read = |name| control_file::open_dir(path).and_then(|dir| control_file::read(dir.as_fd(), name));
     let is_own = read("memory.events.local").is_ok_and(|text| count(&text, "oom") > 0);
     let limit = read("memory.max").ok().filter(|_| is_own).map(|limit| limit.trim().to_owned());
-    Some(Shortage { limit })
+    Some(Shortage { kills, limit })
 }
 
 fn count(text: &str, key: &str) -> u64 {
@@ -99,6 +102,11 @@ impl OomWatch {
         self.file.as_ref().map(|file| file.as_fd())
     }
 
+    /// How many kills there were when [`Self::has_killed`] was asked last.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Whether there was a kill since this was asked last.
     pub fn has_killed(&mut self) -> Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
@@ -130,9 +138,9 @@ mod tests {
 
     #[test]
     fn only_the_own_limit_is_blamed() {
-        let own = Shortage { limit: Some("65536".to_owned()) };
+        let own = Shortage { kills: 1, limit: Some("65536".to_owned()) };
         assert_eq!(own.to_string(), "out of memory: memory.max = 65536");
-        assert!(!Shortage { limit: None }.to_string().contains('='));
+        assert!(!Shortage { kills: 1, limit: None }.to_string().contains('='));
         assert_eq!(shortage(Path::new("/nowhere"), 0), None);
     }
 }

@@ -1,7 +1,8 @@
 //! `runtime events`: what a container uses, when the kernel kills for want of memory, and the container's end, as a stream of
 //! JSON.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration as Length, Instant};
@@ -51,17 +52,25 @@ pub fn run(args: &Events, context: &Context<'_>) -> Result<()> {
     if args.stats {
         return print(&Event { r#type: "stats", id, data: Some(cgroup::stats(cgroup)?) });
     }
-    watch(id, cgroup, init.as_fd(), args.interval.0)
+    watch(id, cgroup, init.as_fd(), args.interval.0, container.oom_news())
 }
 
-/// Until the init process has ended.
-fn watch(id: &str, cgroup: &Path, init: BorrowedFd<'_>, interval: Length) -> Result<()> {
+/// Until the init process has ended. `run` may be faster and take the cgroup away then, but not before it has written to `news`.
+fn watch(
+    id: &str,
+    cgroup: &Path,
+    init: BorrowedFd<'_>,
+    interval: Length,
+    mut news: Option<File>,
+) -> Result<()> {
     let mut oom = OomWatch::new(cgroup)?;
     let mut next = Instant::now() + interval;
     loop {
         let left = next.saturating_duration_since(Instant::now());
         let has_ended = wait(init, oom.fd(), left)?;
-        if oom.has_killed()? {
+        let told = has_ended.then(|| news.take()).flatten();
+        let seen = oom.seen();
+        if oom.has_killed()? || told.and_then(number).is_some_and(|kills| kills > seen) {
             print(&Event { r#type: "oom", id, data: None })?;
         }
         if has_ended {
@@ -73,12 +82,18 @@ fn watch(id: &str, cgroup: &Path, init: BorrowedFd<'_>, interval: Length) -> Res
         match cgroup::stats(cgroup) {
             Ok(stats) => print(&Event { r#type: "stats", id, data: Some(stats) })?,
             // Its cgroup went away just now, after it.
-            Err(_) if wait(init, None, Length::ZERO)? => return tell_end(id),
+            Err(_) if wait(init, None, Length::ZERO)? => continue,
             Err(error) => return Err(error),
         }
         // A moment that has passed meanwhile is left out.
         next = (next + interval).max(Instant::now());
     }
+}
+
+fn number(mut news: File) -> Option<u64> {
+    let mut text = String::new();
+    news.read_to_string(&mut text).ok()?;
+    text.parse().ok()
 }
 
 /// The last line, which runc does not have: its readers see the end of the stream alone.

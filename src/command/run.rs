@@ -60,6 +60,7 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
     if ended.as_ref().is_ok_and(|end| end.is_killed())
         && let Some(shortage) = container.shortage()
     {
+        container.tell_oom_kills(shortage.kills);
         let hint = shortage.hint();
         context.log.warning(format_args!("the container's process was killed: {shortage} ({hint})"));
     }

@@ -25,6 +25,7 @@ suite![
     statistics_come_at_the_interval_until_the_container_ends,
     a_kill_for_want_of_memory_is_told,
     the_last_kill_is_told_before_the_end,
+    the_last_kill_is_told_also_if_run_takes_the_cgroup_away,
     a_created_and_a_paused_container_have_statistics,
     a_stopped_container_has_none,
     a_missing_container_has_none,
@@ -256,6 +257,28 @@ fn the_last_kill_is_told_before_the_end() -> Outcome {
     assert!(output.stdout.contains("\"type\":\"oom\""), "{output:#?}");
     let end = format!("{{\"type\":\"exit\",\"id\":\"{}\"}}\n", container.id);
     assert!(output.stdout.ends_with(&end), "{output:#?}");
+    Ok(())
+}
+
+/// Several times, for one of the two is the faster.
+fn the_last_kill_is_told_also_if_run_takes_the_cgroup_away() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    for _ in 0..5 {
+        let script = format!("{WAIT} exec tail /dev/zero");
+        let container = limited(&script, json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } }));
+        let running = container.spawn();
+        crate::support::wait_until("it runs", || {
+            container.on_id("state").output().stdout.contains("\"running\"")
+        });
+        let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
+        events.wait_for_stdout("\"type\":\"stats\"");
+        go_on(&container);
+        assert_eq!(running.wait().code(), 137);
+        let output = events.wait();
+        assert_eq!(output.stdout.matches("\"type\":\"oom\"").count(), 1, "{output:#?}");
+        container.leaves_nothing();
+    }
     Ok(())
 }
 
