@@ -1,6 +1,7 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
 mod lock;
+mod oom;
 mod start;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, PidfdFlags};
 
 pub use self::lock::Lock;
-use crate::cgroup::{self, Shortage};
+use crate::cgroup;
 use crate::error::{Hint, Refusal};
 use crate::intel_rdt;
 use crate::signals::Signal;
@@ -33,14 +34,8 @@ const TRACER: &str = "tracer";
 /// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
 const CGROUP: &str = "cgroup";
 
-/// How many of the kills for want of memory that its cgroup counts are no reason for the container's end; missing for none.
-const OOM_KILLS: &str = "oom-kills";
-
 /// The unit of that cgroup, if systemd has made it.
 const UNIT: &str = "unit.json";
-
-/// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
-const OOM_NEWS: &str = "oom-news";
 
 /// What of `config.json` is kept for `exec`.
 const EXCERPT: &str = "config.json";
@@ -242,11 +237,6 @@ impl NewContainer {
         std::os::unix::fs::symlink(cgroup, &link).with_context(|| format!("make {}", link.display()))
     }
 
-    /// Notes how many kills for want of memory its cgroup counts already.
-    pub fn note_oom_kills(&self, count: u64) -> Result<()> {
-        write_oom_kills(&self.path, count)
-    }
-
     /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
     pub fn note_unit(&self, unit: &cgroup::Unit) -> Result<()> {
         let path = self.path.join(UNIT);
@@ -322,37 +312,6 @@ impl Container {
             return Ok(Status::Creating);
         }
         Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
-    }
-
-    /// Why the kernel has killed a process of the container for want of memory, if it has, unless it was before somebody asked
-    /// for the container's end with [`Self::note_kill`].
-    pub fn shortage(&self) -> Option<Shortage> {
-        let cgroup = self.state.cgroup()?;
-        let known = fs::read_to_string(self.directory.join(OOM_KILLS)).unwrap_or_default();
-        cgroup::shortage(cgroup, known.parse().unwrap_or(0))
-    }
-
-    /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before. If
-    /// that cannot be noted it is killed all the same.
-    pub fn note_kill(&self) {
-        let count = self.state.cgroup().map_or(0, cgroup::oom_kills);
-        if count > 0 {
-            let _ = write_oom_kills(&self.directory, count);
-        }
-    }
-
-    /// Where [`Self::tell_oom_kills`] tells it, also after everything else is gone; `None` if this process may not ask.
-    pub fn oom_news(&self) -> Option<File> {
-        let path = self.directory.join(OOM_NEWS);
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).ok()
-    }
-
-    /// Tells whoever watches how many kills there were, before the cgroup that counts them is removed.
-    pub fn tell_oom_kills(&self, count: u64) {
-        // Nearly always nobody watches. Whoever does hears of the end in any case.
-        if let Ok(mut news) = OpenOptions::new().write(true).open(self.directory.join(OOM_NEWS)) {
-            let _ = write!(news, "{count}");
-        }
     }
 
     /// Its cgroup.
@@ -478,11 +437,6 @@ impl Drop for Prepared {
             let _ = fs::remove_file(temporary);
         }
     }
-}
-
-fn write_oom_kills(directory: &Path, count: u64) -> Result<()> {
-    let path = directory.join(OOM_KILLS);
-    fs::write(&path, count.to_string()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Removes a cgroup, and the unit that it is of. One that is still used goes with what uses it, unless that `may_be_anothers`.
