@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{
     Container, Invocation, Outcome,
     container::NO_OPTIONS,
-    host::{kind, need_other_than, need_own, runtime},
+    host::{copy_runtime, kind, need_other_than, need_own, runtime},
     suite::suite,
     workspace,
 };
@@ -341,7 +341,7 @@ fn t10_it_runs_from_anywhere_by_any_name() -> Outcome {
     need_own()?;
     let container = Container::with_script("echo yes");
     let copy = container.beside("buildkit-runc");
-    fs::copy(runtime(), &copy).unwrap();
+    copy_runtime(&copy);
     let run = Invocation::new(&copy).arg("--root").arg(container.root()).args(["run", "--bundle"]);
     assert_eq!(run.arg(container.bundle.path()).arg(&container.id).succeeds().stdout, "yes\n");
     container.leaves_nothing();

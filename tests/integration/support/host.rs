@@ -78,6 +78,13 @@ pub fn need_other_than(name: &str, what: &str) -> Outcome {
     need(kind() != name, format_args!("a runtime other than {name}, which {what}"))
 }
 
+/// Copies the runtime to `path`, by another process: while it is open for writing here, what another test starts meanwhile would
+/// hold it, too, and nobody could execute it (ETXTBSY).
+pub fn copy_runtime(path: &Path) {
+    let copied = Command::new("cp").arg("--").arg(runtime()).arg(path).status().expect("run cp");
+    assert!(copied.success(), "cp {} {}", runtime().display(), path.display());
+}
+
 pub fn is_own() -> bool {
     kind() == "runtime"
 }

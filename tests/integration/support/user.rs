@@ -23,7 +23,7 @@ pub const RANGE: u32 = 700_000;
 pub fn runtime() -> &'static Path {
     static COPY: LazyLock<PathBuf> = LazyLock::new(|| {
         let copy = workspace::directory().join("runtime");
-        fs::copy(host::runtime(), &copy).unwrap();
+        host::copy_runtime(&copy);
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
     });
