@@ -250,6 +250,9 @@ fn ps_passes_options_on() -> Outcome {
     need_ps()?;
     let container = sleeping();
     container.launch();
+    // In the middle of execve(2) a process has no arguments.
+    let arguments = format!("/proc/{}/cmdline", container.pid());
+    wait_until("its arguments show", || fs::read(&arguments).unwrap().starts_with(b"sleep\0"));
     let listed = ps(&container, &["ID", "-e", "-o", "pid,args"]).succeeds().stdout;
     let lines: Vec<_> = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
     let pid = container.pid().to_string();
