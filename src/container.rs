@@ -183,8 +183,10 @@ impl Root {
         if let Ok(cgroup) = fs::read_link(directory.join(CGROUP)) {
             let unit = fs::read(directory.join(UNIT)).ok();
             let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
-            let is_its_own = unit.as_ref().is_some_and(|unit| unit.has(&cgroup));
-            remove_cgroup(&cgroup, unit.as_ref(), !is_its_own)?;
+            match unit {
+                Some(unit) => end_unit(&cgroup, &unit, false)?,
+                None => cgroup::remove_unless_used(&cgroup)?,
+            }
         }
         remove_directory(&directory)
     }
@@ -320,6 +322,10 @@ impl Container {
     /// If it has none of its own: then nothing can be done to all of its processes and to no others.
     pub fn cgroup(&self) -> Result<&Path> {
         self.state.cgroup().ok_or_else(|| {
+            if let (Some(unit), Some(path)) = (&self.state.systemd, self.state.recorded_cgroup()) {
+                let (id, name) = (&self.state.id, &unit.name);
+                return anyhow!("container {id:?} has no cgroup any more: {} went with {name}", path.display());
+            }
             let message = format!("container {:?} has no cgroup of its own", self.state.id);
             let hint = "it was made with --cgroup-manager disabled, or by a user who may make none there: systemd-run --user \
                         --scope -p Delegate=yes gives one that is the user's";
@@ -390,8 +396,12 @@ impl Container {
     ///
     /// Gives back the record.
     pub fn remove(self) -> Result<State> {
-        if let Some(cgroup) = self.state.cgroup() {
-            remove_cgroup(cgroup, self.state.systemd.as_ref(), self.state.private_pid_namespace)?;
+        let may_be_anothers = self.state.private_pid_namespace;
+        match (self.state.recorded_cgroup(), &self.state.systemd) {
+            (Some(cgroup), Some(unit)) => end_unit(cgroup, unit, may_be_anothers)?,
+            (Some(cgroup), None) if may_be_anothers => cgroup::remove_unless_used(cgroup)?,
+            (Some(cgroup), None) => cgroup::remove(cgroup)?,
+            (None, _) => {}
         }
         if let Some(rdt) = self.state.intel_rdt() {
             intel_rdt::remove(&rdt)?;
@@ -439,17 +449,24 @@ impl Drop for Prepared {
     }
 }
 
-/// Removes a cgroup, and the unit that it is of. One that is still used goes with what uses it, unless that `may_be_anothers`.
-fn remove_cgroup(path: &Path, unit: Option<&cgroup::Unit>, may_be_anothers: bool) -> Result<()> {
-    match may_be_anothers {
-        true => cgroup::remove_unless_used(path)?,
-        false => cgroup::remove(path)?,
+/// Ends a unit and its cgroup, which was at `path`. One that is still used goes with what uses it, unless that `may_be_anothers`.
+/// Where there is nothing left of it, its name may be another's by now, and nobody has to be there to be asked.
+fn end_unit(path: &Path, unit: &cgroup::Unit, may_be_anothers: bool) -> Result<()> {
+    if unit.has(path) {
+        if may_be_anothers && cgroup::is_used(path)? {
+            return Ok(());
+        }
+        // systemd would ask its processes to end, and give them a long time for that.
+        cgroup::kill(path)?;
     }
-    match unit {
-        // Whoever uses it has begun a unit of that name.
-        Some(unit) if !path.exists() => unit.stop(),
-        _ => Ok(()),
+    if !unit.has(path) {
+        unit.forget();
+        return Ok(());
     }
+    let stopped = unit.stop();
+    // What systemd has not done, or has nobody to do.
+    let removed = if unit.has(path) { cgroup::remove(path) } else { Ok(()) };
+    removed.or_else(|error| stopped.and(Err(error)))
 }
 
 /// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.
@@ -458,7 +475,13 @@ fn remove_directory(path: &Path) -> Result<()> {
         let _ = fs::remove_file(path.join(name));
     }
     let removed = match fs::remove_dir(path) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(path),
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            // Not every container has these.
+            for name in [UNIT, oom::OOM_KILLS] {
+                let _ = fs::remove_file(path.join(name));
+            }
+            fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))
+        }
         removed => removed,
     };
     match removed {

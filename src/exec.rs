@@ -82,7 +82,10 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     }
     let cgroup = state.cgroup();
     // It may have gone where nobody looks after it; see `clone`.
-    let own_cgroup = cgroup.map(Destination::of_container).transpose();
+    let own_cgroup = match state.recorded_cgroup() {
+        Some(_) if cgroup.is_none() => Err(Errno::NOENT),
+        _ => cgroup.map(Destination::of_container).transpose(),
+    };
     if request.when_paused == WhenPaused::Refuse && matches!(&own_cgroup, Ok(Some(own)) if own.is_frozen()) {
         bail!("cannot exec in a paused container (use --ignore-paused to override)");
     }

@@ -104,8 +104,15 @@ impl State {
         })
     }
 
-    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it.
+    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it, or if
+    /// systemd has taken it away: then what is there now is another's.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
+        let is_there = |path: &&std::path::Path| self.systemd.as_ref().is_none_or(|unit| unit.has(path));
+        self.recorded_cgroup().filter(is_there)
+    }
+
+    /// Where the container's cgroup was made.
+    pub fn recorded_cgroup(&self) -> Option<&std::path::Path> {
         self.cgroup_paths.get("").map(std::path::Path::new)
     }
 

@@ -101,6 +101,15 @@ pub fn remove_unless_used(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether there are processes in the cgroup or in those below it, and not only because the kernel has not finished with the
+/// last one.
+pub fn is_used(path: &Path) -> Result<bool> {
+    let context = || format!("look at cgroup {}", path.display());
+    let Some(events) = Events::open(path).with_context(context)? else { return Ok(false) };
+    let deadline = Instant::now() + SETTLING * SETTLINGS;
+    Ok(!events.wait_until("populated", "0", deadline).with_context(context)?)
+}
+
 /// The processes in a cgroup and in those below it that this process can see; of a threaded cgroup, the threads.
 pub(super) fn tasks(path: &Path) -> Vec<Pid> {
     let mut tasks = Vec::new();

@@ -11,7 +11,7 @@ use super::{Container, NewContainer};
 use crate::cgroup::{self, Shortage};
 
 /// How many of the kills for want of memory that its cgroup counts are no reason for the container's end; missing for none.
-const OOM_KILLS: &str = "oom-kills";
+pub(super) const OOM_KILLS: &str = "oom-kills";
 
 /// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
 const OOM_NEWS: &str = "oom-news";

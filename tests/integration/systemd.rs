@@ -1,7 +1,12 @@
 //! `--systemd-cgroup`: the container's cgroup is that of a scope which systemd makes. On a host that systemd has booted:
 //! `scripts/vm --systemd`.
 
-use std::{collections::BTreeSet, fs, os::unix::net::UnixListener, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::MetadataExt as _, net::UnixListener},
+    path::Path,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -40,6 +45,9 @@ suite![
     a_user_has_scopes_of_their_own_systemd,
     who_waits_for_systemd_can_be_asked_to_end,
     a_host_without_systemd_is_told_what_it_lacks,
+    where_the_cgroup_is_gone_nobody_is_needed_to_delete_systemd,
+    a_scope_goes_although_its_systemd_is_gone,
+    what_has_the_name_of_a_scope_that_is_gone_is_anothers,
 ];
 
 fn need_systemd() -> Outcome {
@@ -718,5 +726,67 @@ fn a_host_without_systemd_is_told_what_it_lacks() -> Outcome {
     call.env("DBUS_SESSION_BUS_ADDRESS", "tcp:host=localhost")
         .fails_with("only those of UNIX sockets are supported");
     container.leaves_nothing();
+    Ok(())
+}
+
+/// Has the state say that the cgroup with this inode is that of a scope whose systemd nobody reaches.
+fn becomes_a_scope(container: &Container, cgroup_id: u64) {
+    let path = container.state_directory().join("state.json");
+    let mut state: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let bus = format!("unix:path={}", container.beside("no-bus").display());
+    state["systemd"] =
+        json!({ "name": unit(container), "slice": "system.slice", "cgroup_id": cgroup_id, "buses": [bus] });
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+/// With a session that has ended, for example.
+fn where_the_cgroup_is_gone_nobody_is_needed_to_delete_systemd() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    container.create();
+    becomes_a_scope(&container, fs::metadata(container.cgroup()).unwrap().ino());
+    container.kill("KILL");
+    container.wait_for("stopped");
+    wait_until("the cgroup can be removed", || fs::remove_dir(container.cgroup()).is_ok());
+    container.delete();
+    container.leaves_nothing();
+    Ok(())
+}
+
+fn a_scope_goes_although_its_systemd_is_gone() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    container.create();
+    becomes_a_scope(&container, fs::metadata(container.cgroup()).unwrap().ino());
+    container.delete_by_force();
+    assert!(!container.cgroup().exists());
+    container.leaves_nothing();
+    Ok(())
+}
+
+/// systemd takes an empty scope away, and the next one may have its name.
+fn what_has_the_name_of_a_scope_that_is_gone_is_anothers() -> Outcome {
+    need_own()?;
+    let shared = |spec: &mut Value| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    };
+    let first = Container::idle().edit(shared);
+    first.create();
+    first.kill("KILL");
+    first.wait_for("stopped");
+    wait_until("the cgroup can be removed", || fs::remove_dir(first.cgroup()).is_ok());
+    let path = first.bundle.spec["linux"]["cgroupsPath"].clone();
+    let second = Container::idle().edit(|spec| spec["linux"]["cgroupsPath"] = path);
+    second.create();
+    becomes_a_scope(&first, 1);
+    let output = first.on_id("kill").arg("KILL").output();
+    assert_ne!(output.code(), 0, "{output:#?}");
+    assert_eq!(first.on_id("ps").succeeds().stdout.lines().count(), 1);
+    first.on_id("pause").output();
+    first.delete_by_force();
+    assert_eq!(second.state()["status"], "created");
+    second.delete_by_force();
+    second.leaves_nothing();
     Ok(())
 }

@@ -35,6 +35,9 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const ABSENCE: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
+/// How long the first one that is looked for may be gone. What nobody listens at may be left over from one that is no more.
+const FIRST_ABSENCE: Duration = Duration::from_secs(2);
+
 /// What a bus says of a program that has left it.
 const GONE: [&str; 4] = [
     "org.freedesktop.DBus.Error.NoReply",
@@ -56,9 +59,23 @@ pub(super) struct Manager {
 impl Manager {
     /// Connects to the first of `buses` at which there is somebody. `interrupts` end the waiting for it.
     pub(super) fn connect(buses: Vec<Address>, interrupts: Option<SignalQueue>) -> Result<Self> {
-        let (connection, is_private) =
-            connect(&buses, interrupts.as_ref()).map_err(|error| told(error, interrupts.as_ref()))?;
+        // The words of runc.
+        let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
+        let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
+                    DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
+        let connected = connect(&buses, interrupts.as_ref(), FIRST_ABSENCE);
+        let (connection, is_private) = connected
+            .map_err(|error| told(error, interrupts.as_ref()).context(Hint(doing.into(), hint.into())))?;
         Ok(Self { buses, interrupts, connection, is_private })
+    }
+
+    /// Connects to the manager of a unit that there is, at the first of `buses` at which there is somebody.
+    pub(super) fn reach(buses: Vec<Address>) -> Result<Self> {
+        let doing = "ask the systemd that has made the container's scope";
+        let hint = "it was at one of the addresses in state.json when the container was made";
+        let (connection, is_private) = connect(&buses, None, FIRST_ABSENCE)
+            .map_err(|error| told(error, None).context(Hint(doing.into(), hint.into())))?;
+        Ok(Self { buses, interrupts: None, connection, is_private })
     }
 
     /// From now on, nothing ends the waiting: for who cleans up.
@@ -74,7 +91,8 @@ impl Manager {
             match request(self) {
                 Err(error) if was_cut_off(&error) && Instant::now() < deadline => {
                     pause();
-                    (self.connection, self.is_private) = connect(&self.buses, self.interrupts.as_ref())?;
+                    (self.connection, self.is_private) =
+                        connect(&self.buses, self.interrupts.as_ref(), ABSENCE)?;
                 }
                 result => return result.map_err(|error| told(error, self.interrupts.as_ref())),
             }
@@ -231,13 +249,18 @@ impl Manager {
     }
 }
 
-/// Connects to the first of `buses` at which there is somebody; says whether that is the manager itself.
-fn connect(buses: &[Address], interrupts: Option<&SignalQueue>) -> Result<(Connection, bool)> {
-    let deadline = Instant::now() + ABSENCE;
+/// Connects to the first of `buses` at which there is somebody; says whether that is the manager itself. One that is not there any
+/// more may be gone for this long; one that does not answer is not looked for elsewhere.
+fn connect(
+    buses: &[Address],
+    interrupts: Option<&SignalQueue>,
+    absence: Duration,
+) -> Result<(Connection, bool)> {
+    let until = Instant::now() + absence;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let mut failures = Vec::new();
         for address in buses {
-            let deadline = Instant::now() + PATIENCE;
             let is_private = address.as_str().ends_with(PRIVATE);
             let interrupt = interrupts.map(|queue| queue.as_fd().try_clone_to_owned()).transpose()?;
             let connection = match is_private {
@@ -246,26 +269,21 @@ fn connect(buses: &[Address], interrupts: Option<&SignalQueue>) -> Result<(Conne
             };
             match connection {
                 Ok(connection) => return Ok((connection, is_private)),
-                Err(error) if error.is::<Interrupted>() => return Err(error),
+                Err(error) if error.is::<Interrupted>() || error.is::<TimedOut>() => return Err(error),
                 Err(error) => failures.push(error),
             }
         }
-        if failures.iter().any(was_cut_off) && Instant::now() < deadline {
+        if failures.iter().any(was_cut_off) && Instant::now() < until {
             pause();
             continue;
         }
-        let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
-                    DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
-        // The words of runc.
-        let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
         // The one that would have been right is the last that is more than not there.
         let is_missing = |error: &anyhow::Error| errno(error) == Some(nix::errno::Errno::ENOENT);
         let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
-        let failure = match failures.is_empty() {
+        return Err(match failures.is_empty() {
             true => anyhow!("there is no address to connect to"),
-            false => told(failures.swap_remove(shown), None),
-        };
-        return Err(failure.context(Hint(doing.to_owned(), hint.to_owned())));
+            false => failures.swap_remove(shown),
+        });
     }
 }
 
@@ -374,5 +392,7 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("(ENOENT) (--systemd-cgroup needs a host"), "{error}");
+        let error = line(&Manager::reach(vec![Address::of(&path)]).unwrap_err());
+        assert!(error.starts_with("ask the systemd that has made the container's scope: open "), "{error}");
     }
 }

@@ -97,7 +97,7 @@ pub struct Unit {
 impl Unit {
     fn manager(&self) -> Result<Manager> {
         let buses: Vec<_> = self.buses.iter().map(|bus| Address::list(bus.as_ref())).collect();
-        Manager::connect(buses.concat(), None)
+        Manager::reach(buses.concat())
     }
 
     /// Whether the cgroup at `path` is that of this unit, and not of a later one of the same name.
@@ -108,6 +108,14 @@ impl Unit {
     /// Ends the unit with everything in it; systemd knows it no more afterwards.
     pub fn stop(&self) -> Result<()> {
         self.manager()?.stop(&self.name)
+    }
+
+    /// Has systemd forget it if it has failed, which does no harm to another of its name. If nobody is there to be asked, there is
+    /// nobody to remember it.
+    pub fn forget(&self) {
+        if let Ok(mut manager) = self.manager() {
+            manager.reset_failed(&self.name);
+        }
     }
 
     /// Moves a process into it.
@@ -193,13 +201,12 @@ impl ScopePlan {
         let started = scope.manager.start(&name, &properties, || Ok(place()?.is_some()));
         // Where it really is: a systemd in a container may have its own mind about where the top is.
         match (started, place()) {
-            (Ok(()), Ok(Some(path))) => {
+            (started, Ok(Some(path))) => {
                 scope.unit.cgroup_id =
                     cgroup_id(&path).with_context(|| format!("stat {}", path.display()))?;
                 scope.path = path;
-                Ok(scope)
+                started.map(|()| scope)
             }
-            (Err(error), Ok(Some(_))) => Err(error),
             (started, place) => {
                 // Another's unit has that name, perhaps.
                 scope.keep = true;
@@ -281,11 +288,15 @@ impl Drop for Scope {
         self.manager.ignore_interrupts();
         // An error here must not hide the one that led here.
         let _ = removal::kill(&self.path);
-        if self.manager.stop(&self.unit.name).is_err() {
-            // The connection may be what has failed.
-            let _ = self.unit.stop();
+        // Once it is gone, its name may be another's.
+        if self.unit.has(&self.path) {
+            let _ = self.manager.stop(&self.unit.name);
+        } else {
+            self.manager.reset_failed(&self.unit.name);
         }
-        let _ = removal::remove(&self.path);
+        if self.unit.has(&self.path) {
+            let _ = removal::remove(&self.path);
+        }
     }
 }
 
