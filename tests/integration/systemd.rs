@@ -701,7 +701,8 @@ fn who_waits_for_systemd_can_be_asked_to_end() -> Outcome {
     creating.signal(Signal::SIGTERM);
     let output = creating.wait();
     assert_eq!(output.code(), 1, "{output:#?}");
-    assert!(output.stderr.contains("interrupted by SIGTERM before the program was started"), "{output:#?}");
+    let message = "error: interrupted by SIGTERM before the program was started";
+    assert!(output.stderr.starts_with(message), "{output:#?}");
     container.leaves_nothing();
     Ok(())
 }

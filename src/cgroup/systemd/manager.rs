@@ -64,8 +64,10 @@ impl Manager {
         let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
                     DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
         let connected = connect(&buses, interrupts.as_ref(), FIRST_ABSENCE);
-        let (connection, is_private) = connected
-            .map_err(|error| told(error, interrupts.as_ref()).context(Hint(doing.into(), hint.into())))?;
+        let (connection, is_private) = connected.map_err(|error| match error.is::<Interrupted>() {
+            true => told(error, interrupts.as_ref()),
+            false => told(error, None).context(Hint(doing.into(), hint.into())),
+        })?;
         Ok(Self { buses, interrupts, connection, is_private })
     }
 
