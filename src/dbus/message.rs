@@ -1,9 +1,9 @@
 //! Messages as bytes. Written and read in this machine's order of bytes, which the other end, on the same machine, has too.
 //!
-//! Of a message that arrives, the fields of its header are read, and of its body the values up to the first container other than a
-//! variant: no answer that anybody waits for here has one.
+//! Of a message that arrives, the fields of its header are read, and, if anybody waits for it, of its body the values up to the
+//! first container other than a variant: no answer that anybody waits for here has one.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Place;
 use super::value::{Value, alignment, signature_of};
@@ -15,12 +15,15 @@ const VERSION: u8 = 1;
 /// How many bytes tell how long a message is.
 pub const HEADER: usize = 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     Call,
     Answer,
     Error,
     Signal,
+    /// One that there is not yet, and that is to be passed over.
+    #[default]
+    Other,
 }
 
 /// Numbers of the header's fields.
@@ -31,19 +34,24 @@ mod field {
     pub const ERROR: u8 = 4;
     pub const ANSWERS: u8 = 5;
     pub const DESTINATION: u8 = 6;
+    pub const SENDER: u8 = 7;
     pub const SIGNATURE: u8 = 8;
 }
 
 /// A message that has arrived.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Message {
     pub kind: Kind,
     /// The serial of the call.
     pub answers: Option<u32>,
     pub error: Option<String>,
+    /// Who sent it, as the bus says, and nobody without one.
+    pub sender: Option<String>,
+    object: Option<String>,
     interface: Option<String>,
     member: Option<String>,
-    pub body: Vec<Value>,
+    signature: String,
+    body: Vec<u8>,
 }
 
 /// A method call.
@@ -159,6 +167,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether it is an answer of any kind.
+    pub fn answers(&self) -> bool {
+        matches!(self.kind, 2 | 3)
+    }
+
     pub fn decode(start: &[u8; HEADER]) -> Result<Self> {
         let mut decoder = Decoder { bytes: start, at: 0 };
         let [order, kind, _, version] = decoder.chunk()?;
@@ -182,39 +195,51 @@ impl Message {
             2 => Kind::Answer,
             3 => Kind::Error,
             4 => Kind::Signal,
-            other => bail!("it is of kind {other}, which there is not"),
+            _ => Kind::Other,
         };
         let fields = rest.get(..header.fields).context("it ends in its header")?;
         let body = rest.get(header.fields.next_multiple_of(8)..).context("it ends in its header")?;
-        let mut message =
-            Self { kind, answers: None, error: None, interface: None, member: None, body: Vec::new() };
-        let mut signature = String::new();
+        let mut message = Self { kind, body: body.to_vec(), ..Self::default() };
         let mut decoder = Decoder { bytes: fields, at: 0 };
         while decoder.at < fields.len() {
             decoder.align(8)?;
             let [number] = decoder.chunk()?;
             match (number, decoder.variant()?) {
+                (field::OBJECT, Value::Object(text)) => message.object = Some(text),
+                (field::SENDER, Value::Text(text)) => message.sender = Some(text),
                 (field::INTERFACE, Value::Text(text)) => message.interface = Some(text),
                 (field::MEMBER, Value::Text(text)) => message.member = Some(text),
                 (field::ERROR, Value::Text(text)) => message.error = Some(text),
                 (field::ANSWERS, Value::Uint32(serial)) => message.answers = Some(serial),
-                (field::SIGNATURE, Value::Signature(text)) => signature = text,
+                (field::SIGNATURE, Value::Signature(text)) => message.signature = text,
                 _ => {}
-            }
-        }
-        let mut decoder = Decoder { bytes: body, at: 0 };
-        for kind in signature.bytes() {
-            match decoder.basic(kind)? {
-                Some(value) => message.body.push(value),
-                None => break,
             }
         }
         Ok(message)
     }
 
-    pub fn is_signal(&self, interface: &str, member: &str) -> bool {
+    /// What it says, up to the first container.
+    pub fn values(&self) -> Result<Vec<Value>> {
+        let mut decoder = Decoder { bytes: &self.body, at: 0 };
+        let mut values = Vec::new();
+        for kind in self.signature.bytes() {
+            match decoder.basic(kind)? {
+                Some(value) => values.push(value),
+                None => break,
+            }
+        }
+        Ok(values)
+    }
+
+    /// How many bytes that are.
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+
+    pub fn is_signal(&self, place: Place<'_>, member: &str) -> bool {
         self.kind == Kind::Signal
-            && self.interface.as_deref() == Some(interface)
+            && self.object.as_deref() == Some(place.object)
+            && self.interface.as_deref() == Some(place.interface)
             && self.member.as_deref() == Some(member)
     }
 }
@@ -328,12 +353,23 @@ pub mod tests {
     }
 
     pub fn signal(place: Place<'_>, member: &str, body: &[Value]) -> Vec<u8> {
-        let fields = vec![
+        signal_from(None, place, member, body)
+    }
+
+    /// As a bus passes it on, which says who sent it.
+    pub fn signal_from(sender: Option<&str>, place: Place<'_>, member: &str, body: &[Value]) -> Vec<u8> {
+        let mut fields = vec![
             (field::OBJECT, Value::Object(place.object.to_owned())),
             (field::INTERFACE, Value::text(place.interface)),
             (field::MEMBER, Value::text(member)),
         ];
+        fields.extend(sender.map(|sender| (field::SENDER, Value::text(sender))));
         encode(4, 6, fields, body).unwrap()
+    }
+
+    /// One of a kind that there is not yet.
+    pub fn other() -> Vec<u8> {
+        encode(9, 6, Vec::new(), &[Value::Byte(1)]).unwrap()
     }
 
     fn decoded(bytes: &[u8]) -> Result<Message> {
@@ -376,17 +412,18 @@ pub mod tests {
     #[test]
     fn a_call_says_where_and_what() {
         let place = Place { program: "a.b", object: "/a", interface: "a.c" };
-        let bytes = call(3, place, "Do", &[Value::text("x"), Value::Bool(true)]).unwrap();
+        let arguments = [Value::text("x"), Value::Bool(true)];
+        let bytes = call(3, place, "Do", &arguments).unwrap();
         let message = decoded(&bytes).unwrap();
         assert_eq!((message.kind, message.member.as_deref()), (Kind::Call, Some("Do")));
-        assert_eq!(message.body, [Value::text("x"), Value::Bool(true)]);
+        assert_eq!(message.values().unwrap(), arguments);
         assert!(call(3, place, "Do", &[Value::text("x\0y")]).is_err());
     }
 
     #[test]
     fn a_body_is_read_up_to_its_first_container() {
         let body = [Value::Uint64(7), Value::Array("s".into(), vec![Value::text("x")]), Value::Byte(1)];
-        assert_eq!(decoded(&answer(1, &body)).unwrap().body, [Value::Uint64(7)]);
+        assert_eq!(decoded(&answer(1, &body)).unwrap().values().unwrap(), [Value::Uint64(7)]);
     }
 
     #[test]
@@ -396,10 +433,10 @@ pub mod tests {
             [Value::bytes(&[1, 2]), Value::bytes(&[]), Value::Array("t".into(), vec![Value::Uint64(9)])]
         {
             let body = [Value::Byte(0), variant(&value), Value::text("behind")];
-            assert_eq!(decoded(&answer(1, &body)).unwrap().body, body);
+            assert_eq!(decoded(&answer(1, &body)).unwrap().values().unwrap(), body);
         }
         for value in [variant(&Value::Byte(1)), Value::Struct(vec![Value::Byte(1)])] {
-            assert!(decoded(&answer(1, &[variant(&value)])).is_err(), "{value:?}");
+            assert!(decoded(&answer(1, &[variant(&value)])).unwrap().values().is_err(), "{value:?}");
         }
     }
 
@@ -408,7 +445,7 @@ pub mod tests {
         let place = Place { program: "", object: "/a", interface: "a.c" };
         let body = [Value::Uint32(1), Value::Object("/b".into()), Value::text("u"), Value::text("done")];
         let whole = signal(place, "JobRemoved", &body);
-        assert_eq!(decoded(&whole).unwrap().body, body);
+        assert_eq!(decoded(&whole).unwrap().values().unwrap(), body);
         for length in 0..whole.len() {
             assert!(decoded(whole.get(..length).unwrap()).is_err(), "{length}");
         }
@@ -417,7 +454,7 @@ pub mod tests {
             for byte in [0, 1, 7, 0x7f, 0xff] {
                 let mut broken = whole.clone();
                 *broken.get_mut(index).unwrap() = byte;
-                let _ = decoded(&broken);
+                let _ = decoded(&broken).map(|message| message.values());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! D-Bus as far as a caller of methods needs it: one connection over a UNIX socket, calls with their answers, and signals.
 //!
-//! Every call has a deadline. Nothing here starts a thread or keeps state between calls, but for the signals that arrived while
-//! an answer was awaited.
+//! Every call has a deadline. Nothing here starts a thread or keeps state between calls, but for who answered last and those
+//! signals that somebody waits for and that came before the answer.
 //!
 //! Source: the D-Bus Specification, § Message Protocol, Authentication Protocol, Server Addresses.
 
@@ -26,10 +26,15 @@ pub use self::address::Address;
 use self::message::{HEADER, Header, Kind, Message};
 pub use self::text::parse;
 pub use self::value::Value;
+use crate::error::errno;
 use crate::unix_socket;
 
 /// No message that anybody sends here is nearly as long.
 const LONGEST: usize = 16 << 20;
+
+/// How many signals wait for who asks for them, and of how many bytes each: on a bus, anybody may send some.
+const SIGNALS: usize = 1024;
+const LONGEST_SIGNAL: usize = 4096;
 
 /// How many lines the other end may say before it lets somebody in.
 const GREETINGS: usize = 8;
@@ -101,6 +106,10 @@ pub struct Connection {
     /// Ends the waiting for an answer when it becomes readable.
     interrupt: Option<OwnedFd>,
     serial: u32,
+    /// Who answered the last call, if there is a bus to say so.
+    answered_by: Option<String>,
+    /// Which signal is going to be asked for.
+    expected: Option<(Place<'static>, &'static str)>,
     /// Those that came while something else was awaited, the first one first.
     signals: VecDeque<Message>,
 }
@@ -108,22 +117,45 @@ pub struct Connection {
 impl Connection {
     /// Connects to a program that is alone at `address`. Where something is waited for, `interrupt` ends that.
     pub fn direct(address: &Address, interrupt: Option<OwnedFd>, deadline: Instant) -> Result<Self> {
-        let socket = unix_socket::connect_within(&address.socket()?, SocketType::STREAM, left(deadline)?)?;
-        let mut connection = Self { stream: socket.into(), interrupt, serial: 0, signals: VecDeque::new() };
+        let socket = unix_socket::connect_within(&address.socket()?, SocketType::STREAM, left(deadline)?);
+        let socket = socket.map_err(|error| match errno(&error) {
+            // It has no time for one more.
+            Some(nix::errno::Errno::EAGAIN) => TimedOut.into(),
+            _ => error,
+        });
+        let mut connection = Self {
+            stream: socket?.into(),
+            interrupt,
+            serial: 0,
+            answered_by: None,
+            expected: None,
+            signals: VecDeque::new(),
+        };
         connection.authenticate(deadline)?;
         Ok(connection)
     }
 
-    /// Connects to the bus at `address`.
-    pub fn bus(address: &Address, interrupt: Option<OwnedFd>, deadline: Instant) -> Result<Self> {
+    /// Connects to the bus at `address`, where there has to be a program of this name.
+    pub fn bus(
+        address: &Address,
+        program: &str,
+        interrupt: Option<OwnedFd>,
+        deadline: Instant,
+    ) -> Result<Self> {
         let mut connection = Self::direct(address, interrupt, deadline)?;
         connection.call(BUS, "Hello", &[], deadline)?;
+        connection.call(BUS, "GetNameOwner", &[Value::text(program)], deadline)?;
         Ok(connection)
     }
 
     /// From now on, nothing ends the waiting but the deadline.
     pub fn ignore_interrupts(&mut self) {
         self.interrupt = None;
+    }
+
+    /// Keeps the signals `member` of `place` for [`Self::signal`], from now on; of others, none is kept.
+    pub fn expect(&mut self, place: Place<'static>, member: &'static str) {
+        self.expected = Some((place, member));
     }
 
     /// Has the bus pass the signals `member` of `place` on.
@@ -146,34 +178,57 @@ impl Connection {
         arguments: &[Value],
         deadline: Instant,
     ) -> Result<Vec<Value>> {
-        // Never 0, which is no serial.
-        self.serial = self.serial.wrapping_add(1).max(1);
-        let bytes = message::call(self.serial, place, member, arguments)?;
+        let bytes = self.encode(place, member, arguments)?;
         self.send(&bytes, deadline)?;
         loop {
             let message = self.receive(deadline)?;
             match message.kind {
-                Kind::Answer if message.answers == Some(self.serial) => return Ok(message.body),
-                Kind::Error if message.answers == Some(self.serial) => {
-                    let text = message.body.into_iter().next().and_then(Value::into_text).unwrap_or_default();
-                    return Err(Refused { name: message.error.unwrap_or_default(), text }.into());
+                Kind::Answer if message.answers == Some(self.serial) => {
+                    let values = message.values().context("decode an answer")?;
+                    self.answered_by = message.sender;
+                    return Ok(values);
                 }
-                Kind::Signal => self.signals.push_back(message),
+                Kind::Error if message.answers == Some(self.serial) => {
+                    let text =
+                        message.values().ok().and_then(|values| values.into_iter().next()?.into_text());
+                    let [name, text] = [message.error, text].map(Option::unwrap_or_default);
+                    return Err(Refused { name, text }.into());
+                }
+                Kind::Signal => self.keep(message),
                 // Of nobody's call; and nobody has methods to call here.
                 _ => {}
             }
         }
     }
 
-    /// Waits for the next signal `member` of `interface`, and gives what it says. Others are dropped.
-    pub fn signal(&mut self, interface: &str, member: &str, deadline: Instant) -> Result<Vec<Value>> {
+    fn encode(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
+        // Never 0, which is no serial.
+        self.serial = self.serial.wrapping_add(1).max(1);
+        message::call(self.serial, place, member, arguments)
+    }
+
+    fn keep(&mut self, signal: Message) {
+        let is_expected = self.expected.is_some_and(|(place, member)| signal.is_signal(place, member));
+        if !is_expected || signal.size() > LONGEST_SIGNAL {
+            return;
+        }
+        if self.signals.len() >= SIGNALS {
+            self.signals.pop_front();
+        }
+        self.signals.push_back(signal);
+    }
+
+    /// Waits for the next signal that was to be expected, of who answered the last call, and gives what it says. Others are
+    /// dropped, and so are those of anybody else: on a bus, who wants to may send one that looks the same.
+    pub fn signal(&mut self, deadline: Instant) -> Result<Vec<Value>> {
         loop {
             let message = match self.signals.pop_front() {
                 Some(message) => message,
                 None => self.receive(deadline)?,
             };
-            if message.is_signal(interface, member) {
-                return Ok(message.body);
+            let is_expected = self.expected.is_some_and(|(place, member)| message.is_signal(place, member));
+            if is_expected && message.sender == self.answered_by {
+                return message.values().context("decode a signal");
             }
         }
     }
@@ -213,7 +268,11 @@ impl Connection {
         let length = header.length().filter(|length| *length <= LONGEST);
         let mut rest = vec![0; length.context("decode a message: it is too long")?];
         self.read(&mut rest, deadline)?;
-        Message::decode(&header, &rest).context("decode a message")
+        match Message::decode(&header, &rest) {
+            // Nobody waits for what nobody asked for.
+            Err(_) if !header.answers() => Ok(Message::default()),
+            message => message.context("decode a message"),
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<()> {
@@ -298,8 +357,10 @@ mod tests {
         });
         let address = Address::of(&path);
         let deadline = Instant::now() + Duration::from_millis(300);
-        let answer = Connection::direct(&address, None, deadline)
-            .and_then(|mut connection| Ok((connection.call(PLACE, "m", &[], deadline)?, connection)));
+        let answer = Connection::direct(&address, None, deadline).and_then(|mut connection| {
+            connection.expect(PLACE, "done");
+            Ok((connection.call(PLACE, "m", &[], deadline)?, connection))
+        });
         let answer = answer.map(|(body, connection)| {
             let again = connection.stream.try_clone().unwrap();
             again.shutdown(std::net::Shutdown::Write).unwrap();
@@ -320,9 +381,48 @@ mod tests {
         let (body, mut connection) = called(bytes).unwrap();
         assert_eq!(body, [Value::Text("yes".into())]);
         let deadline = Instant::now() + Duration::from_millis(100);
-        assert_eq!(connection.signal("a.b.C", "done", deadline).unwrap(), [Value::Uint32(7)]);
+        assert_eq!(connection.signal(deadline).unwrap(), [Value::Uint32(7)]);
         // Nothing more comes, and the other end has closed.
-        assert!(connection.signal("a.b.C", "done", deadline).is_err());
+        assert!(connection.signal(deadline).is_err());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_may_be_anything() {
+        // Of no kind; with fields that lead nowhere; with a body that is none of what its type says.
+        let mut bytes = message::tests::other();
+        let mut broken = message::tests::signal(PLACE, "done", &[Value::Byte(1)]);
+        broken.get_mut(16..24).unwrap().fill(0xff);
+        bytes.extend(broken);
+        let nested = Value::Variant(Box::new(Value::Struct(vec![Value::Byte(1)])));
+        bytes.extend(message::tests::signal(PLACE, "other", &[nested]));
+        bytes.extend(message::tests::answer(1, &[Value::Uint32(3)]));
+        assert_eq!(called(bytes).unwrap().0, [Value::Uint32(3)]);
+    }
+
+    #[test]
+    fn a_signal_of_somebody_else_is_not_the_one() {
+        let elsewhere = Place { object: "/a/c", ..PLACE };
+        let mut bytes = message::tests::signal_from(Some(":1.66"), PLACE, "done", &[Value::Uint32(1)]);
+        bytes.extend(message::tests::signal(elsewhere, "done", &[Value::Uint32(2)]));
+        bytes.extend(message::tests::answer(1, &[]));
+        bytes.extend(message::tests::signal_from(Some(":1.66"), PLACE, "done", &[Value::Uint32(3)]));
+        bytes.extend(message::tests::signal(PLACE, "done", &[Value::Uint32(4)]));
+        let (_, mut connection) = called(bytes).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        assert_eq!(connection.signal(deadline).unwrap(), [Value::Uint32(4)]);
+    }
+
+    #[test]
+    fn no_more_signals_are_kept_than_one_can_wait_for() {
+        let mut bytes = Vec::new();
+        for number in 0..1100 {
+            bytes.extend(message::tests::signal(PLACE, "done", &[Value::Uint32(number)]));
+            bytes.extend(message::tests::signal(PLACE, "other", &[]));
+        }
+        bytes.extend(message::tests::signal(PLACE, "done", &[Value::Text("x".repeat(10_000))]));
+        bytes.extend(message::tests::answer(1, &[]));
+        let (_, connection) = called(bytes).unwrap();
+        assert_eq!(connection.signals.len(), SIGNALS);
     }
 
     #[test]

@@ -25,6 +25,9 @@ const MANAGER: Place<'static> = Place {
 const PEER: Place<'static> = Place { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
 const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 
+/// What it says when a job has ended.
+const JOB_REMOVED: &str = "JobRemoved";
+
 /// The end of the address at which a manager itself listens, without a bus between.
 const PRIVATE: &str = "/systemd/private";
 
@@ -229,10 +232,11 @@ impl Manager {
 
     /// Has the ends of jobs told, before one begins. The manager itself tells them to whoever is connected to it.
     fn await_jobs(&mut self, deadline: Instant) -> Result<()> {
+        self.connection.expect(MANAGER, JOB_REMOVED);
         if self.is_private {
             return Ok(());
         }
-        self.connection.subscribe(MANAGER, "JobRemoved", deadline)?;
+        self.connection.subscribe(MANAGER, JOB_REMOVED, deadline)?;
         self.connection.call(MANAGER, "Subscribe", &[], deadline).map(drop)
     }
 
@@ -240,7 +244,7 @@ impl Manager {
     fn job(&mut self, answer: Vec<Value>, deadline: Instant) -> Result<String> {
         let job = answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")?;
         loop {
-            let told = self.connection.signal(MANAGER.interface, "JobRemoved", deadline)?;
+            let told = self.connection.signal(deadline)?;
             // The number of the job, its path, the unit, the result.
             if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
                 && *path == job
@@ -267,7 +271,7 @@ fn connect(
             let interrupt = interrupts.map(|queue| queue.as_fd().try_clone_to_owned()).transpose()?;
             let connection = match is_private {
                 true => Connection::direct(address, interrupt, deadline),
-                false => Connection::bus(address, interrupt, deadline),
+                false => Connection::bus(address, MANAGER.program, interrupt, deadline),
             };
             match connection {
                 Ok(connection) => return Ok((connection, is_private)),
