@@ -125,18 +125,18 @@ pub struct Context<'a> {
     pub log: &'a Log,
     /// The command and its arguments, as they were given.
     pub words: &'a [OsString],
-    /// Who became the user that this process is of, if sudo(8) says so.
-    pub sudo_uid: Option<u32>,
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
-    pub environment: Environment,
     /// To be closed when it costs nothing; see there.
     pub executable: RefCell<guard::Copy>,
 }
 
-/// What the terminal can show, as far as the environment says: `None` if nothing can be painted on it.
+/// What standard output can show, as far as the environment says: `None` if it is no terminal, or nothing can be painted on it.
 pub fn charset() -> Option<Charset> {
+    if !rustix::termios::isatty(rustix::stdio::stdout()) {
+        return None;
+    }
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if variable("TERM").is_some_and(|terminal| terminal == "dumb") {
         return None;
@@ -291,7 +291,6 @@ fn dispatch(
         Ok(Context {
             log,
             words,
-            sudo_uid: number("SUDO_UID"),
             root: root(global.root.as_deref())?,
             cgroup_manager: if global.systemd_cgroup {
                 CgroupManager::Systemd
@@ -299,7 +298,6 @@ fn dispatch(
                 global.cgroup_manager
             },
             rootless: global.rootless,
-            environment: environment(),
             executable: RefCell::new(executable.take()),
         })
     })
@@ -357,7 +355,13 @@ fn number(name: &str) -> Option<u32> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn environment() -> Environment {
+/// Who became the user that this process is of, if sudo(8) says so.
+pub fn sudo_uid() -> Option<u32> {
+    number("SUDO_UID")
+}
+
+/// What concerns those who make and start containers.
+pub fn environment() -> Environment {
     let is_ours = number("LISTEN_PID") == Some(std::process::id());
     Environment {
         notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::bundle::Bundle;
-use crate::cli::{CgroupManager, Context};
+use crate::cli::{self, CgroupManager, Context};
 use crate::container::ContainerId;
 use crate::create::{self, Cgroups, Created, Keyring, Request, Start, Switch};
 use crate::signals::Signals;
@@ -71,7 +71,7 @@ impl Making {
                 cgroups,
                 rootless: context.rootless,
                 preserve_fds: self.preserve_fds,
-                environment: &context.environment,
+                environment: &cli::environment(),
                 signals,
                 log: context.log,
                 executable: RefCell::new(context.executable.take()),

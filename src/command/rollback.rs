@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::list::Format;
 use super::update::dry_run;
-use crate::cli::Context;
+use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::revision::{self, Asker, Wanted};
 
@@ -39,7 +39,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     if args.format.is_some() {
         bail!("--format is of no use without --dry-run");
     }
-    let by = Asker::of_this_process(context.words, context.sudo_uid);
+    let by = Asker::of_this_process(context.words, cli::sudo_uid());
     let made = revision::make(&context.root, &args.id, &wanted, &by)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let text = match made.revision {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result, bail};
 
 use super::delete;
-use crate::cli::Context;
+use crate::cli::{self, Context};
 use crate::container::{Container, ContainerId};
 use crate::hooks::poststart;
 use crate::notify::NotifySocket;
@@ -30,7 +30,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
         status => bail!("cannot start a container in the {status} state"),
     }
     // Before the program can use it.
-    let notify = match &context.environment.notify_socket {
+    let notify = match &cli::environment().notify_socket {
         Some(host) => Some(NotifySocket::bind(container.directory(), host)?),
         None => None,
     };

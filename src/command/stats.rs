@@ -51,7 +51,7 @@ pub struct Stats {
 pub fn run(args: &Stats, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?;
     let mut meter = Meter::new(&context.root, &args.ids)?;
-    let charset = cli::charset().filter(|_| rustix::termios::isatty(stdio::stdout()));
+    let charset = cli::charset();
     let seen = meter.look()?;
     complain(&mut meter);
     if args.no_stream {

@@ -4,7 +4,6 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration as Length, Instant};
 
 use anyhow::{Result, bail};
-use rustix::stdio;
 
 use super::ps;
 use super::stats::{FIRST, INTERVAL, complain, interval, status};
@@ -34,7 +33,7 @@ pub struct Top {
 
 pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?.unwrap_or(INTERVAL);
-    let Some(charset) = cli::charset().filter(|_| rustix::termios::isatty(stdio::stdout())) else {
+    let Some(charset) = cli::charset() else {
         bail!(
             "standard output is no terminal that can be painted on (`runtime stats` prints a table instead)"
         );

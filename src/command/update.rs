@@ -14,7 +14,7 @@ use super::table::table;
 use crate::bytes;
 use crate::cgroup::Source;
 use crate::change::{Change, shown};
-use crate::cli::Context;
+use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
 use crate::revision::{self, Asker, Event, Roll, Wanted};
@@ -142,7 +142,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     if args.dry_run {
         return dry_run(&args.ids, &wanted, args.format.unwrap_or(Format::Table), context);
     }
-    let by = Asker::of_this_process(context.words, context.sudo_uid);
+    let by = Asker::of_this_process(context.words, cli::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => drop(revision::make(&context.root, id, &wanted, &by)?),
         ids => {
