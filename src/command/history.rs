@@ -34,7 +34,9 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
         Format::Table => {
             let head = ["REVISION", "TIME", "USER", "CAUSE", "CHANGES"].map(str::to_owned);
             let rows = history.revisions().iter().map(|revision| row(revision, current, &owners));
-            table(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+            let text = table(&[head].into_iter().chain(rows).collect::<Vec<_>>(), 0);
+            // The first has no changes, and then nothing remains of that column.
+            text.lines().map(|line| line.trim_end_matches(' ').to_owned() + "\n").collect()
         }
         Format::Json => {
             let revisions = history.revisions().iter().map(|revision| {

@@ -1,12 +1,12 @@
 //! `runtime list`: all containers of a root.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::table::table;
 use crate::cli::Context;
 use crate::container::Container;
 use crate::error::{Refusal, line};
@@ -71,7 +71,7 @@ pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
             .map(|((container, status), owner)| container.report(*status, owner))
             .collect();
         match args.format {
-            Format::Table => table(&reports),
+            Format::Table => table(&rows(&reports), AT_LEAST),
             Format::Json => json(&reports)?,
         }
     };
@@ -84,8 +84,10 @@ fn json(reports: &[Report<'_>]) -> Result<String> {
     text.map(|text| text + "\n").context("encode the list")
 }
 
-/// Columns at least 12 wide with 3 blanks between, as runc's.
-fn table(reports: &[Report<'_>]) -> String {
+/// How wide runc's columns are, with the blanks between.
+const AT_LEAST: usize = 12;
+
+fn rows(reports: &[Report<'_>]) -> Vec<[String; 6]> {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(reports.iter().map(|report| {
         [
@@ -97,22 +99,7 @@ fn table(reports: &[Report<'_>]) -> String {
             report.owner.to_owned(),
         ]
     }));
-    let width = |column: usize| {
-        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        (longest.unwrap_or(0) + 3).max(12)
-    };
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        for (column, cell) in row.iter().enumerate() {
-            match widths.get(column) {
-                Some(width) => drop(write!(text, "{cell:<width$}")),
-                None => text.push_str(cell),
-            }
-        }
-        text.push('\n');
-    }
-    text
+    rows
 }
 
 /// Names of users, from /etc/passwd alone: a static program cannot ask the C library's other sources.

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-/// Rows with three blanks between the columns, of which the last is as long as it is.
-pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+/// Rows with three blanks between the columns, of which the last is as long as it is, and the others at least so wide with the blanks.
+pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) -> String {
     let longest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS.saturating_sub(1)).map(|column| longest(column) + 3).collect();
+    let width = |column: usize| (longest(column) + 3).max(at_least);
+    let widths: Vec<usize> = (0..COLUMNS.saturating_sub(1)).map(width).collect();
     let mut text = String::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
@@ -16,8 +17,6 @@ pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
                 None => text.push_str(cell),
             }
         }
-        // Of an empty last cell nothing remains.
-        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
     text

@@ -188,7 +188,7 @@ pub(super) fn dry_run(
         }
     }
     let text = match format {
-        Format::Table => table(&rows),
+        Format::Table => table(&rows, 0),
         Format::Json => Value::from(writes).to_string() + "\n",
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
