@@ -50,7 +50,7 @@ pub use systemd::{Asking, Buses, Unit, Whose};
 pub use update::{Planned, Source};
 #[cfg(test)]
 pub use usage::Memory;
-pub use usage::{Limit, Pressure, Transfers, Usage, some_avg10, usage};
+pub use usage::{Limit, Pressure, Transfers, Usage, avg10, usage};
 
 /// How a user comes to a cgroup of their own; systemd-run(1).
 const DELEGATE: &str =

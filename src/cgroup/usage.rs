@@ -74,7 +74,7 @@ pub struct Pressure {
 pub fn usage(path: &Path) -> Option<Usage> {
     let dir = control_file::open_dir(path).ok()?;
     let files = Files(dir.as_fd());
-    let pressure = |name| files.text(name).as_deref().and_then(some_avg10);
+    let pressure = |name| avg10(&files.text(name)?, "some");
     let at = Instant::now();
     let cpu_ns = files.text("cpu.stat").and_then(|stat| cpu_ns(&stat));
     let pids = files.number("pids.current");
@@ -146,9 +146,10 @@ fn transfers(stat: &str) -> Transfers {
     Transfers { read: sum("rbytes"), written: sum("wbytes") }
 }
 
-/// The first average of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. The kernel can have the file and nothing to say.
-pub fn some_avg10(text: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+/// In percent, the share of the last ten seconds in which `who` had to wait, `some` process or all of them (`full`): the first average
+/// of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. The kernel can have the file and nothing to say.
+pub fn avg10(text: &str, who: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(who)?.strip_prefix(' '))?;
     line.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
 }
 

@@ -115,9 +115,7 @@ fn wait(watches: &[Watch], signals: &SignalQueue, at_most: Duration) -> Result<V
 
 /// `full avg10` in percent; `None` where it is not measured.
 fn pressure(file: &std::path::Path) -> Option<f64> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("full "))?;
-    line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+    cgroup::avg10(&fs::read_to_string(file).ok()?, "full")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs::read_to_string;
 
 use super::amounts::share;
-use crate::cgroup::{Pressure, some_avg10};
+use crate::cgroup::{Pressure, avg10};
 
 /// One moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,8 +34,7 @@ pub struct HostMemory {
 impl Host {
     /// As it is now.
     pub fn look() -> Self {
-        let pressure =
-            |name| read_to_string(format!("/proc/pressure/{name}")).ok().as_deref().and_then(some_avg10);
+        let pressure = |name| avg10(&read_to_string(format!("/proc/pressure/{name}")).ok()?, "some");
         let stat = read_to_string("/proc/stat").unwrap_or_default();
         Self {
             processors: processors(&stat),
