@@ -61,11 +61,12 @@ pub fn kills(path: &Path) -> u64 {
 
 /// Why the kernel has killed processes in the cgroup or in those below it, if it has killed more than these many.
 pub fn shortage(path: &Path, known: u64) -> Option<Shortage> {
-    let kills = kills(path);
+    let dir = control_file::open_dir(path).ok()?;
+    let read = |name| control_file::read(dir.as_fd(), name);
+    let kills = count(&read(EVENTS).ok()?, "oom_kill");
     if kills <= known {
         return None;
     }
-    let read = |name| control_file::open_dir(path).and_then(|dir| control_file::read(dir.as_fd(), name));
     let is_own = read("memory.events.local").is_ok_and(|text| count(&text, "oom") > 0);
     let limit = read("memory.max").ok().filter(|_| is_own).map(|limit| limit.trim().to_owned());
     Some(Shortage { kills, limit })

@@ -76,9 +76,11 @@ impl Container {
 
     /// That a container which has stopped cannot be started, and why it has, if it was for want of memory.
     pub fn stopped(&self) -> anyhow::Error {
-        let error = self.shortage().map(|shortage| shortage.of_init());
         let doing = format!("cannot start a container that has stopped: {:?}", self.state.id);
-        error.map_or_else(|| anyhow!("{doing}"), |error| error.context(doing.clone()))
+        match self.shortage() {
+            Some(shortage) => shortage.of_init().context(doing),
+            None => anyhow!(doing),
+        }
     }
 
     /// The end of the pipe that this process writes to.
