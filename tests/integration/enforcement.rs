@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
-    bundle::add_mount,
+    bundle::{add_mount, show_disk},
     container::NO_OPTIONS,
     host::{self, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
@@ -33,14 +33,6 @@ suite![
     processors_pin_again_when_they_are_back,
 ];
 
-fn limited(script: &str, resources: Value) -> Container {
-    Container::with_script(script).edit(|spec| {
-        for (key, value) in resources.as_object().unwrap() {
-            spec["linux"]["resources"][key] = value.clone();
-        }
-    })
-}
-
 /// `key value` in a flat keyed control file.
 fn counter(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix(' ')));
@@ -50,17 +42,19 @@ fn counter(text: &str, key: &str) -> u64 {
 fn memory_max_kills_a_process_that_exceeds_it() -> Outcome {
     need_controller("memory")?;
     // tail keeps the last line of what it reads, and /dev/zero has no end of line.
-    let container = limited(
+    let container = Container::limited(
         "tail /dev/zero; echo \"status $?\"; cat /sys/fs/cgroup/memory.max; grep '^oom_kill ' /sys/fs/cgroup/memory.events",
-        json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }),
+        &json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }),
     );
     let output = container.run_with(NO_OPTIONS).succeeds();
     assert!(output.stdout.starts_with("status 137\n33554432\n"), "{output:#?}");
     assert!(counter(&output.stdout, "oom_kill") >= 1, "{output:#?}");
     container.leaves_nothing();
     // The main process itself: 137 comes out of run.
-    let container =
-        limited("exec tail /dev/zero", json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
+    let container = Container::limited(
+        "exec tail /dev/zero",
+        &json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }),
+    );
     assert_eq!(container.run().code(), 137);
     container.leaves_nothing();
     Ok(())
@@ -68,17 +62,19 @@ fn memory_max_kills_a_process_that_exceeds_it() -> Outcome {
 
 fn memory_max_leaves_a_process_below_it_alone() -> Outcome {
     need_controller("memory")?;
-    let container =
-        limited("head -c 8000000 /dev/zero | tail | wc -c", json!({ "memory": { "limit": 67_108_864 } }));
+    let container = Container::limited(
+        "head -c 8000000 /dev/zero | tail | wc -c",
+        &json!({ "memory": { "limit": 67_108_864 } }),
+    );
     assert_eq!(container.says(), "8000000");
     Ok(())
 }
 
 fn pids_max_stops_a_fork_bomb() -> Outcome {
     need_controller("pids")?;
-    let container = limited(
+    let container = Container::limited(
         "sh -c 'for i in $(seq 100); do sleep 100 & done' 2>/tmp/error; cat /sys/fs/cgroup/pids.current; echo end; sleep 1000",
-        json!({ "pids": { "limit": 12 } }),
+        &json!({ "pids": { "limit": 12 } }),
     );
     // A shell that cannot fork any more ends; one with a builtin cat would go on, busybox's may not.
     let output = container.launch();
@@ -97,7 +93,8 @@ fn pids_max_stops_a_fork_bomb() -> Outcome {
 
 fn cpu_max_throttles() -> Outcome {
     need_controller("cpu")?;
-    let container = limited("while :; do :; done", json!({ "cpu": { "quota": 10_000, "period": 100_000 } }));
+    let container =
+        Container::limited("while :; do :; done", &json!({ "cpu": { "quota": 10_000, "period": 100_000 } }));
     container.launch();
     crate::support::wait_until("ten periods have passed", || {
         counter(&container.control_file("cpu.stat"), "nr_periods") >= 10
@@ -115,9 +112,9 @@ fn io_max_limits_reading() -> Outcome {
     need_controller("io")?;
     let disk = need_disk()?;
     let (major, minor) = device_numbers(&disk);
-    let container = limited(
+    let container = Container::limited(
         "dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct 2>&1; cat /proc/uptime; cat /sys/fs/cgroup/io.max",
-        json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": 1_048_576 }] } }),
+        &json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": major, "minor": minor, "rate": 1_048_576 }] } }),
     )
     .edit(|spec| {
         spec["linux"]["devices"] =
@@ -145,8 +142,10 @@ fn cpuset_pins() -> Outcome {
     need_controller("cpuset")?;
     let processors = std::thread::available_parallelism().unwrap().get();
     need(processors > 1, "more than one processor")?;
-    let container =
-        limited("grep Cpus_allowed_list /proc/self/status; nproc", json!({ "cpu": { "cpus": "1" } }));
+    let container = Container::limited(
+        "grep Cpus_allowed_list /proc/self/status; nproc",
+        &json!({ "cpu": { "cpus": "1" } }),
+    );
     assert_eq!(container.says(), "Cpus_allowed_list:\t1\n1");
     Ok(())
 }
@@ -217,12 +216,7 @@ fn an_updated_throttle_limits_reading() -> Outcome {
     let script =
         "cat /proc/uptime; dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct; cat /proc/uptime";
     let output = after_update(script, &["--resources", document.path().to_str().unwrap()], |spec| {
-        spec["linux"]["devices"] =
-            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
-        spec["linux"]["resources"]["devices"] = json!([
-            { "allow": false, "access": "rwm" },
-            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
-        ]);
+        show_disk(spec, (major, minor));
     });
     let times: Vec<f64> =
         output.stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
@@ -339,12 +333,7 @@ fn a_throttle_limits_reading_again_when_it_is_back() -> Outcome {
         "cat /proc/uptime; dd if=/dev/disk of=/dev/null bs=64k count=32 iflag=direct; cat /proc/uptime";
     let limited = format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=max");
     let output = after_rollback(script, &rate(1_048_576), &rate(0), ("io.max", ["", &limited]), |spec| {
-        spec["linux"]["devices"] =
-            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
-        spec["linux"]["resources"]["devices"] = json!([
-            { "allow": false, "access": "rwm" },
-            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
-        ]);
+        show_disk(spec, (major, minor));
     });
     let times: Vec<f64> =
         output.stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();

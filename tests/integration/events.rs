@@ -47,14 +47,6 @@ fn stats(container: &Container) -> (Value, Output) {
     (event["data"].clone(), output)
 }
 
-fn limited(args: &str, resources: Value) -> Container {
-    Container::with_script(args).edit(|spec| {
-        for (key, value) in resources.as_object().unwrap() {
-            spec["linux"]["resources"][key] = value.clone();
-        }
-    })
-}
-
 fn stats_are_one_line_with_runcs_keys_in_runcs_order() -> Outcome {
     need_events()?;
     let container = Container::idle();
@@ -85,9 +77,9 @@ fn what_there_is_no_controller_for_is_absent() -> Outcome {
 fn memory_is_told_with_its_limit_and_swap_with_memory() -> Outcome {
     need_events()?;
     need_controller("memory")?;
-    let container = limited(
+    let container = Container::limited(
         "head -c 2000000 /dev/zero >/dev/shm/file; echo ready; sleep 1000",
-        json!({ "memory": { "limit": 33_554_432, "swap": 50_331_648 } }),
+        &json!({ "memory": { "limit": 33_554_432, "swap": 50_331_648 } }),
     );
     container.launch().wait_for_stdout("ready");
     let (data, output) = stats(&container);
@@ -108,7 +100,7 @@ fn memory_is_told_with_its_limit_and_swap_with_memory() -> Outcome {
 fn processes_are_counted_with_and_without_the_controller() -> Outcome {
     need_events()?;
     let resources = if has_controller("pids") { json!({ "pids": { "limit": 21 } }) } else { json!({}) };
-    let container = limited("sleep 1000 & sleep 1000 & echo ready; wait", resources);
+    let container = Container::limited("sleep 1000 & sleep 1000 & echo ready; wait", &resources);
     container.launch().wait_for_stdout("ready");
     let (data, output) = stats(&container);
     assert_eq!(data["pids"]["current"], 3, "{output:#?}");
@@ -119,7 +111,8 @@ fn processes_are_counted_with_and_without_the_controller() -> Outcome {
 fn throttling_is_told() -> Outcome {
     need_events()?;
     need_controller("cpu")?;
-    let container = limited("while :; do :; done", json!({ "cpu": { "quota": 5_000, "period": 100_000 } }));
+    let container =
+        Container::limited("while :; do :; done", &json!({ "cpu": { "quota": 5_000, "period": 100_000 } }));
     container.launch();
     crate::support::wait_until("it was throttled", || {
         stats(&container).0["cpu"]["throttling"]["throttledPeriods"].as_u64().unwrap_or(0) >= 2
@@ -133,18 +126,8 @@ fn throttling_is_told() -> Outcome {
 fn transfers_are_told_by_device() -> Outcome {
     need_events()?;
     need_controller("io")?;
-    let (major, minor) = device_numbers(&need_disk()?);
-    let container = Container::with_script(
-        "dd if=/dev/disk of=/dev/null bs=64k count=4 iflag=direct 2>&1; echo ready; sleep 1000",
-    )
-    .edit(|spec| {
-        spec["linux"]["devices"] =
-            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
-        spec["linux"]["resources"]["devices"] = json!([
-            { "allow": false, "access": "rwm" },
-            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
-        ]);
-    });
+    let numbers @ (major, minor) = device_numbers(&need_disk()?);
+    let container = Container::that_reads_a_disk(numbers);
     container.launch().wait_for_stdout("ready");
     let (data, output) = stats(&container);
     let read = data["blkio"]["ioServiceBytesRecursive"].as_array().into_iter().flatten().find(|entry| {
@@ -229,7 +212,8 @@ fn a_kill_for_want_of_memory_is_told() -> Outcome {
     need_events()?;
     need_controller("memory")?;
     let script = format!("{WAIT} tail /dev/zero; sleep 1000");
-    let container = limited(&script, json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
+    let container =
+        Container::limited(&script, &json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
     container.launch();
     let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
@@ -247,7 +231,8 @@ fn the_last_kill_is_told_before_the_end() -> Outcome {
     need_own()?;
     need_controller("memory")?;
     let script = format!("{WAIT} exec tail /dev/zero");
-    let container = limited(&script, json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
+    let container =
+        Container::limited(&script, &json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 } }));
     container.launch();
     let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
@@ -266,7 +251,8 @@ fn the_last_kill_is_told_also_if_run_takes_the_cgroup_away() -> Outcome {
     need_controller("memory")?;
     for _ in 0..5 {
         let script = format!("{WAIT} exec tail /dev/zero");
-        let container = limited(&script, json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } }));
+        let container =
+            Container::limited(&script, &json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } }));
         let running = container.spawn();
         crate::support::wait_until("it runs", || {
             container.on_id("state").output().stdout.contains("\"running\"")

@@ -41,22 +41,15 @@ suite![
     many_processes_at_once_all_run,
 ];
 
-/// A container that idles, and is only looked into.
-pub fn idle() -> Container {
-    let container = Container::idle();
-    container.launch();
-    container
-}
-
 fn a_program_runs_beside_the_containers_own() {
-    let container = idle();
+    let container = Container::idling();
     let output = container.exec(["echo", "hello"]).succeeds();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("hello\n", ""));
     assert_eq!(container.state()["status"], "running");
 }
 
 fn the_exit_status_is_the_programs() {
-    let container = idle();
+    let container = Container::idling();
     for (script, code) in [("exit 0", 0), ("exit 42", 42), ("exit 255", 255), ("kill -KILL $$", 137)] {
         let output = container.exec(["sh", "-c", script]).output();
         assert_eq!((output.code(), output.stderr.as_str()), (code, ""), "{script}");
@@ -65,11 +58,9 @@ fn the_exit_status_is_the_programs() {
 
 fn a_program_that_cannot_be_started_is_255() -> Outcome {
     need_other_than("crun", "has other numbers")?;
-    let container = idle().with_file("no-interpreter", 0o755, "#!/mmnnttbb foo bar\n").with_file(
-        "not-executable",
-        0o644,
-        "",
-    );
+    let container = Container::idling()
+        .with_file("no-interpreter", 0o755, "#!/mmnnttbb foo bar\n")
+        .with_file("not-executable", 0o644, "");
     let codes = [
         container.exec(["no-such-binary"]).output().code(),
         container.exec(["/no/such/binary"]).output().code(),
@@ -87,7 +78,7 @@ fn a_program_that_cannot_be_started_is_255() -> Outcome {
 
 fn what_is_wrong_is_said_in_the_words_that_callers_look_for() -> Outcome {
     need_own()?;
-    let container = idle().with_file("run.sh", 0o755, "#!/mmnnttbb foo bar\n");
+    let container = Container::idling().with_file("run.sh", 0o755, "#!/mmnnttbb foo bar\n");
     let says = |invocation: Invocation| invocation.fails_with("").stderr;
     assert_eq!(
         says(container.exec(["no-such-binary"])),
@@ -109,7 +100,7 @@ fn what_is_wrong_is_said_in_the_words_that_callers_look_for() -> Outcome {
 }
 
 fn options_end_at_the_containers_name() -> Outcome {
-    let container = idle();
+    let container = Container::idling();
     let output = container.exec(["echo", "-t", "--env", "-e", "--", "--cwd=/tmp", "-detach"]).succeeds();
     assert_eq!(output.stdout, "-t --env -e -- --cwd=/tmp -detach\n");
     need_other_than("crun", "wants two dashes, and no value for a flag")?;
@@ -148,7 +139,7 @@ fn is_gone(pid: i32) -> bool {
 }
 
 fn a_detached_process_outlives_the_call() {
-    let container = idle();
+    let container = Container::idling();
     let pid_file = container.beside("exec.pid");
     let options = ["--detach", "--pid-file", pid_file.to_str().unwrap()];
     let output = container.exec_with(options, ["sh", "-c", "echo started; sleep 1000"]).succeeds();
@@ -161,7 +152,7 @@ fn a_detached_process_outlives_the_call() {
 
 /// go-runc reads it without taking white space off.
 fn the_pid_file_holds_the_pid_and_nothing_else() {
-    let container = idle();
+    let container = Container::idling();
     let pid_file = container.beside("exec.pid");
     let options = ["--pid-file", pid_file.to_str().unwrap()];
     container.exec_with(options, ["true"]).succeeds();
@@ -173,7 +164,7 @@ fn the_pid_file_holds_the_pid_and_nothing_else() {
 
 fn a_pid_file_that_cannot_be_written_ends_the_process() -> Outcome {
     need_other_than("crun", "lets it live")?;
-    let container = idle();
+    let container = Container::idling();
     let options = ["--detach", "--pid-file", "/no/such/directory/pid"];
     container.exec_with(options, ["sleep", "1234"]).fails_with("/no/such/directory");
     wait_until("the process is gone", || {
@@ -183,7 +174,7 @@ fn a_pid_file_that_cannot_be_written_ends_the_process() -> Outcome {
 }
 
 fn signals_reach_the_process() {
-    let container = idle();
+    let container = Container::idling();
     let script = "trap 'echo got it; exit 3' USR1; echo ready; while :; do sleep 0.1; done";
     let running = container.exec(["sh", "-c", script]).spawn();
     running.wait_for_stdout("ready");
@@ -195,7 +186,7 @@ fn signals_reach_the_process() {
 
 /// It is not process 1 of its namespace, so that nothing protects it.
 fn a_signal_ends_the_process_as_it_would_outside() {
-    let container = idle();
+    let container = Container::idling();
     let running = container.exec(["sh", "-c", "echo ready; exec sleep 1000"]).spawn();
     running.wait_for_stdout("ready");
     running.signal(Signal::SIGTERM);
@@ -203,7 +194,7 @@ fn a_signal_ends_the_process_as_it_would_outside() {
 }
 
 fn the_end_of_the_container_ends_the_process() {
-    let container = idle();
+    let container = Container::idling();
     let running = container.exec(["sh", "-c", "echo ready; exec sleep 1000"]).spawn();
     running.wait_for_stdout("ready");
     container.kill("KILL");
@@ -214,7 +205,7 @@ fn the_end_of_the_container_ends_the_process() {
 }
 
 fn preserved_descriptors_reach_the_process_and_no_others() {
-    let container = idle();
+    let container = Container::idling();
     for name in ["one", "two"] {
         fs::write(container.beside(name), format!("contents of {name}\n")).unwrap();
     }
@@ -230,7 +221,7 @@ fn preserved_descriptors_reach_the_process_and_no_others() {
 
 fn a_descriptor_of_the_process_goes_to_the_pidfd_socket() -> Outcome {
     need_other_than("crun", "has no --pidfd-socket")?;
-    let container = idle();
+    let container = Container::idling();
     let path = container.beside("pidfd.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let pid_file = container.beside("exec.pid");
@@ -245,7 +236,7 @@ fn a_descriptor_of_the_process_goes_to_the_pidfd_socket() -> Outcome {
 }
 
 fn the_terminal_goes_to_the_console_socket() {
-    let container = idle();
+    let container = Container::idling();
     let socket = ConsoleSocket::beside(&container);
     let process = json!({"terminal": true, "consoleSize": {"height": 10, "width": 110}, "cwd": "/",
         "args": ["/bin/sh", "-c", "stty size; tty; ls -l /proc/self/fd/2"], "user": {"uid": 0, "gid": 0}});
@@ -260,7 +251,7 @@ fn the_terminal_goes_to_the_console_socket() {
 
 fn a_terminal_in_the_foreground_is_relayed() -> Outcome {
     need_program("script")?;
-    let container = idle();
+    let container = Container::idling();
     let words =
         container.exec_with(["--tty"], ["sh", "-c", "stty size; read line; echo \"it was: $line\"; exit 7"]);
     let quoted: Vec<_> = words.words().iter().map(|word| format!("'{word}'")).collect();
@@ -288,7 +279,7 @@ fn a_terminal_is_only_given_when_asked_for() {
 
 fn a_terminal_needs_a_console_socket_when_detached_and_only_then() -> Outcome {
     need_other_than("crun", "does not mind")?;
-    let container = idle();
+    let container = Container::idling();
     let socket = ConsoleSocket::beside(&container);
     let path = socket.path.to_str().unwrap();
     container.exec_with(["--detach", "--tty"], ["true"]).fails_with("");
@@ -300,7 +291,7 @@ fn a_terminal_needs_a_console_socket_when_detached_and_only_then() -> Outcome {
 fn the_terminal_belongs_to_the_user() -> Outcome {
     // The others want a terminal of the caller as well.
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let script = "stat -c %u $(tty); echo reopened >/dev/stderr";
     let said = container.exec_with(["--tty", "--user", "1000"], ["sh", "-c", script]).succeeds().stdout;
     assert_eq!(said, "1000\nreopened\n");
@@ -308,7 +299,7 @@ fn the_terminal_belongs_to_the_user() -> Outcome {
 }
 
 fn many_processes_at_once_all_run() {
-    let container = idle();
+    let container = Container::idling();
     let running: Vec<_> = (0..12).map(|n| container.exec(["echo", &n.to_string()]).spawn()).collect();
     for (n, running) in running.into_iter().enumerate() {
         let output = running.wait();

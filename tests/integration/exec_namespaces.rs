@@ -9,7 +9,6 @@ use nix::{
 use serde_json::json;
 
 use crate::{
-    exec::idle,
     exec_cgroup::freeze,
     exec_process::{process_file, value},
     support::{
@@ -46,7 +45,7 @@ suite![
 ];
 
 fn the_process_is_in_all_namespaces_of_the_container() {
-    let container = idle();
+    let container = Container::idling();
     let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
     let script = "for kind in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$kind; done";
     let inside = container.exec(["sh", "-c", script]).succeeds().stdout;
@@ -236,7 +235,7 @@ fn a_hard_limit_above_the_runtimes_is_set_in_a_user_namespace_too() -> Outcome {
 /// (CVE-2019-5736).
 fn a_process_that_is_not_yet_the_program_runs_no_file_of_the_host() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     // Frozen as soon as it is there, it stays what it is.
     freeze(&container, true);
     let running = container.exec_with(["--ignore-paused"], ["true"]).spawn();
@@ -318,7 +317,7 @@ fn cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe() {
 
 /// A descriptor of the host that leaks into the container, as the directory to be in.
 fn cve_2024_21626_a_working_directory_outside_is_refused() {
-    let container = idle();
+    let container = Container::idling();
     let outside = container.beside("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "told").unwrap();
@@ -333,7 +332,7 @@ fn cve_2024_21626_a_working_directory_outside_is_refused() {
 
 /// The image's links are the image's, whoever follows them.
 fn a_working_directory_through_a_link_stays_inside() {
-    let container = idle();
+    let container = Container::idling();
     std::os::unix::fs::symlink("/home", container.bundle.rootfs().join("link")).unwrap();
     std::os::unix::fs::symlink("../../../../..", container.bundle.rootfs().join("up")).unwrap();
     assert_eq!(container.exec_with(["--cwd", "/link"], ["pwd"]).succeeds().stdout, "/home\n");
@@ -342,7 +341,7 @@ fn a_working_directory_through_a_link_stays_inside() {
 }
 
 fn the_environment_of_the_runtime_is_out_of_reach() {
-    let container = idle();
+    let container = Container::idling();
     let exec = container.exec(["sh", "-c", "env; cat /proc/*/environ 2>/dev/null"]);
     let output = exec.env("HOST_SECRET", "do not tell").succeeds();
     assert!(!output.stdout.contains("do not tell"), "{output:#?}");
@@ -350,7 +349,7 @@ fn the_environment_of_the_runtime_is_out_of_reach() {
 
 /// /dev/console is the terminal of the container's first process, and whatever the image has made of it.
 fn cve_2025_52565_a_terminal_changes_no_console() {
-    let container = idle();
+    let container = Container::idling();
     let outside = container.beside("outside");
     fs::write(&outside, "outside").unwrap();
     let _ = container.exec(["rm", "-f", "/dev/console"]).output();

@@ -4,14 +4,11 @@ use std::{fs, io::Write as _, os::fd::AsRawFd as _};
 
 use serde_json::{Value, json};
 
-use crate::{
-    exec::idle,
-    support::{
-        Container, Invocation, Outcome,
-        container::NO_OPTIONS,
-        host::{need_other_than, need_own, need_program},
-        suite::suite,
-    },
+use crate::support::{
+    Container, Invocation, Outcome,
+    container::NO_OPTIONS,
+    host::{need_other_than, need_own, need_program},
+    suite::suite,
 };
 
 suite![
@@ -63,7 +60,7 @@ fn the_process_is_the_containers_own_with_another_program() -> Outcome {
 /// runtime.md § Lifecycle, step 2. runc reads the bundle again.
 fn what_is_written_to_the_bundle_later_changes_nothing() -> Outcome {
     need_other_than("runc", "reads the bundle again")?;
-    let container = idle();
+    let container = Container::idling();
     let container = container.edit(|spec| spec["process"]["env"] = json!(["PATH=/bin", "LATER=1"]));
     let said = container.exec(["sh", "-c", "echo [$LATER]"]).succeeds().stdout;
     fs::remove_file(container.bundle.path().join("config.json")).unwrap();
@@ -97,7 +94,7 @@ fn options_change_the_process() -> Outcome {
 
 /// Whatever cannot be read as a whole is refused: part of it would be another user (CVE-2026-30892).
 fn a_user_and_its_groups_are_numbers() -> Outcome {
-    let container = idle();
+    let container = Container::idling();
     for user in ["1000x", "x", "1000:", ":1000", "1000:x", "1000:1000:1000", "root"] {
         let output = container.exec_with(["--user", user], ["true"]).output();
         assert_ne!(output.code(), 0, "{user}");
@@ -124,7 +121,7 @@ fn variables_come_after_the_containers_own() -> Outcome {
 }
 
 fn home_is_that_of_the_user() {
-    let container = idle();
+    let container = Container::idling();
     let home =
         |user: &str| container.exec_with(["--user", user], ["sh", "-u", "-c", "echo $HOME"]).succeeds();
     assert_eq!(home("0").stdout, "/root\n");
@@ -133,7 +130,7 @@ fn home_is_that_of_the_user() {
 }
 
 fn a_missing_working_directory_is_an_error() -> Outcome {
-    let container = idle();
+    let container = Container::idling();
     let output = container.exec_with(["--cwd", "/not/there"], ["true"]).fails_with_any_case("no such file");
     assert!(!container.bundle.rootfs().join("not").exists(), "{output:#?}");
     need_other_than("crun", "starts a relative one at /")?;
@@ -219,7 +216,7 @@ fn a_process_json_replaces_the_process() {
 
 /// `--process <(…)`, as shells have it.
 fn a_process_json_may_come_through_a_pipe() {
-    let container = idle();
+    let container = Container::idling();
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty()).unwrap();
     // Without a user it is root's.
@@ -248,7 +245,7 @@ fn a_process_json_without_limits_has_the_containers() -> Outcome {
 
 fn a_wrong_process_json_is_named_with_its_place() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let says = |process: Value| {
         let file = process_file(&container, &process);
         container.exec_with(["--process", &file], NO_OPTIONS).fails_with("").stderr
@@ -280,7 +277,7 @@ fn a_wrong_process_json_is_named_with_its_place() -> Outcome {
 
 fn a_process_json_may_name_unknown_capabilities() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let process = json!({"cwd": "/", "args": ["/bin/grep", "CapBnd", "/proc/self/status"],
         "capabilities": {"bounding": ["CAP_KILL", "CAP_FLY"]}});
     let file = process_file(&container, &process);
@@ -320,7 +317,7 @@ fn the_scheduler_and_the_affinity_are_the_processes_own() -> Outcome {
 
 fn the_affinity_of_the_runtime_is_not_the_processes() -> Outcome {
     need_program("taskset")?;
-    let container = idle();
+    let container = Container::idling();
     let list = |status: &str| value(status, "Cpus_allowed_list").to_owned();
     let all = list(&fs::read_to_string("/proc/1/status").unwrap());
     let words = container.exec(["cat", "/proc/self/status"]).words();

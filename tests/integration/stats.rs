@@ -13,6 +13,7 @@ use crate::support::{
     Container, Invocation, Outcome, Pty,
     bundle::remove_namespace,
     host::{self, CGROUPS, has_controller, need, need_controller, need_disk, need_own, need_program},
+    pty::ENDING_SIGNALS,
     suite::suite,
     wait_until,
 };
@@ -66,20 +67,6 @@ fn stats(container: &Container, options: &[&str]) -> Invocation {
     container.runtime().arg("stats").args(options)
 }
 
-fn idle() -> Container {
-    let container = Container::idle();
-    container.launch();
-    container
-}
-
-pub fn limited(script: &str, resources: Value) -> Container {
-    Container::with_script(script).edit(|spec| {
-        for (key, value) in resources.as_object().unwrap() {
-            spec["linux"]["resources"][key] = value.clone();
-        }
-    })
-}
-
 /// Another one, in the container root of the first.
 pub struct Neighbour<'a> {
     root: &'a Container,
@@ -125,7 +112,7 @@ fn row(table: &str, id: &str) -> Vec<String> {
 
 fn a_table_in_a_pipe_has_every_column_and_nothing_else() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let output = stats(&container, &["--no-stream"]).succeeds();
     let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{output:#?}");
@@ -140,7 +127,7 @@ fn a_table_in_a_pipe_has_every_column_and_nothing_else() -> Outcome {
 
 fn tables_in_a_pipe_follow_each_other_with_an_empty_line_until_the_container_ends() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let stats = stats(&container, &["--interval=50ms", &container.id]).spawn();
     wait_until("three tables are there", || stats.stdout().matches("CPU %").count() >= 3);
     container.terminate();
@@ -155,7 +142,7 @@ fn tables_in_a_pipe_follow_each_other_with_an_empty_line_until_the_container_end
 
 fn json_is_a_line_with_an_array_for_each_look() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let running = stats(&container, &["--format=json", "--interval=50ms"]).spawn();
     wait_until("three lines are there", || running.stdout().lines().count() >= 3);
     let text = running.stdout();
@@ -191,7 +178,7 @@ fn json_is_a_line_with_an_array_for_each_look() -> Outcome {
 fn what_there_is_no_controller_for_is_a_dash() -> Outcome {
     need_own()?;
     need(!has_controller("memory") && !has_controller("io"), "a host without the memory controller")?;
-    let container = idle();
+    let container = Container::idling();
     let output = stats(&container, &["--no-stream"]).succeeds();
     let row = row(&output.stdout, &container.id);
     assert_eq!(row[1..5], ["-", "/", "-", "-"], "{output:#?}");
@@ -210,7 +197,7 @@ fn what_there_is_no_controller_for_is_a_dash() -> Outcome {
 
 fn pressure_is_shown_where_the_kernel_measures_it() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let measured = fs::read_to_string(format!("{CGROUPS}/cpu.pressure")).is_ok_and(|text| !text.is_empty());
     let report = report(&container, "10ms");
     for name in ["cpu_pressure_percent", "memory_pressure_percent", "io_pressure_percent"] {
@@ -224,7 +211,7 @@ fn pressure_is_shown_where_the_kernel_measures_it() -> Outcome {
 
 fn a_paused_container_is_shown_as_such() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     container.on_id("pause").succeeds();
     let output = stats(&container, &["--no-stream", "--interval=10ms"]).succeeds();
     assert_eq!(row(&output.stdout, &container.id)[0], "paused", "{output:#?}");
@@ -234,7 +221,7 @@ fn a_paused_container_is_shown_as_such() -> Outcome {
 
 fn containers_come_and_go_in_the_table() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let stats = stats(&container, &["--interval=50ms"]).spawn();
     let last_table = || stats.stdout().rsplit("\n\n").next().unwrap_or_default().to_owned();
     let other = Neighbour::of(&container);
@@ -282,7 +269,7 @@ fn a_network_namespace_of_its_own_is_counted_and_that_of_the_host_is_not() -> Ou
     need_own()?;
     need_program("nsenter")?;
     need_program("ip")?;
-    let container = idle();
+    let container = Container::idling();
     assert_eq!(report(&container, "10ms")["net_tx_bytes"], 0);
     // A question about an address that nobody has, from one end of a pair to the other.
     let script = "ip link add a0 type veth peer name b0 && ip link set a0 up && ip link set b0 up && \
@@ -319,7 +306,7 @@ fn a_container_that_does_not_run_is_refused() -> Outcome {
 
 fn an_interval_is_a_length_of_time_that_is_not_zero() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     for interval in ["0", "0s", "-1s", "5", "1d"] {
         stats(&container, &["--interval", interval]).fails_with("interval");
     }
@@ -329,7 +316,7 @@ fn an_interval_is_a_length_of_time_that_is_not_zero() -> Outcome {
 
 fn a_reader_that_leaves_ends_it_quietly() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     for options in [&["--interval=50ms"][..], &["--interval=50ms", "--format=json"], &["--interval=1h"]] {
         let words = stats(&container, options).words();
         let mut child = Command::new(&words[0])
@@ -353,7 +340,7 @@ fn a_reader_that_leaves_ends_it_quietly() -> Outcome {
 
 fn a_state_that_cannot_be_read_is_told_once_and_the_others_are_shown() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let broken = container.root().join("broken");
     fs::create_dir(&broken).unwrap();
     fs::write(broken.join("state.json"), "{").unwrap();
@@ -368,7 +355,8 @@ fn a_state_that_cannot_be_read_is_told_once_and_the_others_are_shown() -> Outcom
 fn a_busy_loop_uses_its_quota() -> Outcome {
     need_own()?;
     need_controller("cpu")?;
-    let container = limited("while :; do :; done", json!({ "cpu": { "quota": 20_000, "period": 100_000 } }));
+    let container =
+        Container::limited("while :; do :; done", &json!({ "cpu": { "quota": 20_000, "period": 100_000 } }));
     container.launch();
     assert_eq!(report(&container, "10ms")["cpu_limit_percent"], 20.0);
     let mut last = Value::Null;
@@ -387,9 +375,9 @@ fn memory_processes_and_limits_are_those_of_the_container() -> Outcome {
     need_own()?;
     need_controller("memory")?;
     need_controller("pids")?;
-    let container = limited(
+    let container = Container::limited(
         "head -c 8388608 /dev/zero >/dev/shm/file; sleep 1000 & sleep 1000 & echo ready; wait",
-        json!({ "memory": { "limit": 33_554_432 }, "pids": { "limit": 21 } }),
+        &json!({ "memory": { "limit": 33_554_432 }, "pids": { "limit": 21 } }),
     );
     container.launch().wait_for_stdout("ready");
     let report = report(&container, "10ms");
@@ -412,18 +400,7 @@ fn memory_processes_and_limits_are_those_of_the_container() -> Outcome {
 fn what_is_read_from_a_disk_is_counted() -> Outcome {
     need_own()?;
     need_controller("io")?;
-    let (major, minor) = device_numbers(&need_disk()?);
-    let container = Container::with_script(
-        "dd if=/dev/disk of=/dev/null bs=64k count=4 iflag=direct 2>&1; echo ready; sleep 1000",
-    )
-    .edit(|spec| {
-        spec["linux"]["devices"] =
-            json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
-        spec["linux"]["resources"]["devices"] = json!([
-            { "allow": false, "access": "rwm" },
-            { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
-        ]);
-    });
+    let container = Container::that_reads_a_disk(device_numbers(&need_disk()?));
     container.launch().wait_for_stdout("ready");
     assert!(report(&container, "10ms")["io_read_bytes"].as_u64() >= Some(262_144));
     Ok(())
@@ -451,7 +428,7 @@ fn wait_for_times(terminal: &mut Pty, id: &str) -> String {
 
 fn a_terminal_of_80_columns_has_what_matters_most() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, &["--interval=100ms"], 80, 24);
     let text = wait_for_times(&mut terminal, &container.id);
     let titles = text.lines().next().unwrap();
@@ -470,7 +447,7 @@ fn a_terminal_of_80_columns_has_what_matters_most() -> Outcome {
 
 fn a_terminal_of_200_columns_has_all() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, &["--interval=100ms"], 200, 50);
     let text = wait_for_times(&mut terminal, &container.id);
     assert!(TITLES.iter().all(|title| text.contains(title)), "{text}");
@@ -485,7 +462,7 @@ fn a_terminal_of_200_columns_has_all() -> Outcome {
 
 fn a_terminal_that_changes_its_size_is_painted_anew() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     // Not because it is time.
     let mut terminal = in_terminal(&container, &["--interval=1h"], 80, 24);
     wait_for_times(&mut terminal, &container.id);
@@ -501,13 +478,11 @@ fn a_terminal_that_changes_its_size_is_painted_anew() -> Outcome {
 
 fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
     need_own()?;
-    let container = idle();
-    for (signal, code) in
-        [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)]
-    {
+    let container = Container::idling();
+    for (signal, code) in ENDING_SIGNALS {
         let mut terminal = in_terminal(&container, &[], 120, 24);
         terminal.wait_for(&container.id);
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.pid()), signal).unwrap();
+        terminal.signal(signal);
         assert_eq!(terminal.ends().code(), Some(code), "{signal}");
     }
     Ok(())
@@ -515,13 +490,13 @@ fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
 
 fn a_terminal_that_takes_nothing_any_more_keeps_nobody() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, &["--interval=20ms"], 120, 24);
     terminal.wait_for(&container.id);
     // Ctrl-S stops the output, with a table half written at most.
     terminal.types("\x13");
     terminal.wait_until_silent();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.pid()), Signal::SIGTERM).unwrap();
+    terminal.signal(Signal::SIGTERM);
     assert_eq!(terminal.ends_unseen().code(), Some(143));
     Ok(())
 }
@@ -529,7 +504,7 @@ fn a_terminal_that_takes_nothing_any_more_keeps_nobody() -> Outcome {
 /// By Ctrl-Z, as far as a shell is there that takes it.
 fn a_terminal_can_be_given_back_to_the_shell_for_a_while() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let words = stats(&container, &["--interval=50ms"]).words().join("' '");
     let script = format!(
         "'{words}'; echo \"back: $(stty -a | grep -c -w -e -icanon)\"; read line; fg >/dev/null; echo \"end $?\""
@@ -552,7 +527,7 @@ fn a_terminal_can_be_given_back_to_the_shell_for_a_while() -> Outcome {
 
 fn a_job_in_the_background_leaves_the_terminal_alone() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let words = stats(&container, &["--interval=20ms"]).words().join("' '");
     let script = format!("'{words}' & echo started; read line; fg >/dev/null; echo \"end $?\"");
     let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-m", "-c", &script]), 120, 24, UTF8);
@@ -570,7 +545,7 @@ fn a_job_in_the_background_leaves_the_terminal_alone() -> Outcome {
 
 fn a_container_that_ends_vanishes_from_the_terminal() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let other = Neighbour::of(&container);
     let mut terminal = in_terminal(&container, &["--interval=50ms"], 120, 24);
     terminal.wait_until("both are there", |shown| {
@@ -592,7 +567,7 @@ fn a_container_that_ends_vanishes_from_the_terminal() -> Outcome {
 
 fn more_containers_than_rows_are_counted() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let others = [Neighbour::of(&container), Neighbour::of(&container)];
     let mut terminal = in_terminal(&container, &[], 80, 4);
     // Of four rows one stays free.
@@ -604,7 +579,7 @@ fn more_containers_than_rows_are_counted() -> Outcome {
 
 fn a_dumb_terminal_gets_plain_tables() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let words = stats(&container, &["--interval=50ms"]).words();
     let call = Invocation::new("env").arg("TERM=dumb").args(words);
     let mut terminal = Pty::spawn(&call, 200, 50, UTF8);

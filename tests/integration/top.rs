@@ -1,15 +1,15 @@
 //! `top`: what containers use, on the whole of a terminal. Only this runtime has it.
 
-use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::json;
 
 use crate::support::{
     Container, Invocation, Outcome, Pty,
     host::{need_controller, need_own},
+    pty::ENDING_SIGNALS,
     suite::suite,
 };
 
-use super::stats::{Neighbour, UTF8, beginning, limited};
+use super::stats::{Neighbour, UTF8, beginning};
 
 suite![
     without_a_terminal_it_points_to_stats,
@@ -32,12 +32,6 @@ fn top(container: &Container, words: &[&str]) -> Invocation {
     container.runtime().args(["top", "--interval=50ms"]).args(words)
 }
 
-fn idle() -> Container {
-    let container = Container::idle();
-    container.launch();
-    container
-}
-
 fn in_terminal(container: &Container, columns: u16, rows: u16) -> Pty {
     let mut terminal = Pty::spawn(&top(container, &[]), columns, rows, UTF8);
     terminal.wait_for(beginning(&container.id));
@@ -47,7 +41,7 @@ fn in_terminal(container: &Container, columns: u16, rows: u16) -> Pty {
 
 fn without_a_terminal_it_points_to_stats() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     top(&container, &[]).fails_with("standard output is no terminal");
     top(&container, &[]).fails_with("runtime stats");
     let dumb = Invocation::new("env").arg("TERM=dumb").args(top(&container, &[]).words());
@@ -59,7 +53,7 @@ fn without_a_terminal_it_points_to_stats() -> Outcome {
 
 fn a_terminal_of_80_columns_has_graphs_and_the_host() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, 80, 24);
     terminal.wait_until("there is a bar for each graph", |shown| {
         let bars = |line: Option<String>| line.is_some_and(|line| line.contains(BARS));
@@ -79,7 +73,7 @@ fn a_terminal_of_80_columns_has_graphs_and_the_host() -> Outcome {
 
 fn a_terminal_of_200_columns_has_all() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, 200, 50);
     let text = terminal.shown.text();
     for word in ["CPU %", "MEM %", "IO READ/S / WRITE/S", "NET RX/S / TX/S", "PRESSURE CPU / MEM / IO"] {
@@ -94,7 +88,7 @@ fn a_terminal_of_200_columns_has_all() -> Outcome {
 
 fn a_narrow_and_low_terminal_has_containers_at_least() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, 22, 3);
     assert!(terminal.shown.text().contains("CPU %"), "{}", terminal.shown.text());
     // In a terminal without any room it does no harm.
@@ -108,7 +102,7 @@ fn a_narrow_and_low_terminal_has_containers_at_least() -> Outcome {
 
 fn a_terminal_that_changes_its_size_is_painted_anew() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let call = container.runtime().args(["top", "--interval=1h"]);
     let mut terminal = Pty::spawn(&call, 80, 24, UTF8);
     terminal.wait_for(&container.id);
@@ -125,7 +119,7 @@ fn a_terminal_that_changes_its_size_is_painted_anew() -> Outcome {
 
 fn keys_put_in_order_and_mark() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let other = Neighbour::of(&container);
     let mut terminal = in_terminal(&container, 120, 24);
     terminal.wait_for("2 containers");
@@ -154,7 +148,7 @@ fn keys_put_in_order_and_mark() -> Outcome {
 
 fn a_container_is_shown_with_its_processes_and_back() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = in_terminal(&container, 80, 24);
     terminal.types("\r");
     terminal.wait_for("sleep 1000");
@@ -176,7 +170,7 @@ fn a_container_is_shown_with_its_processes_and_back() -> Outcome {
 
 fn one_that_is_named_is_shown_until_it_ends() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = Pty::spawn(&top(&container, &["--interval=1h", &container.id]), 200, 50, UTF8);
     terminal.wait_for("sleep 1000");
     assert!(!terminal.shown.text().contains("escape all"), "{}", terminal.shown.text());
@@ -203,12 +197,10 @@ fn a_process_cannot_write_to_the_terminal_by_its_name() -> Outcome {
 
 fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
     need_own()?;
-    let container = idle();
-    for (signal, code) in
-        [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)]
-    {
+    let container = Container::idling();
+    for (signal, code) in ENDING_SIGNALS {
         let mut terminal = in_terminal(&container, 80, 24);
-        nix::sys::signal::kill(Pid::from_raw(terminal.pid()), signal).unwrap();
+        terminal.signal(signal);
         assert_eq!(terminal.ends().code(), Some(code), "{signal}");
     }
     let mut terminal = in_terminal(&container, 80, 24);
@@ -227,7 +219,7 @@ fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
 
 fn a_terminal_without_utf8_gets_none() -> Outcome {
     need_own()?;
-    let container = idle();
+    let container = Container::idling();
     let mut terminal = Pty::spawn(&top(&container, &[]), 40, 24, "C");
     terminal.wait_until("there is a bar", |shown| {
         shown.line("MEM  ").is_some_and(|line| line.contains(['_', '.', '-', '=']))
@@ -240,9 +232,9 @@ fn a_busy_loop_is_seen_with_its_limit() -> Outcome {
     need_own()?;
     need_controller("cpu")?;
     need_controller("memory")?;
-    let container = limited(
+    let container = Container::limited(
         "while :; do :; done",
-        json!({ "cpu": { "quota": 20_000, "period": 100_000 }, "memory": { "limit": 33_554_432 } }),
+        &json!({ "cpu": { "quota": 20_000, "period": 100_000 }, "memory": { "limit": 33_554_432 } }),
     );
     container.launch();
     let call = container.runtime().args(["top", "--interval=1s", &container.id]);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
-    bundle::{join_namespace, remove_namespace},
+    bundle::{capabilities, join_namespace, remove_namespace},
     container::{NO_OPTIONS, ROOT_OUTSIDE},
     host::{is_own, need, need_other_than, need_own, need_program},
     suite::suite,
@@ -53,10 +53,6 @@ fn beside(other: &Container, script: &str) -> Container {
     Container::with_script(script)
         .owned_by(user, group)
         .edit(|spec| join_namespace(spec, "user", ns_path(other, "user")))
-}
-
-fn capabilities(spec: &mut Value, names: &[&str]) {
-    spec["process"]["capabilities"] = json!({ "bounding": names, "permitted": names, "effective": names });
 }
 
 /// A new sysfs needs a network namespace of the user namespace's own.

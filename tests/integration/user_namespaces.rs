@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Outcome,
-    bundle::{add_mount, bind, remove_namespace, user_namespace},
+    bundle::{add_mount, bind, capabilities, remove_namespace, user_namespace},
     container::{NO_OPTIONS, ROOT_OUTSIDE},
     host::{need_other_than, need_own, need_program, need_sys_resource},
     suite::suite,
@@ -36,10 +36,6 @@ suite![
 ];
 
 /// All of `names`, in all sets that a program needs.
-fn capabilities(spec: &mut Value, names: &[&str]) {
-    spec["process"]["capabilities"] = json!({ "bounding": names, "permitted": names, "effective": names });
-}
-
 /// A line of /proc/PID/status, without its name.
 fn status(pid: i32, name: &str) -> Vec<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

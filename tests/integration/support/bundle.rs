@@ -79,6 +79,20 @@ pub fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }
 
+/// Lets the container read the disk of these numbers, as /dev/disk.
+pub fn show_disk(spec: &mut Value, (major, minor): (u32, u32)) {
+    spec["linux"]["devices"] = json!([{ "path": "/dev/disk", "type": "b", "major": major, "minor": minor }]);
+    spec["linux"]["resources"]["devices"] = json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "b", "major": major, "minor": minor, "access": "r" }
+    ]);
+}
+
+/// Gives the process these capabilities, and no others.
+pub fn capabilities(spec: &mut Value, names: &[&str]) {
+    spec["process"]["capabilities"] = json!({ "bounding": names, "permitted": names, "effective": names });
+}
+
 /// Takes the namespace away.
 pub fn remove_namespace(spec: &mut Value, kind: &str) {
     spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Bundle, Invocation, Output,
-    bundle::{remove_namespace, user_namespace},
+    bundle::{remove_namespace, show_disk, user_namespace},
     host::{CGROUPS, kind},
     leftovers, rootfs, user, wait,
 };
@@ -57,6 +57,28 @@ impl Container {
     /// A container that does nothing for long, and ends at once when asked to.
     pub fn idle() -> Self {
         Self::with_script("trap 'exit 0' TERM; sleep 1000 & wait")
+    }
+
+    /// The same, and it runs.
+    pub fn idling() -> Self {
+        let container = Self::idle();
+        container.launch();
+        container
+    }
+
+    /// A container whose process is a shell with this script, and which has these resources besides.
+    pub fn limited(script: &str, resources: &Value) -> Self {
+        Self::with_script(script).edit(|spec| {
+            for (key, value) in resources.as_object().unwrap() {
+                spec["linux"]["resources"][key] = value.clone();
+            }
+        })
+    }
+
+    /// A container that reads 256 KiB from the disk of these numbers, says that it is ready, and stays.
+    pub fn that_reads_a_disk(numbers: (u32, u32)) -> Self {
+        let script = "dd if=/dev/disk of=/dev/null bs=64k count=4 iflag=direct 2>&1; echo ready; sleep 1000";
+        Self::with_script(script).edit(|spec| show_disk(spec, numbers))
     }
 
     /// Changes the spec.

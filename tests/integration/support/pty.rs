@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use rustix::{
     fs::{Mode, OFlags},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -13,6 +14,10 @@ use rustix::{
 };
 
 use super::{Invocation, host, wait};
+
+/// The signals that end what a terminal shows, with the exit codes that tell of them.
+pub const ENDING_SIGNALS: [(Signal, i32); 4] =
+    [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)];
 
 /// A terminal with a program on it, whose session's it is.
 pub struct Pty {
@@ -58,8 +63,8 @@ impl Pty {
         Self { master: File::from(master), slave, child, written: String::new(), shown, before }
     }
 
-    pub fn pid(&self) -> i32 {
-        self.child.id().try_into().unwrap()
+    pub fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Types this.
