@@ -9,6 +9,7 @@
 
 pub mod console_socket;
 pub mod keys;
+mod loan;
 mod pty;
 pub mod screen;
 mod stream;

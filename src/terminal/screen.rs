@@ -5,25 +5,23 @@
 //! painted: the terminal is another job's.
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use rustix::stdio;
-use rustix::termios::{LocalModes, OptionalActions, Termios};
 
 use super::keys::{self, Key};
-use super::{stream, user};
+use super::loan::Loan;
+use super::user;
 use crate::signals::{Signal, SignalQueue, Signals};
 use crate::sys::Errno;
 
 /// How long a key that begins like another's beginning waits for the rest.
 const PATIENCE_WITH_KEYS: Duration = Duration::from_millis(50);
-/// How long a terminal may take for what puts it back in order.
-const PATIENCE_AT_THE_END: Duration = Duration::from_millis(500);
 
 /// Which screen of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +41,7 @@ impl Place {
         }
     }
 
-    const fn leave(self) -> &'static str {
+    pub(super) const fn leave(self) -> &'static str {
         match self {
             Self::Usual => "\x1b[?25h",
             Self::Alternate => "\x1b[?25h\x1b[?1049l",
@@ -111,13 +109,9 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Screen {
     place: Place,
-    output: OwnedFd,
-    keyboard: Option<OwnedFd>,
+    terminal: Arc<Loan>,
     signals: Signals,
     queue: SignalQueue,
-    /// The modes of the keyboard before, while this is painted on.
-    saved: Option<Termios>,
-    is_entered: bool,
     /// What has not been written yet.
     pending: VecDeque<u8>,
     /// Whether there is a picture in it.
@@ -132,16 +126,11 @@ impl Screen {
     pub fn open(place: Place) -> Result<Self> {
         let signals = Signals::block()?;
         let queue = signals.queue()?;
-        let keyboard =
-            rustix::termios::isatty(stdio::stdin()).then(|| stream::own(stdio::stdin(), OFlags::RDONLY));
         let mut screen = Self {
             place,
-            output: stream::own(stdio::stdout(), OFlags::WRONLY).context("use standard output")?,
-            keyboard: keyboard.transpose().context("use standard input")?,
+            terminal: Loan::new(place)?,
             signals,
             queue,
-            saved: None,
-            is_entered: false,
             pending: VecDeque::new(),
             is_behind: false,
             typed: Vec::new(),
@@ -153,71 +142,27 @@ impl Screen {
 
     /// Takes the terminal, unless it is another job's at present.
     fn enter(&mut self) {
-        if self.is_in_background() {
-            return;
+        if self.terminal.take() {
+            self.pending.extend(self.place.enter().bytes());
         }
-        if let Some(keyboard) = &self.keyboard
-            && let Ok(mut modes) = rustix::termios::tcgetattr(keyboard)
-        {
-            // Not our own, when a stop is over that nobody announced.
-            if self.saved.is_none() || modes.local_modes.contains(LocalModes::ICANON) {
-                self.saved = Some(modes.clone());
-            }
-            modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
-            // It worked or the terminal is gone, which its reader finds out.
-            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
-        }
-        self.is_entered = true;
-        self.pending.extend(self.place.enter().bytes());
     }
 
     /// Gives the terminal back.
     fn leave(&mut self) {
-        if !std::mem::take(&mut self.is_entered) {
-            return;
-        }
-        self.pending.extend(self.place.leave().bytes());
-        let deadline = Instant::now() + PATIENCE_AT_THE_END;
-        while self.flush().is_ok() && !self.pending.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(left) = Timespec::try_from(left) else { break };
-            let output = PollFd::new(&self.output, PollFlags::OUT);
-            if !matches!(retry_on_intr(|| poll(&mut [output.clone()], Some(&left))), Ok(1..)) {
-                break;
-            }
-        }
-        self.pending.clear();
-        // In the background they are the shell's.
-        if let (Some(keyboard), Some(saved)) = (&self.keyboard, self.saved.take())
-            && !self.is_in_background()
-        {
-            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &saved);
-        }
-    }
-
-    /// Without job control a terminal is nobody's.
-    fn is_in_background(&self) -> bool {
-        let owner = rustix::termios::tcgetpgrp(&self.output);
-        owner.is_ok_and(|group| group != rustix::process::getpgrp())
+        self.terminal.give_back(&mut self.pending);
+        self.is_behind = false;
     }
 
     /// Shows this picture instead of the last one. A terminal that has not taken the last one yet misses this one.
     pub fn paint(&mut self, lines: &[Line]) {
-        if self.is_entered && !self.is_behind {
+        if self.terminal.is_taken() && !self.is_behind {
             self.pending.extend(picture(lines, size()).bytes());
             self.is_behind = true;
         }
     }
 
     fn flush(&mut self) -> Result<(), Errno> {
-        while !self.pending.is_empty() {
-            let (bytes, _) = self.pending.as_slices();
-            match retry_on_intr(|| rustix::io::write(&self.output, bytes)) {
-                Ok(length) => drop(self.pending.drain(..length)),
-                Err(Errno::AGAIN) => break,
-                Err(errno) => return Err(errno),
-            }
-        }
+        self.terminal.write(&mut self.pending)?;
         self.is_behind &= !self.pending.is_empty();
         Ok(())
     }
@@ -225,7 +170,7 @@ impl Screen {
     /// Waits for the next event, until `deadline` at the latest. `others` are waited for, too.
     pub fn next(&mut self, deadline: Instant, others: &[BorrowedFd<'_>]) -> Result<Event> {
         loop {
-            if !self.is_entered && !self.is_in_background() {
+            if !self.terminal.is_taken() && !self.terminal.is_in_background() {
                 self.enter();
                 return Ok(Event::Spoilt);
             }
@@ -253,13 +198,13 @@ impl Screen {
     fn wait(&mut self, at_most: Duration, others: &[BorrowedFd<'_>]) -> Result<Option<Event>> {
         let timeout = Timespec::try_from(at_most).context("wait for the terminal")?;
         let wanted = if self.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let keyboard = self.keyboard.as_ref().filter(|_| self.is_entered);
+        let keyboard = self.terminal.keyboard().filter(|_| self.terminal.is_taken());
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.queue.as_fd(), PollFlags::IN),
             // Even when nothing is to be written, its end is told.
-            PollFd::new(&self.output, wanted),
+            PollFd::from_borrowed_fd(self.terminal.output(), wanted),
         ];
-        polled.extend(keyboard.map(|keyboard| PollFd::new(keyboard, PollFlags::IN)));
+        polled.extend(keyboard.map(|keyboard| PollFd::from_borrowed_fd(keyboard, PollFlags::IN)));
         let first_other = polled.len();
         polled.extend(others.iter().map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
         retry_on_intr(|| poll(&mut polled, Some(&timeout))).context("wait for the terminal")?;
@@ -296,7 +241,7 @@ impl Screen {
                 }
                 // The shell has had the terminal meanwhile, and may have it still.
                 Signal::CONT => {
-                    self.is_entered = false;
+                    self.terminal.lose();
                     self.enter();
                     event = Some(Event::Spoilt);
                 }
@@ -308,7 +253,7 @@ impl Screen {
 
     /// Whether there is a keyboard still.
     fn read_keyboard(&mut self) -> bool {
-        let Some(keyboard) = &self.keyboard else { return true };
+        let Some(keyboard) = self.terminal.keyboard() else { return true };
         let mut buffer = [0; 256];
         match retry_on_intr(|| rustix::io::read(keyboard, &mut buffer)) {
             Ok(length @ 1..) => {
@@ -320,8 +265,8 @@ impl Screen {
             }
             Err(Errno::AGAIN) => true,
             // It became another job's just now.
-            Err(Errno::IO) if self.is_in_background() => {
-                self.is_entered = false;
+            Err(Errno::IO) if self.terminal.is_in_background() => {
+                self.terminal.lose();
                 true
             }
             Ok(_) | Err(_) => false,
