@@ -77,6 +77,16 @@ pub struct State {
     pub hooks: hooks::Later,
 }
 
+/// Which container it is, of those that have the same name one after the other.
+///
+/// Neither part would do alone: numbers of processes come back, within a clock tick where there are few of them, and the clock may
+/// be set back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    init_process: (i32, u64),
+    created: String,
+}
+
 fn yes() -> bool {
     true
 }
@@ -90,6 +100,13 @@ pub struct Config {
 }
 
 impl State {
+    pub fn identity(&self) -> Identity {
+        Identity {
+            init_process: (self.init_process_pid, self.init_process_start),
+            created: self.created.clone(),
+        }
+    }
+
     /// What the container's session keyring is called, as by runc.
     pub fn keyring_name(id: &str) -> String {
         format!("_ses.{id}")

@@ -8,7 +8,7 @@ use super::list::Format;
 use super::update::dry_run;
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
-use crate::revision::{self, Asker, Wanted};
+use crate::revision::{self, Asker, Target, Wanted};
 
 /// Give a container the limits again that it had before
 ///
@@ -40,7 +40,8 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
         bail!("--format is of no use without --dry-run");
     }
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
-    let made = revision::make(&context.root, &args.id, &wanted, &by)?;
+    let target = Target { root: &context.root, id: &args.id, only: None };
+    let made = revision::make(&target, &wanted, &by)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let text = match made.revision {
         Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),

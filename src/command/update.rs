@@ -17,7 +17,7 @@ use crate::change::{Change, shown};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
-use crate::revision::{self, Asker, Event, Roll, Wanted};
+use crate::revision::{self, Asker, Event, Roll, Target, Wanted};
 
 /// Change the limits of a container, or of several, one after the other
 ///
@@ -144,7 +144,9 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     }
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     match &*args.ids {
-        [id] if !is_roll => drop(revision::make(&context.root, id, &wanted, &by)?),
+        [id] if !is_roll => {
+            revision::make(&Target { root: &context.root, id, only: None }, &wanted, &by)?;
+        }
         ids => {
             let plan = Roll {
                 ids,
@@ -182,7 +184,8 @@ pub(super) fn dry_run(
     let mut rows = vec![["ID", "FILE", "OLD", "NEW"].map(str::to_owned)];
     let mut writes = Vec::new();
     for id in ids {
-        for Change { file, from, to, .. } in revision::preview(&context.root, id, wanted)? {
+        let (_, changes) = revision::preview(&Target { root: &context.root, id, only: None }, wanted)?;
+        for Change { file, from, to, .. } in changes {
             writes.push(json!({ "id": id.as_str(), "file": file, "old": from, "new": to }));
             rows.push([id.as_str().to_owned(), file, shown(&from).to_owned(), shown(&to).to_owned()]);
         }

@@ -13,7 +13,7 @@ use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::{Pointer, Refusal};
 use crate::intel_rdt;
 use crate::signals::Signals;
-use crate::state::{self, Status};
+use crate::state::{self, Identity, Status};
 
 /// What is to be changed.
 #[derive(Clone, Debug)]
@@ -33,6 +33,15 @@ pub enum Wanted<'a> {
         from: Option<u64>,
         reason: Option<&'a str>,
     },
+}
+
+/// Which container.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub root: &'a Root,
+    pub id: &'a ContainerId,
+    /// Only if it is still this one.
+    pub only: Option<&'a Identity>,
 }
 
 /// What has become of it.
@@ -59,15 +68,27 @@ impl std::fmt::Display for Overtaken {
 
 impl std::error::Error for Overtaken {}
 
+/// Another container has the name now.
+#[derive(Debug)]
+pub struct Replaced;
+
+impl std::fmt::Display for Replaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it has been deleted since, and another of its name made")
+    }
+}
+
+impl std::error::Error for Replaced {}
+
 /// Changes the limits of a container that has not ended, and records the revision. Blocks signals once it is this process's
 /// turn, so that all or nothing is in force, whoever wants to end it meanwhile.
 ///
 /// # Errors
 /// Everything is as it was then.
-pub fn make(root: &Root, id: &ContainerId, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     // Two at a time would each record only their own.
-    let lock = root.lock(id)?;
-    let mut container = load(root, id)?;
+    let lock = target.root.lock(target.id)?;
+    let mut container = load(target)?;
     Signals::block()?;
     apply_and_record(&mut container, &lock, wanted, by).map_err(|error| gone(&container, error))
 }
@@ -107,24 +128,28 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     Ok(made)
 }
 
-/// What [`make`] would write, without writing it: for each file, by its path, what it holds and what it would be given.
+/// What [`make`] would write, without writing it: for each file, by its path, what it holds and what it would be given; and to
+/// which container.
 ///
 /// # Errors
 /// As [`make`], but for what only the kernel knows.
-pub fn preview(root: &Root, id: &ContainerId, wanted: &Wanted<'_>) -> Result<Vec<Change>> {
-    let _lock = root.lock(id)?;
-    let container = load(root, id)?;
+pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
+    let _lock = target.root.lock(target.id)?;
+    let container = load(target)?;
     let history = History::of(&container.state)?;
     let Decided { limits, rdt, .. } = decide(&container, &history, wanted)?;
     let mut changes = limits.preview()?;
     if let Some((member, schemata)) = rdt {
         changes.extend(intel_rdt::preview(&member, &schemata)?);
     }
-    Ok(changes)
+    Ok((container.state.identity(), changes))
 }
 
-fn load(root: &Root, id: &ContainerId) -> Result<Container> {
-    let container = root.load(id)?;
+fn load(target: &Target<'_>) -> Result<Container> {
+    let container = target.root.load(target.id)?;
+    if target.only.is_some_and(|only| *only != container.state.identity()) {
+        return Err(Replaced.into());
+    }
     match container.status()? {
         Status::Created | Status::Running | Status::Paused => Ok(container),
         // Its record is not finished, and what is in it would be lost.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::asker::Asker;
-pub use self::make::{Made, Wanted, make, preview};
+pub use self::make::{Made, Target, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
 use crate::change::Change;
 use crate::state::State;

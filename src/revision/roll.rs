@@ -7,11 +7,12 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::watch::{Verdict, Watch, settle};
-use super::{Asker, Made, Wanted, make, preview};
+use super::{Asker, Made, Target, Wanted, make, preview};
 use crate::change::Change;
 use crate::container::{ContainerId, Root};
 use crate::error::{Refusal, line};
 use crate::signals::{Signal, SignalQueue, Signals};
+use crate::state::Identity;
 
 /// How to go about it.
 #[derive(Debug)]
@@ -92,6 +93,18 @@ impl std::fmt::Display for Event<'_> {
     }
 }
 
+/// One of those that are to be changed, and no other of its name.
+struct Member<'a> {
+    id: &'a ContainerId,
+    which: Identity,
+}
+
+impl Member<'_> {
+    fn make(&self, root: &Root, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+        make(&Target { root, id: self.id, only: Some(&self.which) }, wanted, by)
+    }
+}
+
 /// Why it does not go on.
 enum Stop {
     /// With this container.
@@ -103,17 +116,19 @@ enum Stop {
 ///
 /// # Errors
 /// The first failure, or a signal that asks this process to end. Those that were changed have their old limits again then, as far as they still live and nobody else has
-/// changed them since; the message counts them.
+/// changed them since; the message counts them. One that was made in the place of another meanwhile is none of them.
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
     // What can be known to be wrong is found before anything is changed.
-    for id in plan.ids {
-        preview(root, id, &plan.wanted).map_err(|error| about(id, error))?;
-    }
+    let member = |id| {
+        let (which, _) = preview(&Target { root, id, only: None }, &plan.wanted)?;
+        Ok(Member { id, which })
+    };
+    let members = plan.ids.iter().map(|id| member(id).map_err(|error| about(id, error)));
+    let members: Vec<_> = members.collect::<Result<_>>()?;
     // From here on, who asks for the end gets it when nothing is half done.
     let signals = Signals::block()?.interrupts()?;
-    let mut done: Vec<(&ContainerId, Made)> = Vec::new();
-    let stopped = plan
-        .ids
+    let mut done = Vec::new();
+    let stopped = members
         .chunks(plan.step.max(1))
         .find_map(|batch| change(root, plan, batch, &signals, &mut done, tell).err());
     let Some(stop) = stopped else {
@@ -134,13 +149,14 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> R
     };
     let mut rolled_back = 0;
     let changed = done.len();
-    for (id, made) in done.into_iter().rev() {
-        match back(root, plan, id, &made, &reason) {
+    for (member, made) in done.into_iter().rev() {
+        let id = member.id.as_str();
+        match back(root, plan, member, &made, &reason) {
             Ok(revision) => {
                 rolled_back += 1;
-                tell(&Event::RolledBack { id: id.as_str(), to: made.before, revision });
+                tell(&Event::RolledBack { id, to: made.before, revision });
             }
-            Err(error) => tell(&Event::NotRolledBack { id: id.as_str(), reason: &line(&error) }),
+            Err(error) => tell(&Event::NotRolledBack { id, reason: &line(&error) }),
         }
     }
     let not_rolled_back = changed - rolled_back;
@@ -157,32 +173,33 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> R
 /// Changes these, and watches them.
 fn change<'a>(
     root: &Root,
-    plan: &'a Plan<'_>,
-    batch: &'a [ContainerId],
+    plan: &Plan<'_>,
+    batch: &'a [Member<'a>],
     signals: &SignalQueue,
-    done: &mut Vec<(&'a ContainerId, Made)>,
+    done: &mut Vec<(&'a Member<'a>, Made)>,
     tell: &mut dyn FnMut(&Event<'_>),
 ) -> Result<(), Stop> {
     let mut watches = Vec::new();
-    for id in batch {
+    for member in batch {
+        let id = member.id;
         let failed = |error| Stop::Failed(id.clone(), error);
         if let Some(signal) = signals.take().map_err(failed)? {
             return Err(Stop::Interrupted(signal));
         }
         // Begun before, so that nothing is missed.
         watches.push(root.load(id).and_then(|container| Watch::begin(&container)).map_err(failed)?);
-        let made = make(root, id, &plan.wanted, &plan.by).map_err(failed)?;
+        let made = member.make(root, &plan.wanted, &plan.by).map_err(failed)?;
         tell(&Event::Updated { id: id.as_str(), revision: made.revision, changes: &made.changes });
-        done.push((id, made));
+        done.push((member, made));
     }
     let verdict = settle(&mut watches, signals, plan.settle, plan.most_pressure);
     let failed = |index: usize, error| match batch.get(index) {
-        Some(id) => Err(Stop::Failed(id.clone(), error)),
+        Some(member) => Err(Stop::Failed(member.id.clone(), error)),
         None => Ok(()),
     };
     match verdict {
         Ok(Verdict::Settled) => {
-            batch.iter().for_each(|id| tell(&Event::Settled { id: id.as_str() }));
+            batch.iter().for_each(|member| tell(&Event::Settled { id: member.id.as_str() }));
             Ok(())
         }
         Ok(Verdict::Failed(index, problem)) => failed(index, anyhow!(problem)),
@@ -192,13 +209,13 @@ fn change<'a>(
 }
 
 /// Takes back what was made of one; gives the revision that this is.
-fn back(root: &Root, plan: &Plan<'_>, id: &ContainerId, made: &Made, reason: &str) -> Result<Option<u64>> {
+fn back(root: &Root, plan: &Plan<'_>, member: &Member<'_>, made: &Made, reason: &str) -> Result<Option<u64>> {
     // Nothing was changed.
     if made.revision.is_none() {
         return Ok(None);
     }
     let wanted = Wanted::Rollback { to: Some(made.before), from: made.revision, reason: Some(reason) };
-    Ok(make(root, id, &wanted, &plan.by)?.revision)
+    Ok(member.make(root, &wanted, &plan.by)?.revision)
 }
 
 /// Which container, unless the words say so themselves.

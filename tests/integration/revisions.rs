@@ -441,7 +441,12 @@ fn what_is_of_no_use_is_refused() -> Outcome {
 
 /// Keeps updates of a container waiting.
 fn locked(container: &Container) -> fs::File {
-    let directory = fs::File::open(container.state_directory()).unwrap();
+    locked_directory(&container.state_directory())
+}
+
+/// The same of any state directory.
+pub fn locked_directory(path: &std::path::Path) -> fs::File {
+    let directory = fs::File::open(path).unwrap();
     rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
     directory
 }
@@ -454,7 +459,7 @@ fn waiting(container: &Container, value: &str) -> Running {
 }
 
 #[track_caller]
-fn wait_for_turn(running: &Running) {
+pub fn wait_for_turn(running: &Running) {
     let pid = running.pid().to_string();
     crate::support::wait_until("it waits for the lock", || {
         let locks = fs::read_to_string("/proc/locks").unwrap();

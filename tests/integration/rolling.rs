@@ -11,7 +11,7 @@ use crate::support::{
     suite::suite,
 };
 
-use super::revisions::read_only;
+use super::revisions::{locked_directory, read_only, wait_for_turn};
 
 suite![
     all_are_updated_in_order,
@@ -25,6 +25,8 @@ suite![
     one_container_may_be_watched_too,
     a_container_that_is_deleted_meanwhile_is_a_failure,
     what_others_have_changed_meanwhile_is_left_alone,
+    a_container_that_takes_the_name_of_another_meanwhile_is_left_alone,
+    a_container_that_takes_the_name_of_another_before_its_turn_is_a_failure,
     what_cannot_be_taken_back_is_named,
     a_paused_container_settles,
     what_was_so_already_is_not_changed_and_not_taken_back,
@@ -45,11 +47,24 @@ impl Fleet {
     fn of(scripts: &[&str]) -> Self {
         let members: Vec<_> = scripts.iter().map(|script| Container::with_script(script)).collect();
         let fleet = Self { members };
-        for (at, member) in fleet.members.iter().enumerate() {
-            fleet.runtime().args(["create", "--bundle"]).arg(member.bundle.path()).arg(&member.id).succeeds();
-            fleet.on("start", at).succeeds();
-        }
+        (0..scripts.len()).for_each(|at| fleet.launch(at));
         fleet
+    }
+
+    fn launch(&self, at: usize) {
+        let member = &self.members[at];
+        self.runtime().args(["create", "--bundle"]).arg(member.bundle.path()).arg(&member.id).succeeds();
+        self.on("start", at).succeeds();
+    }
+
+    /// Makes another container in the place of one.
+    fn replace(&self, at: usize) {
+        self.on("delete", at).arg("--force").succeeds();
+        self.launch(at);
+    }
+
+    fn state_directory(&self, at: usize) -> std::path::PathBuf {
+        self.members[0].root().join(&self.members[at].id)
     }
 
     fn runtime(&self) -> Invocation {
@@ -382,6 +397,60 @@ fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
     let text = "{0}: not rolled back: revision 3, which somebody else has made since, is in force\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
     assert_eq!(fleet.depths()[0], "9");
+    Ok(())
+}
+
+fn a_container_that_takes_the_name_of_another_meanwhile_is_left_alone() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
+    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    running.signal(Signal::SIGSTOP);
+    fleet.replace(0);
+    // It comes to the same number.
+    let file = fleet.members[0].beside("others.json");
+    fs::write(&file, r#"{"unified": {"cgroup.max.depth": "9"}}"#).unwrap();
+    fleet.on("update", 0).arg("-r").arg(file).succeeds();
+    running.signal(Signal::SIGCONT);
+    let output = running.wait();
+    assert_eq!(output.code(), 1, "{output:#?}");
+    fleet.says(
+        &output,
+        &[
+            "{0}: updated, revision 2 (cgroup.max.depth max -> 7)",
+            "{1}: updated, revision 2 (cgroup.max.depth max -> 7)",
+            "{0}: failed: it has ended",
+            "{1}: rolled back to revision 1, as revision 3",
+            "{0}: not rolled back: it has been deleted since, and another of its name made",
+            "0 updated, 1 rolled back, 1 not rolled back, 0 untouched",
+        ],
+    );
+    assert_eq!(fleet.depths(), ["9", "max"]);
+    assert_eq!(fleet.history(0).len(), 2);
+    Ok(())
+}
+
+/// It was not looked at beforehand, and nobody watches it.
+fn a_container_that_takes_the_name_of_another_before_its_turn_is_a_failure() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let running = fleet.roll(limits(), &["--settle", moment()]).spawn();
+    running.wait_for_stdout(&fleet.named("{0}: updated"));
+    // The watch begins before this.
+    let lock = locked_directory(&fleet.state_directory(1));
+    wait_for_turn(&running);
+    fleet.replace(1);
+    drop(lock);
+    let output = running.wait();
+    assert_eq!(output.code(), 1, "{output:#?}");
+    let text = "{1}: failed: it has been deleted since, and another of its name made\n";
+    assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
+    let last = "0 updated, 1 rolled back, 0 not rolled back, 1 untouched\n";
+    assert!(output.stdout.ends_with(last), "{output:#?}");
+    assert_eq!(fleet.depths(), ["max", "max"]);
+    assert_eq!(fleet.history(1).len(), 1);
     Ok(())
 }
 
