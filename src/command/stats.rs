@@ -25,12 +25,13 @@ pub(super) const FIRST: Length = Length::from_millis(500);
 
 /// Show what containers use, again and again
 ///
-/// All running containers or, until they end, those that are named. CPU % is of one processor, since the last look. MEM is
-/// without files that have not been used lately, and MEM % of the limit or, without one, of the host's memory. PIDS are threads.
-/// IO and NET count from the container's beginning, NET without lo. PRESSURE is the percentage of the last ten seconds in which
-/// some process had to wait for the processor, memory or a disk. A dash is what is not known: cgroup v2 lacks the controller, or
-/// the kernel does not measure it. On a terminal the table is painted in place and as wide as fits; q and Ctrl-C end it.
-/// Otherwise the tables follow each other with an empty line between.
+/// All running containers or, until they end, those that are named; one that is made anew with the name of one that has ended is
+/// another. CPU % is of one processor, since the last look. MEM is without files that have not been used lately, and MEM % of
+/// the limit or, without one, of the host's memory. PIDS are threads. IO and NET count from the container's beginning, NET
+/// without lo. PRESSURE is the percentage of the last ten seconds in which some process had to wait for the processor, memory or
+/// a disk. A dash is what is not known: cgroup v2 lacks the controller, or the kernel does not measure it. On a terminal the
+/// table is painted in place and as wide as fits; q and Ctrl-C end it. Otherwise the tables follow each other with an empty line
+/// between.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Stats {
