@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, OomCounts};
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::init::step::Point;
 use crate::namespaces::Join;
@@ -157,10 +157,12 @@ pub struct Child<'a> {
     /// Signals that ask this process to end: it is not yet responsible for a container.
     pub interrupts: SignalQueue,
     pub init: &'a Init,
-    /// The cgroup that may stand still, and then the child does too.
+    /// The container's cgroup, if it has one of its own.
     pub cgroup: Option<&'a Path>,
-    /// How many processes the kernel had killed there for want of memory before the child was born; `None` if nobody has looked.
-    pub oom_kills: Option<u64>,
+    /// Whether it may be frozen for as long as somebody likes, and the child with it.
+    pub may_stand_still: bool,
+    /// What the kernel had counted there before the child was born; `None` if nobody has looked.
+    pub earlier_ooms: Option<OomCounts>,
     pub program: &'a Program,
 }
 
@@ -172,7 +174,8 @@ pub struct Watch<'a> {
     pub socket: BorrowedFd<'a>,
     pub signals: &'a Signals,
     pub cgroup: Option<&'a Path>,
-    pub oom_kills: Option<u64>,
+    pub may_stand_still: bool,
+    pub earlier_ooms: Option<OomCounts>,
     pub program: &'a Program,
 }
 
@@ -186,7 +189,8 @@ impl<'a> Watch<'a> {
             interrupts: self.signals.interrupts()?,
             init,
             cgroup: self.cgroup,
-            oom_kills: self.oom_kills,
+            may_stand_still: self.may_stand_still,
+            earlier_ooms: self.earlier_ooms,
             program: self.program,
         })
     }
@@ -315,36 +319,36 @@ impl Child<'_> {
                     Err(self.program.explain(step, errno, part, &said))
                 }
                 None if length > 0 => bail!("the init process said something that it cannot say"),
-                None => self.ended_early(self.program.has_filter()).map(|()| News::Ended),
+                None => self.ended_early().map(|()| News::Ended),
             };
         }
     }
 
     /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
     fn ended_before(&self, what: &str) -> anyhow::Error {
-        let why = self.ended_early(true).err();
+        let why = self.ended_early().err();
         why.unwrap_or_else(|| anyhow!("the init process ended before {what}"))
     }
 
-    /// `awaits_end` says whether the child may not have ended yet and yet never become the program.
-    ///
     /// # Errors
-    /// If the process has ended without having become the program: something killed it, or its filter let it say nothing.
-    fn ended_early(&self, awaits_end: bool) -> Result<()> {
-        let pid = self.init.pid;
-        let never_executed =
-            || Ok::<_, anyhow::Error>(state::process_stat(pid)?.is_some_and(|stat| stat.never_executed));
-        // What has closed the socket and is not the program ends, but may not have yet; what a filter does to execve is no rare case.
-        if awaits_end && !never_executed()? {
+    /// If the process, which has closed the socket, ends without having become the program: something killed it, or its filter let
+    /// it say nothing.
+    fn ended_early(&self) -> Result<()> {
+        let has_filter = self.program.has_filter();
+        // Who exits has lost its executable before its descriptors, so one that has one has become the program; it is cheaper to
+        // ask for. What a filter does to execve is no rare case.
+        if !has_filter && fs::read_link(format!("/proc/{}/exe", self.init.pid)).is_ok() {
             return Ok(());
         }
-        let patience = if awaits_end { WaitIdOptions::empty() } else { WaitIdOptions::NOHANG };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | patience;
+        if !state::process_stat(self.init.pid)?.is_some_and(|stat| stat.never_executed) {
+            return Ok(());
+        }
+        // It ends, but may not have yet.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::PidFd(self.init.pidfd.as_fd()), options)
             .context("ask for the init process")?;
         let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
-        let has_filter = self.program.has_filter();
-        if !has_filter && (signal.is_none() || !never_executed()?) {
+        if !has_filter && signal.is_none() {
             return Ok(());
         }
         let (ended, hint) = match signal {
@@ -354,19 +358,28 @@ impl Child<'_> {
                 (format!("the init process was ended by signal {signal}"), FILTER_HINT.to_owned())
             }
             Some(signal) => {
-                let known = self.oom_kills;
-                let short = |path| cgroup::shortage(path, known.unwrap_or(0));
+                let known = self.earlier_ooms;
+                let short = |path| cgroup::shortage(path, known.unwrap_or_default());
                 let shortage = self.cgroup.filter(|_| signal == libc::SIGKILL).and_then(short);
                 let hint = match (shortage, known) {
                     (Some(shortage), Some(_)) => return Err(shortage.of_init().context(Stage::Alive)),
                     // The words are runc's.
                     (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
-                    (None, _) => "somebody killed it".to_owned(),
+                    (None, _) => self.killer(signal).to_owned(),
                 };
                 (format!("the init process was ended by signal {signal}"), hint)
             }
         };
         Err(anyhow!(ended).context(Hint("start the container's program".into(), hint)))
+    }
+
+    /// Who has ended it with this signal, if no kill for want of memory is counted.
+    fn killer(&self, signal: i32) -> &'static str {
+        let is_counted = || self.cgroup.and_then(cgroup::oom_counts).is_some();
+        match signal != libc::SIGKILL || is_counted() {
+            true => "somebody killed it",
+            false => "somebody killed it, or the kernel for want of memory",
+        }
     }
 
     fn wait(&self) -> Result<()> {
@@ -386,6 +399,7 @@ impl Child<'_> {
             }
             // A cgroup above it can be frozen, and then the child never runs.
             if ready == 0
+                && !self.may_stand_still
                 && let Some(path) = self.cgroup
                 && cgroup::stands_still(path)
             {

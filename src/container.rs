@@ -477,7 +477,7 @@ fn remove_directory(path: &Path) -> Result<()> {
     let removed = match fs::remove_dir(path) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
             // Not every container has these.
-            for name in [UNIT, oom::OOM_KILLS] {
+            for name in [UNIT, oom::OOM_COUNTS] {
                 let _ = fs::remove_file(path.join(name));
             }
             fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))

@@ -22,7 +22,7 @@ use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::cgroup::{Asking, Buses, Driver, Whose};
+use crate::cgroup::{Asking, Buses, Driver, OomCounts, Whose};
 use crate::child::{Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
@@ -178,9 +178,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let asking = Asking { buses: &request.environment.buses, signals: Some(request.signals) };
     let mut cgroup = plan.cgroup.create(request.rootless, asking, note).context(Stage::Cgroup)?;
     cgroup.unit().map(|unit| directory.note_unit(unit)).transpose()?;
-    let oom_kills = cgroup.earlier_oom_kills();
-    if oom_kills > 0 {
-        directory.note_oom_kills(oom_kills)?;
+    let earlier_ooms = cgroup.earlier_ooms();
+    if earlier_ooms != OomCounts::default() {
+        directory.note_ooms(earlier_ooms)?;
     }
     let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
     if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
@@ -239,7 +239,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         socket: ours.as_fd(),
         signals: request.signals,
         cgroup: cgroup.path(),
-        oom_kills: Some(oom_kills),
+        may_stand_still: false,
+        earlier_ooms: Some(earlier_ooms),
         program: &program,
     };
     if births.succeeded.is_some() {

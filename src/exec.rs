@@ -184,9 +184,10 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let watch = Watch {
         socket: ours.as_fd(),
         signals: request.signals,
+        cgroup,
         // Whoever waits for a paused container waits.
-        cgroup: cgroup.filter(|_| request.when_paused == WhenPaused::Refuse),
-        oom_kills: None,
+        may_stand_still: request.when_paused == WhenPaused::Wait,
+        earlier_ooms: None,
         program: &program,
     };
     if is_succeeded {

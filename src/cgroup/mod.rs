@@ -43,7 +43,7 @@ use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::{OomWatch, Shortage, kills as oom_kills, shortage};
+pub use oom::{OomCounts, OomWatch, Shortage, oom_counts, shortage};
 pub use removal::{is_used, kill, remove, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};
@@ -282,9 +282,13 @@ impl Cgroup {
         }
     }
 
-    /// How many processes the kernel has killed in it for want of memory before it was this container's.
-    pub fn earlier_oom_kills(&self) -> u64 {
-        self.made.as_ref().filter(|made| !made.fresh).map_or(0, |made| oom_kills(&made.path))
+    /// What the kernel has counted in it before it was this container's.
+    pub fn earlier_ooms(&self) -> OomCounts {
+        self.made
+            .as_ref()
+            .filter(|made| !made.fresh)
+            .and_then(|made| oom_counts(&made.path))
+            .unwrap_or_default()
     }
 
     /// Leaves the cgroup to the container; [`remove`] takes it away later.

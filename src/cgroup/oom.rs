@@ -17,11 +17,22 @@ use crate::error::Hint;
 
 const EVENTS: &str = "memory.events";
 
+/// What the kernel has counted up to now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OomCounts {
+    /// How many processes of the cgroup and of those below it were killed for want of memory.
+    pub kills: u64,
+    /// How often the cgroup's own `memory.max` was reached and there was nothing to give up. Not always a process is killed then.
+    pub own: u64,
+}
+
 /// That the kernel has killed processes for want of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// How many processes it has killed.
+    /// How many processes it has killed as far as the cgroup has counted.
     pub kills: u64,
+    /// How many of them since somebody has asked for the counts.
+    new: u64,
     /// The cgroup's `memory.max`, if that was reached; otherwise it was the limit of a cgroup above it or below it, or all of the
     /// machine's memory.
     limit: Option<String>,
@@ -43,8 +54,20 @@ impl Shortage {
         anyhow::anyhow!("{self}").context(Hint(doing.to_owned(), self.hint().to_owned()))
     }
 
+    /// Of a container whose first process was ended by SIGKILL. Whom it has killed the kernel tells nobody but its log.
+    pub fn of_killed(&self) -> String {
+        let count = match self.new {
+            1 => "a process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        format!(
+            "the container's process was killed, probably by the kernel, which has killed {count} of the container: {self} ({})",
+            self.hint()
+        )
+    }
+
     /// What to do about it.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &'static str {
         match self.limit {
             Some(_) => "raise /linux/resources/memory/limit, or let the program use less",
             None => "the limit of a cgroup above it or below it was reached, or the machine has no more",
@@ -52,24 +75,34 @@ impl Shortage {
     }
 }
 
-/// How many processes the kernel has killed so far in the cgroup and in those below it for want of memory. None without the
-/// memory controller, or when the cgroup is gone.
-pub fn kills(path: &Path) -> u64 {
-    let text = control_file::open_dir(path).and_then(|dir| control_file::read(dir.as_fd(), EVENTS));
-    text.map_or(0, |text| count(&text, "oom_kill"))
+/// What is counted for this cgroup by now; `None` without the memory controller, or when the cgroup is gone.
+pub fn oom_counts(path: &Path) -> Option<OomCounts> {
+    counts(control_file::open_dir(path).ok()?.as_fd())
 }
 
-/// Why the kernel has killed processes in the cgroup or in those below it, if it has killed more than these many.
-pub fn shortage(path: &Path, known: u64) -> Option<Shortage> {
+fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
+    let text = control_file::read(dir, EVENTS).ok()?;
+    // There, those of the cgroups below are counted, too: mostly there is none, and no need to look any further.
+    let own = match count(&text, "oom") {
+        0 => 0,
+        _ => control_file::read(dir, "memory.events.local").map_or(0, |text| count(&text, "oom")),
+    };
+    Some(OomCounts { kills: count(&text, "oom_kill"), own })
+}
+
+/// Why the kernel has killed processes in the cgroup or in those below it, if it has since these were its counts.
+pub fn shortage(path: &Path, known: OomCounts) -> Option<Shortage> {
     let dir = control_file::open_dir(path).ok()?;
-    let read = |name| control_file::read(dir.as_fd(), name);
-    let kills = count(&read(EVENTS).ok()?, "oom_kill");
-    if kills <= known {
+    let now = counts(dir.as_fd())?;
+    if now.kills <= known.kills {
         return None;
     }
-    let is_own = read("memory.events.local").is_ok_and(|text| count(&text, "oom") > 0);
-    let limit = read("memory.max").ok().filter(|_| is_own).map(|limit| limit.trim().to_owned());
-    Some(Shortage { kills, limit })
+    let limit = control_file::read(dir.as_fd(), "memory.max").ok().filter(|_| now.own > known.own);
+    Some(Shortage {
+        kills: now.kills,
+        new: now.kills - known.kills,
+        limit: limit.map(|limit| limit.trim().to_owned()),
+    })
 }
 
 fn count(text: &str, key: &str) -> u64 {
@@ -139,9 +172,34 @@ mod tests {
 
     #[test]
     fn only_the_own_limit_is_blamed() {
-        let own = Shortage { kills: 1, limit: Some("65536".to_owned()) };
+        let own = Shortage { kills: 1, new: 1, limit: Some("65536".to_owned()) };
         assert_eq!(own.to_string(), "out of memory: memory.max = 65536");
-        assert!(!Shortage { kills: 1, limit: None }.to_string().contains('='));
-        assert_eq!(shortage(Path::new("/nowhere"), 0), None);
+        assert!(!Shortage { limit: None, ..own }.to_string().contains('='));
+        assert_eq!(shortage(Path::new("/nowhere"), OomCounts::default()), None);
+    }
+
+    #[test]
+    fn what_was_counted_before_is_no_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        let short = |kills, own| shortage(directory.path(), OomCounts { kills, own });
+        assert_eq!(oom_counts(directory.path()), None);
+        write("memory.events", "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\n");
+        write("memory.events.local", "low 0\nhigh 0\nmax 9\noom 1\noom_kill 0\n");
+        write("memory.max", "65536\n");
+        assert_eq!(oom_counts(directory.path()), Some(OomCounts { kills: 2, own: 1 }));
+        let limit = Some("65536".to_owned());
+        assert_eq!(short(0, 0), Some(Shortage { kills: 2, new: 2, limit }));
+        assert_eq!(short(1, 1), Some(Shortage { kills: 2, new: 1, limit: None }));
+        assert_eq!(short(2, 0), None);
+    }
+
+    #[test]
+    fn who_was_killed_is_not_claimed_to_be_known() {
+        let one = Shortage { kills: 3, new: 1, limit: None };
+        assert!(
+            one.of_killed().contains("probably by the kernel, which has killed a process of the container: ")
+        );
+        assert!(Shortage { new: 2, ..one }.of_killed().contains("has killed 2 processes of"));
     }
 }

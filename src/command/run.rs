@@ -61,8 +61,7 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         && let Some(shortage) = container.shortage()
     {
         container.tell_oom_kills(shortage.kills);
-        let hint = shortage.hint();
-        context.log.warning(format_args!("the container's process was killed: {shortage} ({hint})"));
+        context.log.warning(shortage.of_killed());
     }
     if !args.keep {
         let warn = |warning: &str| match &ended {

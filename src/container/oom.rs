@@ -8,18 +8,18 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::{Container, NewContainer};
-use crate::cgroup::{self, Shortage};
+use crate::cgroup::{self, OomCounts, Shortage};
 
-/// How many of the kills for want of memory that its cgroup counts are no reason for the container's end; missing for none.
-pub(super) const OOM_KILLS: &str = "oom-kills";
+/// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
+pub(super) const OOM_COUNTS: &str = "oom-kills";
 
 /// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
 const OOM_NEWS: &str = "oom-news";
 
 impl NewContainer {
-    /// Notes how many kills for want of memory its cgroup counts already.
-    pub fn note_oom_kills(&self, count: u64) -> Result<()> {
-        write_oom_kills(&self.path, count)
+    /// Notes what its cgroup has counted already.
+    pub fn note_ooms(&self, counts: OomCounts) -> Result<()> {
+        write_counts(&self.path, counts)
     }
 }
 
@@ -28,16 +28,16 @@ impl Container {
     /// for the container's end with [`Self::note_kill`].
     pub fn shortage(&self) -> Option<Shortage> {
         let cgroup = self.state.cgroup()?;
-        let known = fs::read_to_string(self.directory.join(OOM_KILLS)).unwrap_or_default();
-        cgroup::shortage(cgroup, known.parse().unwrap_or(0))
+        let known = fs::read_to_string(self.directory.join(OOM_COUNTS)).unwrap_or_default();
+        cgroup::shortage(cgroup, parse_counts(&known))
     }
 
     /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before. If
     /// that cannot be noted it is killed all the same.
     pub fn note_kill(&self) {
-        let count = self.state.cgroup().map_or(0, cgroup::oom_kills);
-        if count > 0 {
-            let _ = write_oom_kills(&self.directory, count);
+        let counts = self.state.cgroup().and_then(cgroup::oom_counts).unwrap_or_default();
+        if counts != OomCounts::default() {
+            let _ = write_counts(&self.directory, counts);
         }
     }
 
@@ -56,7 +56,31 @@ impl Container {
     }
 }
 
-fn write_oom_kills(directory: &Path, count: u64) -> Result<()> {
-    let path = directory.join(OOM_KILLS);
-    fs::write(&path, count.to_string()).with_context(|| format!("write {}", path.display()))
+fn write_counts(directory: &Path, counts: OomCounts) -> Result<()> {
+    let path = directory.join(OOM_COUNTS);
+    let text = format!("{} {}", counts.kills, counts.own);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// Older versions of this program have written the first of the two alone.
+fn parse_counts(text: &str) -> OomCounts {
+    let mut counts = text.split_ascii_whitespace().map(|count| count.parse().unwrap_or(0));
+    let mut next = || counts.next().unwrap_or(0);
+    OomCounts { kills: next(), own: next() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let counts = OomCounts { kills: 7, own: 3 };
+        write_counts(directory.path(), counts).unwrap();
+        let text = fs::read_to_string(directory.path().join(OOM_COUNTS)).unwrap();
+        assert_eq!(parse_counts(&text), counts);
+        assert_eq!(parse_counts("7"), OomCounts { kills: 7, own: 0 });
+        assert_eq!(parse_counts(""), OomCounts::default());
+    }
 }

@@ -74,10 +74,11 @@ impl Container {
         Ok(())
     }
 
-    /// That a container which has stopped cannot be started, and why it has, if it was for want of memory.
+    /// That a container which has stopped cannot be started, and why it has, if it was for want of memory before it was started.
     pub fn stopped(&self) -> anyhow::Error {
         let doing = format!("cannot start a container that has stopped: {:?}", self.state.id);
-        match self.shortage() {
+        let was_started = !self.directory.join(FIFO).exists();
+        match self.shortage().filter(|_| !was_started) {
             Some(shortage) => shortage.of_init().context(doing),
             None => anyhow!(doing),
         }

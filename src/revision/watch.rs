@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::cgroup::{self, OomWatch};
+use crate::cgroup::{self, OomCounts, OomWatch};
 use crate::container::Container;
 use crate::error::Refusal;
 use crate::signals::{Signal, SignalQueue};
@@ -29,6 +29,7 @@ const PRESSURES: [&str; 2] = ["memory.pressure", "io.pressure"];
 pub struct Watch {
     init: OwnedFd,
     oom: OomWatch,
+    earlier_ooms: OomCounts,
     cgroup: PathBuf,
     /// As it was before, for each of [`PRESSURES`]: what gets better was not made worse by the update.
     pressure: [Option<f64>; 2],
@@ -51,9 +52,10 @@ impl Watch {
             return Err(Refusal::NotRunning(container.state.id.clone()).into());
         };
         let cgroup = container.cgroup()?.to_owned();
+        let earlier_ooms = cgroup::oom_counts(&cgroup).unwrap_or_default();
         let oom = OomWatch::new(&cgroup)?;
         let pressure = PRESSURES.map(|name| pressure(&cgroup.join(name)));
-        Ok(Self { init, oom, cgroup, pressure })
+        Ok(Self { init, oom, earlier_ooms, cgroup, pressure })
     }
 
     /// What has happened, if anything has; `has_ended` says whether the init process has. `most` is the share of time in
@@ -61,7 +63,7 @@ impl Watch {
     fn problem(&mut self, has_ended: bool, most: f64) -> Result<Option<String>> {
         // First, for it may be the reason of the end.
         if self.oom.has_killed()? {
-            return Ok(Some(match cgroup::shortage(&self.cgroup, 0) {
+            return Ok(Some(match cgroup::shortage(&self.cgroup, self.earlier_ooms) {
                 Some(shortage) => format!("a process of it was killed, {shortage}"),
                 // Its cgroup is gone by now.
                 None => "a process of it was killed for want of memory".to_owned(),

@@ -18,6 +18,7 @@ suite![
     run_says_that_the_limit_has_ended_the_program,
     run_does_not_say_it_of_another_process,
     run_does_not_say_it_of_a_kill_by_somebody,
+    run_does_not_claim_to_know_whom_the_kernel_has_killed,
     a_kill_by_somebody_after_one_for_want_of_memory_is_not_called_so,
     a_limit_above_the_container_is_not_called_its_own,
     a_stopped_container_says_that_the_limit_has_ended_it,
@@ -26,6 +27,9 @@ suite![
     a_group_that_is_killed_as_one_is_told,
     a_kill_below_the_containers_cgroup_is_told_by_events,
     a_created_container_that_was_killed_is_not_started,
+    one_that_had_been_started_did_not_end_for_want_of_memory_before,
+    an_own_limit_that_was_reached_before_the_container_is_not_blamed,
+    exec_says_that_the_new_process_may_have_been_killed_for_want_of_memory,
 ];
 
 const MIB: u64 = 1 << 20;
@@ -80,7 +84,9 @@ fn run_says_that_the_limit_has_ended_the_program() -> Outcome {
     let container = limited("exec tail /dev/zero");
     let output = container.run();
     assert_eq!(output.code(), 137, "{output:#?}");
-    let line = format!("the container's process was killed: {WORDS}");
+    let line = format!(
+        "the container's process was killed, probably by the kernel, which has killed a process of the container: {WORDS}"
+    );
     assert_eq!(output.stderr.lines().filter(|words| words.contains(&line)).count(), 1, "{output:#?}");
     container.leaves_nothing();
     Ok(())
@@ -105,6 +111,23 @@ fn run_does_not_say_it_of_a_kill_by_somebody() -> Outcome {
     let output = container.run();
     assert_eq!(output.code(), 137, "{output:#?}");
     assert!(!output.stderr.contains("out of memory"), "{output:#?}");
+    Ok(())
+}
+
+/// Nobody but the kernel's log knows: here it was another one, and somebody else has killed the first.
+fn run_does_not_claim_to_know_whom_the_kernel_has_killed() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let container = limited("tail /dev/zero; tail /dev/zero; echo survived; sleep 1000");
+    let running = container.spawn();
+    running.wait_for_stdout("survived");
+    let init = nix::unistd::Pid::from_raw(container.pid());
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let output = running.wait();
+    assert_eq!(output.code(), 137, "{output:#?}");
+    let line =
+        format!("killed, probably by the kernel, which has killed 2 processes of the container: {WORDS}");
+    assert!(output.stderr.contains(&line), "{output:#?}");
     Ok(())
 }
 
@@ -251,5 +274,62 @@ fn a_created_container_that_was_killed_is_not_started() -> Outcome {
     container.create_with(NO_OPTIONS).fails_with("already exists");
     container.delete();
     container.leaves_nothing();
+    Ok(())
+}
+
+fn one_that_had_been_started_did_not_end_for_want_of_memory_before() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let container = limited("tail /dev/zero; exit 0");
+    container.launch();
+    container.wait_for("stopped");
+    assert_eq!(kills(&container), 1);
+    let output = container.on_id("start").fails_with("cannot start a container that has stopped");
+    assert!(!output.stderr.contains("OOM-killed"), "{output:#?}");
+    Ok(())
+}
+
+/// In a cgroup that is used again, the counts of its own limit go on, too.
+fn an_own_limit_that_was_reached_before_the_container_is_not_blamed() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let first = Container::with_script("exec tail /dev/zero").edit(limit(16 * MIB));
+    let above = cgroups_path(&format!("{}-above", first.id));
+    let path = format!("{above}/{}", first.id);
+    let first = first.edit(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+    let second = Container::with_script("exec tail /dev/zero").edit(limit(1024 * MIB));
+    let second = second.edit(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+    let above = Path::new(CGROUPS).join(above.trim_start_matches('/'));
+    fs::create_dir_all(above.join(first.id.as_str())).unwrap();
+    fs::write(above.join("cgroup.subtree_control"), "+memory").unwrap();
+    fs::write(above.join("memory.max"), (32 * MIB).to_string()).unwrap();
+    let _ = fs::write(above.join("memory.swap.max"), "0");
+    first.launch();
+    first.wait_for("stopped");
+    let output = second.run();
+    first.delete();
+    // It belonged to neither.
+    let _ = fs::remove_dir(above.join(first.id.as_str()));
+    fs::remove_dir(&above).unwrap();
+    assert_eq!(output.code(), 137, "{output:#?}");
+    assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
+    Ok(())
+}
+
+/// Nobody has looked before how many kills there were: so much is said, and no more.
+fn exec_says_that_the_new_process_may_have_been_killed_for_want_of_memory() -> Outcome {
+    need_controller("memory")?;
+    need_other_than("crun", "has other words")?;
+    let container = Container::with_script(
+        "cd /sys/fs/cgroup; mkdir leaf below; echo 0 >leaf/cgroup.procs; echo +memory >cgroup.subtree_control;
+         echo 0 >below/memory.max; echo 0 >below/memory.swap.max 2>/dev/null; echo ready; sleep 1000",
+    )
+    .edit(writable_cgroup);
+    container.launch().wait_for_stdout("ready");
+    let output = container.exec_with(["--cgroup", "below"], ["true"]).fails_with("possibly OOM-killed");
+    need_own()?;
+    assert_eq!(output.code(), 255, "{output:#?}");
+    assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
+    assert_eq!(kills(&container), 1);
     Ok(())
 }
