@@ -2,19 +2,22 @@
 
 mod lock;
 mod oom;
+mod prepared;
 mod start;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::CWD;
 use rustix::process::{Pid, PidfdFlags};
 
 pub use self::lock::Lock;
+pub use self::prepared::Prepared;
 use crate::cgroup;
 use crate::error::{Hint, Refusal};
 use crate::intel_rdt;
@@ -24,9 +27,6 @@ use crate::sys::Errno;
 
 /// The pipe that a created container waits on for its start.
 const FIFO: &str = "exec.fifo";
-
-/// What is to be the state file.
-const PREPARED: &str = ".state.json";
 
 /// There since a process was added that can have CAP_SYS_PTRACE.
 const TRACER: &str = "tracer";
@@ -150,30 +150,14 @@ impl Root {
     /// [`Refusal::NoSuchContainer`].
     pub fn load(&self, id: &ContainerId) -> Result<Container> {
         let directory = self.directory(id);
-        match fs::read(directory.join(state::FILE)) {
-            Ok(text) => {
-                let state = serde_json::from_slice(&text).with_context(|| {
-                    let doing = format!("decode {}", directory.join(state::FILE).display());
-                    Hint(
-                        doing,
-                        "if it cannot be mended, end its processes and remove the directory".to_owned(),
-                    )
-                })?;
-                Ok(Container { directory, state })
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into())
-            }
-            Err(error) => {
-                Err(error).with_context(|| format!("read {}", directory.join(state::FILE).display()))
-            }
-        }
+        let text = fs::read(directory.join(state::FILE));
+        Container::recorded(directory, id, text)
     }
 
     /// The container that `create` had got ready to record when it was aborted, if there is such a one.
     pub fn unrecorded(&self, id: &ContainerId) -> Option<Container> {
         let directory = self.directory(id);
-        let state = serde_json::from_slice(&fs::read(directory.join(PREPARED)).ok()?).ok()?;
+        let state = serde_json::from_slice(&fs::read(directory.join(prepared::NAME)).ok()?).ok()?;
         Some(Container { directory, state })
     }
 
@@ -247,8 +231,8 @@ impl NewContainer {
     }
 
     /// Writes what is to be the state file.
-    pub fn prepare(&self, state: &State) -> Result<Prepared> {
-        Prepared::write(&self.path, state)
+    pub fn prepare(&self, state: &State) -> Result<Prepared<'static>> {
+        Prepared::write(CWD, &self.path, &self.path, state)
     }
 
     /// Writes what [`Container::excerpt`] reads.
@@ -280,14 +264,26 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// The one that is recorded with this text.
+    fn recorded(directory: PathBuf, id: &ContainerId, text: io::Result<Vec<u8>>) -> Result<Self> {
+        let path = || directory.join(state::FILE).display().to_string();
+        match text {
+            Ok(text) => {
+                let state = serde_json::from_slice(&text).with_context(|| {
+                    let way_out = "if it cannot be mended, end its processes and remove the directory";
+                    Hint(format!("decode {}", path()), way_out.to_owned())
+                })?;
+                Ok(Self { directory, state })
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into())
+            }
+            Err(error) => Err(error).with_context(|| format!("read {}", path())),
+        }
     }
 
-    /// Writes the state file, so that a reader finds the old one or the new one; only under a [`Lock`] that was held when the
-    /// state was read.
-    pub fn save(&self, _: &Lock) -> Result<()> {
-        Prepared::write(&self.directory, &self.state)?.publish()
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether processes of the container can look into others that come into their pid namespace, from now on also if `more`.
@@ -411,44 +407,6 @@ impl Container {
     }
 }
 
-/// A state file that has been written and that nobody finds yet; removed on drop, unless published.
-#[derive(Debug)]
-pub struct Prepared {
-    /// `None` once it is published.
-    temporary: Option<PathBuf>,
-    path: PathBuf,
-}
-
-impl Prepared {
-    fn write(directory: &Path, state: &State) -> Result<Self> {
-        let temporary = directory.join(PREPARED);
-        let text = serde_json::to_vec(state).context("encode the state")?;
-        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-        let mut file: File = made.with_context(|| format!("make {}", temporary.display()))?;
-        let prepared = Self { temporary: Some(temporary), path: directory.join(state::FILE) };
-        file.write_all(&text).with_context(|| format!("write {}", prepared.path.display()))?;
-        Ok(prepared)
-    }
-
-    /// Makes it the state file, so that a reader finds the one before or this one, and a whole one.
-    pub fn publish(mut self) -> Result<()> {
-        let Some(temporary) = self.temporary.take() else { return Ok(()) };
-        let renamed = fs::rename(&temporary, &self.path);
-        if renamed.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        renamed.with_context(|| format!("write {}", self.path.display()))
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if let Some(temporary) = self.temporary.take() {
-            let _ = fs::remove_file(temporary);
-        }
-    }
-}
-
 /// Ends a unit and its cgroup, which was at `path`. One that is still used goes with what uses it, unless that `may_be_anothers`.
 /// Where there is nothing left of it, its name may be another's by now, and nobody has to be there to be asked.
 fn end_unit(path: &Path, unit: &cgroup::Unit, may_be_anothers: bool) -> Result<()> {
@@ -480,7 +438,8 @@ fn remove_directory(path: &Path) -> Result<()> {
             for name in [UNIT, oom::OOM_COUNTS] {
                 let _ = fs::remove_file(path.join(name));
             }
-            fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))
+            // What an update that is being recorded puts there meanwhile needs another try.
+            fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path)).or_else(|_| fs::remove_dir_all(path))
         }
         removed => removed,
     };

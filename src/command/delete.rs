@@ -36,7 +36,7 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
     let id: ContainerId = args.id.parse()?;
     match context.root.load(&id) {
         Ok(container) => delete(container, args.force, context),
-        Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {
+        Err(error) if is_missing(&error) => {
             // Also for what an aborted `create` left.
             if let Some(container) = context.root.unrecorded(&id).filter(|_| args.force) {
                 kill(&container)?;
@@ -51,11 +51,26 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
 fn delete(container: Container, force: bool, context: &Context<'_>) -> Result<()> {
     match container.status()? {
         Status::Stopped => {}
-        Status::Created => kill(&container)?,
-        _ if force => kill(&container)?,
+        status if force || status == Status::Created => {
+            kill(&container)?;
+            // That takes time, in which somebody else may have deleted it, too, and made another of its name.
+            let gone = || Refusal::NoSuchContainer(container.state.id.clone()).into();
+            let now = context.root.load(&container.state.id.parse()?).and_then(|now| {
+                let is_same = now.state.identity() == container.state.identity();
+                if is_same { Ok(()) } else { Err(gone()) }
+            });
+            match now {
+                Err(error) if force && is_missing(&error) => return Ok(()),
+                now => now?,
+            }
+        }
         status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
     }
     remove(container, |warning| context.log.warning(warning))
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_)))
 }
 
 /// Removes what is left of a container that has ended, and calls its poststop hooks, whose failures are warnings.

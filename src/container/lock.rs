@@ -1,19 +1,30 @@
 //! Taking turns at a container.
+//!
+//! Only those who change its record do: `delete` waits for nobody, so that a container can be ended and deleted whatever becomes
+//! of whoever is about to change it. So it may be deleted in their turn, and another of its name made. They come
+//! to none of the other's: the record is read and written in the directory that is held open, wherever that is by now, and what is
+//! found by a path of the record counts only if the container is there still ([`Lock::check`]).
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, openat};
+use rustix::io::Errno;
 
-use super::{ContainerId, Root};
+use super::{Container, ContainerId, Prepared, Root};
 use crate::error::Refusal;
+use crate::state::{self, State};
 
 /// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    id: ContainerId,
+    path: PathBuf,
+    directory: File,
 }
 
 impl Root {
@@ -36,8 +47,41 @@ impl Root {
                 .with_context(|| format!("lock {}", path.display()))?;
             // While this waited, the container may have been deleted, and another of its name made.
             if place(&directory) == place(&open()?) {
-                return Ok(Lock { _directory: directory });
+                return Ok(Lock { id: id.clone(), path, directory });
             }
         }
+    }
+}
+
+impl Lock {
+    /// The container, as it is recorded.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchContainer`] if it has been deleted.
+    pub fn container(&self) -> Result<Container> {
+        let read = || {
+            let mut text = Vec::new();
+            let file = openat(&self.directory, state::FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            File::from(file).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        Container::recorded(self.path.clone(), &self.id, read())
+    }
+
+    /// Makes sure that the container has not been deleted. Then no other has been made of its name, and what is open by now was its
+    /// own: its directory goes last and comes first.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchContainer`].
+    pub fn check(&self) -> Result<()> {
+        match accessat(&self.directory, state::FILE, Access::EXISTS, AtFlags::empty()) {
+            Err(Errno::NOENT) => Err(Refusal::NoSuchContainer(self.id.as_str().to_owned()).into()),
+            found => found.with_context(|| format!("look at {}", self.path.join(state::FILE).display())),
+        }
+    }
+
+    /// Writes the state file, so that a reader finds the old one or the new one. `state` has been read since this lock is held.
+    pub fn save(&self, state: &State) -> Result<()> {
+        Prepared::write(self.directory.as_fd(), Path::new(""), &self.path, state)?.publish()
     }
 }

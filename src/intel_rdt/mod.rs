@@ -2,14 +2,16 @@
 //!
 //! A class of service is a directory in the resctrl file system, its limits are lines of the file `schemata`, and a process is in
 //! it whose number has been written to `tasks`; what it forks follows. `resctrl.rs` does that, before the container's
-//! program can run.
+//! program can run; `update.rs` writes other limits later.
 
 mod resctrl;
+mod update;
 
 use anyhow::Result;
 use oci_spec::runtime::LinuxIntelRdt;
 
-pub use self::resctrl::{Group, Member, SCHEMATA, Update, preview, remove};
+pub use self::resctrl::{Group, Member, SCHEMATA, remove};
+pub use self::update::{OpenClass, Update, preview};
 use crate::error::Pointer;
 
 /// The longest name of a directory.

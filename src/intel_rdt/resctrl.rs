@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{Class, RdtPlan, Schema};
-use crate::change::Change;
 use crate::error::{Fault, Pointer};
 use crate::mountinfo;
 
@@ -143,71 +142,6 @@ pub fn remove(member: &Member) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Other limits of a container's class of service, which are taken back on drop, unless kept.
-#[derive(Debug)]
-pub struct Update {
-    file: PathBuf,
-    before: String,
-    is_kept: bool,
-}
-
-impl Update {
-    /// Writes `schemata`, all of them or none: each is where its value is from, and the value.
-    pub fn apply(member: &Member, schemata: &[(&str, &str)]) -> Result<Self> {
-        let file = member.class.join(SCHEMATA);
-        let before = read(&file)?;
-        // From here on, what was written is taken back unless all goes well.
-        let update = Self { file, before, is_kept: false };
-        for (from, text) in schemata {
-            let mut lines = text.lines().map(|line| write(&update.file, &format!("{line}\n")));
-            lines
-                .try_for_each(|written| written)
-                .with_context(|| format!("{from}: write {text:?} to {}", update.file.display()))?;
-        }
-        Ok(update)
-    }
-
-    /// What is other than it was.
-    pub fn changes(&self) -> Result<Vec<Change>> {
-        let now = read(&self.file)?;
-        let line =
-            |text: &str| text.trim().split_once(':').map(|(of, _)| (of.to_owned(), text.trim().to_owned()));
-        let now: Vec<_> = now.lines().filter_map(line).collect();
-        let before = self.before.lines().filter_map(line);
-        let change = |(of, from): (String, String)| {
-            let to = now.iter().find(|(other, _)| *other == of).map(|(_, to)| to.clone())?;
-            (to != from).then(|| Change { file: SCHEMATA.to_owned(), of, from, to })
-        };
-        Ok(before.filter_map(change).collect())
-    }
-
-    pub fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Update {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            // An error here must not hide the one that led here.
-            let _ = self.before.lines().try_for_each(|line| write(&self.file, &format!("{}\n", line.trim())));
-        }
-    }
-}
-
-/// What [`Update::apply`] would write.
-pub fn preview(member: &Member, schemata: &[(&str, &str)]) -> Result<Vec<Change>> {
-    let file = member.class.join(SCHEMATA);
-    let before = read(&file)?;
-    let change = |(_, text): &(&str, &str)| {
-        let of = text.split(':').next().unwrap_or_default();
-        let has = |line: &&str| line.trim().split(':').next() == Some(of);
-        let from = before.lines().find(has).unwrap_or_default().trim().to_owned();
-        Change { file: file.display().to_string(), of: of.to_owned(), from, to: (*text).to_owned() }
-    };
-    Ok(schemata.iter().map(change).collect())
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -402,24 +336,5 @@ mod tests {
         let start = "config.json: /linux/intelRdt/schemata/0: write \"L9:0=f\" to ";
         assert!(error.starts_with(start) && error.ends_with("(Unknown resource name 'L9')"), "{error}");
         assert_eq!(entries(root.path()), ["info"]);
-    }
-
-    #[test]
-    fn an_update_is_all_or_nothing() {
-        let root = root(&[("there", "L3:0=f\n")]);
-        let member = group(&root, json!({"closID": "there"})).unwrap().member().clone();
-        let schemata = || fs::read_to_string(root.path().join("there/schemata")).unwrap();
-        let update = Update::apply(&member, &[("--l3-cache-schema", "L3:0=3")]).unwrap();
-        assert_eq!(schemata(), "L3:0=3\n");
-        let (file, of) = (SCHEMATA.to_owned(), "L3".to_owned());
-        let change = Change { file, of, from: "L3:0=f".into(), to: "L3:0=3".into() };
-        assert_eq!(update.changes().unwrap(), [change]);
-        // As when it cannot be recorded.
-        drop(update);
-        assert_eq!(schemata(), "L3:0=f\n");
-        Update::apply(&member, &[("--l3-cache-schema", "L3:0=3")]).unwrap().keep();
-        assert_eq!(schemata(), "L3:0=3\n");
-        fs::remove_file(root.path().join("there/schemata")).unwrap();
-        assert!(Update::apply(&member, &[("--l3-cache-schema", "L3:0=7")]).is_err());
     }
 }

@@ -13,7 +13,7 @@ use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::{Pointer, Refusal};
 use crate::intel_rdt;
 use crate::signals::Signals;
-use crate::state::{self, Identity, Status};
+use crate::state::{Identity, Status};
 
 /// What is to be changed.
 #[derive(Clone, Debug)]
@@ -88,17 +88,20 @@ impl std::error::Error for Replaced {}
 pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     // Two at a time would each record only their own.
     let lock = target.root.lock(target.id)?;
-    let mut container = load(target)?;
+    let mut container = load(target, &lock)?;
     Signals::block()?;
-    apply_and_record(&mut container, &lock, wanted, by).map_err(|error| gone(&container, error))
+    // An error of a container that was deleted meanwhile has no other reason.
+    apply_and_record(&mut container, &lock, wanted, by).map_err(|error| lock.check().err().unwrap_or(error))
 }
 
 fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     let mut history = History::of(&container.state)?;
     let Decided { limits, rdt, rollback_to, reason } = decide(container, &history, wanted)?;
+    // What was opened by a path.
+    lock.check()?;
     // Both are taken back on drop.
     let applied = limits.apply()?;
-    let rdt = rdt.map(|(member, schemata)| intel_rdt::Update::apply(&member, &schemata)).transpose()?;
+    let rdt = rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
     let mut changes = applied.changes();
     if let Some(rdt) = &rdt {
         changes.extend(rdt.changes()?);
@@ -119,7 +122,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     }
     let text = |resources: &Option<Box<RawValue>>| resources.as_ref().map(|text| text.get().to_owned());
     if made.revision.is_some() || text(&old) != text(&container.state.resources) {
-        container.save(lock)?;
+        lock.save(&container.state)?;
     }
     applied.keep();
     if let Some(rdt) = rdt {
@@ -134,19 +137,19 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
 /// # Errors
 /// As [`make`], but for what only the kernel knows.
 pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
-    let _lock = target.root.lock(target.id)?;
-    let container = load(target)?;
+    let lock = target.root.lock(target.id)?;
+    let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
     let Decided { limits, rdt, .. } = decide(&container, &history, wanted)?;
     let mut changes = limits.preview()?;
-    if let Some((member, schemata)) = rdt {
-        changes.extend(intel_rdt::preview(&member, &schemata)?);
+    if let Some((class, schemata)) = rdt {
+        changes.extend(intel_rdt::preview(&class, &schemata)?);
     }
     Ok((container.state.identity(), changes))
 }
 
-fn load(target: &Target<'_>) -> Result<Container> {
-    let container = target.root.load(target.id)?;
+fn load(target: &Target<'_>, lock: &Lock) -> Result<Container> {
+    let container = lock.container()?;
     if target.only.is_some_and(|only| *only != container.state.identity()) {
         return Err(Replaced.into());
     }
@@ -160,19 +163,11 @@ fn load(target: &Target<'_>) -> Result<Container> {
     }
 }
 
-/// The words of an error of a container that was deleted meanwhile.
-fn gone(container: &Container, error: anyhow::Error) -> anyhow::Error {
-    match container.directory().join(state::FILE).exists() {
-        true => error,
-        false => Refusal::NoSuchContainer(container.state.id.clone()).into(),
-    }
-}
-
 /// What is to be written.
 struct Decided<'a> {
     limits: Planned,
     /// The limits of which class of service, each with where it is from.
-    rdt: Option<(intel_rdt::Member, Vec<(&'a str, &'a str)>)>,
+    rdt: Option<(intel_rdt::OpenClass, Vec<(&'a str, &'a str)>)>,
     rollback_to: Option<u64>,
     reason: Option<&'a str>,
 }
@@ -183,7 +178,7 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
     let in_force = container.state.resources.as_deref();
     let of_class = |schemata: Vec<(&'a str, &'a str)>| match (container.state.intel_rdt(), schemata.first()) {
         (_, None) => Ok(None),
-        (Some(member), _) => Ok(Some((member, schemata))),
+        (Some(member), _) => Ok(Some((intel_rdt::OpenClass::of(&member)?, schemata))),
         (None, Some((from, _))) => {
             bail!("{from}: updating a non-existent Intel RDT configuration is not supported")
         }

@@ -58,6 +58,7 @@ mod terminal;
 mod time_namespaces;
 mod top;
 mod traps;
+mod turns;
 mod update;
 mod update_faults;
 mod user_namespace_joins;
@@ -112,6 +113,7 @@ fn tests() -> Vec<Test> {
         events::tests(),
         stats::tests(),
         top::tests(),
+        turns::tests(),
         matching::tests(),
         security::tests(),
         seccomp::tests(),

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Invocation, Outcome,
     host::{has_controller, need, need_controller, need_own},
-    process::Running,
     suite::suite,
 };
 
@@ -32,8 +31,6 @@ suite![
     a_stopped_container_has_a_history_and_no_way_back,
     a_missing_container_has_no_history,
     what_is_of_no_use_is_refused,
-    an_update_waits_for_its_turn,
-    a_container_that_goes_while_an_update_waits_is_not_updated,
 ];
 
 pub fn launched(resources: Value) -> Container {
@@ -47,14 +44,14 @@ pub fn launched(resources: Value) -> Container {
 }
 
 /// `update --resources FILE ID` with further options.
-fn update_to(container: &Container, resources: Value, options: &[&str]) -> Invocation {
+pub fn update_to(container: &Container, resources: Value, options: &[&str]) -> Invocation {
     let file = container.beside("resources.json");
     fs::write(&file, resources.to_string()).unwrap();
     container.runtime().args(["update", "-r"]).arg(file).args(options).arg(&container.id)
 }
 
 /// The limit that every cgroup has.
-fn depth(value: &str) -> Value {
+pub fn depth(value: &str) -> Value {
     json!({ "unified": { "cgroup.max.depth": value } })
 }
 
@@ -63,12 +60,12 @@ fn rollback(container: &Container, options: &[&str]) -> Invocation {
 }
 
 #[track_caller]
-fn history(container: &Container) -> Vec<Value> {
+pub fn history(container: &Container) -> Vec<Value> {
     let output = container.runtime().args(["history", "--format", "json", &container.id]).succeeds();
     serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
 }
 
-fn state_file(container: &Container) -> String {
+pub fn state_file(container: &Container) -> String {
     fs::read_to_string(container.state_directory().join("state.json")).unwrap()
 }
 
@@ -436,88 +433,5 @@ fn what_is_of_no_use_is_refused() -> Outcome {
     }
     rollback(&container, &["--format", "json"]).fails_with("--format is of no use without --dry-run");
     assert_eq!(container.control_file("cgroup.max.depth"), "max");
-    Ok(())
-}
-
-/// Keeps updates of a container waiting.
-fn locked(container: &Container) -> fs::File {
-    locked_directory(&container.state_directory())
-}
-
-/// The same of any state directory.
-pub fn locked_directory(path: &std::path::Path) -> fs::File {
-    let directory = fs::File::open(path).unwrap();
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    directory
-}
-
-/// An update that waits for its turn.
-fn waiting(container: &Container, value: &str) -> Running {
-    let running = update_to(container, depth(value), &[]).spawn();
-    wait_for_turn(&running);
-    running
-}
-
-#[track_caller]
-pub fn wait_for_turn(running: &Running) {
-    let pid = running.pid().to_string();
-    crate::support::wait_until("it waits for the lock", || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        locks.lines().any(|line| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid))
-    });
-}
-
-fn an_update_waits_for_its_turn() -> Outcome {
-    need_own()?;
-    let container = launched(json!({}));
-    let lock = locked(&container);
-    let first = waiting(&container, "7");
-    assert_eq!(container.control_file("cgroup.max.depth"), "max");
-    // Whoever asked may think better of it.
-    let second = update_to(&container, json!({ "unified": { "cgroup.max.descendants": "9" } }), &[]).spawn();
-    wait_for_turn(&second);
-    second.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(second.wait().code(), 143);
-    drop(lock);
-    assert_eq!(first.wait().code(), 0);
-    assert_eq!(container.control_file("cgroup.max.depth"), "7");
-    assert_eq!(container.control_file("cgroup.max.descendants"), "max");
-    Ok(())
-}
-
-fn a_container_that_goes_while_an_update_waits_is_not_updated() -> Outcome {
-    need_own()?;
-    let container = launched(json!({}));
-    let lock = locked(&container);
-    let running = waiting(&container, "7");
-    container.kill("KILL");
-    container.wait_for("stopped");
-    let second = waiting(&container, "7");
-    drop(lock);
-    for running in [running, second] {
-        let output = running.wait();
-        assert!(output.code() == 1 && output.stderr.contains("container not running"), "{output:#?}");
-    }
-    let lock = locked(&container);
-    let running = waiting(&container, "7");
-    container.delete();
-    drop(lock);
-    let output = running.wait();
-    assert!(output.code() == 1 && output.stderr.contains("does not exist"), "{output:#?}");
-    container.leaves_nothing();
-
-    // Another of its name has a turn of its own.
-    container.launch();
-    let old = locked(&container);
-    let running = waiting(&container, "7");
-    container.delete_by_force();
-    container.launch();
-    let new = locked(&container);
-    drop(old);
-    wait_for_turn(&running);
-    assert_eq!(container.control_file("cgroup.max.depth"), "max");
-    drop(new);
-    assert_eq!(running.wait().code(), 0);
-    assert_eq!(container.control_file("cgroup.max.depth"), "7");
     Ok(())
 }

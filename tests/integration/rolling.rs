@@ -11,7 +11,10 @@ use crate::support::{
     suite::suite,
 };
 
-use super::revisions::{locked_directory, read_only, wait_for_turn};
+use super::{
+    revisions::read_only,
+    turns::{locked_directory, wait_for_turn},
+};
 
 suite![
     all_are_updated_in_order,
