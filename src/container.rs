@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::CWD;
 use rustix::process::{Pid, PidfdFlags};
 
-pub use self::lock::Lock;
+pub use self::lock::{Interrupted, Lock};
 pub use self::prepared::Prepared;
 use crate::cgroup;
 use crate::error::{Hint, Refusal};

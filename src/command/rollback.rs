@@ -40,8 +40,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
         bail!("--format is of no use without --dry-run");
     }
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
-    let target = Target { root: &context.root, id: &args.id, only: None };
-    let made = revision::make(&target, &wanted, &by)?;
+    let made = revision::make(&Target::named(&context.root, &args.id), &wanted, &by)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let text = match made.revision {
         Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),

@@ -145,7 +145,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
-            revision::make(&Target { root: &context.root, id, only: None }, &wanted, &by)?;
+            revision::make(&Target::named(&context.root, id), &wanted, &by)?;
         }
         ids => {
             let plan = Roll {
@@ -184,7 +184,7 @@ pub(super) fn dry_run(
     let mut rows = vec![["ID", "FILE", "OLD", "NEW"].map(str::to_owned)];
     let mut writes = Vec::new();
     for id in ids {
-        let (_, changes) = revision::preview(&Target { root: &context.root, id, only: None }, wanted)?;
+        let (_, changes) = revision::preview(&Target::named(&context.root, id), wanted)?;
         for Change { file, from, to, .. } in changes {
             writes.push(json!({ "id": id.as_str(), "file": file, "old": from, "new": to }));
             rows.push([id.as_str().to_owned(), file, shown(&from).to_owned(), shown(&to).to_owned()]);

@@ -12,12 +12,29 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, openat};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{Container, ContainerId, Prepared, Root};
 use crate::error::Refusal;
+use crate::signals::{Signal, SignalQueue};
 use crate::state::{self, State};
+
+/// How often whoever takes signals instead of being ended by them looks whether it is its turn: of that, nobody tells.
+const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// It was still another's turn when this signal came.
+#[derive(Debug)]
+pub struct Interrupted(pub Signal);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted by {} while somebody else was changing it", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 /// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
 #[derive(Debug)]
@@ -28,11 +45,12 @@ pub struct Lock {
 }
 
 impl Root {
-    /// Keeps all others that ask for it, too, from `id` until the lock is dropped; waits until it is to be had.
+    /// Keeps all others that ask for it, too, from `id` until the lock is dropped; waits until it is to be had. `signals` are those
+    /// that this process takes and that end the waiting.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchContainer`].
-    pub fn lock(&self, id: &ContainerId) -> Result<Lock> {
+    /// [`Refusal::NoSuchContainer`]; [`Interrupted`].
+    pub fn lock(&self, id: &ContainerId, signals: Option<&SignalQueue>) -> Result<Lock> {
         let path = self.directory(id);
         let open = || match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -43,12 +61,29 @@ impl Root {
         let place = |directory: &File| directory.metadata().map(|found| (found.dev(), found.ino())).ok();
         loop {
             let directory = open()?;
-            rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
-                .with_context(|| format!("lock {}", path.display()))?;
+            wait_for_turn(&directory, &path, signals)?;
             // While this waited, the container may have been deleted, and another of its name made.
             if place(&directory) == place(&open()?) {
                 return Ok(Lock { id: id.clone(), path, directory });
             }
+        }
+    }
+}
+
+fn wait_for_turn(directory: &File, path: &Path, signals: Option<&SignalQueue>) -> Result<()> {
+    let context = || format!("lock {}", path.display());
+    let Some(signals) = signals else {
+        return retry_on_intr(|| flock(directory, FlockOperation::LockExclusive)).with_context(context);
+    };
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            locked => return locked.with_context(context),
+        }
+        let mut waiting = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        retry_on_intr(|| poll(&mut waiting, Some(&BETWEEN_LOOKS))).with_context(context)?;
+        if let Some(signal) = signals.take()? {
+            return Err(Interrupted(signal).into());
         }
     }
 }

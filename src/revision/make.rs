@@ -12,7 +12,7 @@ use crate::clock;
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::{Pointer, Refusal};
 use crate::intel_rdt;
-use crate::signals::Signals;
+use crate::signals::{SignalQueue, Signals};
 use crate::state::{Identity, Status};
 
 /// What is to be changed.
@@ -42,6 +42,8 @@ pub struct Target<'a> {
     pub id: &'a ContainerId,
     /// Only if it is still this one.
     pub only: Option<&'a Identity>,
+    /// Those that end the waiting for its turn, if this process takes them.
+    pub signals: Option<&'a SignalQueue>,
 }
 
 /// What has become of it.
@@ -80,6 +82,13 @@ impl std::fmt::Display for Replaced {
 
 impl std::error::Error for Replaced {}
 
+impl<'a> Target<'a> {
+    /// The one that has this name.
+    pub fn named(root: &'a Root, id: &'a ContainerId) -> Self {
+        Self { root, id, only: None, signals: None }
+    }
+}
+
 /// Changes the limits of a container that has not ended, and records the revision. Blocks signals once it is this process's
 /// turn, so that all or nothing is in force, whoever wants to end it meanwhile.
 ///
@@ -87,7 +96,7 @@ impl std::error::Error for Replaced {}
 /// Everything is as it was then.
 pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     // Two at a time would each record only their own.
-    let lock = target.root.lock(target.id)?;
+    let lock = target.root.lock(target.id, target.signals)?;
     let mut container = load(target, &lock)?;
     Signals::block()?;
     // An error of a container that was deleted meanwhile has no other reason.
@@ -137,7 +146,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
 /// # Errors
 /// As [`make`], but for what only the kernel knows.
 pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
-    let lock = target.root.lock(target.id)?;
+    let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
     let Decided { limits, rdt, .. } = decide(&container, &history, wanted)?;

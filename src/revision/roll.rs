@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::watch::{Verdict, Watch, settle};
 use super::{Asker, Made, Target, Wanted, make, preview};
 use crate::change::Change;
-use crate::container::{ContainerId, Root};
+use crate::container::{ContainerId, Interrupted, Root};
 use crate::error::{Refusal, line};
 use crate::signals::{Signal, SignalQueue, Signals};
 use crate::state::Identity;
@@ -99,12 +99,6 @@ struct Member<'a> {
     which: Identity,
 }
 
-impl Member<'_> {
-    fn make(&self, root: &Root, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
-        make(&Target { root, id: self.id, only: Some(&self.which) }, wanted, by)
-    }
-}
-
 /// Why it does not go on.
 enum Stop {
     /// With this container.
@@ -120,17 +114,17 @@ enum Stop {
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
     // What can be known to be wrong is found before anything is changed.
     let member = |id| {
-        let (which, _) = preview(&Target { root, id, only: None }, &plan.wanted)?;
+        let (which, _) = preview(&Target::named(root, id), &plan.wanted)?;
         Ok(Member { id, which })
     };
     let members = plan.ids.iter().map(|id| member(id).map_err(|error| about(id, error)));
     let members: Vec<_> = members.collect::<Result<_>>()?;
     // From here on, who asks for the end gets it when nothing is half done.
     let signals = Signals::block()?.interrupts()?;
+    let rolling = Rolling { root, plan, signals };
     let mut done = Vec::new();
-    let stopped = members
-        .chunks(plan.step.max(1))
-        .find_map(|batch| change(root, plan, batch, &signals, &mut done, tell).err());
+    let stopped =
+        members.chunks(plan.step.max(1)).find_map(|batch| rolling.change(batch, &mut done, tell).err());
     let Some(stop) = stopped else {
         tell(&Event::Summary { updated: done.len(), rolled_back: 0, not_rolled_back: 0, untouched: 0 });
         return Ok(());
@@ -151,7 +145,7 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> R
     let changed = done.len();
     for (member, made) in done.into_iter().rev() {
         let id = member.id.as_str();
-        match back(root, plan, member, &made, &reason) {
+        match rolling.back(member, &made, &reason) {
             Ok(revision) => {
                 rolled_back += 1;
                 tell(&Event::RolledBack { id, to: made.before, revision });
@@ -170,52 +164,73 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> R
     })
 }
 
-/// Changes these, and watches them.
-fn change<'a>(
-    root: &Root,
-    plan: &Plan<'_>,
-    batch: &'a [Member<'a>],
-    signals: &SignalQueue,
-    done: &mut Vec<(&'a Member<'a>, Made)>,
-    tell: &mut dyn FnMut(&Event<'_>),
-) -> Result<(), Stop> {
-    let mut watches = Vec::new();
-    for member in batch {
-        let id = member.id;
-        let failed = |error| Stop::Failed(id.clone(), error);
-        if let Some(signal) = signals.take().map_err(failed)? {
-            return Err(Stop::Interrupted(signal));
+struct Rolling<'a> {
+    root: &'a Root,
+    plan: &'a Plan<'a>,
+    signals: SignalQueue,
+}
+
+impl Rolling<'_> {
+    /// Changes these, and watches them.
+    fn change<'a>(
+        &self,
+        batch: &'a [Member<'a>],
+        done: &mut Vec<(&'a Member<'a>, Made)>,
+        tell: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<(), Stop> {
+        let mut watches = Vec::new();
+        for member in batch {
+            let id = member.id;
+            let failed = |error| Stop::failed(id, error);
+            if let Some(signal) = self.signals.take().map_err(failed)? {
+                return Err(Stop::Interrupted(signal));
+            }
+            // Begun before, so that nothing is missed.
+            watches.push(self.root.load(id).and_then(|container| Watch::begin(&container)).map_err(failed)?);
+            let made = self.make(member, &self.plan.wanted).map_err(failed)?;
+            tell(&Event::Updated { id: id.as_str(), revision: made.revision, changes: &made.changes });
+            done.push((member, made));
         }
-        // Begun before, so that nothing is missed.
-        watches.push(root.load(id).and_then(|container| Watch::begin(&container)).map_err(failed)?);
-        let made = member.make(root, &plan.wanted, &plan.by).map_err(failed)?;
-        tell(&Event::Updated { id: id.as_str(), revision: made.revision, changes: &made.changes });
-        done.push((member, made));
+        let verdict = settle(&mut watches, &self.signals, self.plan.settle, self.plan.most_pressure);
+        let failed = |index: usize, error| match batch.get(index) {
+            Some(member) => Err(Stop::failed(member.id, error)),
+            None => Ok(()),
+        };
+        match verdict {
+            Ok(Verdict::Settled) => {
+                batch.iter().for_each(|member| tell(&Event::Settled { id: member.id.as_str() }));
+                Ok(())
+            }
+            Ok(Verdict::Failed(index, problem)) => failed(index, anyhow!(problem)),
+            Ok(Verdict::Interrupted(signal)) => Err(Stop::Interrupted(signal)),
+            Err(error) => failed(0, error),
+        }
     }
-    let verdict = settle(&mut watches, signals, plan.settle, plan.most_pressure);
-    let failed = |index: usize, error| match batch.get(index) {
-        Some(member) => Err(Stop::Failed(member.id.clone(), error)),
-        None => Ok(()),
-    };
-    match verdict {
-        Ok(Verdict::Settled) => {
-            batch.iter().for_each(|member| tell(&Event::Settled { id: member.id.as_str() }));
-            Ok(())
+
+    /// Takes back what was made of one; gives the revision that this is. Another signal gives up one whose turn does not come.
+    fn back(&self, member: &Member<'_>, made: &Made, reason: &str) -> Result<Option<u64>> {
+        // Nothing was changed.
+        if made.revision.is_none() {
+            return Ok(None);
         }
-        Ok(Verdict::Failed(index, problem)) => failed(index, anyhow!(problem)),
-        Ok(Verdict::Interrupted(signal)) => Err(Stop::Interrupted(signal)),
-        Err(error) => failed(0, error),
+        let wanted = Wanted::Rollback { to: Some(made.before), from: made.revision, reason: Some(reason) };
+        Ok(self.make(member, &wanted)?.revision)
+    }
+
+    fn make(&self, member: &Member<'_>, wanted: &Wanted<'_>) -> Result<Made> {
+        let Self { root, plan, signals } = self;
+        let target = Target { root, id: member.id, only: Some(&member.which), signals: Some(signals) };
+        make(&target, wanted, &plan.by)
     }
 }
 
-/// Takes back what was made of one; gives the revision that this is.
-fn back(root: &Root, plan: &Plan<'_>, member: &Member<'_>, made: &Made, reason: &str) -> Result<Option<u64>> {
-    // Nothing was changed.
-    if made.revision.is_none() {
-        return Ok(None);
+impl Stop {
+    fn failed(id: &ContainerId, error: anyhow::Error) -> Self {
+        match error.downcast_ref() {
+            Some(Interrupted(signal)) => Self::Interrupted(*signal),
+            None => Self::Failed(id.clone(), error),
+        }
     }
-    let wanted = Wanted::Rollback { to: Some(made.before), from: made.revision, reason: Some(reason) };
-    Ok(member.make(root, &wanted, &plan.by)?.revision)
 }
 
 /// Which container, unless the words say so themselves.

@@ -13,7 +13,7 @@ use crate::support::{
 
 use super::{
     revisions::read_only,
-    turns::{locked_directory, wait_for_turn},
+    turns::{locked_directory, wait_at},
 };
 
 suite![
@@ -25,6 +25,8 @@ suite![
     what_is_known_to_be_wrong_is_refused_before_anything_changes,
     so_many_as_the_step_says_are_changed_at_a_time,
     an_interrupt_takes_back_what_was_done,
+    an_interrupt_ends_the_waiting_for_a_turn,
+    another_interrupt_gives_up_what_is_in_others_hands,
     one_container_may_be_watched_too,
     a_container_that_is_deleted_meanwhile_is_a_failure,
     what_others_have_changed_meanwhile_is_left_alone,
@@ -346,6 +348,49 @@ fn an_interrupt_takes_back_what_was_done() -> Outcome {
     Ok(())
 }
 
+fn an_interrupt_ends_the_waiting_for_a_turn() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let running = fleet.roll(limits(), &["--settle", moment()]).spawn();
+    running.wait_for_stdout(&fleet.named("{0}: updated"));
+    let lock = locked_directory(&fleet.state_directory(1));
+    wait_at(&running, &fleet.state_directory(1));
+    running.signal(Signal::SIGTERM);
+    let output = running.wait();
+    let expected = [
+        "{0}: updated, revision 2 (cgroup.max.depth max -> 7)",
+        "{0}: settled",
+        "interrupted: SIGTERM",
+        "{0}: rolled back to revision 1, as revision 3",
+        "0 updated, 1 rolled back, 0 not rolled back, 1 untouched",
+    ];
+    fleet.says(&output, &expected);
+    assert_eq!(fleet.depths(), ["max"; 2]);
+    drop(lock);
+    Ok(())
+}
+
+/// Nothing but SIGKILL could end it otherwise, and nothing else would be taken back.
+fn another_interrupt_gives_up_what_is_in_others_hands() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
+    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    let lock = locked_directory(&fleet.state_directory(1));
+    running.signal(Signal::SIGTERM);
+    running.wait_for_stdout("interrupted: SIGTERM");
+    running.signal(Signal::SIGINT);
+    let output = running.wait();
+    let text = "{1}: not rolled back: interrupted by SIGINT while somebody else was changing it\n\
+                {0}: rolled back to revision 1, as revision 3\n";
+    assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
+    assert_eq!(fleet.depths(), ["max", "7"]);
+    drop(lock);
+    Ok(())
+}
+
 fn one_container_may_be_watched_too() -> Outcome {
     need_own()?;
     need_speed()?;
@@ -443,7 +488,7 @@ fn a_container_that_takes_the_name_of_another_before_its_turn_is_a_failure() -> 
     running.wait_for_stdout(&fleet.named("{0}: updated"));
     // The watch begins before this.
     let lock = locked_directory(&fleet.state_directory(1));
-    wait_for_turn(&running);
+    wait_at(&running, &fleet.state_directory(1));
     fleet.replace(1);
     drop(lock);
     let output = running.wait();

@@ -43,7 +43,7 @@ fn waiting(container: &Container, value: &str) -> Running {
 }
 
 #[track_caller]
-pub fn wait_for_turn(running: &Running) {
+fn wait_for_turn(running: &Running) {
     let pid = running.pid().to_string();
     wait_until("it waits for the lock", || {
         let locks = fs::read_to_string("/proc/locks").unwrap();
@@ -104,6 +104,16 @@ fn a_container_that_goes_while_an_update_waits_is_not_updated() -> Outcome {
     assert_eq!(running.wait().code(), 0);
     assert_eq!(container.control_file("cgroup.max.depth"), "7");
     Ok(())
+}
+
+/// Waits until the program looks whether it may have its turn at the container of this state directory.
+#[track_caller]
+pub fn wait_at(running: &Running, directory: &Path) {
+    let open = format!("/proc/{}/fd", running.pid());
+    wait_until("it has opened the state directory", || {
+        let descriptors = fs::read_dir(&open).unwrap().flatten();
+        descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|path| path == directory)
+    });
 }
 
 /// A call that waits at a pipe.
