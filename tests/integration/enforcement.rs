@@ -34,7 +34,7 @@ suite![
 ];
 
 /// `key value` in a flat keyed control file.
-fn counter(text: &str, key: &str) -> u64 {
+pub fn counter(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix(' ')));
     line.unwrap_or_else(|| panic!("{key} is not in {text}")).parse().unwrap()
 }

@@ -41,6 +41,7 @@ mod namespaces;
 mod net_devices;
 mod oom;
 mod pause;
+mod priorities;
 mod process;
 mod revisions;
 mod rolling;
@@ -102,6 +103,7 @@ fn tests() -> Vec<Test> {
         without_cgroup::tests(),
         systemd::tests(),
         enforcement::tests(),
+        priorities::tests(),
         features::tests(),
         traps::tests(),
         oom::tests(),

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    host::{CGROUPS, cgroup_parent},
+    host::{CGROUPS, by_systemd, cgroup_parent},
     rootfs, workspace,
 };
 
@@ -26,7 +26,8 @@ impl Bundle {
     pub fn new() -> Self {
         let name = workspace::unique_name();
         let home = workspace::directory().join(&name);
-        let bundle = Self { spec: default_spec(&cgroups_path(&name)), home, name };
+        let cgroups_path = if by_systemd() { scope_path(&name) } else { cgroups_path(&name) };
+        let bundle = Self { spec: default_spec(&cgroups_path), home, name };
         rootfs::make(&bundle.rootfs());
         bundle.write();
         bundle
@@ -66,6 +67,11 @@ impl Drop for Bundle {
 pub fn cgroups_path(name: &str) -> String {
     let parent = cgroup_parent().strip_prefix(CGROUPS).unwrap();
     Path::new("/").join(parent).join(name).to_str().unwrap().to_owned()
+}
+
+/// The `cgroupsPath` of systemd's scope of this name.
+pub fn scope_path(name: &str) -> String {
+    format!("system.slice:test:{name}")
 }
 
 /// Adds a mount to the end of the list.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     Bundle, Invocation, Output,
     bundle::{remove_namespace, show_disk, user_namespace},
-    host::{CGROUPS, kind},
+    host::{CGROUPS, by_systemd, kind},
     leftovers, rootfs, user, wait,
 };
 
@@ -151,7 +151,10 @@ impl Container {
 
     pub fn cgroup(&self) -> PathBuf {
         let path = self.bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default();
-        Path::new(CGROUPS).join(path.trim_start_matches('/'))
+        match path.splitn(3, ':').collect::<Vec<_>>()[..] {
+            [slice, prefix, name] => Path::new(CGROUPS).join(slice).join(format!("{prefix}-{name}.scope")),
+            _ => Path::new(CGROUPS).join(path.trim_start_matches('/')),
+        }
     }
 
     /// The contents of a control file, without the newline at its end.
@@ -169,6 +172,7 @@ impl Container {
             true => Invocation::new(user::runtime()).by_user(),
             false => Invocation::of_the_runtime(),
         };
+        let runtime = if by_systemd() { runtime.arg("--systemd-cgroup") } else { runtime };
         runtime.arg("--root").arg(self.root())
     }
 
@@ -324,7 +328,8 @@ impl Drop for Container {
         }
         let mut remains = Vec::new();
         let cgroup = self.cgroup();
-        if cgroup.ends_with(&self.id) && cgroup.exists() {
+        let is_own = cgroup.file_name().is_some_and(|name| name.to_string_lossy().contains(&self.id));
+        if is_own && cgroup.exists() {
             remains.push(format!("cgroup {}", cgroup.display()));
             // Without O_CREAT, in case this is no cgroup after all.
             let kill = fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.kill"));

@@ -30,6 +30,13 @@ pub fn cgroup_parent() -> &'static Path {
     &PARENT
 }
 
+/// Whether the containers of the tests have systemd's scopes as their cgroups (`CGROUP_DRIVER=systemd`).
+pub fn by_systemd() -> bool {
+    static DRIVER: LazyLock<bool> =
+        LazyLock::new(|| env::var_os("CGROUP_DRIVER").is_some_and(|driver| driver == "systemd"));
+    *DRIVER
+}
+
 /// Skips the test that asks unless `condition` holds.
 pub fn need(condition: bool, what: impl fmt::Display) -> Outcome {
     if condition { Ok(()) } else { Err(Skip(format!("needs {what}"))) }
@@ -40,8 +47,10 @@ pub fn need_controller(name: &str) -> Outcome {
 }
 
 pub fn has_controller(name: &str) -> bool {
-    static AVAILABLE: LazyLock<String> =
-        LazyLock::new(|| fs::read_to_string(cgroup_parent().join("cgroup.controllers")).unwrap_or_default());
+    static AVAILABLE: LazyLock<String> = LazyLock::new(|| {
+        let parent = if by_systemd() { Path::new(CGROUPS) } else { cgroup_parent() };
+        fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default()
+    });
     AVAILABLE.split_whitespace().any(|controller| controller == name)
 }
 

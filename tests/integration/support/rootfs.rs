@@ -7,7 +7,7 @@ use std::{
     sync::LazyLock,
 };
 
-use super::workspace;
+use super::{Invocation, workspace};
 
 /// The applets that tests call; all of busybox would be several hundred links per container.
 const APPLETS: &[&str] = &[
@@ -66,6 +66,11 @@ const APPLETS: &[&str] = &[
     "whoami",
     "yes",
 ];
+
+/// A call of the busybox that is in the root file systems.
+pub fn busybox() -> Invocation {
+    Invocation::new(&*BUSYBOX)
+}
 
 /// The one copy of busybox that all root file systems of this process link to.
 static BUSYBOX: LazyLock<PathBuf> = LazyLock::new(|| {
