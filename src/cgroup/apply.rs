@@ -71,7 +71,14 @@ fn not_taken(
     errno: Errno,
 ) -> anyhow::Error {
     let message = format!("write {value:?} to {}", target.path.join(file).display());
-    let hint = (errno == Errno::NOENT).then(|| "this kernel has no such control file".to_owned());
+    let hint = match errno {
+        Errno::NOENT => Some("this kernel has no such control file"),
+        Errno::NOSPC if value.trim().is_empty() => {
+            Some("a cgroup with processes keeps a list that it has: write those that it is to have")
+        }
+        _ => None,
+    };
+    let hint = hint.map(str::to_owned);
     anyhow::Error::new(errno).context(Fault { pointer: write.at.clone(), message, hint })
 }
 

@@ -24,6 +24,7 @@ suite![
     a_refused_rollback_changes_nothing,
     quota_and_burst_are_rolled_back_whatever_their_order,
     an_idle_container_gets_its_weight_back,
+    processors_are_given_back_to_whoever_had_no_list_of_them,
     a_dry_run_prints_the_writes_and_changes_nothing,
     a_dry_run_of_a_rollback_prints_what_would_come_back,
     a_dry_run_knows_what_is_not_there,
@@ -306,6 +307,42 @@ fn an_idle_container_gets_its_weight_back() -> Outcome {
     assert_eq!(now()[0], "1");
     rollback(&container, &["--to", "3"]).succeeds();
     assert_eq!(now(), ["0", "17"]);
+    Ok(())
+}
+
+/// The kernel takes no list of processors from a cgroup with processes that has one: all of the cgroup above are the same.
+fn processors_are_given_back_to_whoever_had_no_list_of_them() -> Outcome {
+    need_own()?;
+    need_controller("cpuset")?;
+    need(std::thread::available_parallelism().unwrap().get() > 1, "more than one processor")?;
+    let container = launched(json!({}));
+    let files = ["cpuset.cpus", "cpuset.cpus.effective", "cpuset.mems", "cpuset.mems.effective"];
+    let now = || files.map(|file| container.control_file(file));
+    let before = now();
+    let [_, cpus, _, mems] = &before;
+    assert_eq!(before, ["", cpus, "", mems]);
+    // A refused update of one that has no list yet.
+    let wrong = json!({ "cpu": { "cpus": "0", "mems": "0" }, "unified": { "cgroup.max.depth": "many" } });
+    let output = update_to(&container, wrong, &[]).fails_with("EINVAL");
+    assert!(!output.stderr.contains("put back"), "{output:#?}");
+    assert_eq!(now().each_ref(), [cpus, cpus, mems, mems]);
+    assert_eq!(history(&container).len(), 1);
+
+    container.delete_by_force();
+    container.launch();
+    update_to(&container, json!({ "cpu": { "cpus": "0", "mems": "0" } }), &[]).succeeds();
+    assert_eq!(now(), ["0", "0", "0", mems]);
+    let output = rollback(&container, &["--dry-run", "--format=json"]).succeeds();
+    let writes: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((&writes[0]["old"], &writes[0]["new"]), (&json!("0"), &json!(cpus)), "{output:#?}");
+    rollback(&container, &[]).succeeds();
+    assert_eq!(now().each_ref(), [cpus, cpus, mems, mems]);
+    let output = rollback(&container, &["--to", "1"]).succeeds();
+    assert!(output.stdout.ends_with(": has the limits of revision 1 already\n"), "{output:#?}");
+    rollback(&container, &["--to", "2"]).succeeds();
+    assert_eq!(now()[..2], ["0", "0"]);
+    let output = update_to(&container, json!({ "unified": { "cpuset.cpus": "\n" } }), &[]);
+    output.fails_with("(ENOSPC) (a cgroup with processes keeps a list that it has: ");
     Ok(())
 }
 

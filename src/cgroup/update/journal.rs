@@ -1,6 +1,7 @@
 //! Writing control files so that it can be taken back: what a file held is read before it is written.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
@@ -41,6 +42,22 @@ pub(super) fn would_replace(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> 
     let restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
     accessat(cgroup, file, Access::WRITE_OK, AtFlags::empty())?;
     Ok(restoring.iter().map(|restoring| restoring.value.trim()).collect::<Vec<_>>().join(" "))
+}
+
+/// What is to be written to `file` that once held nothing.
+///
+/// A cgroup with processes that has a list of processors or memory nodes is not allowed to have none again (`ENOSPC`). It means
+/// those of the cgroup above, so that these are written then. Others in which some are missing now will not come by themselves, but a
+/// longer list would end the partitions of cgroups beside this one; cgroup-v2.rst § Cpuset.
+pub(super) fn nothing(cgroup: BorrowedFd<'_>, file: &str) -> String {
+    let above = || {
+        let events = control_file::read(cgroup, "cgroup.events").ok()?;
+        (control_file::value(&events, "populated") == Some("1")).then_some(())?;
+        let above = control_file::open_dir_at(cgroup, Path::new("..")).ok()?;
+        control_file::read(above.as_fd(), &format!("{file}.effective")).ok()
+    };
+    let list = if matches!(file, "cpuset.cpus" | "cpuset.mems") { above() } else { None };
+    list.map_or_else(|| "\n".to_owned(), |list| list.trim().to_owned())
 }
 
 impl Journal {
@@ -85,6 +102,7 @@ impl Journal {
     pub(super) fn undo(&mut self, cgroup: BorrowedFd<'_>) -> Vec<String> {
         let mut lost = Vec::new();
         for Restoring { file, value, .. } in self.0.drain(..).rev().flatten() {
+            let value = if value == "\n" { nothing(cgroup, &file) } else { value };
             if control_file::write(cgroup, &file, &value).is_err() {
                 lost.push(file);
             }
@@ -230,6 +248,28 @@ mod tests {
         assert_eq!(journal.undo(open.as_fd()), [""; 0]);
         let now = ["pids.max", "cpu.idle", "cpu.weight"].map(file);
         assert_eq!(now, ["max\n", "0\n", "174"]);
+    }
+
+    #[test]
+    fn a_cgroup_in_use_gets_the_processors_of_the_one_above_for_none() {
+        let above = tempfile::tempdir().unwrap();
+        let cgroup = above.path().join("cgroup");
+        fs::create_dir(&cgroup).unwrap();
+        fs::write(above.path().join("cpuset.cpus.effective"), "0-2,4\n").unwrap();
+        fs::write(cgroup.join("cpuset.cpus"), "\n").unwrap();
+        let open = fs::File::open(&cgroup).unwrap();
+        let restored = |populated: &str| {
+            fs::write(cgroup.join("cgroup.events"), format!("populated {populated}\nfrozen 0\n")).unwrap();
+            fs::write(cgroup.join("cpuset.cpus"), "\n").unwrap();
+            let mut journal = Journal::default();
+            journal.write(open.as_fd(), "cpuset.cpus", "1").unwrap();
+            assert_eq!(journal.undo(open.as_fd()), [""; 0]);
+            fs::read_to_string(cgroup.join("cpuset.cpus")).unwrap()
+        };
+        assert_eq!(restored("1"), "0-2,4");
+        assert_eq!(restored("0"), "\n");
+        assert_eq!(nothing(open.as_fd(), "cpuset.mems"), "\n");
+        assert_eq!(nothing(open.as_fd(), "cpuset.cpus.exclusive"), "\n");
     }
 
     #[test]

@@ -94,15 +94,16 @@ impl Planned {
         for Change { file, from, .. } in changes {
             // Which an idle cgroup does not have.
             let is_no_weight = file == "cpu.weight" && (becomes_idle || from == "0");
+            let value =
+                if from.is_empty() { journal::nothing(cgroup.as_fd(), file) } else { from.to_owned() };
             let holds = journal::would_replace(cgroup.as_fd(), file, from);
-            if is_no_weight || holds.is_ok_and(|value| value == *from) {
+            if is_no_weight || holds.is_ok_and(|held| held == *from || held == value) {
                 continue;
             }
-            let value = if from.is_empty() { "\n" } else { from };
             writes.push(Write {
                 at: at.field(file),
                 file: file.clone().into(),
-                value: value.to_owned(),
+                value,
                 // The old burst may be more than the present quota.
                 refused: WhenRefused::Again,
             });
