@@ -40,9 +40,39 @@ impl Drop for Init {
     }
 }
 
-/// Clones the init process, or the intermediate before it, into `cgroup`. One that `waits` at birth for this process may come
-/// there later: [`Cgroup::take_in`].
+/// Clones the init process, or the intermediate before it, into `cgroup`, and says when it started, as [`state::ProcessStat`]
+/// does. One that `waits` at birth for this process may come there later: [`Cgroup::take_in`]. So does, and waits for that, what
+/// the kernel would kill there; [`Cgroup::kills_at_birth`] tells.
 pub fn clone(
+    new: i32,
+    cgroup: &mut Cgroup,
+    pid_namespace: Option<&(Join, OwnedFd)>,
+    program: &mut Program,
+    theirs: &OwnedFd,
+    waits: bool,
+    earlier_ooms: OomCounts,
+) -> Result<(Init, u64)> {
+    let init = clone_once(new, cgroup, pid_namespace, program, theirs, waits)?;
+    let stat = state::process_stat(init.pid)?;
+    // Without memory it would end as soon.
+    let is_short = || cgroup.path().is_some_and(|path| cgroup::shortage(path, earlier_ooms).is_some());
+    if !stat.is_some_and(|stat| stat.was_killed_at_birth()) || is_short() {
+        return Ok((init, stat.map_or(0, |stat| stat.start)));
+    }
+    drop(init);
+    cgroup.has_killed_at_birth();
+    program.wait_at_birth();
+    let init = clone_once(new, cgroup, pid_namespace, program, theirs, waits)?;
+    let start = start(init.pid)?;
+    Ok((init, start))
+}
+
+/// When process `pid` started, if it is there.
+pub fn start(pid: i32) -> Result<u64> {
+    Ok(state::process_stat(pid)?.map_or(0, |stat| stat.start))
+}
+
+fn clone_once(
     new: i32,
     cgroup: &mut Cgroup,
     pid_namespace: Option<&(Join, OwnedFd)>,
@@ -65,7 +95,8 @@ pub fn clone(
         None => None,
     };
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
-    let mut cloned = clone3(u64::from(new.unsigned_abs()), cgroup.fd());
+    let into = cgroup.fd().filter(|_| !cgroup.kills_at_birth());
+    let mut cloned = clone3(u64::from(new.unsigned_abs()), into);
     // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may.
     if matches!(cloned, Err(Errno::ACCESS)) && waits && cgroup.stand_apart() {
         cloned = clone3(u64::from(new.unsigned_abs()), None);
@@ -375,11 +406,20 @@ impl Child<'_> {
 
     /// Who has ended it with this signal, if no kill for want of memory is counted.
     fn killer(&self, signal: i32) -> &'static str {
+        // `exec` does not look before it is too late.
+        if signal == libc::SIGKILL && self.is_stillborn() {
+            return "somebody killed it, or the kernel did: if a cgroup was ever killed by cgroup.kill, what is cloned from it into \
+                    another may not live";
+        }
         let is_counted = || self.cgroup.and_then(cgroup::oom_counts).is_some();
         match signal != libc::SIGKILL || is_counted() {
             true => "somebody killed it",
             false => "somebody killed it, or the kernel for want of memory",
         }
+    }
+
+    fn is_stillborn(&self) -> bool {
+        matches!(state::process_stat(self.init.pid), Ok(Some(stat)) if stat.was_killed_at_birth())
     }
 
     fn wait(&self) -> Result<()> {

@@ -23,7 +23,7 @@ use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::cgroup::{Asking, Buses, Driver, OomCounts, Whose};
-use crate::child::{Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
+use crate::child::{self, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
 use crate::hooks::poststart;
@@ -226,23 +226,36 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
     close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
     let waits = !user_namespace.is_own();
-    let mut init = clone(births.cloned, &mut cgroup, pid_namespace.as_ref(), &program, &theirs, waits)?;
+    let pid_namespace = pid_namespace.as_ref();
+    let cloned = births.cloned;
+    let (mut init, mut start) =
+        clone(cloned, &mut cgroup, pid_namespace, &mut program, &theirs, waits, earlier_ooms)?;
     drop(theirs);
-    cgroup.take_in(init.pid)?;
-    cgroup.release()?;
+    if !cgroup.kills_at_birth() {
+        cgroup.take_in(init.pid)?;
+        cgroup.release()?;
+    }
     undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", init.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    let path = cgroup.path().map(Path::to_owned);
     let watch = Watch {
         socket: ours.as_fd(),
         signals: request.signals,
-        cgroup: cgroup.path(),
+        cgroup: path.as_deref(),
         may_stand_still: false,
         earlier_ooms: Some(earlier_ooms),
         program: &program,
     };
+    if cgroup.kills_at_birth() {
+        let child = watch.over(&init)?;
+        child.await_point(Point::Born)?;
+        cgroup.take_in(init.pid)?;
+        cgroup.release()?;
+        child.go_on();
+    }
     if births.succeeded.is_some() {
         let intermediate = watch.over(&init)?;
         if user_namespace.is_set_up_first() {
@@ -250,6 +263,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         }
         let successor = intermediate.await_successor()?;
         init = successor;
+        start = child::start(init.pid)?;
         cgroup.take_in(init.pid)?;
     }
     if let Some(rdt) = &rdt {
@@ -277,7 +291,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         }
     }
     init.introduce(pidfd_socket, b"standard")?;
-    let mut state = record.of_process(init.pid)?;
+    let mut state = record.of_process(init.pid, start);
+    state.kills_at_birth = cgroup.kills_at_birth();
     state.resources = bundle.resources()?;
     directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(filter) = &filter {

@@ -17,6 +17,7 @@ use crate::cgroup::{Below, Destination};
 use crate::child::{self, Watch};
 use crate::container::{Container, write_pid_file};
 use crate::error::{Fault, Pointer};
+use crate::init::step::Point;
 use crate::log::Log;
 use crate::plan::{ExecPlan, Wanted};
 use crate::program::{ExecWiring, Program};
@@ -174,7 +175,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
             errno => anyhow!(errno).context("join the container's pid namespace"),
         })?;
     }
-    let mut process = clone(own_cgroup, request.cgroup.as_ref(), state, &program, &theirs)?;
+    let (mut process, outside_of) = clone(own_cgroup, request.cgroup.as_ref(), state, &mut program, &theirs)?;
     lent.map(OomScore::take_back).transpose()?;
     drop(theirs);
     // The words in these that runc's own tests look for are the names of what does the same in runc.
@@ -190,6 +191,12 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         earlier_ooms: None,
         program: &program,
     };
+    if let Some(cgroup) = outside_of {
+        let child = watch.over(&process)?;
+        child.await_point(Point::Born)?;
+        cgroup.take_in(process.pid)?;
+        child.go_on();
+    }
     if is_succeeded {
         let successor = watch.over(&process)?.await_successor()?;
         process = successor;

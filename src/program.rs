@@ -346,6 +346,12 @@ impl Program {
         self.origins.push(origin);
     }
 
+    /// Has the process wait for its parent, at [`Point::Born`], before everything else.
+    pub fn wait_at_birth(&mut self) {
+        self.steps.insert(0, Step::Meet { point: Point::Born });
+        self.origins.insert(0, Origin::Runtime);
+    }
+
     /// No mount made from here on reaches the host. A container that wants to share its mounts keeps the host's
     /// propagation, but for the mount above the rootfs: pivot_root(2) refuses a shared one.
     fn cut_off_the_host(&mut self, wanted: Option<(u64, Reach)>, rootfs_parent: Option<CString>) {

@@ -41,6 +41,9 @@ pub struct State {
     pub systemd: Option<Unit>,
     /// The key is empty, as in runc's: there is one hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
+    /// Whether the kernel kills at birth what is cloned into the cgroup from outside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kills_at_birth: bool,
     pub namespace_paths: BTreeMap<String, String>,
     /// Whether killing the init process ends all others, because they share a pid namespace of its own.
     pub private_pid_namespace: bool,
@@ -221,6 +224,17 @@ pub struct ProcessStat {
     pub start: u64,
     /// Forked and never been through execve(2): PF_FORKNOEXEC; linux/sched.h.
     pub never_executed: bool,
+    /// SIGKILL is on its way to it, or it is ending: PF_EXITING.
+    pub is_dying: bool,
+    /// It has touched no memory and so never run outside the kernel, or no more than an instant.
+    pub has_not_run: bool,
+}
+
+impl ProcessStat {
+    /// Of a process that was cloned just now, whether it is not to live.
+    pub fn was_killed_at_birth(&self) -> bool {
+        self.is_dying && self.never_executed && self.has_not_run
+    }
 }
 
 /// Longer than the file, which is one line of a name of at most 64 bytes and 52 numbers.
@@ -249,13 +263,19 @@ fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = fields.next()?;
-    // The state is field 3, the flags are field 9 and the start is field 22.
-    let flags: u64 = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
-    let start = std::str::from_utf8(fields.nth(12)?).ok()?.parse().ok()?;
+    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse::<u64>().ok();
+    // The state is field 3, the flags are field 9, page faults are field 10, the start is field 22 and pending signals are field 31.
+    let flags = number(fields.nth(5))?;
+    let faults = number(fields.next())?;
+    let start = number(fields.nth(11))?;
+    let pending = number(fields.nth(8)).unwrap_or(0);
+    let is_zombie = matches!(state, b"Z" | b"X" | b"x");
     Some(ProcessStat {
-        is_zombie: matches!(state, b"Z" | b"X" | b"x"),
+        is_zombie,
         start,
         never_executed: flags & 0x40 != 0,
+        is_dying: is_zombie || flags & 0x4 != 0 || pending & 1 << (libc::SIGKILL - 1) != 0,
+        has_not_run: faults == 0,
     })
 }
 
@@ -269,7 +289,13 @@ mod tests {
             b"7 (a) Z 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
         assert_eq!(
             parse_stat(text),
-            Some(ProcessStat { is_zombie: false, start: 12_345, never_executed: false })
+            Some(ProcessStat {
+                is_zombie: false,
+                start: 12_345,
+                never_executed: false,
+                is_dying: false,
+                has_not_run: false
+            })
         );
         assert_eq!(parse_stat(b"7 (a) Z"), None);
     }
@@ -279,7 +305,20 @@ mod tests {
         let text = b"7 (a) Z 1 7 7 0 -1 4194372 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
         assert_eq!(
             parse_stat(text),
-            Some(ProcessStat { is_zombie: true, start: 12_345, never_executed: true })
+            Some(ProcessStat {
+                is_zombie: true,
+                start: 12_345,
+                never_executed: true,
+                is_dying: true,
+                has_not_run: false
+            })
         );
+    }
+
+    #[test]
+    fn a_process_that_was_killed_at_birth_is_recognised() {
+        let text = b"7 (a) R 1 7 7 0 -1 4194368 0 0 0 0 0 0 0 0 20 0 1 0 12345 9 9 18446744073709551615 1 1 1 0 0 256 0 0 0";
+        let stat = parse_stat(text).unwrap();
+        assert!(stat.is_dying && stat.has_not_run && !stat.is_zombie, "{stat:?}");
     }
 }

@@ -1,4 +1,9 @@
 //! Where a process that is added to a container is born.
+//!
+//! Who writes to `cgroup.kill` kills what is in the cgroup, and what is just being born there: the kernel counts those writes and
+//! looks at the end of a clone whether the count is the one of its beginning. Linux 6.18, at least, takes the second of the
+//! cgroup of CLONE_INTO_CGROUP and the first of that of the caller. So it kills whatever is cloned from one into the other, if the
+//! one was killed more often than the other, however long ago. Such a process has to be born outside, and comes in afterwards.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -86,15 +91,15 @@ impl Destination {
     /// # Errors
     /// If that is outside the runtime's cgroup namespace.
     pub fn of_process(pid: i32) -> Result<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .with_context(|| format!("read /proc/{pid}/cgroup"))?;
+        Self::of(&format!("/proc/{pid}/cgroup"), "the init process's")
+    }
+
+    fn of(file: &str, whose: &str) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
         let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let place = Path::new(place.context("find the init process's cgroup: none of cgroup v2")?);
+        let place = Path::new(place.with_context(|| format!("find {whose} cgroup: none of cgroup v2"))?);
         if place.components().any(|component| component == Component::ParentDir) {
-            bail!(
-                "the init process's cgroup, /{}, is outside the runtime's cgroup namespace",
-                place.display()
-            );
+            bail!("{whose} cgroup, /{}, is outside the runtime's cgroup namespace", place.display());
         }
         let path = Mount::find()?.path_of(place);
         let dir = control_file::open_dir(&path).with_context(|| format!("open cgroup {}", path.display()))?;
@@ -131,10 +136,21 @@ impl Destination {
         self.dir.as_fd()
     }
 
+    /// Puts process `pid` into it.
+    pub fn take_in(&self, pid: i32) -> Result<()> {
+        put(self.fd(), pid, &self.path)
+    }
+
     /// Whether somebody has frozen this cgroup (not one above it).
     pub fn is_frozen(&self) -> bool {
         control_file::read(self.dir.as_fd(), "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
     }
+}
+
+/// Puts process `pid` into the cgroup of that directory.
+pub(super) fn put(dir: BorrowedFd<'_>, pid: i32, path: &Path) -> Result<()> {
+    control_file::write(dir, "cgroup.procs", &pid.to_string())
+        .with_context(|| format!("write {pid} to {}/cgroup.procs", path.display()))
 }
 
 #[cfg(test)]

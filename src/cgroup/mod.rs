@@ -162,7 +162,7 @@ impl CgroupPlan {
                 let made = fs::Made::found(&scope.path)?;
                 let place = scope.path.strip_prefix(&mount.path)?.to_owned();
                 self.put_into_force(&mount, &place, &made, rootless, Some(&mut scope))?;
-                return Ok(Cgroup { made: Some(made), scope: Some(scope) });
+                return Ok(Cgroup { made: Some(made), scope: Some(scope), kills_at_birth: false });
             }
         };
         let is_excused = || !self.is_named && rootless.is_so();
@@ -185,7 +185,7 @@ impl CgroupPlan {
             made => made?,
         };
         self.put_into_force(&mount, &place, &made, rootless, None)?;
-        Ok(Cgroup { made: Some(made), scope: None })
+        Ok(Cgroup { made: Some(made), scope: None, kills_at_birth: false })
     }
 
     fn put_into_force(
@@ -246,6 +246,8 @@ pub struct Cgroup {
     made: Option<fs::Made>,
     /// If it is systemd's.
     scope: Option<systemd::Scope>,
+    /// Whether the kernel kills what is cloned into it.
+    kills_at_birth: bool,
 }
 
 impl Cgroup {
@@ -269,8 +271,22 @@ impl Cgroup {
         self.scope.as_mut().map(systemd::Scope::stand_apart).is_some()
     }
 
+    /// Notes that the kernel has killed at birth what was cloned into it; `joining.rs` says why. [`Cgroup::take_in`] puts the
+    /// next one there.
+    pub fn has_killed_at_birth(&mut self) {
+        self.kills_at_birth = true;
+    }
+
+    /// Whether it has.
+    pub fn kills_at_birth(&self) -> bool {
+        self.kills_at_birth
+    }
+
     /// Puts the first process of the container into the cgroup, unless it was born there.
     pub fn take_in(&self, pid: i32) -> Result<()> {
+        if let Some(made) = self.made.as_ref().filter(|_| self.kills_at_birth) {
+            return joining::put(made.dir.as_fd(), pid, &made.path);
+        }
         self.scope.as_ref().map_or(Ok(()), |scope| scope.take_in(pid))
     }
 

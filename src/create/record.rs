@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::Result;
-
 use super::{Keyring, Request};
 use crate::cgroup::Cgroup;
 use crate::plan::Plan;
-use crate::state::{self, Config, State};
+use crate::state::{Config, State};
 use crate::{clock, intel_rdt, namespaces};
 
 /// The state without the process.
@@ -60,6 +58,7 @@ impl Record {
             intel_rdt_path: rdt.map(|rdt| rdt.class.clone()),
             intel_rdt_own: rdt.is_some_and(|rdt| rdt.is_own),
             intel_rdt_mon_path: rdt.and_then(|rdt| rdt.monitored.clone()),
+            kills_at_birth: false,
             creating: plan.hooks.meets(),
             hooks: plan.hooks.later(),
         })
@@ -69,14 +68,13 @@ impl Record {
         &self.0
     }
 
-    pub(super) fn of_process(self, pid: i32) -> Result<State> {
+    pub(super) fn of_process(self, pid: i32, start: u64) -> State {
         let Self(mut state) = self;
-        let stat = state::process_stat(pid)?;
         state.init_process_pid = pid;
-        state.init_process_start = stat.map_or(0, |stat| stat.start);
+        state.init_process_start = start;
         for (_, name, link) in namespaces::LINKS {
             state.namespace_paths.entry(name.to_owned()).or_insert_with(|| format!("/proc/{pid}/ns/{link}"));
         }
-        Ok(state)
+        state
     }
 }

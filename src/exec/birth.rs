@@ -16,14 +16,15 @@ use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3};
 
 /// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
-/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint.
+/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint. If the kernel
+/// would kill the process there, it waits at birth for being put into the one that is given back.
 pub(super) fn clone(
     own: Result<Option<Destination>, Errno>,
     below: Option<&Below>,
     state: &State,
-    program: &Program,
+    program: &mut Program,
     theirs: &OwnedFd,
-) -> Result<Init> {
+) -> Result<(Init, Option<Destination>)> {
     let path = state.cgroup();
     let open = |errno: Errno| {
         anyhow!(errno).context(format!(
@@ -31,7 +32,7 @@ pub(super) fn clone(
             path.map(|path| path.display().to_string()).unwrap_or_default()
         ))
     };
-    let destination = match (own, below) {
+    let mut destination = match (own, below) {
         (Ok(Some(own)), Some(below)) => Some(own.below(below)?),
         (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup of its own"),
         (Ok(own), None) => own,
@@ -39,7 +40,12 @@ pub(super) fn clone(
         (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
         (Err(errno), None) => return Err(open(errno)),
     };
-    match clone_into(destination.as_ref(), program, theirs) {
+    if let Some(destination) = destination.take_if(|_| state.kills_at_birth) {
+        program.wait_at_birth();
+        let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
+        return Ok((process, Some(destination)));
+    }
+    let cloned = match clone_into(destination.as_ref(), program, theirs) {
         Err(errno) if below.is_none() && may_have_moved(errno) => {
             let actual = Destination::of_process(state.init_process_pid)?;
             clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
@@ -55,7 +61,8 @@ pub(super) fn clone(
             None => Err(not_added(Errno::ACCESS, destination.as_ref())),
         },
         cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
-    }
+    };
+    Ok((cloned?, None))
 }
 
 /// Whether the cgroup is one that holds no processes itself (any more).

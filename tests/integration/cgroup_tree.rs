@@ -21,6 +21,8 @@ suite![
     a_failed_create_takes_away_every_level_that_it_made,
     a_relative_path_is_beside_the_runtimes_own_cgroup,
     a_frozen_cgroup_that_exists_is_refused,
+    a_cgroup_that_was_killed_before_takes_a_container,
+    a_runtime_in_a_cgroup_that_was_killed_before_makes_containers,
     a_cgroup_with_processes_below_it_is_refused,
     a_cgroup_that_hands_controllers_down_is_refused,
     a_cgroup_with_processes_above_is_named_with_the_way_out,
@@ -210,6 +212,39 @@ fn a_frozen_cgroup_that_exists_is_refused() -> Outcome {
     wait_until("it is frozen", || container.control_file("cgroup.events").contains("frozen 1"));
     container.run_with([""; 0]).fails_with("container's cgroup unexpectedly frozen");
     fs::remove_dir(container.cgroup()).unwrap();
+    Ok(())
+}
+
+/// Whatever is cloned from outside into such a one the kernel may kill.
+fn a_cgroup_that_was_killed_before_takes_a_container() -> Outcome {
+    need_own()?;
+    let tree = Tree::new(&Container::new());
+    for container in [Container::idle(), Container::idle().in_user_namespace()] {
+        let container = in_tree(&tree, "", container);
+        fs::create_dir(container.cgroup()).unwrap();
+        fs::write(container.cgroup().join("cgroup.kill"), "1").unwrap();
+        container.launch();
+        assert!(container.control_file("cgroup.procs").lines().any(|pid| pid == container.pid().to_string()));
+        let output = container.exec(["grep", "^0::", "/proc/self/cgroup"]).succeeds();
+        assert_eq!(output.stdout, "0::/\n", "{output:#?}");
+        container.exec(["false"]).fails_with("");
+        container.delete_by_force();
+        container.leaves_nothing();
+    }
+    Ok(())
+}
+
+fn a_runtime_in_a_cgroup_that_was_killed_before_makes_containers() -> Outcome {
+    need_own()?;
+    let container = Container::new();
+    let tree = Tree::new(&container);
+    let own = tree.make("own");
+    fs::write(own.join("cgroup.kill"), "1").unwrap();
+    let container = in_tree(&tree, "", container);
+    let words = container.run_with([""; 0]).words();
+    let script = format!("echo 0 >'{}/cgroup.procs'; exec \"$@\"", own.display());
+    Invocation::new("sh").args(["-c", &script, "sh"]).args(words).succeeds();
+    container.leaves_nothing();
     Ok(())
 }
 
