@@ -169,7 +169,7 @@ impl Root {
             let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
             match unit {
                 Some(unit) => end_unit(&cgroup, &unit, false)?,
-                None => cgroup::remove_unless_used(&cgroup)?,
+                None => cgroup::remove_abandoned(&cgroup)?,
             }
         }
         remove_directory(&directory)

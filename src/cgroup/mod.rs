@@ -44,7 +44,7 @@ use resources::WhenRefused;
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
 pub use oom::{OomCounts, OomWatch, Shortage, oom_counts, shortage};
-pub use removal::{is_used, kill, remove, remove_unless_used};
+pub use removal::{is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};
 pub use update::{Planned, Source};

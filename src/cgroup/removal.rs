@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FREEZING: Duration = Duration::from_secs(1);
 /// How often a cgroup that is in use is given that time, before it is taken for somebody else's.
 const SETTLINGS: u32 = 10;
+/// How long an init process may take to end when its parent has.
+const NOTICING: Duration = Duration::from_secs(2);
 /// How long to wait for a cgroup that says it is empty but cannot be removed yet.
 const SETTLING: Duration = Duration::from_millis(10);
 
@@ -99,6 +101,16 @@ pub fn remove_unless_used(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the cgroup of a container that did not come to be, as [`remove_unless_used`] does. If whoever made it was killed just
+/// now, what is in it notices that, and is about to end.
+pub fn remove_abandoned(path: &Path) -> Result<()> {
+    let context = || format!("remove cgroup {}", path.display());
+    if let Some(events) = Events::open(path).with_context(context)? {
+        events.wait_until("populated", "0", Instant::now() + NOTICING).with_context(context)?;
+    }
+    remove_unless_used(path)
 }
 
 /// Whether there are processes in the cgroup or in those below it, and not only because the kernel has not finished with the

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
+use rustix::event::PollFlags;
 
 use super::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
 use crate::error::line;
@@ -56,7 +57,7 @@ impl<'a> Runner<'a> {
             mask: None,
             variable: None,
             filter: None,
-            interrupt: Some(self.interrupts.as_fd()),
+            interrupt: Some((self.interrupts.as_fd(), PollFlags::IN)),
         };
         let mut said = Said::nothing();
         let ended = run(&hook.ready(&self.env)?, &around, &mut said);

@@ -40,8 +40,8 @@ pub struct Around<'a> {
     /// One more variable, if the hook's environment has room for it.
     pub variable: Option<&'a CStr>,
     pub filter: Option<&'a Filter>,
-    /// The hook is ended when this becomes readable.
-    pub interrupt: Option<BorrowedFd<'a>>,
+    /// The hook is ended when something of this happens to that, or it is hung up.
+    pub interrupt: Option<(BorrowedFd<'a>, PollFlags)>,
 }
 
 /// The last words of a hook.
@@ -186,13 +186,13 @@ impl Watch<'_> {
     }
 
     /// Which of process, interrupt, timer, state and output are ready.
-    fn poll(&self, interrupt: Option<BorrowedFd<'_>>) -> Result<[bool; 5], Errno> {
+    fn poll(&self, interrupt: Option<(BorrowedFd<'_>, PollFlags)>) -> Result<[bool; 5], Errno> {
         let timer = self.timer.as_ref().map(|timer| timer.as_fd());
         let state = self.state.as_ref().map(|state| state.as_fd());
         let output = self.output.as_ref().map(|output| output.as_fd());
         let sources = [
             (Some(self.pidfd), PollFlags::IN),
-            (interrupt, PollFlags::IN),
+            (interrupt.map(|(source, _)| source), interrupt.map_or(PollFlags::IN, |(_, events)| events)),
             (timer, PollFlags::IN),
             (state, PollFlags::OUT),
             (output, PollFlags::IN),
@@ -261,9 +261,11 @@ impl Init<'_> {
     pub(super) fn run_hook(&self, what: &RunHook) -> Result<(), Failure> {
         let mut digits = [0; 10];
         let pid = decimal(rustix::process::getpid().as_raw_pid().unsigned_abs(), &mut digits);
-        let (directory, mask) = match what.within {
-            Within::Rootfs => (Some(self.root()?), Some(USUAL_MASK)),
-            Within::Container => (None, None),
+        let (directory, mask, interrupt) = match what.within {
+            // Nobody knows of a container that has not come to be: what is begun for it ends with whoever makes it.
+            Within::Rootfs => (Some(self.root()?), Some(USUAL_MASK), Some((self.parent, PollFlags::empty()))),
+            // After `create` there is no parent.
+            Within::Container => (None, None, None),
         };
         let around = Around {
             state: [&what.state, pid, b"}"],
@@ -272,7 +274,7 @@ impl Init<'_> {
             mask,
             variable: self.home.variable(),
             filter: what.filter.as_ref(),
-            interrupt: None,
+            interrupt,
         };
         let mut said = Said::nothing();
         // Writing to a hook that does not read must not end us.
@@ -301,7 +303,8 @@ impl Init<'_> {
         let (what_happened, number): (&[u8], &[u8]) = match ended {
             Ok(Ended::Exited(status)) => (b"exit status ", decimal(status.into(), &mut digits)),
             Ok(Ended::Killed(signal)) => (b"ended by signal ", decimal(signal.into(), &mut digits)),
-            Ok(Ended::TimedOut | Ended::Interrupted) => (b"ran past its timeout and was killed", b""),
+            Ok(Ended::TimedOut) => (b"ran past its timeout and was killed", b""),
+            Ok(Ended::Interrupted) => (b"killed, for the runtime has ended", b""),
             Err(errno) => (b"exec: ", reason(errno)),
         };
         self.complain(&[

@@ -48,6 +48,7 @@ suite![
     delete_of_a_created_container_ends_it,
     delete_removes_what_an_aborted_create_left,
     delete_removes_the_cgroup_of_a_create_that_was_killed,
+    what_a_create_has_begun_ends_with_it,
     the_state_directory_is_private,
     a_missing_operand_is_a_usage_error,
     an_id_cannot_leave_the_container_root,
@@ -381,6 +382,33 @@ fn delete_removes_the_cgroup_of_a_create_that_was_killed() -> Outcome {
     container.runtime().args(["delete", "--force", &container.id]).succeeds();
     assert!(!container.cgroup().exists());
     container.leaves_nothing();
+    Ok(())
+}
+
+/// Also before there is anything by which `delete` could know the init process.
+fn what_a_create_has_begun_ends_with_it() -> Outcome {
+    need_own()?;
+    for namespace in ["pid", "none"] {
+        let container = Container::idle();
+        let ready = container.beside("ready");
+        let script = format!("touch {}; while :; do sleep 1; done", ready.display());
+        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+        let container = container.edit(|spec| {
+            spec["hooks"] = json!({ "createContainer": hook });
+            remove_namespace(spec, namespace);
+        });
+        let creating = container.create_with(NO_OPTIONS).spawn();
+        wait_until("the hook runs", || ready.exists());
+        let pids = container.control_file("cgroup.procs");
+        assert!(pids.lines().count() >= 2, "{pids}");
+        creating.signal(Signal::SIGKILL);
+        let output = creating.wait();
+        assert!(!output.stderr.contains("timeout"), "{output:#?}");
+        let _ = fs::remove_file(container.state_directory().join(".state.json"));
+        container.runtime().args(["delete", "--force", &container.id]).succeeds();
+        assert!(!container.cgroup().exists());
+        container.leaves_nothing();
+    }
     Ok(())
 }
 
