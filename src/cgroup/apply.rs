@@ -76,6 +76,12 @@ fn not_taken(
         Errno::NOSPC if value.trim().is_empty() => {
             Some("a cgroup with processes keeps a list that it has: write those that it is to have")
         }
+        Errno::NODEV if file == "rdma.max" => {
+            Some("there is no such device: /sys/class/infiniband has those that there are")
+        }
+        Errno::INVAL if file == "misc.max" => {
+            Some("misc.capacity of the cgroup at the top has the names of what there is, and how much")
+        }
         _ => None,
     };
     let hint = hint.map(str::to_owned);

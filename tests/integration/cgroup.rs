@@ -50,6 +50,9 @@ suite![
     the_throttles_of_block_io_are_written,
     huge_page_limits_are_written,
     a_huge_page_size_that_does_not_exist_is_refused,
+    rdma_limits_are_written,
+    an_rdma_device_that_does_not_exist_is_refused,
+    a_miscellaneous_resource_that_does_not_exist_is_refused,
     unified_values_are_written_as_they_are,
     unified_values_come_after_the_others,
     a_unified_key_with_a_slash_is_refused,
@@ -421,6 +424,42 @@ fn huge_page_limits_are_written() -> Outcome {
 fn a_huge_page_size_that_does_not_exist_is_refused() -> Outcome {
     need_controller("hugetlb")?;
     refused(json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 0 }] }), "hugepageLimits/0");
+    Ok(())
+}
+
+fn rdma_limits_are_written() -> Outcome {
+    need_controller("rdma")?;
+    let mut devices = fs::read_dir("/sys/class/infiniband").into_iter().flatten();
+    let device = devices.next().map(|device| device.unwrap().file_name().into_string().unwrap());
+    need(device.is_some(), "an RDMA device in /sys/class/infiniband")?;
+    let name = device.unwrap();
+    shows(
+        json!({ "rdma": { &name: { "hcaHandles": 3, "hcaObjects": 10_000 } } }),
+        &[("rdma.max", &format!("{name} hca_handle=3 hca_object=10000"))],
+    );
+    Ok(())
+}
+
+fn an_rdma_device_that_does_not_exist_is_refused() -> Outcome {
+    need_controller("rdma")?;
+    let container = with_resources(json!({ "rdma": { "nobody0": { "hcaHandles": 3 } } }));
+    let output = container.run_with(NO_OPTIONS).fails_with("rdma.max");
+    container.leaves_nothing();
+    need_own()?;
+    let says = "config.json: /linux/resources/rdma/nobody0: write \"nobody0 hca_handle=3\" to ";
+    assert!(output.stderr.contains(says) && output.stderr.contains("ENODEV"), "{output:#?}");
+    assert!(output.stderr.contains("(there is no such device: /sys/class/infiniband"), "{output:#?}");
+    Ok(())
+}
+
+fn a_miscellaneous_resource_that_does_not_exist_is_refused() -> Outcome {
+    need_controller("misc")?;
+    let container = with_resources(json!({ "unified": { "misc.max": "nothing 1" } }));
+    let output = container.run_with(NO_OPTIONS).fails_with("misc.max");
+    container.leaves_nothing();
+    need_own()?;
+    assert!(output.stderr.contains("config.json: /linux/resources/unified/misc.max: write "), "{output:#?}");
+    assert!(output.stderr.contains("(misc.capacity of the cgroup at the top"), "{output:#?}");
     Ok(())
 }
 
