@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::cgroup::{self, Cgroup, OomCounts};
+use crate::cgroup::{self, Cgroup, OomCounts, OomFiles};
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::init::step::Point;
 use crate::namespaces::Join;
@@ -194,6 +194,8 @@ pub struct Child<'a> {
     pub may_stand_still: bool,
     /// What the kernel had counted there before the child was born; `None` if nobody has looked.
     pub earlier_ooms: Option<OomCounts>,
+    /// What is counted there, if that may be gone as soon as the child is.
+    pub oom_files: Option<&'a OomFiles>,
     pub program: &'a Program,
 }
 
@@ -207,6 +209,7 @@ pub struct Watch<'a> {
     pub cgroup: Option<&'a Path>,
     pub may_stand_still: bool,
     pub earlier_ooms: Option<OomCounts>,
+    pub oom_files: Option<&'a OomFiles>,
     pub program: &'a Program,
 }
 
@@ -222,6 +225,7 @@ impl<'a> Watch<'a> {
             cgroup: self.cgroup,
             may_stand_still: self.may_stand_still,
             earlier_ooms: self.earlier_ooms,
+            oom_files: self.oom_files,
             program: self.program,
         })
     }
@@ -371,6 +375,8 @@ impl Child<'_> {
         if !has_filter && fs::read_link(format!("/proc/{}/exe", self.init.pid)).is_ok() {
             return Ok(());
         }
+        // Now, for it has not ended yet; who was killed for want of memory was counted before.
+        let seen = self.oom_files.map(OomFiles::look);
         if !state::process_stat(self.init.pid)?.is_some_and(|stat| stat.never_executed) {
             return Ok(());
         }
@@ -390,8 +396,11 @@ impl Child<'_> {
             }
             Some(signal) => {
                 let known = self.earlier_ooms;
-                let short = |path| cgroup::shortage(path, known.unwrap_or_default());
-                let shortage = self.cgroup.filter(|_| signal == libc::SIGKILL).and_then(short);
+                let shortage = match seen {
+                    _ if signal != libc::SIGKILL => None,
+                    Some(seen) => seen.and_then(|seen| seen.shortage(known.unwrap_or_default())),
+                    None => self.cgroup.and_then(|path| cgroup::shortage(path, known.unwrap_or_default())),
+                };
                 let hint = match (shortage, known) {
                     (Some(shortage), Some(_)) => return Err(shortage.of_init().context(Stage::Alive)),
                     // The words are runc's.

@@ -435,7 +435,7 @@ fn remove_directory(path: &Path) -> Result<()> {
     let removed = match fs::remove_dir(path) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
             // Not every container has these.
-            for name in [UNIT, oom::OOM_COUNTS] {
+            for name in [UNIT, oom::OOM_COUNTS, oom::SHORTAGE] {
                 let _ = fs::remove_file(path.join(name));
             }
             // What an update that is being recorded puts there meanwhile needs another try.

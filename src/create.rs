@@ -22,7 +22,7 @@ use self::net_devices::NetDevices;
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::cgroup::{Asking, Buses, Driver, OomCounts, Whose};
+use crate::cgroup::{Asking, Buses, Driver, OomCounts, OomFiles, Whose};
 use crate::child::{self, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
@@ -123,6 +123,8 @@ pub struct Created {
     pub terminal: Option<Terminal>,
     /// Where the program says that it is ready, if it starts at once and somebody wants to know.
     pub notify: Option<NotifySocket>,
+    /// What its cgroup counts, if that may be gone as soon as the program has ended.
+    pub oom_files: Option<OomFiles>,
 }
 
 /// Makes the container that `bundle` describes, and records it.
@@ -182,6 +184,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if earlier_ooms != OomCounts::default() {
         directory.note_ooms(earlier_ooms)?;
     }
+    let oom_files = cgroup.oom_files();
     let is_excused = cgroup.path().is_none() && request.cgroups == Cgroups::Own;
     if is_excused && !plan.namespaces.is_new(libc::CLONE_NEWPID) {
         warnings.push(
@@ -233,7 +236,6 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     drop(theirs);
     if !cgroup.kills_at_birth() {
         cgroup.take_in(init.pid)?;
-        cgroup.release()?;
     }
     undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
@@ -247,13 +249,13 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         cgroup: path.as_deref(),
         may_stand_still: false,
         earlier_ooms: Some(earlier_ooms),
+        oom_files: oom_files.as_ref(),
         program: &program,
     };
     if cgroup.kills_at_birth() {
         let child = watch.over(&init)?;
         child.await_point(Point::Born)?;
         cgroup.take_in(init.pid)?;
-        cgroup.release()?;
         child.go_on();
     }
     if births.succeeded.is_some() {
@@ -319,6 +321,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     };
     drop(executable);
     child.await_ready()?;
+    cgroup.release()?;
     prepared.publish()?;
     state.creating = false;
     child.go_on();
@@ -350,7 +353,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     net_devices.keep();
     init.keep = true;
-    Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify })
+    Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify, oom_files })
 }
 
 /// What is not as the bundle asks, and no reason to fail.

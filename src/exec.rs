@@ -189,6 +189,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         // Whoever waits for a paused container waits.
         may_stand_still: request.when_paused == WhenPaused::Wait,
         earlier_ooms: None,
+        oom_files: None,
         program: &program,
     };
     if let Some(cgroup) = outside_of {

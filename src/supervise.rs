@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitOptions, WaitStatus};
 
+use crate::cgroup::OomWitness;
 use crate::notify::NotifySocket;
 use crate::signals::{Signal, SignalQueue, Signals};
 use crate::sys::Errno;
@@ -42,16 +43,18 @@ impl End {
 /// Waits for the end of the init process, a child of ours.
 ///
 /// Reaps whatever else is or becomes a child of ours. With a terminal, all output has been written and the user's terminal
-/// is as it was when this returns, whether well or not.
+/// is as it was when this returns, whether well or not. `oom` looks at the
+/// cgroup before that goes.
 pub fn supervise(
     pid: i32,
     pidfd: BorrowedFd<'_>,
     signals: &Signals,
     terminal: Option<Terminal>,
     notify: Option<NotifySocket>,
+    oom: Option<&mut OomWitness>,
 ) -> Result<End> {
-    let mut foreground = Foreground { pid, pidfd, terminal, notify };
-    if foreground.terminal.is_none() && foreground.notify.is_none() {
+    let mut foreground = Foreground { pid, pidfd, terminal, notify, oom };
+    if foreground.terminal.is_none() && foreground.notify.is_none() && foreground.oom.is_none() {
         // The shortest way: two system calls from the init process's end to its status.
         loop {
             if let Some(end) = foreground.answer(signals.wait()?)? {
@@ -76,6 +79,7 @@ pub fn supervise(
                 }
                 Source::Terminal(side) => foreground.relay(side),
                 Source::Notify => foreground.forward_notification(),
+                Source::Cgroup => foreground.look(),
             }
         }
     }
@@ -87,6 +91,8 @@ enum Source {
     Signals,
     Terminal(Side),
     Notify,
+    /// There is news of kills for want of memory, or of the end of all.
+    Cgroup,
 }
 
 struct Foreground<'a> {
@@ -94,6 +100,7 @@ struct Foreground<'a> {
     pidfd: BorrowedFd<'a>,
     terminal: Option<Terminal>,
     notify: Option<NotifySocket>,
+    oom: Option<&'a mut OomWitness>,
 }
 
 impl Foreground<'_> {
@@ -102,9 +109,15 @@ impl Foreground<'_> {
         let notify =
             notify.map(|notify| (Source::Notify, PollFd::from_borrowed_fd(notify.as_fd(), PollFlags::IN)));
         let terminal = self.terminal.iter().flat_map(Terminal::polled);
+        // Before all others: it may be gone in a moment.
+        let cgroup = self.oom.iter().flat_map(|oom| oom.fds());
+        let cgroup = cgroup.map(|fd| (Source::Cgroup, PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
         let signals = (Source::Signals, PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN));
-        let (sources, mut polled): (Vec<_>, Vec<_>) =
-            terminal.map(|(side, fd)| (Source::Terminal(side), fd)).chain(notify).chain([signals]).unzip();
+        let (sources, mut polled): (Vec<_>, Vec<_>) = cgroup
+            .chain(terminal.map(|(side, fd)| (Source::Terminal(side), fd)))
+            .chain(notify)
+            .chain([signals])
+            .unzip();
         wait_for(&mut polled, self.terminal.as_ref().and_then(Terminal::patience))?;
         let ready = sources.into_iter().zip(polled).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(ready.map(|(source, _)| source).collect())
@@ -113,7 +126,13 @@ impl Foreground<'_> {
     /// Does what `signal` asks for; returns how the init process has ended when it has.
     fn answer(&mut self, signal: Signal) -> Result<Option<End>> {
         match (signal, &mut self.terminal) {
-            (Signal::CHLD, _) => return reap(self.pid),
+            (Signal::CHLD, _) => {
+                let end = reap(self.pid)?;
+                if end.is_some() {
+                    self.look();
+                }
+                return Ok(end);
+            }
             (Signal::WINCH, Some(terminal)) => terminal.resize(),
             (Signal::CONT, Some(terminal)) => {
                 terminal.resume();
@@ -122,6 +141,12 @@ impl Foreground<'_> {
             _ => self.forward(signal),
         }
         Ok(None)
+    }
+
+    fn look(&mut self) {
+        if let Some(oom) = &mut self.oom {
+            oom.look();
+        }
     }
 
     fn forward(&self, signal: Signal) {

@@ -43,7 +43,7 @@ use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::{OomCounts, OomWatch, Shortage, oom_counts, shortage};
+pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, oom_counts, shortage};
 pub use removal::{is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};
@@ -290,7 +290,12 @@ impl Cgroup {
         self.scope.as_ref().map_or(Ok(()), |scope| scope.take_in(pid))
     }
 
-    /// To be called as soon as there is a process in it.
+    /// What it counts, if it is one that may be gone as soon as its last process has ended.
+    pub fn oom_files(&self) -> Option<OomFiles> {
+        self.scope.as_ref().and_then(|scope| OomFiles::open(&scope.path))
+    }
+
+    /// To be called when there is a process in it of which nothing is left to be judged should it end.
     pub fn release(&mut self) -> Result<()> {
         match (&mut self.scope, &self.made) {
             (Some(scope), Some(made)) => scope.release(&made.dir),

@@ -11,11 +11,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, pread};
+use serde::{Deserialize, Serialize};
 
 use super::control_file;
 use crate::error::Hint;
 
 const EVENTS: &str = "memory.events";
+const LOCAL: &str = "memory.events.local";
+const MAX: &str = "memory.max";
+const POPULATED: &str = "cgroup.events";
 
 /// What the kernel has counted up to now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub struct OomCounts {
 }
 
 /// That the kernel has killed processes for want of memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
     /// How many processes it has killed as far as the cgroup has counted.
     pub kills: u64,
@@ -85,7 +89,7 @@ fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
     // There, those of the cgroups below are counted, too: mostly there is none, and no need to look any further.
     let own = match count(&text, "oom") {
         0 => 0,
-        _ => control_file::read(dir, "memory.events.local").map_or(0, |text| count(&text, "oom")),
+        _ => control_file::read(dir, LOCAL).map_or(0, |text| count(&text, "oom")),
     };
     Some(OomCounts { kills: count(&text, "oom_kill"), own })
 }
@@ -93,16 +97,104 @@ fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
 /// Why the kernel has killed processes in the cgroup or in those below it, if it has since these were its counts.
 pub fn shortage(path: &Path, known: OomCounts) -> Option<Shortage> {
     let dir = control_file::open_dir(path).ok()?;
-    let now = counts(dir.as_fd())?;
-    if now.kills <= known.kills {
-        return None;
+    let counts = counts(dir.as_fd())?;
+    let limit = if counts.own > known.own { control_file::read(dir.as_fd(), MAX).ok() } else { None };
+    OomSeen { counts, limit, is_last: false }.shortage(known)
+}
+
+/// What one cgroup counts, held open for whoever must be quick: systemd takes a scope's cgroup away when its last process has ended,
+/// of which `cgroup.events` tells both. A poll(2) hears of it at once, systemd's inotify(7) by way of a worker of the kernel's.
+#[derive(Debug)]
+pub struct OomFiles {
+    populated: OwnedFd,
+    local: OwnedFd,
+    max: OwnedFd,
+    events: OwnedFd,
+}
+
+/// What was in them.
+#[derive(Clone, Debug)]
+pub struct OomSeen {
+    counts: OomCounts,
+    limit: Option<String>,
+    /// Whether there was nobody left to be killed.
+    is_last: bool,
+}
+
+impl OomFiles {
+    /// `None` without the memory controller, or when the cgroup is gone.
+    pub fn open(path: &Path) -> Option<Self> {
+        let dir = control_file::open_dir(path).ok()?;
+        let open = |name| openat(&dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let [populated, local, max, events] = [POPULATED, LOCAL, MAX, EVENTS].map(open);
+        Some(Self { populated: populated?, local: local?, max: max?, events: events? })
     }
-    let limit = control_file::read(dir.as_fd(), "memory.max").ok().filter(|_| now.own > known.own);
-    Some(Shortage {
-        kills: now.kills,
-        new: now.kills - known.kills,
-        limit: limit.map(|limit| limit.trim().to_owned()),
-    })
+
+    /// What is counted by now; `None` when the cgroup is gone: then nothing tells any more what it has counted.
+    pub fn look(&self) -> Option<OomSeen> {
+        // In this order: nobody is killed after the last process, and while the last file is there the others were.
+        let is_last = control_file::value(&text(&self.populated).ok()?, "populated") == Some("0");
+        let own = count(&text(&self.local).ok()?, "oom");
+        let limit = text(&self.max).ok()?;
+        let kills = count(&text(&self.events).ok()?, "oom_kill");
+        Some(OomSeen { counts: OomCounts { kills, own }, limit: Some(limit), is_last })
+    }
+}
+
+/// Looks at a cgroup that may be gone as soon as its last process has ended.
+#[derive(Debug)]
+pub struct OomWitness {
+    /// `None` when they are gone.
+    files: Option<OomFiles>,
+    seen: Option<OomSeen>,
+}
+
+impl OomWitness {
+    pub fn new(files: OomFiles) -> Self {
+        let mut witness = Self { files: Some(files), seen: None };
+        // A file that has not been read yet has news.
+        witness.look();
+        witness
+    }
+
+    /// What becomes ready with an exceptional condition, POLLPRI, when it is time to look.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.files.iter().flat_map(|files| [files.populated.as_fd(), files.events.as_fd()])
+    }
+
+    pub fn look(&mut self) {
+        match self.files.as_ref().and_then(OomFiles::look) {
+            Some(seen) => self.seen = Some(seen),
+            None => self.files = None,
+        }
+    }
+
+    /// What it has seen last. What it has not seen may still have been.
+    pub fn seen(&self) -> Option<&OomSeen> {
+        self.seen.as_ref()
+    }
+
+    /// Whether it has seen all, if it has looked after the first process had ended.
+    pub fn has_seen_all(&self) -> bool {
+        self.files.is_some() || self.seen.as_ref().is_some_and(|seen| seen.is_last)
+    }
+}
+
+impl OomSeen {
+    /// Why the kernel has killed processes, if it has since these were the counts.
+    pub fn shortage(&self, known: OomCounts) -> Option<Shortage> {
+        let Self { counts, limit, .. } = self;
+        let new = counts.kills.checked_sub(known.kills).filter(|new| *new > 0)?;
+        let limit = limit.as_ref().filter(|_| counts.own > known.own).map(|limit| limit.trim().to_owned());
+        Some(Shortage { kills: counts.kills, new, limit })
+    }
+}
+
+/// What is in a control file, all of which are short here.
+fn text(file: &OwnedFd) -> Result<String, Errno> {
+    let mut buffer = [0; 512];
+    let length = pread(file, &mut buffer, 0)?;
+    Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
 }
 
 fn count(text: &str, key: &str) -> u64 {
@@ -114,26 +206,30 @@ fn count(text: &str, key: &str) -> u64 {
 pub struct OomWatch {
     /// `None` without the memory controller, and when the cgroup is gone.
     file: Option<OwnedFd>,
+    /// systemd takes a cgroup away that is empty, and the kernel tells of few changes of the other file within 10 ms.
+    populated: Option<OwnedFd>,
     seen: u64,
 }
 
 impl OomWatch {
     /// From now on. Without the memory controller there is nothing to watch, and no kill is ever seen.
     pub fn new(path: &Path) -> Result<Self> {
-        let name = path.join(EVENTS);
-        let file = match openat(CWD, &name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => Some(file),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(errno).with_context(|| format!("open {}", name.display())),
+        let open = |name| {
+            let path = path.join(name);
+            match openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => Ok(Some(file)),
+                Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err(errno).with_context(|| format!("open {}", path.display())),
+            }
         };
-        let mut watch = Self { file, seen: 0 };
+        let mut watch = Self { file: open(EVENTS)?, populated: open(POPULATED)?, seen: 0 };
         watch.has_killed()?;
         Ok(watch)
     }
 
     /// What becomes ready with an exceptional condition, POLLPRI, when [`Self::has_killed`] may have another answer.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_ref().map(|file| file.as_fd())
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.file.iter().chain(&self.populated).map(|file| file.as_fd())
     }
 
     /// How many kills there were when [`Self::has_killed`] was asked last.
@@ -143,17 +239,17 @@ impl OomWatch {
 
     /// Whether there was a kill since this was asked last.
     pub fn has_killed(&mut self) -> Result<bool> {
+        // What has been read has no news.
+        self.populated.take_if(|file| text(file).is_err());
         let Some(file) = &self.file else { return Ok(false) };
-        let mut buffer = [0; 512];
-        let length = match pread(file, &mut buffer, 0) {
-            Ok(length) => length,
+        let text = match text(file) {
+            Ok(text) => text,
             Err(Errno::NODEV) => {
                 self.file = None;
                 return Ok(false);
             }
             Err(errno) => return Err(errno).context("read memory.events"),
         };
-        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
         let kills = count(&text, "oom_kill");
         let seen = std::mem::replace(&mut self.seen, kills);
         Ok(kills > seen)

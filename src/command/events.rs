@@ -67,7 +67,7 @@ fn watch(
     let mut next = Instant::now() + interval;
     loop {
         let left = next.saturating_duration_since(Instant::now());
-        let has_ended = wait(init, oom.fd(), left)?;
+        let has_ended = wait(init, oom.fds(), left)?;
         let told = has_ended.then(|| news.take()).flatten();
         let seen = oom.seen();
         if oom.has_killed()? || told.and_then(number).is_some_and(|kills| kills > seen) {
@@ -82,7 +82,7 @@ fn watch(
         match cgroup::stats(cgroup) {
             Ok(stats) => print(&Event { r#type: "stats", id, data: Some(stats) })?,
             // Its cgroup went away just now, after it.
-            Err(_) if wait(init, None, Length::ZERO)? => continue,
+            Err(_) if wait(init, [], Length::ZERO)? => continue,
             Err(error) => return Err(error),
         }
         // A moment that has passed meanwhile is left out.
@@ -102,10 +102,14 @@ fn tell_end(id: &str) -> Result<()> {
 }
 
 /// Waits for the end of the init process or a change of `oom`, no longer than this; whether it was the end.
-fn wait(init: BorrowedFd<'_>, oom: Option<BorrowedFd<'_>>, at_most: Length) -> Result<bool> {
+fn wait<'a>(
+    init: BorrowedFd<'a>,
+    oom: impl IntoIterator<Item = BorrowedFd<'a>>,
+    at_most: Length,
+) -> Result<bool> {
     let timeout = Timespec::try_from(at_most).context("wait for an event")?;
     let mut waiting = vec![PollFd::from_borrowed_fd(init, PollFlags::IN)];
-    waiting.extend(oom.map(|oom| PollFd::from_borrowed_fd(oom, PollFlags::PRI)));
+    waiting.extend(oom.into_iter().map(|oom| PollFd::from_borrowed_fd(oom, PollFlags::PRI)));
     retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&timeout))).context("wait for an event")?;
     Ok(waiting.first().is_some_and(|init| !init.revents().is_empty()))
 }

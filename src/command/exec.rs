@@ -156,7 +156,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
     if args.detach {
         return Ok(0);
     }
-    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, None);
+    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, None, None);
     if ended.is_err() {
         // We can no longer look after it.
         let _ = Signal::KILL.send(pidfd.as_fd());

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, anyhow};
 use super::delete;
 use super::making::Making;
 use crate::bundle::CONFIG;
+use crate::cgroup::OomWitness;
 use crate::cli::Context;
-use crate::container::ContainerId;
+use crate::container::{Container, ContainerId};
 use crate::create::{Created, Start};
 use crate::signals::{Signal, Signals};
 use crate::supervise::{End, supervise};
@@ -51,17 +52,15 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         return Ok(0);
     }
     let created = args.making.create(&bundle, &id, Start::Attached, &signals, context)?;
-    let Created { container, pid, pidfd, terminal, notify } = created;
-    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify);
+    let Created { container, pid, pidfd, terminal, notify, oom_files } = created;
+    let mut oom = oom_files.map(OomWitness::new);
+    let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify, oom.as_mut());
     if ended.is_err() {
         // We can no longer look after it.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
-    if ended.as_ref().is_ok_and(|end| end.is_killed())
-        && let Some(shortage) = container.shortage()
-    {
-        container.tell_oom_kills(shortage.kills);
-        context.log.warning(shortage.of_killed());
+    if ended.as_ref().is_ok_and(|end| end.is_killed()) {
+        tell_why(&container, oom.as_ref(), args.keep, context);
     }
     if !args.keep {
         let warn = |warning: &str| match &ended {
@@ -71,6 +70,26 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
         delete::remove(container, warn)?;
     }
     ended.map(End::exit_status)
+}
+
+/// Warns if it was for want of memory that the container's process was killed. `oom` was there, if its cgroup may be gone by now.
+fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, context: &Context<'_>) {
+    let shortage = match oom {
+        None => container.shortage(),
+        Some(oom) => oom.seen().and_then(|seen| container.shortage_in(seen)),
+    };
+    if let Some(shortage) = shortage {
+        container.tell_oom_kills(shortage.kills);
+        if is_kept && oom.is_some() {
+            container.note_shortage(&shortage);
+        }
+        context.log.warning(shortage.of_killed());
+    } else if oom.is_some_and(|oom| !oom.has_seen_all()) && !container.is_asked_to_end() {
+        context.log.warning(
+            "the container's process was killed by somebody, or by the kernel for want of memory: systemd has taken its cgroup \
+             away, which would tell",
+        );
+    }
 }
 
 /// What the argument means. One with a slash, or one that names a bundle while there is none in the current directory, is

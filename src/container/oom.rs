@@ -8,10 +8,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::{Container, NewContainer};
-use crate::cgroup::{self, OomCounts, Shortage};
+use crate::cgroup::{self, OomCounts, OomSeen, Shortage};
 
 /// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
 pub(super) const OOM_COUNTS: &str = "oom-kills";
+
+/// Why the kernel has killed processes, from whoever saw it before the cgroup went.
+pub(super) const SHORTAGE: &str = "oom.json";
 
 /// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
 const OOM_NEWS: &str = "oom-news";
@@ -25,20 +28,45 @@ impl NewContainer {
 
 impl Container {
     /// Why the kernel has killed a process of the container for want of memory, if it has, unless it was before somebody asked
-    /// for the container's end with [`Self::note_kill`].
+    /// for the container's end with [`Self::note_kill`]. If systemd has taken its cgroup away, that is known only if somebody has
+    /// noted it.
     pub fn shortage(&self) -> Option<Shortage> {
-        let cgroup = self.state.cgroup()?;
+        match self.state.cgroup() {
+            Some(cgroup) => cgroup::shortage(cgroup, self.known_ooms()),
+            None => serde_json::from_slice(&fs::read(self.directory.join(SHORTAGE)).ok()?).ok(),
+        }
+    }
+
+    /// The same, by what was seen in its cgroup.
+    pub fn shortage_in(&self, seen: &OomSeen) -> Option<Shortage> {
+        seen.shortage(self.known_ooms())
+    }
+
+    fn known_ooms(&self) -> OomCounts {
         let known = fs::read_to_string(self.directory.join(OOM_COUNTS)).unwrap_or_default();
-        cgroup::shortage(cgroup, parse_counts(&known))
+        parse_counts(&known)
+    }
+
+    /// Notes it for later, when its cgroup is gone. If that fails nothing is known then.
+    pub fn note_shortage(&self, shortage: &Shortage) {
+        if let Ok(text) = serde_json::to_vec(shortage) {
+            let _ = fs::write(self.directory.join(SHORTAGE), text);
+        }
     }
 
     /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before. If
     /// that cannot be noted it is killed all the same.
     pub fn note_kill(&self) {
         let counts = self.state.cgroup().and_then(cgroup::oom_counts).unwrap_or_default();
-        if counts != OomCounts::default() {
+        // Where what is counted later may not be there to be seen, that somebody asked says something, too.
+        if counts != OomCounts::default() || self.state.systemd.is_some() {
             let _ = write_counts(&self.directory, counts);
         }
+    }
+
+    /// Of a container of systemd's: whether somebody has asked for its end, or has deleted it.
+    pub fn is_asked_to_end(&self) -> bool {
+        self.directory.join(OOM_COUNTS).exists() || !self.directory.exists()
     }
 
     /// Where [`Self::tell_oom_kills`] tells it, also after everything else is gone; `None` if this process may not ask.

@@ -108,7 +108,7 @@ pub fn settle(watches: &mut [Watch], signals: &SignalQueue, settle: Duration, mo
 fn wait(watches: &[Watch], signals: &SignalQueue, at_most: Duration) -> Result<Vec<bool>> {
     let timeout = Timespec::try_from(at_most).context("wait for the containers")?;
     let mut waiting: Vec<_> = watches.iter().map(|watch| PollFd::new(&watch.init, PollFlags::IN)).collect();
-    let oom = watches.iter().filter_map(|watch| watch.oom.fd());
+    let oom = watches.iter().flat_map(|watch| watch.oom.fds());
     waiting.extend(oom.map(|oom| PollFd::from_borrowed_fd(oom, PollFlags::PRI)));
     waiting.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
     retry_on_intr(|| poll(&mut waiting, Some(&timeout))).context("wait for the containers")?;

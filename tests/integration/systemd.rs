@@ -41,6 +41,8 @@ suite![
     a_failed_unit_of_the_same_name_is_forgotten,
     a_unit_that_another_container_has_is_left_alone,
     a_container_that_ran_out_of_memory_leaves_no_failed_unit,
+    a_limit_too_low_for_the_init_process_is_named_although_its_scope_goes,
+    run_looks_before_systemd_takes_the_counts_away,
     the_bus_does_where_the_manager_itself_is_out_of_reach,
     a_user_has_scopes_of_their_own_systemd,
     who_waits_for_systemd_can_be_asked_to_end,
@@ -568,6 +570,48 @@ fn a_container_that_ran_out_of_memory_leaves_no_failed_unit() -> Outcome {
     assert_eq!(output.code(), 137, "{output:#?}");
     is_gone(&unit(&container));
     container.leaves_nothing();
+    Ok(())
+}
+
+/// In a scope, the cgroup that counts goes with its last process.
+fn a_limit_too_low_for_the_init_process_is_named_although_its_scope_goes() -> Outcome {
+    need_systemd()?;
+    need_own()?;
+    for command in ["create", "run", "create", "run"] {
+        let container = scoped(&json!({ "memory": { "limit": 32_768, "swap": 32_768 } }));
+        let output = by_systemd(&container, command).fails_with("container init was OOM-killed");
+        assert!(output.stderr.contains("out of memory: memory.max = 32768"), "{output:#?}");
+        container.leaves_nothing();
+        is_gone(&unit(&container));
+    }
+    Ok(())
+}
+
+/// systemd hears of the end at the same time, but takes longer. Who does not get to run for so long says that it does not know.
+fn run_looks_before_systemd_takes_the_counts_away() -> Outcome {
+    need_systemd()?;
+    need_own()?;
+    let mut told = 0;
+    for group in ["0", "1", "0", "1", "0", "1"] {
+        let memory = json!({ "limit": 16_777_216, "swap": 16_777_216 });
+        let container = scoped(&json!({ "memory": memory, "unified": { "memory.oom.group": group } }));
+        let container = container.edit(|spec| spec["process"]["args"] = json!(["tail", "/dev/zero"]));
+        let call = container.runtime().args(["--systemd-cgroup", "run", "--keep", "--bundle"]);
+        let output = call.arg(container.bundle.path()).arg(&container.id).output();
+        assert_eq!(output.code(), 137, "{output:#?}");
+        let is_told = output.stderr.contains("out of memory: memory.max = 16777216");
+        let is_unknown =
+            output.stderr.contains("was killed by somebody, or by the kernel for want of memory");
+        assert!(is_told != is_unknown, "{output:#?}");
+        // What it has seen is noted, for the cgroup is gone.
+        wait_until("the scope has gone", || property(&unit(&container), "ActiveState") != "active");
+        let state = container.state();
+        assert_eq!(state.get("oomKilled"), is_told.then_some(&json!(true)), "{output:#?} {state}");
+        told += usize::from(is_told);
+        container.delete();
+        container.leaves_nothing();
+    }
+    assert!(told > 3, "{told} of 6");
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! The systemd driver: the container's cgroup is that of a transient scope, which systemd makes, in the slice that the bundle names.
 //!
 //! A scope is made around a process that exists, and the init process is to be born into a cgroup where everything is in force
-//! already. So a process that does nothing holds the scope until then ([`Scope::release`]). The rest is the same for both
-//! drivers: the scope is delegated, so its cgroup is ours to write to. systemd is told all limits that it has words for, since it
+//! already. So a process that does nothing holds the scope until then; and longer, for systemd takes a cgroup away when its last
+//! process ends, and with it what the kernel has counted there: until nothing is left for the init process but the program's start
+//! ([`Scope::release`]). The rest is the same for both drivers: the scope is delegated, so its cgroup is ours to write to. systemd is told all limits that it has words for, since it
 //! writes them again whenever it likes; `properties.rs`.
 //!
 //! Device rules are ours alone: the scope has none (`DevicePolicy=auto`), so systemd has nothing to attach when it reads its
@@ -186,6 +187,9 @@ impl ScopePlan {
         let path = mount.path_of(&Path::new(root.trim_start_matches('/')).join(self.names.place()));
         before(&path)?;
         let holder = Holder::start(0, None).context("start a process for the scope")?;
+        // Not it but the container's process is to be killed for want of memory. Whoever may not ask for that has it nearly always,
+        // too: it is the smaller one.
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", holder.pid()), "-1000");
         let mut properties = self.properties.clone();
         retain_known(&mut properties, &mut manager)?;
         let pids = Value::Array("u".into(), vec![Value::Uint32(holder.pid().unsigned_abs())]);
@@ -238,7 +242,7 @@ pub(super) struct Scope {
     pub(super) unit: Unit,
     pub(super) path: PathBuf,
     manager: Manager,
-    /// `None` once there is a process of the container's.
+    /// `None` once the container's first process is complete.
     holder: Option<Holder>,
     /// The limit of processes, as long as there is one more, the holder.
     pids: Option<String>,
@@ -269,7 +273,7 @@ impl Scope {
         if self.is_apart { self.unit.attach(pid) } else { Ok(()) }
     }
 
-    /// Ends the process that held the scope, now that there is another one in it.
+    /// Ends the process that held the scope.
     pub(super) fn release(&mut self, dir: &OwnedFd) -> Result<()> {
         // Waits for its end, so that it counts no more.
         self.holder = None;
