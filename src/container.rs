@@ -480,6 +480,22 @@ mod tests {
     }
 
     #[test]
+    fn a_state_directory_goes_with_all_that_may_be_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        for names in
+            [&[UNIT, oom::OOM_COUNTS][..], &[oom::SHORTAGE], &[state::FILE, oom::OOM_COUNTS, "other"]]
+        {
+            fs::create_dir(&path).unwrap();
+            names.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+            drop(NewContainer { path: path.clone(), keep: false });
+            assert!(!path.exists(), "{names:?}");
+        }
+        // Nor does one that is not there any more do any harm.
+        remove_directory(&path).unwrap();
+    }
+
+    #[test]
     fn the_top_directory_cannot_be_the_container_root() {
         assert!(Root::explicit(Path::new("/")).is_err());
         assert!(Root::explicit(Path::new("/..//.")).is_err());

@@ -28,12 +28,13 @@ pub(super) fn plan<'a>(
     let annotations: BTreeMap<_, _> = annotations.collect();
     let properties = annotations.into_iter().filter_map(|(key, text)| {
         let name = key.strip_prefix(PREFIX)?;
-        Some(property(name, text, at.field(key)))
+        property(name, text, at.field(key)).transpose()
     });
     properties.collect()
 }
 
-fn property(name: &str, text: &str, at: Pointer) -> Result<Property> {
+/// `None` for what the unit has in any case.
+fn property(name: &str, text: &str, at: Pointer) -> Result<Option<Property>> {
     // The words of runc.
     let wrong = |why: &str| Err(at.error(format_args!("annotation name incorrect: {name:?} {why}")));
     if name.len() < 3 {
@@ -41,6 +42,9 @@ fn property(name: &str, text: &str, at: Pointer) -> Result<Property> {
     }
     if !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
         return wrong("contains a non-alphabetic character");
+    }
+    if name == "Delegate" && matches!(dbus::parse(text), Ok(Value::Bool(true))) {
+        return Ok(None);
     }
     if let Some((_, why)) = OWN.iter().find(|(own, _)| *own == name) {
         return Err(at.error_with_hint(format_args!("{name} is not for annotations to set"), why));
@@ -56,7 +60,7 @@ fn property(name: &str, text: &str, at: Pointer) -> Result<Property> {
         },
         None => (name.to_owned(), value),
     };
-    Ok(Property::new(name, value, at))
+    Ok(Some(Property::new(name, value, at)))
 }
 
 fn microseconds(value: &Value) -> Option<Value> {
@@ -119,6 +123,16 @@ mod tests {
             "After",
             &Value::Array("s".into(), vec![Value::text("crio.service")]),
         );
+    }
+
+    #[test]
+    fn what_the_scope_is_in_any_case_may_be_asked_for() {
+        assert_eq!(planned("Delegate", "true").unwrap(), []);
+        assert_eq!(planned("Delegate", "boolean true").unwrap(), []);
+        for text in ["false", "'yes'", "['cpu']", "truth"] {
+            let error = line(&planned("Delegate", text).unwrap_err());
+            assert!(error.contains("Delegate is not for annotations to set"), "{text}: {error}");
+        }
     }
 
     #[test]

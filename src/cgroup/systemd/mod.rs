@@ -62,8 +62,10 @@ pub struct Asking<'a> {
 }
 
 impl Buses {
-    /// The addresses to try, in this order: first that of the manager itself, which needs no bus and no bus's permission.
-    fn of(&self, whose: Whose) -> Vec<Address> {
+    /// The addresses to try, in this order: first that of the manager itself, which needs no bus and no bus's permission. `uid` is
+    /// the user's, whose session is looked for where logind has it if the environment says nothing, as after `su` or from cron;
+    /// but not root's, who may be anybody's in a user namespace.
+    fn of(&self, whose: Whose, uid: u32) -> Vec<Address> {
         let own = |directory: &Path| Address::of(&directory.join("systemd/private"));
         let list = |text: &Option<std::ffi::OsString>| text.as_deref().map(Address::list).unwrap_or_default();
         match whose {
@@ -74,10 +76,13 @@ impl Buses {
                 addresses
             }
             Whose::User => {
-                let mut addresses: Vec<_> = self.runtime_dir.iter().map(|directory| own(directory)).collect();
-                addresses.extend(list(&self.session));
-                addresses
-                    .extend(self.runtime_dir.iter().map(|directory| Address::of(&directory.join("bus"))));
+                let session = list(&self.session);
+                let is_usual = self.runtime_dir.is_none() && session.is_empty() && uid != 0;
+                let usual = is_usual.then(|| PathBuf::from(format!("/run/user/{uid}")));
+                let directory = self.runtime_dir.as_ref().or(usual.as_ref());
+                let mut addresses: Vec<_> = directory.iter().map(|directory| own(directory)).collect();
+                addresses.extend(session);
+                addresses.extend(directory.iter().map(|directory| Address::of(&directory.join("bus"))));
                 addresses
             }
         }
@@ -174,7 +179,7 @@ impl ScopePlan {
         mount: &Mount,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Scope> {
-        let addresses = asking.buses.of(self.whose);
+        let addresses = asking.buses.of(self.whose, rustix::process::geteuid().as_raw());
         let interrupts = asking.signals.map(Signals::interrupts).transpose()?;
         let mut manager = Manager::connect(addresses.clone(), interrupts)?;
         let unit = Unit {
@@ -358,16 +363,22 @@ mod tests {
             session: Some("unix:path=/tmp/bus,guid=1".into()),
             system: None,
         };
-        let of = |whose| buses.of(whose).iter().map(|bus| bus.as_str().to_owned()).collect::<Vec<_>>();
+        let addresses = |buses: &Buses, whose, uid| {
+            buses.of(whose, uid).iter().map(|bus| bus.as_str().to_owned()).collect::<Vec<_>>()
+        };
         let expected = [
             "unix:path=/run/user/1/systemd/private",
             "unix:path=/tmp/bus,guid=1",
             "unix:path=/run/user/1/bus",
         ];
-        assert_eq!(of(Whose::User), expected);
+        assert_eq!(addresses(&buses, Whose::User, 1), expected);
         let expected = ["unix:path=/run/systemd/private", "unix:path=/run/dbus/system_bus_socket"];
-        assert_eq!(of(Whose::System), expected);
-        assert!(Buses::default().of(Whose::User).is_empty());
+        assert_eq!(addresses(&buses, Whose::System, 0), expected);
+        let expected = ["unix:path=/run/user/1000/systemd/private", "unix:path=/run/user/1000/bus"];
+        assert_eq!(addresses(&Buses::default(), Whose::User, 1000), expected);
+        assert_eq!(addresses(&Buses::default(), Whose::User, 0), [""; 0]);
+        let session = Buses { session: Some("unix:path=/b".into()), ..Buses::default() };
+        assert_eq!(addresses(&session, Whose::User, 1000), ["unix:path=/b"]);
     }
 
     #[test]
