@@ -132,13 +132,14 @@ pub struct Context<'a> {
     pub executable: RefCell<guard::Copy>,
 }
 
-/// What standard output can show, as far as the environment says: `None` if it is no terminal, or nothing can be painted on it.
+/// What standard output can show, as far as the environment says: `None` if it is no terminal, or `TERM` names none that can be
+/// painted on; term(7).
 pub fn charset() -> Option<Charset> {
     if !rustix::termios::isatty(rustix::stdio::stdout()) {
         return None;
     }
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if variable("TERM").is_some_and(|terminal| terminal == "dumb") {
+    if variable("TERM").is_none_or(|terminal| terminal == "dumb") {
         return None;
     }
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default();

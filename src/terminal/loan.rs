@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use rustix::stdio;
-use rustix::termios::{LocalModes, OptionalActions, Termios};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 use super::screen::Place;
 use super::stream;
@@ -80,6 +80,9 @@ impl Loan {
                 *saved = Some(modes.clone());
             }
             modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            // One by one, whatever somebody has wanted for reading without lines.
+            modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+            modes.special_codes[SpecialCodeIndex::VTIME] = 0;
             // It worked or the terminal is gone, which its reader finds out.
             let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
         }

@@ -98,7 +98,7 @@ pub enum Event {
     /// One of the other descriptors is readable.
     Ready,
     Key(Key),
-    /// The picture must be painted anew: the terminal has another size, or is ours again.
+    /// The picture must be painted anew: the terminal has another size, has missed one, or is ours again.
     Spoilt,
     /// Somebody wants this process to end.
     End(Signal),
@@ -116,6 +116,8 @@ pub struct Screen {
     pending: VecDeque<u8>,
     /// Whether there is a picture in it.
     is_behind: bool,
+    /// Whether another was to be shown meanwhile.
+    has_missed: bool,
     /// Bytes of the keyboard that have not become keys, and since when the first of them waits.
     typed: Vec<u8>,
     typed_at: Instant,
@@ -133,6 +135,7 @@ impl Screen {
             queue,
             pending: VecDeque::new(),
             is_behind: false,
+            has_missed: false,
             typed: Vec::new(),
             typed_at: Instant::now(),
         };
@@ -153,8 +156,10 @@ impl Screen {
         self.is_behind = false;
     }
 
-    /// Shows this picture instead of the last one. A terminal that has not taken the last one yet misses this one.
+    /// Shows this picture instead of the last one. A terminal that has not taken the last one yet misses this one, and is
+    /// [`Event::Spoilt`] when it has.
     pub fn paint(&mut self, lines: &[Line]) {
+        self.has_missed = self.is_behind;
         if self.terminal.is_taken() && !self.is_behind {
             self.pending.extend(picture(lines, size()).bytes());
             self.is_behind = true;
@@ -167,8 +172,10 @@ impl Screen {
         Ok(())
     }
 
-    /// Waits for the next event, until `deadline` at the latest. `others` are waited for, too.
+    /// Waits for the next event, until `deadline` at the latest. `others` are waited for, too. However late it is, signals and keys
+    /// are heard.
     pub fn next(&mut self, deadline: Instant, others: &[BorrowedFd<'_>]) -> Result<Event> {
+        let mut has_waited = false;
         loop {
             if !self.terminal.is_taken() && !self.terminal.is_in_background() {
                 self.enter();
@@ -177,11 +184,14 @@ impl Screen {
             if self.flush().is_err() {
                 return Ok(Event::Gone);
             }
+            if !self.is_behind && std::mem::take(&mut self.has_missed) {
+                return Ok(Event::Spoilt);
+            }
             if let Some(key) = self.key() {
                 return Ok(Event::Key(key));
             }
             let now = Instant::now();
-            if now >= deadline {
+            if now >= deadline && std::mem::replace(&mut has_waited, true) {
                 return Ok(Event::Due);
             }
             let until = if self.typed.is_empty() {

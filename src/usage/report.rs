@@ -139,4 +139,14 @@ mod tests {
         );
         assert_eq!(report(&[], None, UNIX_EPOCH).unwrap(), "[]\n");
     }
+
+    #[test]
+    fn every_name_is_in_the_readme() {
+        let text = report(&[bare("bare")], None, UNIX_EPOCH).unwrap();
+        let reports: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).unwrap();
+        let readme = include_str!("../../README.md");
+        for name in reports[0].keys() {
+            assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
+    }
 }

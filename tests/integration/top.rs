@@ -22,6 +22,9 @@ suite![
     one_that_is_named_is_shown_until_it_ends,
     a_process_cannot_write_to_the_terminal_by_its_name,
     a_terminal_is_as_before_whatever_ends_it,
+    whoever_looks_all_the_time_hears_keys_and_signals,
+    a_terminal_that_was_stopped_shows_what_was_asked_for_last,
+    a_terminal_that_hands_on_several_keys_at_once_is_asked_for_each,
     a_terminal_without_utf8_gets_none,
     a_busy_loop_is_seen_with_its_limit,
 ];
@@ -44,10 +47,12 @@ fn without_a_terminal_it_points_to_stats() -> Outcome {
     let container = Container::idling();
     top(&container, &[]).fails_with("standard output is no terminal");
     top(&container, &[]).fails_with("runtime stats");
-    let dumb = Invocation::new("env").arg("TERM=dumb").args(top(&container, &[]).words());
-    let mut terminal = Pty::spawn(&dumb, 80, 24, UTF8);
-    assert_eq!(terminal.ends().code(), Some(1));
-    assert!(terminal.written.contains("runtime stats") && !terminal.written.contains('\u{1b}'));
+    for environment in [["-u", "TERM"], ["--", "TERM=dumb"], ["--", "TERM="]] {
+        let dumb = Invocation::new("env").args(environment).args(top(&container, &[]).words());
+        let mut terminal = Pty::spawn(&dumb, 80, 24, UTF8);
+        assert_eq!(terminal.ends().code(), Some(1));
+        assert!(terminal.written.contains("runtime stats") && !terminal.written.contains('\u{1b}'));
+    }
     Ok(())
 }
 
@@ -214,6 +219,62 @@ fn a_terminal_is_as_before_whatever_ends_it() -> Outcome {
     std::fs::rename(&away, container.root()).unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(terminal.written.contains("\u{1b}[?1049lerror: read root"), "{:?}", terminal.shown.text());
+    Ok(())
+}
+
+/// Nobody can look at so many containers in so short a time.
+fn whoever_looks_all_the_time_hears_keys_and_signals() -> Outcome {
+    need_own()?;
+    let container = Container::idling();
+    let start = || {
+        let call = container.runtime().args(["top", "--interval=1ns"]);
+        let mut terminal = Pty::spawn(&call, 80, 24, UTF8);
+        terminal.wait_for(beginning(&container.id));
+        terminal
+    };
+    let mut terminal = start();
+    terminal.types("n");
+    terminal.wait_for("by name");
+    terminal.types("q");
+    assert_eq!(terminal.ends().code(), Some(0));
+    let mut terminal = start();
+    terminal.types("\x03");
+    assert_eq!(terminal.ends().code(), Some(130));
+    Ok(())
+}
+
+fn a_terminal_that_was_stopped_shows_what_was_asked_for_last() -> Outcome {
+    need_own()?;
+    let container = Container::idling();
+    let call = container.runtime().args(["top", "--interval=1h"]);
+    let mut terminal = Pty::spawn(&call, 80, 24, UTF8);
+    terminal.wait_for("by cpu");
+    // Not only because it is time: the second look is over, and the third comes in an hour.
+    terminal.wait_until("the processor time is known", |shown| {
+        shown.line(beginning(&container.id)).is_some_and(|line| line.contains("0.00"))
+    });
+    // Ctrl-S stops the output, Ctrl-Q lets it go on.
+    terminal.types("\x13");
+    terminal.types("nm");
+    terminal.wait_until_silent();
+    terminal.types("\x11");
+    terminal.wait_for("by memory");
+    terminal.types("q");
+    assert_eq!(terminal.ends().code(), Some(0));
+    Ok(())
+}
+
+fn a_terminal_that_hands_on_several_keys_at_once_is_asked_for_each() -> Outcome {
+    need_own()?;
+    let container = Container::idling();
+    let words = top(&container, &[]).words().join("' '");
+    let script = format!("stty -icanon min 9 time 0; exec '{words}'");
+    let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-c", &script]), 80, 24, UTF8);
+    terminal.wait_for(beginning(&container.id));
+    terminal.types("n");
+    terminal.wait_for("by name");
+    terminal.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(terminal.ends_unseen().code(), Some(143));
     Ok(())
 }
 
