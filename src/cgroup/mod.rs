@@ -47,7 +47,7 @@ pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, oom_
 pub use removal::{is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};
-pub use update::{Planned, Source};
+pub use update::{Planned, Source, Update};
 #[cfg(test)]
 pub use usage::Memory;
 pub use usage::{Limit, Pressure, Transfers, Usage, avg10, usage};

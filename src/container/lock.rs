@@ -6,14 +6,14 @@
 //! found by a path of the record counts only if the container is there still ([`Lock::check`]).
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Container, ContainerId, Prepared, Root};
@@ -35,6 +35,9 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
+
+/// What an update notes that has begun and not ended.
+const NOTE: &str = "unfinished-update.json";
 
 /// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
 #[derive(Debug)]
@@ -94,13 +97,7 @@ impl Lock {
     /// # Errors
     /// [`Refusal::NoSuchContainer`] if it has been deleted.
     pub fn container(&self) -> Result<Container> {
-        let read = || {
-            let mut text = Vec::new();
-            let file = openat(&self.directory, state::FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            File::from(file).read_to_end(&mut text)?;
-            Ok(text)
-        };
-        Container::recorded(self.path.clone(), &self.id, read())
+        Container::recorded(self.path.clone(), &self.id, self.read(state::FILE))
     }
 
     /// Makes sure that the container has not been deleted. Then no other has been made of its name, and what is open by now was its
@@ -113,6 +110,38 @@ impl Lock {
             Err(Errno::NOENT) => Err(Refusal::NoSuchContainer(self.id.as_str().to_owned()).into()),
             found => found.with_context(|| format!("look at {}", self.path.join(state::FILE).display())),
         }
+    }
+
+    /// What was noted last, unless it has been removed.
+    pub fn note(&self) -> Result<Option<Vec<u8>>> {
+        match self.read(NOTE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            text => text.map(Some).with_context(|| format!("read {}", self.note_path().display())),
+        }
+    }
+
+    /// Writes what is to be found after this process, however it ends.
+    pub fn write_note(&self, text: &[u8]) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let made = openat(&self.directory, NOTE, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from);
+        let written = made.and_then(|file| File::from(file).write_all(text));
+        written.with_context(|| format!("write {}", self.note_path().display()))
+    }
+
+    pub fn remove_note(&self) -> Result<()> {
+        unlinkat(&self.directory, NOTE, AtFlags::empty())
+            .with_context(|| format!("remove {}", self.note_path().display()))
+    }
+
+    pub fn note_path(&self) -> PathBuf {
+        self.path.join(NOTE)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let file = openat(&self.directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        File::from(file).read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// Writes the state file, so that a reader finds the old one or the new one. `state` has been read since this lock is held.

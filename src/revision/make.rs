@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
+use super::decided::Decided;
+use super::unfinished::{self, Begun};
 use super::{Asker, History, New};
-use crate::cgroup::{Planned, Source};
+use crate::cgroup::Source;
 use crate::change::Change;
 use crate::clock;
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::{Pointer, Refusal};
-use crate::intel_rdt;
 use crate::signals::{SignalQueue, Signals};
 use crate::state::{Identity, Status};
 
@@ -105,16 +106,14 @@ pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made
 
 fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     let mut history = History::of(&container.state)?;
-    let Decided { limits, rdt, rollback_to, reason } = decide(container, &history, wanted)?;
+    unfinished::take_back(lock, container, &history)?;
+    let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
     // What was opened by a path.
     lock.check()?;
-    // Both are taken back on drop.
-    let applied = limits.apply()?;
-    let rdt = rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
-    let mut changes = applied.changes();
-    if let Some(rdt) = &rdt {
-        changes.extend(rdt.changes()?);
-    }
+    let _begun = Begun::note(lock, &history, decided.replaced()?)?;
+    // Taken back on drop.
+    let applied = decided.apply()?;
+    let changes = applied.changes()?;
     let mut made = Made { revision: None, before: history.current(), rollback_to, changes };
     let old = container.state.resources.take();
     container.state.resources = applied.in_force().map(ToOwned::to_owned);
@@ -134,9 +133,6 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
         lock.save(&container.state)?;
     }
     applied.keep();
-    if let Some(rdt) = rdt {
-        rdt.keep();
-    }
     Ok(made)
 }
 
@@ -149,11 +145,7 @@ pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Ve
     let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
-    let Decided { limits, rdt, .. } = decide(&container, &history, wanted)?;
-    let mut changes = limits.preview()?;
-    if let Some((class, schemata)) = rdt {
-        changes.extend(intel_rdt::preview(&class, &schemata)?);
-    }
+    let changes = decide(&container, &history, wanted)?.decided.preview()?;
     Ok((container.state.identity(), changes))
 }
 
@@ -172,33 +164,19 @@ fn load(target: &Target<'_>, lock: &Lock) -> Result<Container> {
     }
 }
 
-/// What is to be written.
-struct Decided<'a> {
-    limits: Planned,
-    /// The limits of which class of service, each with where it is from.
-    rdt: Option<(intel_rdt::OpenClass, Vec<(&'a str, &'a str)>)>,
+/// What is to be written, and what the history is told of it.
+struct Decision<'a> {
+    decided: Decided<'a>,
     rollback_to: Option<u64>,
     reason: Option<&'a str>,
 }
 
-fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a>) -> Result<Decided<'a>> {
-    let cgroup = container.cgroup()?;
-    let unit = container.state.systemd.as_ref();
-    let in_force = container.state.resources.as_deref();
-    let of_class = |schemata: Vec<(&'a str, &'a str)>| match (container.state.intel_rdt(), schemata.first()) {
-        (_, None) => Ok(None),
-        (Some(member), _) => Ok(Some((intel_rdt::OpenClass::of(&member)?, schemata))),
-        (None, Some((from, _))) => {
-            bail!("{from}: updating a non-existent Intel RDT configuration is not supported")
-        }
-    };
+fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a>) -> Result<Decision<'a>> {
     match *wanted {
-        Wanted::Limits { resources, source, schemata } => Ok(Decided {
-            limits: Planned::change(cgroup, unit, in_force, resources, source)?,
-            rdt: of_class(schemata.to_vec())?,
-            rollback_to: None,
-            reason: None,
-        }),
+        Wanted::Limits { resources, source, schemata } => {
+            let decided = Decided::change(container, resources, source, schemata)?;
+            Ok(Decision { decided, rollback_to: None, reason: None })
+        }
         Wanted::Rollback { to, from, reason } => {
             let current = history.current();
             if from.is_some_and(|from| from != current) {
@@ -210,19 +188,14 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
                     container.state.id
                 )
             };
+            let in_force = container.state.resources.as_deref();
             let (since, resources) = match to == current {
                 true => (Vec::new(), in_force.map(ToOwned::to_owned)),
                 false => history.at(to, in_force)?,
             };
-            let (schemata, files): (Vec<_>, Vec<_>) =
-                since.into_iter().partition(|change| change.file == intel_rdt::SCHEMATA);
             let at = Pointer::of("history").field(&to.to_string());
-            Ok(Decided {
-                limits: Planned::return_to(cgroup, unit, &files, resources, &at)?,
-                rdt: of_class(schemata.iter().map(|change| ("history", &*change.from)).collect())?,
-                rollback_to: Some(to),
-                reason,
-            })
+            let decided = Decided::return_to(container, &since, resources, &at)?;
+            Ok(Decision { decided, rollback_to: Some(to), reason })
         }
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! [`History`] is pure: which revisions there were, and what control files held at each. It is kept in the state file, so that
 //! limits and history are recorded at once or not at all. A container that was never updated has none: its only revision, the
-//! first, follows from its state. `make.rs` is where a revision is made, for whichever command; `roll.rs` makes one of each of
-//! several containers, and `watch.rs` looks at what becomes of them.
+//! first, follows from its state. `make.rs` is where a revision is made, for whichever command, and `unfinished.rs` sees to one whose
+//! maker was killed; `roll.rs` makes one of each of several containers, and `watch.rs` looks at what becomes of them.
 
 mod asker;
+mod decided;
 mod make;
 mod roll;
+mod unfinished;
 mod watch;
 
 use anyhow::{Context as _, Result, bail};

@@ -6,17 +6,19 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome,
-    host::{has_controller, need_disk, need_own, need_program},
+    host::{has_controller, machine, need, need_disk, need_own, need_program},
     suite::suite,
+    wait_until,
 };
 
 use super::{
     cgroup::device_numbers,
-    revisions::{launched, read_only},
+    revisions::{history, launched, read_only},
     update::everything,
 };
 
@@ -26,6 +28,9 @@ suite![
     a_state_that_cannot_be_saved_takes_every_write_back,
     a_rollback_takes_every_write_back_too,
     a_value_that_cannot_be_put_back_is_named,
+    an_update_that_is_killed_is_taken_back_by_the_next,
+    an_update_may_be_killed_at_any_write,
+    what_an_update_that_was_killed_has_left_can_be_left,
 ];
 
 /// Resources that name every controller this host has.
@@ -183,6 +188,93 @@ fn a_rollback_takes_every_write_back_too() -> Outcome {
     let call = || container.runtime().args(["rollback", "--to", "1", &container.id]);
     each_write_fails(&container, call, read_only, "read-only file system (EROFS)");
     assert_eq!(everything(&container), first);
+    Ok(())
+}
+
+/// Makes an update that is killed when everything but its record is written.
+fn killed(container: &Container) {
+    let pipe = container.state_directory().join(".state.json");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let running = update(container, &[]).spawn();
+    wait_until("it is to be recorded", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap();
+        // It waits for whoever reads from the pipe.
+        stat.contains(") S ") && container.control_file("cgroup.max.depth") == "7"
+    });
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code(), 137);
+    fs::remove_file(pipe).unwrap();
+}
+
+fn an_update_that_is_killed_is_taken_back_by_the_next() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    let before = everything(&container);
+    killed(&container);
+    assert_ne!(everything(&container), before);
+    let output = container.runtime().args(["rollback", "--to", "1", &container.id]).succeeds();
+    assert!(output.stdout.ends_with(": has the limits of revision 1 already\n"), "{output:#?}");
+    assert_eq!(everything(&container), before);
+    killed(&container);
+    // What it notes is what was before the other.
+    update(&container, &[]).succeeds();
+    assert_eq!(history(&container).len(), 2);
+    container.runtime().args(["rollback", &container.id]).succeeds();
+    assert_eq!(everything(&container), before);
+    let left = fs::read_dir(container.state_directory()).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != "state.json").collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
+    Ok(())
+}
+
+fn an_update_may_be_killed_at_any_write() -> Outcome {
+    need_own()?;
+    need_program("strace")?;
+    need(machine() == "native", "a machine that runs a traced program quickly")?;
+    let container = launched(resources(None, false));
+    let before = everything(&container);
+    let mut killed = 0;
+    for name in ["openat", "write", "renameat", "unlinkat"] {
+        for number in 1.. {
+            let inject = format!("inject={name}:signal=KILL:when={number}");
+            let filter = format!("trace={name}");
+            let words = ["strace", "-o", "/dev/null", "-e", &filter, "-e", &inject];
+            let output = update(&container, &[]).called_by(words).output();
+            // Whoever asks for nothing has it put right, too.
+            container.runtime().args(["update", &container.id]).succeeds();
+            let after = everything(&container);
+            let is_done = history(&container).len() > 1;
+            assert_eq!(after != before, is_done, "{name} {number}: {after:#?}");
+            if is_done {
+                container.runtime().args(["rollback", "--to", "1", &container.id]).succeeds();
+                assert_eq!(everything(&container), before, "{name} {number}");
+                container.delete_by_force();
+                container.launch();
+            }
+            if output.code() == 0 {
+                break;
+            }
+            assert_eq!(output.code(), 137, "{output:#?}");
+            killed += 1;
+        }
+    }
+    assert!(killed > 20, "{killed}");
+    Ok(())
+}
+
+/// Where it cannot be put back, whoever wants to change anything must have a way.
+fn what_an_update_that_was_killed_has_left_can_be_left() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    killed(&container);
+    let file = container.cgroup().join("cgroup.max.depth");
+    let output = read_only(container.runtime().args(["update", &container.id]), &file).fails_with("EROFS");
+    let note = container.state_directory().join("unfinished-update.json");
+    let way_out = format!("(remove {} to leave it as it is)", note.display());
+    assert!(output.stderr.contains(&way_out), "{output:#?}");
+    fs::remove_file(note).unwrap();
+    container.runtime().args(["update", &container.id]).succeeds();
+    assert_eq!(container.control_file("cgroup.max.depth"), "7");
     Ok(())
 }
 

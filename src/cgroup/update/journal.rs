@@ -60,6 +60,25 @@ pub(super) fn nothing(cgroup: BorrowedFd<'_>, file: &str) -> String {
     list.map_or_else(|| "\n".to_owned(), |list| list.trim().to_owned())
 }
 
+/// What writing `value` to `file` would change.
+///
+/// # Errors
+/// As [`would_replace`].
+pub(super) fn would_change(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<Vec<Change>, Errno> {
+    let change = |file: &str, from: &str, to: &str| {
+        let of = line_of(file, to).to_owned();
+        let [file, from, to] = [file, from.trim(), to.trim()].map(str::to_owned);
+        Change { file, of, from, to }
+    };
+    let before = would_replace(cgroup, file, value)?;
+    let mut changes = vec![change(file, &before, value)];
+    // As below.
+    if file == "cpu.idle" && before == "0" {
+        changes.push(change("cpu.weight", &control_file::read(cgroup, "cpu.weight")?, ""));
+    }
+    Ok(changes)
+}
+
 impl Journal {
     /// Writes `value` to `file`.
     ///

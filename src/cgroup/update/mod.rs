@@ -127,6 +127,18 @@ impl Planned {
         Ok(changes)
     }
 
+    /// What [`Self::apply`] would replace in control files, in order.
+    ///
+    /// # Errors
+    /// As [`Self::preview`].
+    pub fn replaced(&self) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        self.perform(|file, value| {
+            journal::would_change(self.cgroup.as_fd(), file, value).map(|change| changes.extend(change))
+        })?;
+        Ok(changes)
+    }
+
     /// Puts it into force.
     ///
     /// # Errors

@@ -1,0 +1,125 @@
+//! Other limits for a container, decided and not yet in force: those of its cgroup and those of its class of service.
+
+use anyhow::{Result, bail};
+use serde_json::value::RawValue;
+
+use crate::cgroup::{self, Planned, Source};
+use crate::change::Change;
+use crate::container::Container;
+use crate::error::Pointer;
+use crate::intel_rdt::{self, OpenClass, SCHEMATA};
+
+/// A class of service and limits of it, each with where it is from.
+type OfClass<'a> = (OpenClass, Vec<(&'a str, &'a str)>);
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Decided<'a> {
+    limits: Planned,
+    rdt: Option<OfClass<'a>>,
+}
+
+impl<'a> Decided<'a> {
+    /// `resources` is the text of a `linux.resources` object, `schemata` are limits of the class of service, each with the option
+    /// that gives it.
+    pub(super) fn change(
+        container: &Container,
+        resources: &[u8],
+        source: Source,
+        schemata: &[(&'static str, &'a str)],
+    ) -> Result<Self> {
+        let (unit, in_force) = (container.state.systemd.as_ref(), container.state.resources.as_deref());
+        let limits = Planned::change(container.cgroup()?, unit, in_force, resources, source)?;
+        Ok(Self { limits, rdt: of_class(container, schemata.to_vec())? })
+    }
+
+    /// What there was before each of `changes`. Then `resources` are in force; `at` is where the values are from.
+    pub(super) fn return_to(
+        container: &Container,
+        changes: &[&'a Change],
+        resources: Option<Box<RawValue>>,
+        at: &Pointer,
+    ) -> Result<Self> {
+        let (schemata, files): (Vec<&Change>, Vec<_>) =
+            changes.iter().partition(|change| change.file == SCHEMATA);
+        let unit = container.state.systemd.as_ref();
+        let limits = Planned::return_to(container.cgroup()?, unit, &files, resources, at)?;
+        let schemata = schemata.iter().map(|change| (at.document(), &*change.from));
+        Ok(Self { limits, rdt: of_class(container, schemata.collect())? })
+    }
+
+    /// What would be written, without writing it.
+    pub(super) fn preview(&self) -> Result<Vec<Change>> {
+        let mut changes = self.limits.preview()?;
+        if let Some((class, schemata)) = &self.rdt {
+            changes.extend(intel_rdt::preview(class, schemata)?);
+        }
+        Ok(changes)
+    }
+
+    /// What would be replaced, each once.
+    pub(super) fn replaced(&self) -> Result<Vec<Change>> {
+        let mut changes = self.limits.replaced()?;
+        if let Some((class, schemata)) = &self.rdt {
+            let schemata = intel_rdt::preview(class, schemata)?;
+            let schemata = schemata.into_iter().filter(|change| !change.from.is_empty());
+            changes.extend(schemata.map(|change| Change { file: SCHEMATA.to_owned(), ..change }));
+        }
+        let mut once: Vec<Change> = Vec::new();
+        for change in changes {
+            if once.iter().all(|earlier| earlier.place() != change.place()) {
+                once.push(change);
+            }
+        }
+        Ok(once)
+    }
+
+    /// Puts it into force: all or nothing.
+    pub(super) fn apply(self) -> Result<Applied> {
+        let limits = self.limits.apply()?;
+        let rdt = self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
+        Ok(Applied { rdt, limits })
+    }
+}
+
+/// # Errors
+/// There are some, and the container is in no class.
+fn of_class<'a>(container: &Container, schemata: Vec<(&'a str, &'a str)>) -> Result<Option<OfClass<'a>>> {
+    match (container.state.intel_rdt(), schemata.first()) {
+        (_, None) => Ok(None),
+        (Some(member), _) => Ok(Some((OpenClass::of(&member)?, schemata))),
+        (None, Some((from, _))) => {
+            bail!("{from}: updating a non-existent Intel RDT configuration is not supported")
+        }
+    }
+}
+
+/// What is in force, and is taken back on drop, unless kept.
+#[derive(Debug)]
+pub(super) struct Applied {
+    rdt: Option<intel_rdt::Update>,
+    limits: cgroup::Update,
+}
+
+impl Applied {
+    /// What is other than it was.
+    pub(super) fn changes(&self) -> Result<Vec<Change>> {
+        let mut changes = self.limits.changes();
+        if let Some(rdt) = &self.rdt {
+            changes.extend(rdt.changes()?);
+        }
+        Ok(changes)
+    }
+
+    /// The resources that are in force now, a `linux.resources` object.
+    pub(super) fn in_force(&self) -> Option<&RawValue> {
+        self.limits.in_force()
+    }
+
+    pub(super) fn keep(self) {
+        self.limits.keep();
+        if let Some(rdt) = self.rdt {
+            rdt.keep();
+        }
+    }
+}
