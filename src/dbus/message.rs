@@ -236,6 +236,12 @@ impl Message {
         self.body.len()
     }
 
+    #[cfg(test)]
+    pub fn into_call(self) -> super::fake::Call {
+        let [object, member] = [self.object, self.member].map(Option::unwrap_or_default);
+        super::fake::Call { object, member, body: self.body }
+    }
+
     pub fn is_signal(&self, place: Place<'_>, member: &str) -> bool {
         self.kind == Kind::Signal
             && self.object.as_deref() == Some(place.object)

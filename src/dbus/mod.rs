@@ -6,6 +6,8 @@
 //! Source: the D-Bus Specification, § Message Protocol, Authentication Protocol, Server Addresses.
 
 mod address;
+#[cfg(test)]
+pub mod fake;
 mod message;
 mod text;
 mod value;

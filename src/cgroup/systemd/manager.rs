@@ -1,8 +1,11 @@
-//! Asking systemd, by D-Bus: the manager of the system or that of a user. Every request has a deadline, and what systemd answers
-//! is told as it is.
+//! Asking systemd, by D-Bus: the manager of the system or that of a user. All requests of one command have one deadline, and what
+//! systemd answers is told as it is.
+//!
+//! Who does not answer may still do what it was asked to, and does it in the order in which it was asked.
 //!
 //! Source: org.freedesktop.systemd1(5).
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -12,10 +15,14 @@ use rustix::io::Errno;
 use super::properties::Property;
 use crate::dbus::{Address, Connection, Interrupted, Place, Refused, TimedOut, Value};
 use crate::error::{Hint, errno, line};
-use crate::signals::SignalQueue;
+use crate::signals::{Signal, SignalQueue};
 
-/// How long a request and the job that it begins may take. A manager that reads its files anew is deaf for seconds.
+/// How long all requests of a command and the jobs that they begin may take. A manager that reads its files anew is deaf for seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for what undoes them, when it listens and when it has not for that long.
+const CLEANING: Duration = Duration::from_secs(10);
+const BRIEF: Duration = Duration::from_secs(1);
 
 const MANAGER: Place<'static> = Place {
     program: "org.freedesktop.systemd1",
@@ -23,6 +30,10 @@ const MANAGER: Place<'static> = Place {
     interface: "org.freedesktop.systemd1.Manager",
 };
 const PEER: Place<'static> = Place { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
+/// Of the job at this path.
+const fn job_at(object: &str) -> Place<'_> {
+    Place { object, interface: "org.freedesktop.systemd1.Job", ..MANAGER }
+}
 const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 
 /// What it says when a job has ended.
@@ -56,7 +67,11 @@ pub(super) struct Manager {
     /// Signals that ask this process to end.
     interrupts: Option<SignalQueue>,
     connection: Connection,
-    is_private: bool,
+    /// The one of `buses` at which it is.
+    address: Address,
+    /// How long it may take, and until when that is.
+    patience: Duration,
+    deadline: Instant,
 }
 
 impl Manager {
@@ -66,46 +81,68 @@ impl Manager {
         let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
         let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
                     DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
-        let connected = connect(&buses, interrupts.as_ref(), FIRST_ABSENCE);
-        let (connection, is_private) = connected.map_err(|error| match error.is::<Interrupted>() {
-            true => told(error, interrupts.as_ref()),
-            false => told(error, None).context(Hint(doing.into(), hint.into())),
-        })?;
-        Ok(Self { buses, interrupts, connection, is_private })
+        Self::within(PATIENCE, FIRST_ABSENCE, buses, interrupts).map_err(|error| {
+            match error.is::<WasInterrupted>() {
+                true => error,
+                false => error.context(Hint(doing.into(), hint.into())),
+            }
+        })
     }
 
     /// Connects to the manager of a unit that there is, at the first of `buses` at which there is somebody.
     pub(super) fn reach(buses: Vec<Address>) -> Result<Self> {
         let doing = "ask the systemd that has made the container's scope";
         let hint = "it was at one of the addresses in state.json when the container was made";
-        let (connection, is_private) = connect(&buses, None, FIRST_ABSENCE)
-            .map_err(|error| told(error, None).context(Hint(doing.into(), hint.into())))?;
-        Ok(Self { buses, interrupts: None, connection, is_private })
+        Self::within(PATIENCE, FIRST_ABSENCE, buses, None)
+            .map_err(|error| error.context(Hint(doing.into(), hint.into())))
     }
 
-    /// From now on, nothing ends the waiting: for who cleans up.
-    pub(super) fn ignore_interrupts(&mut self) {
+    fn within(
+        patience: Duration,
+        absence: Duration,
+        buses: Vec<Address>,
+        interrupts: Option<SignalQueue>,
+    ) -> Result<Self> {
+        let deadline = Instant::now() + patience;
+        let (connection, address) = connect(&buses, interrupts.as_ref(), absence, patience, deadline)?;
+        Ok(Self { buses, interrupts, connection, address, patience, deadline })
+    }
+
+    /// From now on, nothing ends the waiting but another deadline: for who undoes what was done. `is_deaf` says whether it has
+    /// not answered before.
+    pub(super) fn clean_up(&mut self, is_deaf: bool) {
         self.interrupts = None;
         self.connection.ignore_interrupts();
+        self.patience = if is_deaf { BRIEF } else { CLEANING };
+        self.deadline = Instant::now() + self.patience;
+    }
+
+    fn is_private(&self) -> bool {
+        is_private(&self.address)
+    }
+
+    fn told(&self, error: anyhow::Error) -> anyhow::Error {
+        told(error, self.interrupts.as_ref(), &self.address, self.patience)
     }
 
     /// Makes a request that may be made twice, until it is not cut off: a manager that executes itself anew drops everybody.
     fn persist<T>(&mut self, mut request: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + ABSENCE;
+        let until = Instant::now() + ABSENCE;
         loop {
             match request(self) {
-                Err(error) if was_cut_off(&error) && Instant::now() < deadline => {
+                Err(error) if was_cut_off(&error) && Instant::now() < until.min(self.deadline) => {
                     pause();
-                    (self.connection, self.is_private) =
-                        connect(&self.buses, self.interrupts.as_ref(), ABSENCE)?;
+                    let interrupts = self.interrupts.as_ref();
+                    (self.connection, self.address) =
+                        connect(&self.buses, interrupts, ABSENCE, self.patience, self.deadline)?;
                 }
-                result => return result.map_err(|error| told(error, self.interrupts.as_ref())),
+                result => return result.map_err(|error| self.told(error)),
             }
         }
     }
 
     fn call(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<Value>> {
-        self.persist(|manager| manager.connection.call(place, member, arguments, Instant::now() + PATIENCE))
+        self.persist(|manager| manager.connection.call(place, member, arguments, manager.deadline))
     }
 
     /// The manager's own cgroup, below which all of its units are; empty for the root.
@@ -162,22 +199,31 @@ impl Manager {
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
         let mut tries = 0_u32;
+        let mut job = None;
         let result = self.persist(|manager| {
             tries = tries.saturating_add(1);
             // The one before was cut off, but not before it was done.
             if tries > 1 && is_there()? {
                 return Ok(None);
             }
-            let deadline = Instant::now() + PATIENCE;
-            manager.await_jobs(deadline)?;
+            let deadline = manager.deadline;
+            manager.await_jobs()?;
             let mut answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
             if answer.as_ref().is_err_and(|error| is_refused(error, UNIT_EXISTS)) {
                 // One that has failed keeps its name until it is forgotten.
                 manager.reset_failed(unit);
                 answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
             }
-            manager.job(answer?, deadline).map(Some)
+            let begun = job.insert(job_of(answer?)?);
+            manager.end_of(begun).map(Some)
         });
+        if let (Err(error), Some(job)) = (&result, job)
+            && is_unanswered(error)
+        {
+            // What it waits for may come later than anybody who wants the unit.
+            self.clean_up(false);
+            let _ = self.connection.call(job_at(&job), "Cancel", &[], self.deadline);
+        }
         match result.map_err(|error| blame(error, properties, doing))? {
             Some(result) if result != "done" => {
                 bail!("{}: the job's result is {result:?}, see systemctl status {unit}", doing())
@@ -190,12 +236,11 @@ impl Manager {
     pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
         let arguments = [Value::text(unit), Value::text("replace")];
         let stopped = self.persist(|manager| {
-            let deadline = Instant::now() + PATIENCE;
-            manager.await_jobs(deadline)?;
-            match manager.connection.call(MANAGER, "StopUnit", &arguments, deadline) {
+            manager.await_jobs()?;
+            match manager.connection.call(MANAGER, "StopUnit", &arguments, manager.deadline) {
                 // Whatever became of the job: what is left of the unit is seen by who removes its cgroup.
                 Ok(answer) => {
-                    manager.job(answer, deadline)?;
+                    manager.end_of(&job_of(answer)?)?;
                     manager.reset_failed(unit);
                     Ok(())
                 }
@@ -226,28 +271,26 @@ impl Manager {
 
     /// One that has not failed, or is gone, is as it should be.
     pub(super) fn reset_failed(&mut self, unit: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        let _ = self.connection.call(MANAGER, "ResetFailedUnit", &[Value::text(unit)], deadline);
+        let _ = self.connection.call(MANAGER, "ResetFailedUnit", &[Value::text(unit)], self.deadline);
     }
 
     /// Has the ends of jobs told, before one begins. The manager itself tells them to whoever is connected to it.
-    fn await_jobs(&mut self, deadline: Instant) -> Result<()> {
+    fn await_jobs(&mut self) -> Result<()> {
         self.connection.expect(MANAGER, JOB_REMOVED);
-        if self.is_private {
+        if self.is_private() {
             return Ok(());
         }
-        self.connection.subscribe(MANAGER, JOB_REMOVED, deadline)?;
-        self.connection.call(MANAGER, "Subscribe", &[], deadline).map(drop)
+        self.connection.subscribe(MANAGER, JOB_REMOVED, self.deadline)?;
+        self.connection.call(MANAGER, "Subscribe", &[], self.deadline).map(drop)
     }
 
-    /// Waits for the end of the job that `answer` names, and gives its result.
-    fn job(&mut self, answer: Vec<Value>, deadline: Instant) -> Result<String> {
-        let job = answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")?;
+    /// Waits for the end of the job at this path, and gives its result.
+    fn end_of(&mut self, job: &str) -> Result<String> {
         loop {
-            let told = self.connection.signal(deadline)?;
+            let told = self.connection.signal(self.deadline)?;
             // The number of the job, its path, the unit, the result.
             if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
-                && *path == job
+                && path == job
             {
                 return Ok(result.clone());
             }
@@ -255,27 +298,41 @@ impl Manager {
     }
 }
 
-/// Connects to the first of `buses` at which there is somebody; says whether that is the manager itself. One that is not there any
-/// more may be gone for this long; one that does not answer is not looked for elsewhere.
+fn is_private(address: &Address) -> bool {
+    address.as_str().ends_with(PRIVATE)
+}
+
+fn job_of(answer: Vec<Value>) -> Result<String> {
+    answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")
+}
+
+/// Connects to the first of `buses` at which there is somebody; says which. One that is not there any more may be gone for this
+/// long; one that does not answer is not looked for elsewhere.
 fn connect(
     buses: &[Address],
     interrupts: Option<&SignalQueue>,
     absence: Duration,
-) -> Result<(Connection, bool)> {
-    let until = Instant::now() + absence;
-    let deadline = Instant::now() + PATIENCE;
+    patience: Duration,
+    deadline: Instant,
+) -> Result<(Connection, Address)> {
+    let until = deadline.min(Instant::now() + absence);
     loop {
         let mut failures = Vec::new();
         for address in buses {
-            let is_private = address.as_str().ends_with(PRIVATE);
             let interrupt = interrupts.map(|queue| queue.as_fd().try_clone_to_owned()).transpose()?;
-            let connection = match is_private {
+            let connection = match is_private(address) {
                 true => Connection::direct(address, interrupt, deadline),
                 false => Connection::bus(address, MANAGER.program, interrupt, deadline),
             };
             match connection {
-                Ok(connection) => return Ok((connection, is_private)),
-                Err(error) if error.is::<Interrupted>() || error.is::<TimedOut>() => return Err(error),
+                Ok(connection) => return Ok((connection, address.clone())),
+                Err(error) if error.is::<Interrupted>() || error.is::<TimedOut>() => {
+                    return Err(told(error, interrupts, address, patience));
+                }
+                // The others name it themselves.
+                Err(error) if errno(&error).is_none() => {
+                    failures.push(error.context(format!("ask at {}", address.as_str())));
+                }
                 Err(error) => failures.push(error),
             }
         }
@@ -317,15 +374,55 @@ fn is_refused(error: &anyhow::Error, name: &str) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.name == name)
 }
 
+/// That it is not known whether systemd has done or will do what it was asked to, unlike when it refuses to.
+pub(super) fn is_unanswered(error: &anyhow::Error) -> bool {
+    error.is::<Deaf>() || error.is::<WasInterrupted>() || was_cut_off(error)
+}
+
+/// That it has not answered in time.
+pub(super) fn is_deaf(error: &anyhow::Error) -> bool {
+    error.is::<Deaf>()
+}
+
+/// Whoever was asked there has not answered in time.
+#[derive(Debug)]
+struct Deaf {
+    address: Address,
+    patience: Duration,
+}
+
+impl fmt::Display for Deaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "systemd did not answer within {:?} at {}", self.patience, self.address.as_str())
+    }
+}
+
+/// By this signal.
+#[derive(Debug)]
+struct WasInterrupted(Signal);
+
+impl fmt::Display for WasInterrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {} before the program was started", self.0)
+    }
+}
+
+impl std::error::Error for WasInterrupted {}
+
 /// Says who did not answer in time, who answered, and which signal came.
-fn told(error: anyhow::Error, interrupts: Option<&SignalQueue>) -> anyhow::Error {
+fn told(
+    error: anyhow::Error,
+    interrupts: Option<&SignalQueue>,
+    address: &Address,
+    patience: Duration,
+) -> anyhow::Error {
     if error.is::<Interrupted>()
         && let Some(Ok(Some(signal))) = interrupts.map(SignalQueue::take)
     {
-        return anyhow!("interrupted by {signal} before the program was started");
+        return WasInterrupted(signal).into();
     }
     if error.is::<TimedOut>() {
-        return anyhow!(Errno::TIMEDOUT).context(format!("systemd did not answer within {PATIENCE:?}"));
+        return anyhow!(Errno::TIMEDOUT).context(Deaf { address: address.clone(), patience });
     }
     match error.downcast::<Refused>() {
         Ok(refused) => anyhow!(refused).context("systemd answered"),
@@ -352,53 +449,4 @@ fn version(text: &str) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Pointer;
-
-    #[test]
-    fn the_version_is_the_first_number() {
-        for (text, number) in
-            [("257.4-1~deb13u1", 257), ("v245.4-1.fc32", 245), ("252 (252-13)", 252), ("x", 0)]
-        {
-            assert_eq!(version(text), number, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_refused_property_is_named_by_its_place() {
-        let at = Pointer::root().field("annotations").field("org.systemd.property.Nonsense");
-        let own = Property::new("Description", Value::text("x"), Pointer::root());
-        let properties = [own, Property::new("Nonsense", Value::Int32(1), at)];
-        let error = |text: &str| {
-            let refused =
-                Refused { name: "org.freedesktop.DBus.Error.PropertyReadOnly".into(), text: text.into() };
-            line(&blame(told(refused.into(), None), &properties, || "start it".to_owned()))
-        };
-        assert_eq!(
-            error("Cannot set property Nonsense, or unknown property."),
-            "config.json: /annotations/org.systemd.property.Nonsense: Nonsense of the unit: systemd answered: \
-             org.freedesktop.DBus.Error.PropertyReadOnly: Cannot set property Nonsense, or unknown property."
-        );
-        assert_eq!(
-            error("Description is out of range"),
-            "start it: systemd answered: org.freedesktop.DBus.Error.PropertyReadOnly: Description is out of range"
-        );
-    }
-
-    #[test]
-    fn who_listens_nowhere_is_told_what_it_takes() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("systemd/private");
-        let error = line(&Manager::connect(vec![Address::of(&path)], None).unwrap_err());
-        assert!(
-            error.starts_with(
-                "systemd cgroup flag passed, but systemd support for managing cgroups is not available: open "
-            ),
-            "{error}"
-        );
-        assert!(error.contains("(ENOENT) (--systemd-cgroup needs a host"), "{error}");
-        let error = line(&Manager::reach(vec![Address::of(&path)]).unwrap_err());
-        assert!(error.starts_with("ask the systemd that has made the container's scope: open "), "{error}");
-    }
-}
+pub(super) mod tests;

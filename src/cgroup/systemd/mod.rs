@@ -30,7 +30,7 @@ use super::fs::Mount;
 use super::resources::Limits;
 use super::{Destination, control_file, removal};
 use crate::dbus::{Address, Value};
-use crate::error::Pointer;
+use crate::error::{Hint, Pointer, line};
 use crate::holder::Holder;
 use crate::signals::Signals;
 
@@ -217,8 +217,11 @@ impl ScopePlan {
                 started.map(|()| scope)
             }
             (started, place) => {
-                // Another's unit has that name, perhaps.
+                // Another's unit has that name, perhaps, so it is not stopped. What is still to be made will not be: around a
+                // process that is gone systemd makes none.
                 scope.keep = true;
+                scope.holder = None;
+                scope.manager.clean_up(started.as_ref().is_err_and(manager::is_unanswered));
                 scope.manager.reset_failed(&name);
                 started?;
                 place?;
@@ -294,7 +297,7 @@ impl Drop for Scope {
             return;
         }
         self.holder = None;
-        self.manager.ignore_interrupts();
+        self.manager.clean_up(false);
         // An error here must not hide the one that led here.
         let _ = removal::kill(&self.path);
         // Once it is gone, its name may be another's.
@@ -321,17 +324,37 @@ impl Told {
     /// Tells systemd of `limits`.
     ///
     /// # Errors
-    /// What systemd answers; then nothing has changed.
+    /// What systemd answers; then nothing has changed. If it does not answer it may still do what it was asked to, so it is asked
+    /// to take that back, which comes after it.
     pub(super) fn apply(unit: &Unit, limits: &Limits) -> Result<Self> {
-        let mut after = properties::plan(limits);
-        if after.is_empty() {
-            return Ok(Self { unit: unit.clone(), before: Vec::new() });
+        let after = properties::plan(limits);
+        match after.is_empty() {
+            true => Ok(Self { unit: unit.clone(), before: Vec::new() }),
+            false => Self::tell(&mut unit.manager()?, unit, after),
         }
-        let mut manager = unit.manager()?;
-        retain_known(&mut after, &mut manager)?;
+    }
+
+    fn tell(manager: &mut Manager, unit: &Unit, mut after: Vec<Property>) -> Result<Self> {
+        retain_known(&mut after, manager)?;
         let before = manager.properties(&unit.name, &after)?;
-        manager.set_properties(&unit.name, &after)?;
-        Ok(Self { unit: unit.clone(), before })
+        match manager.set_properties(&unit.name, &after) {
+            Ok(()) => Ok(Self { unit: unit.clone(), before }),
+            Err(error) if manager::is_unanswered(&error) => {
+                manager.clean_up(manager::is_deaf(&error));
+                Err(match manager.set_properties(&unit.name, &before) {
+                    Err(undo) if !manager::is_deaf(&undo) => error.context(Hint(
+                        "tell systemd of the limits".to_owned(),
+                        format!(
+                            "it may keep the new ones: it could not be told the old ones again: {}",
+                            line(&undo)
+                        ),
+                    )),
+                    // It has been told, whenever it listens again.
+                    _ => error,
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn undo(&mut self) -> Result<()> {
@@ -355,6 +378,7 @@ pub(super) fn round(limits: &mut Limits) {
 mod tests {
     use super::*;
     use crate::cgroup::resources;
+    use crate::dbus::fake::{Call, Fake, Reply};
 
     #[test]
     fn a_manager_is_asked_directly_before_a_bus_is() {
@@ -395,5 +419,66 @@ mod tests {
             plan.properties.iter().any(|property| property.name == name && property.value == value)
         };
         assert!(has("OOMPolicy", Value::text("kill")) && has("Slice", Value::text("user.slice")));
+    }
+
+    /// Answers whatever a change of properties takes, but for a change to this.
+    fn changing(deaf_to: u64, refuses: Option<u64>) -> Fake {
+        Fake::start("systemd/private", move |call| {
+            let sets = |number: u64| call.member == "SetUnitProperties" && has(call, number);
+            let tasks = || Value::Variant(Box::new(Value::Uint64(OLD)));
+            match &*call.member {
+                _ if sets(deaf_to) => Vec::new(),
+                _ if refuses.is_some_and(sets) => vec![Reply::Refusal("a.b.No".into(), "not today".into())],
+                "GetUnit" => vec![Reply::Answer(vec![Value::Object("/unit".into())])],
+                "Get" => vec![Reply::Answer(vec![tasks()])],
+                _ => vec![Reply::Answer(Vec::new())],
+            }
+        })
+    }
+
+    const OLD: u64 = 0x1111_2222_3333_4444;
+    const NEW: u64 = 0x5555_6666_7777_8888;
+
+    fn has(call: &Call, number: u64) -> bool {
+        call.body.windows(8).any(|bytes| bytes == number.to_ne_bytes())
+    }
+
+    fn tell(fake: &Fake) -> Result<Told> {
+        let unit = Unit { name: "u.scope".into(), slice: "s.slice".into(), cgroup_id: 1, buses: Vec::new() };
+        let tasks = Property::new("TasksMax", Value::Uint64(NEW), Pointer::root());
+        Told::tell(&mut manager::tests::reach(fake).unwrap(), &unit, vec![tasks])
+    }
+
+    fn set(fake: &Fake) -> Vec<[bool; 2]> {
+        let calls = fake.calls().into_iter().filter(|call| call.member == "SetUnitProperties");
+        calls.map(|call| [has(&call, OLD), has(&call, NEW)]).collect()
+    }
+
+    /// It may do what it was asked to when it listens again, and then does the other, too.
+    #[test]
+    fn who_does_not_answer_to_a_change_is_told_the_old_values_after_it() {
+        let fake = changing(NEW, None);
+        let error = line(&tell(&fake).unwrap_err());
+        assert!(error.contains("set properties of unit \"u.scope\": systemd did not answer"), "{error}");
+        assert!(!error.contains("it may keep the new ones"), "{error}");
+        assert_eq!(set(&fake), [[false, true], [true, false]]);
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_taken_back_is_told() {
+        let fake = changing(NEW, Some(OLD));
+        let error = line(&tell(&fake).unwrap_err());
+        assert!(
+            error.contains("systemd did not answer") && error.contains("it may keep the new ones"),
+            "{error}"
+        );
+        assert!(error.contains("a.b.No: not today"), "{error}");
+    }
+
+    #[test]
+    fn a_change_that_is_refused_has_nothing_to_take_back() {
+        let fake = changing(0, Some(NEW));
+        assert!(line(&tell(&fake).unwrap_err()).contains("systemd answered: a.b.No: not today"));
+        assert_eq!(set(&fake), [[false, true]]);
     }
 }

@@ -22,7 +22,7 @@ use super::systemd::{self, Told};
 use super::{Unit, apply, control_file, controllers, fs};
 use crate::change::Change;
 use crate::document;
-use crate::error::{Fault, Pointer};
+use crate::error::{Fault, Pointer, line};
 
 /// Where the values of a change come from, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -165,8 +165,10 @@ impl Planned {
     fn tell(&self, unit: &Unit) -> Result<Told> {
         let mut told = Told::apply(unit, &self.limits)?;
         let again = self.perform(|file, value| control_file::write(self.cgroup.as_fd(), file, value));
-        if let Err(error) = again {
-            let _ = told.undo();
+        if let Err(mut error) = again {
+            if let (Err(undo), Some(fault)) = (told.undo(), error.downcast_mut::<Fault>()) {
+                fault.message.push_str(&format!(" (and systemd may keep what it was told: {})", line(&undo)));
+            }
             return Err(error);
         }
         Ok(told)
