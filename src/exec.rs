@@ -175,7 +175,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
             errno => anyhow!(errno).context("join the container's pid namespace"),
         })?;
     }
-    let (mut process, outside_of) = clone(own_cgroup, request.cgroup.as_ref(), state, &mut program, &theirs)?;
+    let (mut process, awaiting) = clone(own_cgroup, request.cgroup.as_ref(), state, &mut program, &theirs)?;
     lent.map(OomScore::take_back).transpose()?;
     drop(theirs);
     // The words in these that runc's own tests look for are the names of what does the same in runc.
@@ -192,10 +192,10 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         oom_files: None,
         program: &program,
     };
-    if let Some(cgroup) = outside_of {
+    if let Some(cgroup) = awaiting {
         let child = watch.over(&process)?;
         child.await_point(Point::Born)?;
-        cgroup.take_in(process.pid)?;
+        cgroup.take_in(process.pid, state)?;
         child.go_on();
     }
     if is_succeeded {

@@ -137,8 +137,8 @@ impl Destination {
     }
 
     /// Puts process `pid` into it.
-    pub fn take_in(&self, pid: i32) -> Result<()> {
-        put(self.fd(), pid, &self.path)
+    pub fn take_in(&self, pid: i32) -> Result<(), Errno> {
+        put(self.fd(), pid)
     }
 
     /// Whether somebody has frozen this cgroup (not one above it).
@@ -148,9 +148,8 @@ impl Destination {
 }
 
 /// Puts process `pid` into the cgroup of that directory.
-pub(super) fn put(dir: BorrowedFd<'_>, pid: i32, path: &Path) -> Result<()> {
+pub(super) fn put(dir: BorrowedFd<'_>, pid: i32) -> Result<(), Errno> {
     control_file::write(dir, "cgroup.procs", &pid.to_string())
-        .with_context(|| format!("write {pid} to {}/cgroup.procs", path.display()))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ mod usage;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::Linux;
 
@@ -285,7 +285,8 @@ impl Cgroup {
     /// Puts the first process of the container into the cgroup, unless it was born there.
     pub fn take_in(&self, pid: i32) -> Result<()> {
         if let Some(made) = self.made.as_ref().filter(|_| self.kills_at_birth) {
-            return joining::put(made.dir.as_fd(), pid, &made.path);
+            return joining::put(made.dir.as_fd(), pid)
+                .with_context(|| format!("write {pid} to {}/cgroup.procs", made.path.display()));
         }
         self.scope.as_ref().map_or(Ok(()), |scope| scope.take_in(pid))
     }

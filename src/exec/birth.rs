@@ -11,7 +11,7 @@ use crate::child::{self, Init};
 use crate::error::{Fault, Pointer};
 use crate::init;
 use crate::program::Program;
-use crate::state::State;
+use crate::state::{self, State};
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, clone3};
 
@@ -24,7 +24,7 @@ pub(super) fn clone(
     state: &State,
     program: &mut Program,
     theirs: &OwnedFd,
-) -> Result<(Init, Option<Destination>)> {
+) -> Result<(Init, Option<Awaiting>)> {
     let path = state.cgroup();
     let open = |errno: Errno| {
         anyhow!(errno).context(format!(
@@ -41,9 +41,7 @@ pub(super) fn clone(
         (Err(errno), None) => return Err(open(errno)),
     };
     if let Some(destination) = destination.take_if(|_| state.kills_at_birth) {
-        program.wait_at_birth();
-        let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
-        return Ok((process, Some(destination)));
+        return clone_outside(Awaiting { destination, is_named: below.is_some() }, program, theirs);
     }
     let cloned = match clone_into(destination.as_ref(), program, theirs) {
         Err(errno) if below.is_none() && may_have_moved(errno) => {
@@ -62,7 +60,45 @@ pub(super) fn clone(
         },
         cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
     };
-    Ok((cloned?, None))
+    let process = cloned?;
+    // Of the container's own it is known.
+    if let Some(destination) = destination.take_if(|_| below.is_some())
+        && state::process_stat(process.pid)?.is_some_and(|stat| stat.was_killed_at_birth())
+    {
+        return clone_outside(Awaiting { destination, is_named: true }, program, theirs);
+    }
+    Ok((process, None))
+}
+
+/// A cgroup that a process is to be put into, which waits for that.
+pub(super) struct Awaiting {
+    destination: Destination,
+    /// Whether it was asked for, rather than being the container's own.
+    is_named: bool,
+}
+
+impl Awaiting {
+    /// Puts process `pid` there.
+    pub(super) fn take_in(&self, pid: i32, state: &State) -> Result<()> {
+        match self.destination.take_in(pid) {
+            Err(errno) if !self.is_named && may_have_moved(errno) => {
+                let actual = Destination::of_process(state.init_process_pid)?;
+                actual.take_in(pid).map_err(|errno| not_added(errno, Some(&actual)))
+            }
+            taken => taken.map_err(|errno| not_added(errno, Some(&self.destination))),
+        }
+    }
+}
+
+/// Clones into the cgroup of this process instead; the process waits at birth.
+fn clone_outside(
+    awaiting: Awaiting,
+    program: &mut Program,
+    theirs: &OwnedFd,
+) -> Result<(Init, Option<Awaiting>)> {
+    program.wait_at_birth();
+    let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
+    Ok((process, Some(awaiting)))
 }
 
 /// Whether the cgroup is one that holds no processes itself (any more).

@@ -228,8 +228,36 @@ fn a_cgroup_that_was_killed_before_takes_a_container() -> Outcome {
         let output = container.exec(["grep", "^0::", "/proc/self/cgroup"]).succeeds();
         assert_eq!(output.stdout, "0::/\n", "{output:#?}");
         container.exec(["false"]).fails_with("");
+        // Nor does it matter for one below it.
+        let below = container.cgroup().join("below");
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("cgroup.kill"), "1").unwrap();
+        let grep = ["grep", "^0::", "/proc/self/cgroup"];
+        let output = container.exec_with(["--cgroup", "below"], grep).succeeds();
+        assert_eq!(output.stdout, "0::/below\n", "{output:#?}");
         container.delete_by_force();
         container.leaves_nothing();
+    }
+    // Of one that was not killed itself.
+    let container = Container::idling();
+    let below = container.cgroup().join("below");
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("cgroup.kill"), "1").unwrap();
+    container.exec_with(["--cgroup", "below"], ["true"]).succeeds();
+    // Its first process has moved to a leaf, and it can hold none itself.
+    if let Some(controller) = ["hugetlb", "memory"].into_iter().find(|name| host::has_controller(name)) {
+        let container = in_tree(&tree, "", Container::idle());
+        fs::create_dir(container.cgroup()).unwrap();
+        fs::write(container.cgroup().join("cgroup.kill"), "1").unwrap();
+        container.launch();
+        let leaf = container.cgroup().join("leaf");
+        fs::create_dir(&leaf).unwrap();
+        for pid in container.control_file("cgroup.procs").lines() {
+            fs::write(leaf.join("cgroup.procs"), pid).unwrap();
+        }
+        fs::write(container.cgroup().join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+        let output = container.exec(["grep", "^0::", "/proc/self/cgroup"]).succeeds();
+        assert_eq!(output.stdout, "0::/leaf\n", "{output:#?}");
     }
     Ok(())
 }

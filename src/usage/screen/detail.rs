@@ -47,7 +47,7 @@ impl View {
         let memory_limit = memory.map_or(Limit::Unknown, |memory| memory.limit);
         let cpu_limit = usage.map_or(Limit::Unknown, |usage| usage.cpu_limit);
         let none = History::default();
-        let history = data.history.get(&seen.id).unwrap_or(&none);
+        let history = data.history_of(seen).unwrap_or(&none);
         let room = size.columns.saturating_sub(GRAPHS_AT).min(GRAPH);
         let host = data.host_memory();
         let with_graph = |text: String, graph: String| match room {

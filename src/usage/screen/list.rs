@@ -55,7 +55,7 @@ impl View {
             cells: self
                 .in_order(&data.seen)
                 .iter()
-                .map(|seen| vec![bars(data.history.get(&seen.id).unwrap_or(&none), seen)])
+                .map(|seen| vec![bars(data.history_of(seen).unwrap_or(&none), seen)])
                 .collect(),
         };
         let cpu = graph(22, &|history, seen| {

@@ -71,8 +71,8 @@ pub struct Data {
     host_cpu: Option<u64>,
     host_history: History,
     seen: Vec<Seen>,
-    /// By the names of the containers.
-    history: BTreeMap<String, History>,
+    /// By the names of the containers, with the pids of their init processes: another of the same name has another history.
+    history: BTreeMap<String, (i32, History)>,
     /// Of the container that is shown alone; or why they are not known.
     processes: Result<Vec<Process>, String>,
 }
@@ -100,10 +100,17 @@ impl Data {
         self.history.retain(|id, _| seen.iter().any(|seen| seen.id == *id));
         for seen in &seen {
             let memory = seen.usage.as_ref().and_then(|usage| usage.memory);
-            let history = self.history.entry(seen.id.clone()).or_default();
+            let (pid, history) = self.history.entry(seen.id.clone()).or_default();
+            if std::mem::replace(pid, seen.pid) != seen.pid {
+                *history = History::default();
+            }
             history.remember(seen.rates.cpu, memory.map(|memory| memory.used()));
         }
         self.seen = seen;
+    }
+
+    fn history_of(&self, seen: &Seen) -> Option<&History> {
+        self.history.get(&seen.id).map(|(_, history)| history)
     }
 
     /// In bytes.

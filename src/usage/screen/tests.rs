@@ -19,7 +19,7 @@ fn data() -> Data {
     for eighths in 0..8 {
         data.host_history.remember(Some(eighths * 1_250), Some(eighths << 30));
         for id in ["a-container-of-mine", "b"] {
-            let history = data.history.entry(id.to_owned()).or_default();
+            let (_, history) = data.history.entry(id.to_owned()).or_default();
             history.remember(Some(eighths * 625), Some(eighths << 23));
         }
     }
@@ -234,4 +234,15 @@ fn of_the_past_as_much_is_kept_as_is_wide() {
     let mut history = History::default();
     (0..KEPT as u64 + 5).for_each(|value| history.remember(Some(value), None));
     assert_eq!((history.cpu.len(), history.cpu[0], history.memory.len()), (KEPT, Some(5), KEPT));
+}
+
+#[test]
+fn another_container_of_the_same_name_has_another_history() {
+    let (mut data, one) = (Data::new(), example("a"));
+    let kept = |data: &Data| data.history_of(&example("a")).unwrap().cpu.len();
+    data.update(vec![one.clone()]);
+    data.update(vec![one.clone()]);
+    assert_eq!(kept(&data), 2);
+    data.update(vec![Seen { pid: one.pid + 1, ..one }]);
+    assert_eq!(kept(&data), 1);
 }
