@@ -22,6 +22,7 @@ pub use self::asker::Asker;
 pub use self::make::{Made, Target, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
 use crate::change::Change;
+use crate::error::Hint;
 use crate::state::State;
 
 /// How many revisions are kept: as many as kubectl keeps. The first is always one of them.
@@ -72,7 +73,11 @@ pub struct New {
 impl History {
     pub fn of(state: &State) -> Result<Self> {
         if let Some(text) = &state.history {
-            return serde_json::from_str(text.get()).context("decode the history in the state file");
+            return Self::decoded(text.get()).with_context(|| {
+                let way_out =
+                    "without \"history\" in it, the limits of now are the container's first".to_owned();
+                Hint("decode the history in the state file".to_owned(), way_out)
+            });
         }
         let first = Revision {
             revision: 1,
@@ -84,6 +89,18 @@ impl History {
             resources: None,
         };
         Ok(Self { revisions: vec![first], forgotten: Vec::new() })
+    }
+
+    /// # Errors
+    /// What no history ever was: the state file is a file that others can write to.
+    fn decoded(text: &str) -> Result<Self> {
+        let history: Self = serde_json::from_str(text)?;
+        let numbers: Vec<_> = history.revisions.iter().map(|revision| revision.revision).collect();
+        let is_whole = numbers.first() == Some(&1) && numbers.is_sorted_by(|a, b| a < b);
+        if !is_whole || history.current() == u64::MAX {
+            bail!("its revisions are {numbers:?}");
+        }
+        Ok(history)
     }
 
     /// In order.
@@ -242,6 +259,20 @@ mod tests {
         let current: Box<RawValue> = serde_json::from_str(r#"{"pids":{"limit":7},"devices":[2]}"#).unwrap();
         let (_, resources) = history.at(1, Some(&current)).unwrap();
         assert_eq!(resources.unwrap().get(), r#"{"devices":[2],"pids":{"limit":5}}"#);
+    }
+
+    #[test]
+    fn what_is_no_history_is_refused() {
+        let mut whole = history();
+        record(&mut whole, "{}", vec![change("memory.max", "max", "5")]);
+        let text = whole.encoded().unwrap().get().to_owned();
+        assert_eq!(History::decoded(&text).unwrap().current(), 2);
+        for second in ["1", "0", "18446744073709551615"] {
+            let text = text.replace("\"revision\":2", &format!("\"revision\":{second}"));
+            let error = History::decoded(&text).unwrap_err().to_string();
+            assert_eq!(error, format!("its revisions are [1, {second}]"));
+        }
+        assert!(History::decoded(r#"{"revisions":[]}"#).is_err());
     }
 
     #[test]

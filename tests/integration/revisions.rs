@@ -29,6 +29,7 @@ suite![
     a_dry_run_of_a_rollback_prints_what_would_come_back,
     a_dry_run_knows_what_is_not_there,
     limits_of_a_class_of_service_are_taken_back_and_rolled_back,
+    a_damaged_history_is_refused,
     a_stopped_container_has_a_history_and_no_way_back,
     a_missing_container_has_no_history,
     what_is_of_no_use_is_refused,
@@ -433,6 +434,25 @@ fn limits_of_a_class_of_service_are_taken_back_and_rolled_back() -> Outcome {
     assert_eq!(history(&container)[1]["changes"], change);
     rollback(&container, &[]).succeeds();
     assert_eq!(fs::read_to_string(&schemata).unwrap(), "L3:0=f\n");
+    Ok(())
+}
+
+fn a_damaged_history_is_refused() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    update_to(&container, depth("7"), &[]).succeeds();
+    let mut state: Value = serde_json::from_str(&state_file(&container)).unwrap();
+    state["history"]["revisions"][1]["revision"] = u64::MAX.into();
+    let file = container.state_directory().join("state.json");
+    fs::write(&file, state.to_string()).unwrap();
+    let text = "error: decode the history in the state file: its revisions are [1, 18446744073709551615] (without \"history\" in it, ";
+    update_to(&container, depth("9"), &[]).fails_with(text);
+    container.on_id("history").fails_with(text);
+    assert_eq!(container.control_file("cgroup.max.depth"), "7");
+    state.as_object_mut().unwrap().remove("history");
+    fs::write(&file, state.to_string()).unwrap();
+    update_to(&container, depth("9"), &[]).succeeds();
+    assert_eq!(history(&container).len(), 2);
     Ok(())
 }
 
