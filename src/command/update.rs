@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration as Length;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use super::list::Format;
@@ -18,6 +20,7 @@ use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
 use crate::revision::{self, Asker, Event, Roll, Target, Wanted};
+use crate::signals::SignalQueue;
 
 /// Change the limits of a container, or of several, one after the other
 ///
@@ -157,7 +160,10 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
                 most_pressure: args.max_pressure.unwrap_or(MAX_PRESSURE).into(),
             };
             let is_json = args.format == Some(Format::Json);
-            revision::roll(&context.root, &plan, &mut |event| print(event, is_json))?;
+            let mut reader = Reader::Reads;
+            revision::roll(&context.root, &plan, &mut |event, signals| {
+                reader.print(event, is_json, signals);
+            })?;
         }
     }
     for option in args.without_effect() {
@@ -166,12 +172,35 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One write for each line, so that a reader finds whole ones. That nobody reads any more is no reason to leave containers half
-/// changed.
-fn print(event: &Event<'_>, is_json: bool) {
-    let text = if is_json { serde_json::to_string(event).unwrap_or_default() } else { event.to_string() };
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+/// Whoever reads the progress. That nobody reads it any more is no reason to leave containers half changed, and no reason not to
+/// hear who asks for the end.
+#[derive(PartialEq)]
+enum Reader {
+    Reads,
+    /// Took nothing when a signal came.
+    Sleeps,
+}
+
+impl Reader {
+    /// One write for each line, so that they find whole ones.
+    fn print(&mut self, event: &Event<'_>, is_json: bool, signals: &SignalQueue) {
+        let mut out = std::io::stdout().lock();
+        if *self == Self::Sleeps || !is_taken(&out, signals) {
+            *self = Self::Sleeps;
+            return;
+        }
+        let text = if is_json { serde_json::to_string(event).unwrap_or_default() } else { event.to_string() };
+        let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// Waits until `out` can be written to; false if there is a signal to take before.
+fn is_taken(out: &impl AsFd, signals: &SignalQueue) -> bool {
+    let mut waiting =
+        [PollFd::new(out, PollFlags::OUT), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+    let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None));
+    let [out, signal] = &waiting;
+    !out.revents().is_empty() || signal.revents().is_empty()
 }
 
 /// Prints what would be written for each of the containers.

@@ -106,12 +106,15 @@ enum Stop {
     Interrupted(Signal),
 }
 
-/// Changes all, or none in the end. `tell` is told what happens, when it does; it must not fail.
+/// Whoever is told what happens, when it does. They must not fail, nor keep the containers waiting once there is a signal to take.
+pub type Tell<'a> = dyn FnMut(&Event<'_>, &SignalQueue) + 'a;
+
+/// Changes all, or none in the end.
 ///
 /// # Errors
 /// The first failure, or a signal that asks this process to end. Those that were changed have their old limits again then, as far as they still live and nobody else has
 /// changed them since; the message counts them. One that was made in the place of another meanwhile is none of them.
-pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
+pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
     // What can be known to be wrong is found before anything is changed.
     let member = |id| {
         let (which, _) = preview(&Target::named(root, id), &plan.wanted)?;
@@ -122,9 +125,10 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut dyn FnMut(&Event<'_>)) -> R
     // From here on, who asks for the end gets it when nothing is half done.
     let signals = Signals::block()?.interrupts()?;
     let rolling = Rolling { root, plan, signals };
+    let mut tell = |event: &Event<'_>| tell(event, &rolling.signals);
     let mut done = Vec::new();
     let stopped =
-        members.chunks(plan.step.max(1)).find_map(|batch| rolling.change(batch, &mut done, tell).err());
+        members.chunks(plan.step.max(1)).find_map(|batch| rolling.change(batch, &mut done, &mut tell).err());
     let Some(stop) = stopped else {
         tell(&Event::Summary { updated: done.len(), rolled_back: 0, not_rolled_back: 0, untouched: 0 });
         return Ok(());

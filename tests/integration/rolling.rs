@@ -1,6 +1,6 @@
 //! `update` of several containers in order: watched, and all taken back when one does not bear it.
 
-use std::fs;
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ suite![
     what_was_so_already_is_not_changed_and_not_taken_back,
     progress_may_be_objects,
     nobody_need_read_the_progress,
+    an_interrupt_is_heard_though_nobody_reads_the_progress,
 ];
 
 /// A program that goes on, and one that ends as soon as the cgroup has the limit that [`limits`] gives it.
@@ -596,5 +597,27 @@ fn nobody_need_read_the_progress() -> Outcome {
     let output = call.called_by(["bash", "-c", "\"$@\" | true; exit ${PIPESTATUS[0]}", "bash"]).succeeds();
     assert_eq!(output.stderr, "");
     assert_eq!(fleet.depths(), ["7", "7"]);
+    Ok(())
+}
+
+/// As when a pager waits for its user.
+fn an_interrupt_is_heard_though_nobody_reads_the_progress() -> Outcome {
+    need_own()?;
+    need_speed()?;
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let pipe = fleet.members[0].beside("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut open = fs::OpenOptions::new();
+    let mut full = open.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    let call = fleet.roll(limits(), &["--settle", "0"]);
+    let running = call.after_shell(&format!("exec >{};", pipe.display())).spawn();
+    crate::support::wait_until("the first is updated", || fleet.depths()[0] == "7");
+    running.signal(Signal::SIGTERM);
+    let output = running.wait();
+    assert_eq!(output.code(), 1, "{output:#?}");
+    let text = "rolling update interrupted by SIGTERM (1 rolled back, 0 not rolled back, 1 untouched)";
+    assert!(output.stderr.contains(text), "{output:#?}");
+    assert_eq!(fleet.depths(), ["max"; 2]);
     Ok(())
 }
