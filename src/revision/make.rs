@@ -145,8 +145,10 @@ pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Ve
     let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
-    let changes = decide(&container, &history, wanted)?.decided.preview()?;
-    Ok((container.state.identity(), changes))
+    let changes = decide(&container, &history, wanted).and_then(|decision| decision.decided.preview());
+    // Otherwise it may have been another's cgroup that was looked at.
+    lock.check()?;
+    Ok((container.state.identity(), changes?))
 }
 
 fn load(target: &Target<'_>, lock: &Lock) -> Result<Container> {

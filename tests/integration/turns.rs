@@ -19,6 +19,7 @@ suite![
     an_update_waits_for_its_turn,
     a_container_that_goes_while_an_update_waits_is_not_updated,
     an_update_does_not_come_to_a_later_container_of_the_same_name,
+    a_dry_run_does_not_look_at_a_later_container_of_the_same_name,
     an_update_is_not_recorded_for_a_later_container_of_the_same_name,
     a_delete_does_not_come_to_a_later_container_of_the_same_name,
 ];
@@ -170,6 +171,17 @@ fn an_update_does_not_come_to_a_later_container_of_the_same_name() -> Outcome {
     // It has a turn of its own.
     update_to(&container, depth("9"), &[]).succeeds();
     assert_eq!(container.control_file("cgroup.max.depth"), "9");
+    Ok(())
+}
+
+fn a_dry_run_does_not_look_at_a_later_container_of_the_same_name() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    let call = update_to(&container, depth("7"), &["--dry-run"]);
+    let held = held_at(call, &container.cgroup().join("cgroup.freeze"), container.beside("pipe"));
+    let output = held.goes_on_after_another_is_made(&container, "0\n");
+    let text = format!("error: container {:?} does not exist\n", container.id);
+    assert_eq!((&*output.stdout, &*output.stderr), ("", &*text), "{output:#?}");
     Ok(())
 }
 
