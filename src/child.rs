@@ -362,7 +362,7 @@ impl Child<'_> {
     /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
     fn ended_before(&self, what: &str) -> anyhow::Error {
         let why = self.ended_early().err();
-        why.unwrap_or_else(|| anyhow!("the init process ended before {what}"))
+        why.unwrap_or_else(|| anyhow!("{} ended before {what}", self.who()))
     }
 
     /// # Errors
@@ -388,11 +388,12 @@ impl Child<'_> {
         if !has_filter && signal.is_none() {
             return Ok(());
         }
+        let who = self.who();
         let (ended, hint) = match signal {
-            None => ("the init process could not say why".to_owned(), FILTER_HINT.to_owned()),
+            None => (format!("{who} could not say why"), FILTER_HINT.to_owned()),
             // The second: nothing it could do was allowed, not even to exit.
             Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
-                (format!("the init process was ended by signal {signal}"), FILTER_HINT.to_owned())
+                (format!("{who} was ended by signal {signal}"), FILTER_HINT.to_owned())
             }
             Some(signal) => {
                 let known = self.earlier_ooms;
@@ -407,10 +408,15 @@ impl Child<'_> {
                     (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
                     (None, _) => self.killer(signal).to_owned(),
                 };
-                (format!("the init process was ended by signal {signal}"), hint)
+                (format!("{who} was ended by signal {signal}"), hint)
             }
         };
         Err(anyhow!(ended).context(Hint("start the container's program".into(), hint)))
+    }
+
+    fn who(&self) -> &'static str {
+        // Only of a container in the making it has been asked.
+        if self.earlier_ooms.is_some() { "the init process" } else { "the new process" }
     }
 
     /// Who has ended it with this signal, if no kill for want of memory is counted.

@@ -329,6 +329,7 @@ fn exec_says_that_the_new_process_may_have_been_killed_for_want_of_memory() -> O
     let output = container.exec_with(["--cgroup", "below"], ["true"]).fails_with("possibly OOM-killed");
     need_own()?;
     assert_eq!(output.code(), 255, "{output:#?}");
+    assert!(output.stderr.contains("the new process was ended by signal 9"), "{output:#?}");
     assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
     assert_eq!(kills(&container), 1);
     Ok(())
