@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome,
-    bundle::join_namespace,
+    bundle::{join_namespace, remove_namespace},
     host::{is_own, machine, need, need_other_than, need_own, need_program},
     suite::suite,
     user,
@@ -508,14 +508,19 @@ fn a_create_that_fails_leaves_no_unit() -> Outcome {
     Ok(())
 }
 
+/// What its hook had started goes on, in a session of its own and in the scope, which so stays.
 fn a_create_that_was_killed_is_cleaned_up() -> Outcome {
     need_systemd()?;
     need_own()?;
+    need_program("setsid")?;
     let container = scoped(&json!({}));
     let ready = container.beside("ready");
-    let script = format!("touch {}; while :; do sleep 1; done", ready.display());
+    let script = format!("setsid sh -c 'touch {}; exec sleep 1000' & wait", ready.display());
     let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
-    let container = container.edit(|spec| spec["hooks"] = json!({ "createContainer": hook }));
+    let container = container.edit(|spec| {
+        spec["hooks"] = json!({ "createContainer": hook });
+        remove_namespace(spec, "pid");
+    });
     let creating = by_systemd(&container, "create").spawn();
     wait_until("the hook runs", || ready.exists());
     creating.signal(Signal::SIGKILL);
