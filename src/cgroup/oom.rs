@@ -142,16 +142,25 @@ impl OomFiles {
 }
 
 /// Looks at a cgroup that may be gone as soon as its last process has ended.
+///
+/// The cgroup above counts its kills, too, and stays, but counts those of others beside it.
 #[derive(Debug)]
 pub struct OomWitness {
     /// `None` when they are gone.
     files: Option<OomFiles>,
     seen: Option<OomSeen>,
+    /// `memory.events` of the cgroup above, unless that is the root, which has none.
+    above: Option<OwnedFd>,
+    seen_above: u64,
 }
 
 impl OomWitness {
-    pub fn new(files: OomFiles) -> Self {
-        let mut witness = Self { files: Some(files), seen: None };
+    /// For the cgroup at `path`, whose files these are.
+    pub fn new(files: OomFiles, path: &Path) -> Self {
+        let above = path.parent().and_then(|above| {
+            openat(CWD, above.join(EVENTS), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        });
+        let mut witness = Self { files: Some(files), seen: None, above, seen_above: 0 };
         // A file that has not been read yet has news.
         witness.look();
         witness
@@ -163,10 +172,19 @@ impl OomWitness {
     }
 
     pub fn look(&mut self) {
+        // First, so that what is counted between the two is not missed.
+        let above = self.count_above();
         match self.files.as_ref().and_then(OomFiles::look) {
-            Some(seen) => self.seen = Some(seen),
+            Some(seen) => {
+                self.seen = Some(seen);
+                self.seen_above = above.unwrap_or(0);
+            }
             None => self.files = None,
         }
+    }
+
+    fn count_above(&self) -> Option<u64> {
+        Some(count(&text(self.above.as_ref()?).ok()?, "oom_kill"))
     }
 
     /// What it has seen last. What it has not seen may still have been.
@@ -174,13 +192,22 @@ impl OomWitness {
         self.seen.as_ref()
     }
 
-    /// Whether it has seen all, if it has looked after the first process had ended.
-    pub fn has_seen_all(&self) -> bool {
-        self.files.is_some() || self.seen.as_ref().is_some_and(|seen| seen.is_last)
+    /// How many processes were killed that it may have missed, if it has looked after the first process had ended: those of all
+    /// the cgroups below the one above since it looked last with success. `None` if nobody knows.
+    pub fn missed(&self) -> Option<u64> {
+        match self.files.is_some() || self.seen.as_ref().is_some_and(|seen| seen.is_last) {
+            true => Some(0),
+            false => self.count_above().map(|count| count.saturating_sub(self.seen_above)),
+        }
     }
 }
 
 impl OomSeen {
+    /// That there were so many kills more, which nobody has seen here, under the limit that there was.
+    pub fn shortage_by(&self, kills: u64) -> Shortage {
+        Shortage { kills: self.counts.kills.saturating_add(kills), new: kills, limit: self.limit.clone() }
+    }
+
     /// Why the kernel has killed processes, if it has since these were the counts.
     pub fn shortage(&self, known: OomCounts) -> Option<Shortage> {
         let Self { counts, limit, .. } = self;
@@ -259,6 +286,49 @@ impl OomWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The files of a cgroup in another one, with so many kills in it and above it.
+    fn write(above: &Path, populated: u32, kills: u32, kills_above: u32) -> std::path::PathBuf {
+        let path = above.join("c");
+        std::fs::create_dir_all(&path).unwrap();
+        for (name, text) in [
+            ("c/cgroup.events", format!("populated {populated}\nfrozen 0\n")),
+            ("c/memory.events.local", format!("oom {kills}\n")),
+            ("c/memory.max", "4096\n".to_owned()),
+            ("c/memory.events", format!("oom {kills}\noom_kill {kills}\n")),
+            ("memory.events", format!("oom_kill {kills_above}\n")),
+        ] {
+            // In place, for it is open.
+            std::fs::write(above.join(name), text).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn a_witness_has_missed_nothing_that_it_saw_and_asks_above_for_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(directory.path(), 1, 0, 5);
+        let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
+        let shortage =
+            |witness: &OomWitness| witness.seen().and_then(|seen| seen.shortage(OomCounts::default()));
+        assert_eq!((shortage(&witness), witness.fds().count(), witness.missed()), (None, 2, Some(0)));
+        write(directory.path(), 1, 1, 6);
+        witness.look();
+        let expected = Shortage { kills: 1, new: 1, limit: Some("4096".to_owned()) };
+        assert_eq!((shortage(&witness), witness.missed()), (Some(expected), Some(0)));
+        // Then it is gone before anybody has looked.
+        write(directory.path(), 1, 2, 8);
+        witness.files = None;
+        assert_eq!((witness.fds().count(), witness.missed()), (0, Some(2)));
+        witness.above = None;
+        assert_eq!(witness.missed(), None);
+        // The last process had ended when it looked.
+        write(directory.path(), 0, 2, 8);
+        let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
+        witness.files = None;
+        write(directory.path(), 0, 2, 9);
+        assert_eq!(witness.missed(), Some(0));
+    }
 
     #[test]
     fn an_oom_is_no_kill() {

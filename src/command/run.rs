@@ -53,7 +53,8 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
     }
     let created = args.making.create(&bundle, &id, Start::Attached, &signals, context)?;
     let Created { container, pid, pidfd, terminal, notify, oom_files } = created;
-    let mut oom = oom_files.map(OomWitness::new);
+    let mut oom =
+        oom_files.zip(container.state.recorded_cgroup()).map(|(files, path)| OomWitness::new(files, path));
     let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify, oom.as_mut());
     if ended.is_err() {
         // We can no longer look after it.
@@ -83,12 +84,27 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
         if is_kept && oom.is_some() {
             container.note_shortage(&shortage);
         }
-        context.log.warning(shortage.of_killed());
-    } else if oom.is_some_and(|oom| !oom.has_seen_all()) && !container.is_asked_to_end() {
-        context.log.warning(
-            "the container's process was killed by somebody, or by the kernel for want of memory: systemd has taken its cgroup \
-             away, which would tell",
-        );
+        return context.log.warning(shortage.of_killed());
+    }
+    let Some(oom) = oom.filter(|_| !container.is_asked_to_end()) else { return };
+    let gone = "systemd had taken its cgroup away, which would tell";
+    match oom.missed() {
+        Some(0) => {}
+        Some(kills) => {
+            if let Some(shortage) = oom.seen().map(|seen| seen.shortage_by(kills)) {
+                container.tell_oom_kills(shortage.kills);
+                if is_kept {
+                    container.note_shortage(&shortage);
+                }
+            }
+            context.log.warning(format_args!(
+                "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile {kills} \
+                 process(es) were killed so in its slice (raise /linux/resources/memory/limit, or let the program use less)",
+            ));
+        }
+        None => context.log.warning(format_args!(
+            "the container's process was killed by somebody, or by the kernel for want of memory: {gone}",
+        )),
     }
 }
 
