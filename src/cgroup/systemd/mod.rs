@@ -3,8 +3,8 @@
 //! A scope is made around a process that exists, and the init process is to be born into a cgroup where everything is in force
 //! already. So a process that does nothing holds the scope until then; and longer, for systemd takes a cgroup away when its last
 //! process ends, and with it what the kernel has counted there: until nothing is left for the init process but the program's start
-//! ([`Scope::release`]). The rest is the same for both drivers: the scope is delegated, so its cgroup is ours to write to. systemd is told all limits that it has words for, since it
-//! writes them again whenever it likes; `properties.rs`.
+//! ([`Scope::release`]). The rest is the same for both drivers: the scope is delegated, so its cgroup is ours to write to. systemd is
+//! told all limits that it has words for, since it writes them again whenever it likes; `properties.rs`.
 //!
 //! Device rules are ours alone: the scope has none (`DevicePolicy=auto`), so systemd has nothing to attach when it reads its
 //! files anew, and our filter stays, since systemd detaches no program but its own. A list of systemd's beside it would
