@@ -346,10 +346,12 @@ impl Program {
         self.origins.push(origin);
     }
 
-    /// Has the process wait for its parent, at [`Point::Born`], before everything else.
+    /// Has the process wait for its parent, at [`Point::Born`], before it does anything.
     pub fn wait_at_birth(&mut self) {
-        self.steps.insert(0, Step::Meet { point: Point::Born });
-        self.origins.insert(0, Origin::Runtime);
+        // It has to have closed the parent's end of the socket by then, or it would not hear of the parent's end.
+        let place = usize::from(matches!(self.steps.first(), Some(Step::CloseOthers { .. })));
+        self.steps.insert(place, Step::Meet { point: Point::Born });
+        self.origins.insert(place, Origin::Runtime);
     }
 
     /// No mount made from here on reaches the host. A container that wants to share its mounts keeps the host's
@@ -393,4 +395,22 @@ fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
         whole_tree: Attributes::default(),
         target: Target { path: notify::MOUNT_POINT.into(), rule: TargetRule::Usual },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_at_birth_has_closed_the_parents_end_before() {
+        let plan = crate::conformance::planned(&serde_json::json!({})).unwrap();
+        let mut program = Program::new(plan, Wiring::default()).unwrap();
+        let count = program.steps.len();
+        program.wait_at_birth();
+        assert!(matches!(
+            program.steps.as_slice(),
+            [Step::CloseOthers { .. }, Step::Meet { point: Point::Born }, ..]
+        ));
+        assert_eq!((program.steps.len(), program.origins.len()), (count + 1, count + 1));
+    }
 }
