@@ -43,7 +43,7 @@ use resources::WhenRefused;
 
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, oom_counts, shortage};
+pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, counted, oom_counts, shortage};
 pub use removal::{is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};

@@ -60,13 +60,9 @@ impl Shortage {
 
     /// Of a container whose first process was ended by SIGKILL. Whom it has killed the kernel tells nobody but its log.
     pub fn of_killed(&self) -> String {
-        let count = match self.new {
-            1 => "a process".to_owned(),
-            count => format!("{count} processes"),
-        };
+        let (count, hint) = (counted(self.new), self.hint());
         format!(
-            "the container's process was killed, probably by the kernel, which has killed {count} of the container: {self} ({})",
-            self.hint()
+            "the container's process was killed, probably by the kernel, which has killed {count} of the container: {self} ({hint})"
         )
     }
 
@@ -222,6 +218,14 @@ fn text(file: &OwnedFd) -> Result<String, Errno> {
     let mut buffer = [0; 512];
     let length = pread(file, &mut buffer, 0)?;
     Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+}
+
+/// So many processes, in words.
+pub fn counted(count: u64) -> String {
+    match count {
+        1 => "a process".to_owned(),
+        count => format!("{count} processes"),
+    }
 }
 
 fn count(text: &str, key: &str) -> u64 {

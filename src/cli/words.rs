@@ -5,7 +5,7 @@
 //! * a long option may have one dash: go-runc writes `-no-subreaper`;
 //! * a flag may have a value: `--detach=false` is as if it were not given, and takes an earlier `--detach` back;
 //! * the word behind an option that takes a value is its value, whatever it begins with: `--pids-limit -1`;
-//! * an option with an empty value is as if it were not given: `--console-socket ""`.
+//! * an option with an empty value is as if it were not given: `--console-socket ""`. Not so [`NEVER_EMPTY`].
 //!
 //! Help is asked for with `--help`, `-h` or crun's `-?` and `--usage`.
 
@@ -15,6 +15,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use clap::{Arg, ArgAction};
 
 use super::usage::HelpWanted;
+
+/// The option of `rollback` that says where to. Go's programs do not know it, and with a variable that is not set it must not mean
+/// some other place.
+const NEVER_EMPTY: &str = "to";
 
 /// The same words as clap wants them, up to `--` or the first word that `ends` is true of or, where what follows it may
 /// be another program's options, the first that is no option.
@@ -52,7 +56,7 @@ pub fn normal(
         let value = value.map(OsStr::to_owned);
         let value = if takes_value { value.or_else(|| words.next()) } else { value };
         let is_off = match &value {
-            Some(value) if takes_value => value.is_empty(),
+            Some(value) if takes_value => value.is_empty() && id != NEVER_EMPTY,
             Some(value) => truth(value) == Some(false),
             None => false,
         };

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::delete;
 use super::making::Making;
 use crate::bundle::CONFIG;
-use crate::cgroup::OomWitness;
+use crate::cgroup::{self, OomWitness};
 use crate::cli::Context;
 use crate::container::{Container, ContainerId};
 use crate::create::{Created, Start};
@@ -97,9 +97,10 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
                     container.note_shortage(&shortage);
                 }
             }
+            let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
-                "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile {kills} \
-                 process(es) were killed so in its slice (raise /linux/resources/memory/limit, or let the program use less)",
+                "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile the kernel has \
+                 killed {killed} in the slice (raise /linux/resources/memory/limit, or let the program use less)",
             ));
         }
         None => context.log.warning(format_args!(

@@ -211,6 +211,9 @@ fn the_first_and_the_newest_nine_are_kept() -> Outcome {
     assert_eq!(kept, [1, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
     rollback(&container, &["--to", "2"]).fails_with("there is no revision 2 (there are 1, 6, 7, ");
     rollback(&container, &["--to", "6"]).succeeds();
+    // A variable that is not set is no wish to go back at all.
+    rollback(&container, &["--to", ""]).fails_with("--to");
+    rollback(&container, &["--to="]).fails_with("--to");
     assert_eq!(container.control_file("cgroup.max.depth"), "6");
     assert_eq!(container.control_file("cgroup.max.descendants"), "5");
     rollback(&container, &["--to", "1"]).succeeds();

@@ -44,6 +44,7 @@ suite![
     a_limit_too_low_for_the_init_process_is_named_although_its_scope_goes,
     run_looks_before_systemd_takes_the_counts_away,
     a_kill_by_somebody_in_a_scope_is_not_put_down_to_its_limit,
+    a_late_run_goes_by_what_the_slice_counts,
     the_bus_does_where_the_manager_itself_is_out_of_reach,
     a_user_has_scopes_of_their_own_systemd,
     who_waits_for_systemd_can_be_asked_to_end,
@@ -632,6 +633,45 @@ fn a_kill_by_somebody_in_a_scope_is_not_put_down_to_its_limit() -> Outcome {
         assert_eq!(output.code(), 137, "{output:#?}");
         assert_eq!(output.stderr, "", "{output:#?}");
         container.leaves_nothing();
+    }
+    Ok(())
+}
+
+/// A `run` that systemd is always quicker than, because it is stopped meanwhile.
+fn a_late_run_goes_by_what_the_slice_counts() -> Outcome {
+    need_systemd()?;
+    need_own()?;
+    let ends = [("exec tail /dev/zero", true), ("kill -KILL $$", false)];
+    for (script, is_suspected) in ends {
+        let container =
+            scoped(&json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } })).edit(|spec| {
+                // In the host's pid namespace, where a process may kill itself.
+                remove_namespace(spec, "pid");
+                spec["process"]["args"] = json!([
+                    "sh",
+                    "-c",
+                    format!("echo ready; while ! [ -e /tmp/go ]; do sleep 0.05; done; {script}")
+                ]);
+            });
+        // Alone in its slice, so that nobody else is killed there.
+        let slice = format!("{}.slice", container.id.replace('-', "_"));
+        let path = format!("{slice}:test:{}", container.id);
+        let container = container.edit(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        let running = by_systemd(&container, "run").spawn();
+        running.wait_for_stdout("ready");
+        let unit = unit(&container);
+        assert_eq!(property(&unit, "ActiveState"), "active");
+        running.signal(Signal::SIGSTOP);
+        fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+        wait_until("the scope has gone", || property(&unit, "ActiveState") != "active");
+        running.signal(Signal::SIGCONT);
+        let output = running.wait();
+        assert_eq!(output.code(), 137, "{output:#?}");
+        let text = "probably by the kernel for want of memory: systemd had taken its cgroup";
+        assert_eq!(output.stderr.contains(text), is_suspected, "{output:#?}");
+        assert_eq!(output.stderr.is_empty(), !is_suspected, "{output:#?}");
+        container.leaves_nothing();
+        is_gone(&unit);
     }
     Ok(())
 }
