@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Outcome,
     bundle::{add_mount, show_disk},
-    container::NO_OPTIONS,
+    container::{NO_OPTIONS, WAIT},
     host::{self, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
 };
@@ -165,17 +165,12 @@ fn a_small_memory_limit_lets_the_container_start() -> Outcome {
     Ok(())
 }
 
-const WAIT: &str = "while ! [ -e /tmp/go ]; do sleep 0.05; done;";
-
 /// What a container with this script says that goes on only after `update` with these options.
 fn after_update(script: &str, options: &[&str], edit: impl FnOnce(&mut Value)) -> crate::support::Output {
     let container = Container::with_script(&format!("{WAIT} {script}")).edit(edit);
-    let running = container.spawn();
-    crate::support::wait_until("it runs", || {
-        container.on_id("state").output().stdout.contains("\"running\"")
-    });
+    let running = container.run_beside();
     container.runtime().arg("update").args(options).arg(&container.id).succeeds();
-    std::fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    container.go_on();
     running.wait()
 }
 
@@ -276,17 +271,14 @@ fn after_rollback(
         }
         edit(spec);
     });
-    let running = container.spawn();
-    crate::support::wait_until("it runs", || {
-        container.on_id("state").output().stdout.contains("\"running\"")
-    });
+    let running = container.run_beside();
     let document = container.beside("limits.json");
     std::fs::write(&document, lifted.to_string()).unwrap();
     container.runtime().args(["update", "-r"]).arg(document).arg(&container.id).succeeds();
     assert_eq!(container.control_file(file), back[0]);
     container.on_id("rollback").succeeds();
     assert_eq!(container.control_file(file), back[1]);
-    std::fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    container.go_on();
     running.wait()
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Outcome, Output,
     bundle::remove_namespace,
+    container::WAIT,
     host::{CGROUPS, has_controller, is_own, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
 };
@@ -202,12 +203,6 @@ fn statistics_come_at_the_interval_until_the_container_ends() -> Outcome {
 }
 
 /// Tells a container to go on, by a file that it waits for.
-fn go_on(container: &Container) {
-    fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
-}
-
-const WAIT: &str = "while ! [ -e /tmp/go ]; do sleep 0.05; done;";
-
 fn a_kill_for_want_of_memory_is_told() -> Outcome {
     need_events()?;
     need_controller("memory")?;
@@ -217,7 +212,7 @@ fn a_kill_for_want_of_memory_is_told() -> Outcome {
     container.launch();
     let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
-    go_on(&container);
+    container.go_on();
     let line = format!("{{\"type\":\"oom\",\"id\":\"{}\"}}\n", container.id);
     events.wait_for_stdout(&line);
     container.delete_by_force();
@@ -236,7 +231,7 @@ fn the_last_kill_is_told_before_the_end() -> Outcome {
     container.launch();
     let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
-    go_on(&container);
+    container.go_on();
     let output = events.wait();
     assert_eq!(output.code(), 0, "{output:#?}");
     assert!(output.stdout.contains("\"type\":\"oom\""), "{output:#?}");
@@ -253,13 +248,10 @@ fn the_last_kill_is_told_also_if_run_takes_the_cgroup_away() -> Outcome {
         let script = format!("{WAIT} exec tail /dev/zero");
         let container =
             Container::limited(&script, &json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } }));
-        let running = container.spawn();
-        crate::support::wait_until("it runs", || {
-            container.on_id("state").output().stdout.contains("\"running\"")
-        });
+        let running = container.run_beside();
         let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
         events.wait_for_stdout("\"type\":\"stats\"");
-        go_on(&container);
+        container.go_on();
         assert_eq!(running.wait().code(), 137);
         let output = events.wait();
         assert_eq!(output.stdout.matches("\"type\":\"oom\"").count(), 1, "{output:#?}");
@@ -325,7 +317,7 @@ fn a_shared_pid_namespace_ends_with_the_init_process() -> Outcome {
     container.launch();
     let events = container.runtime().args(["events", "--interval", "50ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
-    go_on(&container);
+    container.go_on();
     assert_eq!(events.wait().code(), 0);
     assert_ne!(container.control_file("cgroup.procs"), "");
     container.delete();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Outcome,
     bundle::{cgroups_path, remove_namespace},
-    container::NO_OPTIONS,
+    container::{NO_OPTIONS, WAIT},
     host::{CGROUPS, need_controller, need_other_than, need_own},
     suite::suite,
     wait_until,
@@ -33,7 +33,6 @@ suite![
 ];
 
 const MIB: u64 = 1 << 20;
-const WAIT: &str = "while ! [ -e /tmp/go ]; do sleep 0.05; done;";
 const WORDS: &str = "out of memory: memory.max = 33554432";
 
 fn limited(script: &str) -> Container {
@@ -55,10 +54,6 @@ fn writable_cgroup(spec: &mut Value) {
 fn kills(container: &Container) -> u64 {
     let events = container.control_file("memory.events");
     events.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap().parse().unwrap()
-}
-
-fn go_on(container: &Container) {
-    fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
 }
 
 /// Of whichever command: the limit is so low that the init process ends, and far from one that leaves the kernel no page for it.
@@ -175,7 +170,7 @@ fn a_stopped_container_says_that_the_limit_has_ended_it() -> Outcome {
     let container = limited(&format!("{WAIT} exec tail /dev/zero"));
     container.launch();
     assert_eq!(container.state().get("oomKilled"), None);
-    go_on(&container);
+    container.go_on();
     container.wait_for("stopped");
     assert_eq!(container.state()["oomKilled"], true);
     let list = container.runtime().args(["list", "--format", "json"]).succeeds();
@@ -249,7 +244,7 @@ fn a_kill_below_the_containers_cgroup_is_told_by_events() -> Outcome {
     let output = container.launch();
     let events = container.runtime().args(["events", "--interval", "200ms", &container.id]).spawn();
     events.wait_for_stdout("\"type\":\"stats\"");
-    go_on(&container);
+    container.go_on();
     events.wait_for_stdout("\"type\":\"oom\"");
     output.wait_for_stdout("survived");
     container.delete_by_force();

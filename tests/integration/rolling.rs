@@ -124,6 +124,14 @@ impl Drop for Fleet {
     }
 }
 
+/// With so many updated, rolled back, not rolled back and untouched.
+#[track_caller]
+fn has_ended(output: &Output, [updated, back, not_back, untouched]: [u32; 4]) {
+    let last =
+        format!("{updated} updated, {back} rolled back, {not_back} not rolled back, {untouched} untouched\n");
+    assert!(output.stdout.ends_with(&last), "{output:#?}");
+}
+
 /// Where a container takes a second to make, what needs no controller takes too long.
 fn need_speed() -> Outcome {
     need(machine() == "native", "a machine that makes dozens of containers quickly")
@@ -212,8 +220,7 @@ fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Out
     let reason =
         fleet.named("{2}: failed: a process of it was killed, out of memory: memory.max = 16777216\n");
     assert!(output.stdout.contains(&reason), "{output:#?}");
-    let last = "0 updated, 3 rolled back, 0 not rolled back, 2 untouched\n";
-    assert!(output.stdout.ends_with(last), "{output:#?}");
+    has_ended(&output, [0, 3, 0, 2]);
     for (at, member) in fleet.members.iter().enumerate() {
         assert_eq!(member.control_file("memory.max"), "max", "{at}");
         assert_eq!(fleet.history(at).len(), if at < 3 { 3 } else { 1 });
@@ -271,10 +278,7 @@ fn what_the_kernel_refuses_for_one_is_taken_back_from_the_others() -> Outcome {
     let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
     let output = call.called_by(words).fails_with("EROFS");
     assert!(output.stdout.contains(&fleet.named("{1}: failed: ")), "{output:#?}");
-    assert!(
-        output.stdout.ends_with("0 updated, 1 rolled back, 0 not rolled back, 2 untouched\n"),
-        "{output:#?}"
-    );
+    has_ended(&output, [0, 1, 0, 2]);
     assert_eq!(fleet.depths(), ["max"; 3]);
     assert_eq!([0, 1, 2].map(|member| fleet.history(member).len()), [3, 1, 1]);
     Ok(())
@@ -401,10 +405,7 @@ fn one_container_may_be_watched_too() -> Outcome {
     assert!(output.stdout.contains(&fleet.named("{0}: failed: it has ended\n")), "{output:#?}");
     let fleet = Fleet::of(&[PATIENT]);
     let output = fleet.roll(limits(), &["--settle", "10ms"]).succeeds();
-    assert!(
-        output.stdout.ends_with("1 updated, 0 rolled back, 0 not rolled back, 0 untouched\n"),
-        "{output:#?}"
-    );
+    has_ended(&output, [1, 0, 0, 0]);
     // As runc: without a word.
     let output = fleet.roll(json!({ "unified": { "cgroup.max.depth": "9" } }), &[]).succeeds();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
@@ -424,10 +425,7 @@ fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
         output.stdout.contains(&fleet.named("{1}: failed: it has ended\n{1}: not rolled back: ")),
         "{output:#?}"
     );
-    assert!(
-        output.stdout.ends_with("0 updated, 1 rolled back, 1 not rolled back, 0 untouched\n"),
-        "{output:#?}"
-    );
+    has_ended(&output, [0, 1, 1, 0]);
     assert_eq!(fleet.depths()[0], "max");
     Ok(())
 }
@@ -496,8 +494,7 @@ fn a_container_that_takes_the_name_of_another_before_its_turn_is_a_failure() -> 
     assert_eq!(output.code(), 1, "{output:#?}");
     let text = "{1}: failed: it has been deleted since, and another of its name made\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
-    let last = "0 updated, 1 rolled back, 0 not rolled back, 1 untouched\n";
-    assert!(output.stdout.ends_with(last), "{output:#?}");
+    has_ended(&output, [0, 1, 0, 1]);
     assert_eq!(fleet.depths(), ["max", "max"]);
     assert_eq!(fleet.history(1).len(), 1);
     Ok(())
@@ -525,10 +522,7 @@ fn what_cannot_be_taken_back_is_named() -> Outcome {
     let text =
         format!("{{1}}: not rolled back: history: /1/cgroup.max.depth: write \"max\" to {file}: read-only");
     assert!(output.stdout.contains(&fleet.named(&text)), "{output:#?}");
-    assert!(
-        output.stdout.ends_with("0 updated, 2 rolled back, 1 not rolled back, 0 untouched\n"),
-        "{output:#?}"
-    );
+    has_ended(&output, [0, 2, 1, 0]);
     assert_eq!(fleet.depths(), ["max", "7", "max"]);
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Invocation, Outcome,
     bundle::{join_namespace, remove_namespace},
+    container::WAIT,
     host::{is_own, machine, need, need_other_than, need_own, need_program},
     suite::suite,
     user,
@@ -647,11 +648,7 @@ fn a_late_run_goes_by_what_the_slice_counts() -> Outcome {
             scoped(&json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } })).edit(|spec| {
                 // In the host's pid namespace, where a process may kill itself.
                 remove_namespace(spec, "pid");
-                spec["process"]["args"] = json!([
-                    "sh",
-                    "-c",
-                    format!("echo ready; while ! [ -e /tmp/go ]; do sleep 0.05; done; {script}")
-                ]);
+                spec["process"]["args"] = json!(["sh", "-c", format!("echo ready; {WAIT} {script}")]);
             });
         // Alone in its slice, so that nobody else is killed there.
         let slice = format!("{}.slice", container.id.replace('-', "_"));
@@ -662,7 +659,7 @@ fn a_late_run_goes_by_what_the_slice_counts() -> Outcome {
         let unit = unit(&container);
         assert_eq!(property(&unit, "ActiveState"), "active");
         running.signal(Signal::SIGSTOP);
-        fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+        container.go_on();
         wait_until("the scope has gone", || property(&unit, "ActiveState") != "active");
         running.signal(Signal::SIGCONT);
         let output = running.wait();

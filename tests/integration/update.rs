@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome, Output,
-    container::NO_OPTIONS,
+    container::{NO_OPTIONS, WAIT},
     host::{has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own},
     suite::suite,
 };
@@ -395,18 +395,13 @@ fn options_beside_a_document_are_ignored() -> Outcome {
 fn device_rules_are_left_alone() -> Outcome {
     need_other_than("crun", "refuses them")?;
     let rule = |allow: bool| json!({ "allow": allow, "type": "c", "major": 1, "minor": 10, "access": "rwm" });
-    let container = Container::with_script("while ! [ -e /tmp/go ]; do sleep 0.05; done; : </dev/nothing")
-        .edit(|spec| {
-            spec["linux"]["devices"] =
-                json!([{ "path": "/dev/nothing", "type": "c", "major": 1, "minor": 10 }]);
-            spec["linux"]["resources"]["devices"] = json!([{ "allow": false, "access": "rwm" }, rule(true)]);
-        });
-    let running = container.spawn();
-    crate::support::wait_until("it runs", || {
-        container.on_id("state").output().stdout.contains("\"running\"")
+    let container = Container::with_script(&format!("{WAIT} : </dev/nothing")).edit(|spec| {
+        spec["linux"]["devices"] = json!([{ "path": "/dev/nothing", "type": "c", "major": 1, "minor": 10 }]);
+        spec["linux"]["resources"]["devices"] = json!([{ "allow": false, "access": "rwm" }, rule(true)]);
     });
+    let running = container.run_beside();
     update_to(&container, json!({ "devices": [rule(false)] })).succeeds();
-    fs::write(container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    container.go_on();
     let output = running.wait();
     assert!(output.stderr.contains("No such device or address"), "{output:#?}");
     Ok(())

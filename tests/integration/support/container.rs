@@ -21,6 +21,9 @@ use super::{
 
 pub const NO_OPTIONS: [&str; 0] = [];
 
+/// The beginning of a script that goes on after [`Container::go_on`].
+pub const WAIT: &str = "while ! [ -e /tmp/go ]; do sleep 0.05; done;";
+
 const SIGTERM: u32 = 15;
 
 /// User and group that root of [`Container::in_user_namespace`] is outside; not the same number, so that nobody mixes them up.
@@ -253,6 +256,19 @@ impl Container {
     #[track_caller]
     pub fn kill(&self, signal: &str) -> Output {
         self.on_id("kill").arg(signal).succeeds()
+    }
+
+    /// Lets a script go on that has begun with [`WAIT`].
+    pub fn go_on(&self) {
+        fs::write(self.bundle.rootfs().join("tmp/go"), "").unwrap();
+    }
+
+    /// Runs it in the foreground; it is running when this returns.
+    #[track_caller]
+    pub fn run_beside(&self) -> super::process::Running {
+        let running = self.spawn();
+        wait::wait_until("it runs", || self.on_id("state").output().stdout.contains("\"running\""));
+        running
     }
 
     /// Waits until the first process catches SIGTERM. The kernel drops what such a process does not catch: a signal that
