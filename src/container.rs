@@ -304,11 +304,12 @@ impl Container {
         if !self.is_alive()? {
             return Ok(Status::Stopped);
         }
-        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
-            return Ok(Status::Paused);
-        }
+        // Nobody changes anything of it before it is made, whatever a hook has done to its cgroup.
         if self.state.creating {
             return Ok(Status::Creating);
+        }
+        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
+            return Ok(Status::Paused);
         }
         Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
     }

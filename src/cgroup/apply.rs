@@ -76,6 +76,9 @@ fn not_taken(
         Errno::NOSPC if value.trim().is_empty() => {
             Some("a cgroup with processes keeps a list that it has: write those that it is to have")
         }
+        Errno::RANGE if file.starts_with("cpuset.") => Some(
+            "a number is too high: /sys/devices/system has the processors and memory nodes that there are",
+        ),
         Errno::NODEV if file == "rdma.max" => {
             Some("there is no such device: /sys/class/infiniband has those that there are")
         }

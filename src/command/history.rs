@@ -46,6 +46,8 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
                 if let (true, Some(resources)) = (revision.revision == current, &container.state.resources) {
                     value["resources"] =
                         serde_json::from_str(resources.get()).context("decode the resources")?;
+                    // No revision changes them, and the others have none.
+                    value["resources"].as_object_mut().map(|resources| resources.remove("devices"));
                 }
                 Ok(value)
             });
@@ -68,7 +70,7 @@ fn row(revision: &Revision, current: u64, owners: &Owners) -> [String; 5] {
         None => owners.name(by.uid),
     };
     let changes: Vec<_> = revision.changes.iter().map(|change| change.to_string()).collect();
-    [number, format!("{second}Z"), user, harmless(&cause(revision)), harmless(&changes.join(", "))]
+    [number, format!("{second}Z"), user, cause(revision), changes.join(", ")]
 }
 
 fn cause(revision: &Revision) -> String {
@@ -78,9 +80,4 @@ fn cause(revision: &Revision) -> String {
         (Some(to), None) => format!("rolled back to {to}"),
         (None, _) => asked(),
     }
-}
-
-/// Nothing that a terminal would act on.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

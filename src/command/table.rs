@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 /// Rows with three blanks between the columns, of which the last is as long as it is, and the others at least so wide with the blanks.
+/// What a terminal would act on is a question mark.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) -> String {
     let longest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -12,12 +13,25 @@ pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) 
     let mut text = String::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
+            let cell: String = cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             match widths.get(column) {
                 Some(width) => drop(write!(text, "{cell:<width$}")),
-                None => text.push_str(cell),
+                None => text.push_str(&cell),
             }
         }
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_no_cell_breaks_a_line() {
+        let rows = [["A", "B"], ["long\u{1b}[2J", "x\ny"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows, 0), "A          B\nlong?[2J   x?y\n");
+        assert_eq!(table(&rows[..1], 4), "A   B\n");
+    }
 }

@@ -24,7 +24,8 @@ use crate::signals::SignalQueue;
 
 /// Change the limits of a container, or of several, one after the other
 ///
-/// A value that is not given stays as it is, and so does one of 0 or "" in FILE. If one of them cannot be had, all stay as they
+/// A value that is not given stays as it is, and so does one of 0 or "", with the exceptions of --pids-limit 0, which is 1, and
+/// --cpu-burst 0 and --cpu-idle 0. If one of them cannot be had, all stay as they
 /// are. Each change is a revision: see history and rollback.
 ///
 /// With more than one ID, or with --settle, it is a rolling update: so many as --step says are changed and watched for the
@@ -32,7 +33,8 @@ use crate::signals::SignalQueue;
 /// or block I/O, then all that were changed get their old limits back. What happens is printed line by line.
 #[derive(Debug, clap::Args)]
 pub struct Update {
-    /// Read them from this file, - for standard input: JSON in the form of linux.resources; the other options are then ignored
+    /// Read them from this file, - for standard input: JSON in the form of linux.resources. The other limits, but for those of Intel
+    /// RDT, are then ignored
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     /// Share of block I/O, 10 to 1000
@@ -99,7 +101,7 @@ pub struct Update {
     #[arg(long, value_name = "DURATION")]
     settle: Option<Duration>,
     /// The share of time in percent (PSI's full avg10) that one may stand still while it is watched [default: 20]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     max_pressure: Option<u8>,
     /// Of --dry-run and a rolling update: table or json [default: table]
     #[arg(long, value_name = "FORMAT")]
@@ -166,6 +168,11 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
             })?;
         }
     }
+    if args.resources.is_some() && has_no_limits(&change) {
+        context.log.warning(
+            "nothing has changed: the document has no member of linux.resources, such as memory or pids",
+        );
+    }
     for option in args.without_effect() {
         context.log.warning(format_args!("{option} has no effect with cgroup v2"));
     }
@@ -227,13 +234,28 @@ pub(super) fn dry_run(
 }
 
 fn read(file: &Path) -> Result<(Vec<u8>, Source)> {
-    if file == Path::new("-") {
+    let (text, name) = if file == Path::new("-") {
         let mut text = Vec::new();
         std::io::stdin().lock().read_to_end(&mut text).context("read standard input")?;
-        return Ok((text, Source::Document("standard input")));
+        (text, "standard input")
+    } else {
+        (fs::read(file).with_context(|| format!("read {}", file.display()))?, "resources.json")
+    };
+    // The decoder takes a list for an object of nameless members.
+    if matches!(serde_json::from_slice(&text), Ok(Value::Array(_) | Value::Null)) {
+        bail!(r#"{name}: expected an object such as {{"memory": {{"limit": 67108864}}}}"#);
     }
-    let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-    Ok((text, Source::Document("resources.json")))
+    Ok((text, Source::Document(name)))
+}
+
+/// What there is in `linux.resources`.
+const MEMBERS: [&str; 9] =
+    ["devices", "memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified"];
+
+/// Whether a document is meant for something else, such as a whole config.json.
+fn has_no_limits(text: &[u8]) -> bool {
+    let members = serde_json::from_slice::<serde_json::Map<String, Value>>(text).unwrap_or_default();
+    !members.is_empty() && !members.keys().any(|name| MEMBERS.contains(&&**name))
 }
 
 impl Update {

@@ -484,6 +484,7 @@ fn what_is_of_no_use_is_refused() -> Outcome {
     for (options, text) in [
         (&["--step", "2"][..], "--step is of no use without more than one ID or --settle"),
         (&["--max-pressure", "50"], "--max-pressure is of no use without"),
+        (&["--settle", "1s", "--max-pressure", "101"], "--max-pressure"),
         (&["--format", "json"], "--format is of no use without --dry-run"),
         (&["--step", "0", "--settle", "1s"], "--step"),
         (&["--settle", "soon"], "is no length of time"),

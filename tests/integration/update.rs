@@ -44,6 +44,8 @@ suite![
     a_misshapen_document_is_refused_by_line_and_pointer,
     a_wrong_option_is_refused_and_named,
     options_without_effect_are_warned_of,
+    a_document_that_is_meant_for_something_else_is_told,
+    nobody_changes_a_container_that_is_being_made,
     intel_rdt_is_refused_where_it_was_not_set_up,
     what_is_in_force_is_recorded,
     updates_at_the_same_time_are_all_recorded,
@@ -776,5 +778,42 @@ fn what_clients_send_is_applied() -> Outcome {
     }
     shows_to(&container, sent(""), &[("memory.max", "50331648"), ("cpu.max", "50000 100000")]);
     container.create_with(NO_OPTIONS).fails_with("exist");
+    Ok(())
+}
+
+fn a_document_that_is_meant_for_something_else_is_told() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    for text in ["[]", "null", "[[1]]"] {
+        fs::write(container.beside("resources.json"), text).unwrap();
+        let file = container.beside("resources.json");
+        update(&container, &["-r", file.to_str().unwrap()]).fails_with("resources.json: expected an object");
+    }
+    // As with runc, it is none of the limits, and no error.
+    let output =
+        update_to(&container, json!({ "linux": { "resources": { "pids": { "limit": 5 } } } })).succeeds();
+    assert!(output.stderr.contains("no member of linux.resources"), "{output:#?}");
+    assert_eq!(update_to(&container, json!({})).succeeds().stderr, "");
+    Ok(())
+}
+
+/// Whatever a hook does to its cgroup.
+fn nobody_changes_a_container_that_is_being_made() -> Outcome {
+    need_own()?;
+    let container = Container::idle();
+    let runtime = container.runtime().words().join(" ");
+    let (log, cgroup) = (container.beside("log"), container.cgroup());
+    let script = format!(
+        "cat >/dev/null; echo 1 >{0}/cgroup.freeze; {runtime} update --pids-limit 7 {1} >{2} 2>&1; echo $? >>{2}; echo 0 >{0}/cgroup.freeze",
+        cgroup.display(),
+        container.id,
+        log.display()
+    );
+    let container = container.edit(|spec| {
+        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+    });
+    container.launch();
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("is being created") && said.ends_with("\n1\n"), "{said}");
     Ok(())
 }

@@ -14,7 +14,12 @@ pub(super) fn complete(
 ) -> Vec<(&'static str, &'static str)> {
     let mut added = Vec::new();
     if let Some(cpu) = change.cpu_mut() {
-        added.extend(complete_cpu(cpu, in_force.cpu().as_ref(), cpu_max));
+        let of_unified = in_force.unified().as_ref().and_then(|files| files.get("cpu.idle"));
+        let is_idle = match of_unified {
+            Some(value) => value.trim() == "1",
+            None => in_force.cpu().as_ref().is_some_and(|cpu| cpu.idle() == Some(1)),
+        };
+        added.extend(complete_cpu(cpu, is_idle, cpu_max));
     }
     // A file that `unified` has set has not the value that the other fields say.
     let is_unified = |file| in_force.unified().as_ref().is_some_and(|files| files.contains_key(file));
@@ -42,7 +47,7 @@ pub(super) fn complete(
 
 fn complete_cpu(
     cpu: &mut LinuxCpu,
-    in_force: Option<&LinuxCpu>,
+    is_idle: bool,
     cpu_max: Option<&str>,
 ) -> Vec<(&'static str, &'static str)> {
     let mut added = Vec::new();
@@ -61,7 +66,6 @@ fn complete_cpu(
         _ => {}
     }
     // An idle cgroup has no weight: whoever gives it one wants it idle no more.
-    let is_idle = in_force.is_some_and(|cpu| cpu.idle() == Some(1));
     if is_idle && cpu.idle().is_none() && cpu.shares().is_some_and(|shares| shares != 0) {
         cpu.set_idle(Some(0));
         added.push(("/cpu/idle", "/cpu/shares"));
@@ -247,6 +251,14 @@ mod tests {
             after(r#"{"cpu":{"idle":1}}"#, r#"{"cpu":{"shares":7}}"#, None),
             (r#"{"cpu":{"idle":0,"shares":7}}"#.into(), vec!["/cpu/idle"])
         );
+    }
+
+    #[test]
+    fn one_that_unified_made_idle_is_idle_no_more_either() {
+        let change = r#"{"cpu":{"shares":7}}"#;
+        assert_eq!(after(r#"{"unified":{"cpu.idle":"1"}}"#, change, None).1, ["/cpu/idle"]);
+        let later = r#"{"cpu":{"idle":1},"unified":{"cpu.idle":"0"}}"#;
+        assert_eq!(after(later, change, None).1, [""; 0]);
     }
 
     #[test]
