@@ -25,6 +25,8 @@ suite![
     quota_and_burst_are_rolled_back_whatever_their_order,
     an_idle_container_gets_its_weight_back,
     processors_are_given_back_to_whoever_had_no_list_of_them,
+    processors_are_given_back_after_a_partition_has_ended,
+    a_weight_by_a_nice_value_is_taken_back_and_rolled_back,
     a_dry_run_prints_the_writes_and_changes_nothing,
     a_dry_run_of_a_rollback_prints_what_would_come_back,
     a_dry_run_knows_what_is_not_there,
@@ -311,6 +313,47 @@ fn an_idle_container_gets_its_weight_back() -> Outcome {
     assert_eq!(now()[0], "1");
     rollback(&container, &["--to", "3"]).succeeds();
     assert_eq!(now(), ["0", "17"]);
+    Ok(())
+}
+
+/// A nice value is the weight rounded: what it shows does not restore the weight.
+fn a_weight_by_a_nice_value_is_taken_back_and_rolled_back() -> Outcome {
+    need_own()?;
+    need_controller("cpu")?;
+    let container = launched(json!({ "unified": { "cpu.weight": "174" } }));
+    let nice = json!({ "unified": { "cpu.weight.nice": "-5" } });
+    let wrong = json!({ "unified": { "cpu.weight.nice": "-5", "pids.max": "many" } });
+    update_to(&container, wrong, &[]).fails_with("EINVAL");
+    assert_eq!(container.control_file("cpu.weight"), "174");
+    update_to(&container, nice, &[]).succeeds();
+    assert_eq!(container.control_file("cpu.weight.nice"), "-5");
+    let changes = &history(&container)[1]["changes"];
+    assert_eq!((&changes[0]["file"], &changes[0]["from"]), (&json!("cpu.weight"), &json!("174")));
+    rollback(&container, &[]).succeeds();
+    assert_eq!(container.control_file("cpu.weight"), "174");
+    rollback(&container, &[]).succeeds();
+    assert_eq!(container.control_file("cpu.weight.nice"), "-5");
+    Ok(())
+}
+
+/// While a partition holds its processors, the cgroup above has them not.
+fn processors_are_given_back_after_a_partition_has_ended() -> Outcome {
+    need_own()?;
+    need_controller("cpuset")?;
+    need(std::thread::available_parallelism().unwrap().get() > 1, "more than one processor")?;
+    let container = Container::idle();
+    // Only there it can be one by itself.
+    let path = format!("/{}", container.id);
+    let container = container.edit(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+    container.launch();
+    need(container.cgroup().join("cpuset.cpus.partition").exists(), "a kernel with cpuset.cpus.partition")?;
+    let now = || ["cpuset.cpus.partition", "cpuset.cpus.effective"].map(|file| container.control_file(file));
+    let before = now();
+    let partition = json!({ "unified": { "cpuset.cpus": "0", "cpuset.cpus.partition": "root" } });
+    update_to(&container, partition, &[]).succeeds();
+    assert_eq!(now(), ["root", "0"]);
+    rollback(&container, &[]).succeeds();
+    assert_eq!(now(), before);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Writing control files so that it can be taken back: what a file held is read before it is written.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
@@ -44,20 +45,26 @@ pub(super) fn would_replace(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> 
     Ok(restoring.iter().map(|restoring| restoring.value.trim()).collect::<Vec<_>>().join(" "))
 }
 
-/// What is to be written to `file` that once held nothing.
+/// The value of a file that holds nothing.
+pub(super) const NOTHING: &str = "\n";
+
+/// What is to be written now to `file` that once held `value`. It is other than that only for [`NOTHING`].
 ///
 /// A cgroup with processes that has a list of processors or memory nodes is not allowed to have none again (`ENOSPC`). It means
 /// those of the cgroup above, so that these are written then. Others in which some are missing now will not come by themselves, but a
 /// longer list would end the partitions of cgroups beside this one; cgroup-v2.rst § Cpuset.
-pub(super) fn nothing(cgroup: BorrowedFd<'_>, file: &str) -> String {
+pub(super) fn meant<'a>(cgroup: BorrowedFd<'_>, file: &str, value: &'a str) -> Cow<'a, str> {
     let above = || {
         let events = control_file::read(cgroup, "cgroup.events").ok()?;
         (control_file::value(&events, "populated") == Some("1")).then_some(())?;
         let above = control_file::open_dir_at(cgroup, Path::new("..")).ok()?;
         control_file::read(above.as_fd(), &format!("{file}.effective")).ok()
     };
-    let list = if matches!(file, "cpuset.cpus" | "cpuset.mems") { above() } else { None };
-    list.map_or_else(|| "\n".to_owned(), |list| list.trim().to_owned())
+    let is_list = value == NOTHING && matches!(file, "cpuset.cpus" | "cpuset.mems");
+    match is_list.then(above).flatten() {
+        Some(list) => list.trim().to_owned().into(),
+        None => value.into(),
+    }
 }
 
 /// What writing `value` to `file` would change.
@@ -71,6 +78,9 @@ pub(super) fn would_change(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> R
         Change { file, of, from, to }
     };
     let before = would_replace(cgroup, file, value)?;
+    if let Some(whole) = whole_of(file) {
+        return Ok(vec![change(whole, &control_file::read(cgroup, whole)?, "")]);
+    }
     let mut changes = vec![change(file, &before, value)];
     // As below.
     if file == "cpu.idle" && before == "0" {
@@ -85,8 +95,9 @@ impl Journal {
     /// # Errors
     /// As [`control_file::write`]; `EINVAL` of what [`can_restore`] denies.
     pub(super) fn write(&mut self, cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
-        let before = control_file::read(cgroup, file)?;
-        let mut restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
+        let (place, written) = whole_of(file).map_or((file, value), |whole| (whole, ""));
+        let before = control_file::read(cgroup, place)?;
+        let mut restoring = all_restoring(place, &before, written).ok_or(Errno::INVAL)?;
         // A cgroup that becomes idle loses its weight, and has the default one when it is so no more.
         if file == "cpu.idle" && before.trim() == "0" {
             let weight = control_file::read(cgroup, "cpu.weight")?;
@@ -121,8 +132,7 @@ impl Journal {
     pub(super) fn undo(&mut self, cgroup: BorrowedFd<'_>) -> Vec<String> {
         let mut lost = Vec::new();
         for Restoring { file, value, .. } in self.0.drain(..).rev().flatten() {
-            let value = if value == "\n" { nothing(cgroup, &file) } else { value };
-            if control_file::write(cgroup, &file, &value).is_err() {
+            if control_file::write(cgroup, &file, &meant(cgroup, &file, &value)).is_err() {
                 lost.push(file);
             }
         }
@@ -133,6 +143,12 @@ impl Journal {
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }
+}
+
+/// The file that holds the whole of what `file` shows rounded. A nice value stands for one of 40 weights of 10000, and the kernel
+/// gives the nearest.
+fn whole_of(file: &str) -> Option<&'static str> {
+    (file == "cpu.weight.nice").then_some("cpu.weight")
 }
 
 /// Files with a line for each device, and what is written behind the device's name for a line that was not there.
@@ -192,7 +208,7 @@ fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
         }
         // Behind the kind the kernel says why it is invalid.
         ("cpuset.cpus.partition", kind) => write(kind.split(' ').next().unwrap_or_default()),
-        (_, "") => write("\n"),
+        (_, "") => write(NOTHING),
         (_, line) if !line.contains('\n') => write(line),
         _ => None,
     }
@@ -270,6 +286,30 @@ mod tests {
     }
 
     #[test]
+    fn a_nice_value_is_taken_back_as_the_weight() {
+        let directory = tempfile::tempdir().unwrap();
+        let weight = || fs::read_to_string(directory.path().join("cpu.weight")).unwrap();
+        for (name, text) in [("cpu.weight", "174\n"), ("cpu.weight.nice", "-2\n")] {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let open = fs::File::open(directory.path()).unwrap();
+        let noted = would_change(open.as_fd(), "cpu.weight.nice", "-5").unwrap();
+        let noted: Vec<_> = noted.iter().map(|change| (change.place(), &*change.from)).collect();
+        assert_eq!(noted, [(("cpu.weight", ""), "174")]);
+        let mut journal = Journal::default();
+        journal.write(open.as_fd(), "cpu.weight.nice", "-5").unwrap();
+        // What the kernel does then.
+        fs::write(directory.path().join("cpu.weight"), "305\n").unwrap();
+        let changes = journal.changes(open.as_fd());
+        assert_eq!(changes.first().map(Change::to_string).as_deref(), Some("cpu.weight 174 -> 305"));
+        assert_eq!(journal.undo(open.as_fd()), [""; 0]);
+        assert_eq!(weight(), "174\n");
+        let none = tempfile::tempdir().unwrap();
+        let none = fs::File::open(none.path()).unwrap();
+        assert_eq!(journal.write(none.as_fd(), "cpu.weight.nice", "-5"), Err(Errno::NOENT));
+    }
+
+    #[test]
     fn a_cgroup_in_use_gets_the_processors_of_the_one_above_for_none() {
         let above = tempfile::tempdir().unwrap();
         let cgroup = above.path().join("cgroup");
@@ -287,8 +327,12 @@ mod tests {
         };
         assert_eq!(restored("1"), "0-2,4");
         assert_eq!(restored("0"), "\n");
-        assert_eq!(nothing(open.as_fd(), "cpuset.mems"), "\n");
-        assert_eq!(nothing(open.as_fd(), "cpuset.cpus.exclusive"), "\n");
+        fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let meant = |file, value| meant(open.as_fd(), file, value).into_owned();
+        assert_eq!(meant("cpuset.cpus", NOTHING), "0-2,4");
+        assert_eq!(meant("cpuset.cpus", "1"), "1");
+        assert_eq!(meant("cpuset.mems", NOTHING), NOTHING);
+        assert_eq!(meant("cpuset.cpus.exclusive", NOTHING), NOTHING);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Planned {
     /// The one that the cgroup is of, if systemd made it.
     unit: Option<Unit>,
     limits: Limits,
+    /// Whether it is what there was before, where nothing can mean what the cgroup above has.
+    is_return: bool,
     in_force: Option<Box<RawValue>>,
 }
 
@@ -75,11 +77,12 @@ impl Planned {
         for at in limits.places() {
             *at = added.origin(at, source);
         }
-        Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, in_force: Some(in_force) })
+        let (path, unit) = (path.to_owned(), unit.cloned());
+        Ok(Self { cgroup, path, unit, limits, is_return: false, in_force: Some(in_force) })
     }
 
-    /// What the cgroup at `path` once held: the `from` of each of `changes`. Then `in_force` are its resources; `at` is where
-    /// the values are from.
+    /// What the cgroup at `path` once held: the `from` of each of `changes`, the last of which comes first. Then `in_force` are its
+    /// resources; `at` is where the values are from.
     pub fn return_to(
         path: &Path,
         unit: Option<&Unit>,
@@ -91,25 +94,27 @@ impl Planned {
         let is_idle = |change: &&Change| change.file == "cpu.idle" && change.from == "1";
         let becomes_idle = changes.iter().any(is_idle);
         let mut writes = Vec::new();
-        for Change { file, from, .. } in changes {
+        for Change { file, from, .. } in changes.iter().rev() {
             // Which an idle cgroup does not have.
             let is_no_weight = file == "cpu.weight" && (becomes_idle || from == "0");
-            let value =
-                if from.is_empty() { journal::nothing(cgroup.as_fd(), file) } else { from.to_owned() };
+            let value = if from.is_empty() { journal::NOTHING } else { from };
             let holds = journal::would_replace(cgroup.as_fd(), file, from);
-            if is_no_weight || holds.is_ok_and(|held| held == *from || held == value) {
+            let is_so = |held: String| held == *from || held == journal::meant(cgroup.as_fd(), file, value);
+            if is_no_weight || holds.is_ok_and(is_so) {
                 continue;
             }
             writes.push(Write {
                 at: at.field(file),
                 file: file.clone().into(),
-                value,
+                value: value.to_owned(),
                 // The old burst may be more than the present quota.
                 refused: WhenRefused::Again,
             });
         }
+        // While it is idle it cannot be given one.
+        writes.sort_by_key(|write| write.file == "cpu.weight");
         let limits = Limits { writes, ..Limits::default() };
-        Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, in_force })
+        Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, is_return: true, in_force })
     }
 
     /// What would be written, without writing it: for each file, by its path, what it holds and what it would be given.
@@ -144,7 +149,7 @@ impl Planned {
     /// # Errors
     /// A value that the kernel refuses, or a controller that the cgroup lacks, by the place that the value comes from. Then
     /// everything is as it was.
-    pub fn apply(self) -> Result<Update> {
+    pub fn apply(mut self) -> Result<Update> {
         let mut journal = Journal::default();
         let cgroup = self.cgroup.as_fd();
         let written = self.perform(|file, value| journal.write(cgroup, file, value));
@@ -154,6 +159,9 @@ impl Planned {
                 fault.message.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
             }
             return Err(error);
+        }
+        for write in self.limits.writes.iter_mut().filter(|_| self.is_return) {
+            write.value = journal::meant(cgroup, &write.file, &write.value).into_owned();
         }
         let told = self.unit.as_ref().map(|unit| self.tell(unit)).transpose();
         let mut update = Update { journal, told: None, cgroup: self.cgroup, in_force: self.in_force };
@@ -174,7 +182,7 @@ impl Planned {
         Ok(told)
     }
 
-    fn perform(&self, write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
+    fn perform(&self, mut write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
         let (cgroup, path) = (self.cgroup.as_fd(), &*self.path);
         for write in &self.limits.writes {
             if !journal::can_restore(cgroup, &write.file, &write.value) {
@@ -188,7 +196,11 @@ impl Planned {
         let mount = fs::Mount::find()?;
         let enabled = controllers::Enabled::of(cgroup, path)?;
         let target = apply::Target { dir: cgroup, path, fresh: false };
-        apply::limits(&self.limits, &target, &mount, &enabled, write_file)
+        apply::limits(&self.limits, &target, &mount, &enabled, |file, value| match self.is_return {
+            // Not before now: it may be the writes before this one that give the cgroup above what it has then.
+            true => write_file(file, &journal::meant(cgroup, file, value)),
+            false => write_file(file, value),
+        })
     }
 }
 
@@ -322,7 +334,26 @@ mod tests {
             &[("pids.max", "20"), ("memory.max", "max"), ("cpuset.cpus", "1")],
             &[("pids.max", "max"), ("memory.max", "max"), ("cpuset.cpus", "")],
         );
-        assert_eq!(back, ["/1/pids.max pids.max=max", "/1/cpuset.cpus cpuset.cpus=\n"]);
+        assert_eq!(back, ["/1/cpuset.cpus cpuset.cpus=\n", "/1/pids.max pids.max=max"]);
+    }
+
+    #[test]
+    fn the_way_back_is_the_way_in_reverse() {
+        let files =
+            [("cpuset.cpus", "0"), ("cpuset.cpus.partition", "root"), ("cpu.weight", "1"), ("cpu.idle", "0")];
+        let changes = [
+            ("cpuset.cpus", ""),
+            ("cpu.idle", "0"),
+            ("cpu.weight", "7"),
+            ("cpuset.cpus.partition", "member"),
+        ];
+        let back = way_back(&files, &changes);
+        let expected = [
+            "/1/cpuset.cpus.partition cpuset.cpus.partition=member",
+            "/1/cpuset.cpus cpuset.cpus=\n",
+            "/1/cpu.weight cpu.weight=7",
+        ];
+        assert_eq!(back, expected);
     }
 
     #[test]
