@@ -294,7 +294,6 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     init.introduce(pidfd_socket, b"standard")?;
     let mut state = record.of_process(init.pid, start);
-    state.kills_at_birth = cgroup.kills_at_birth();
     state.resources = bundle.resources()?;
     directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(filter) = &filter {

@@ -41,9 +41,6 @@ pub struct State {
     pub systemd: Option<Unit>,
     /// The key is empty, as in runc's: there is one hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
-    /// Whether the kernel kills at birth what is cloned into the cgroup from outside.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub kills_at_birth: bool,
     pub namespace_paths: BTreeMap<String, String>,
     /// Whether killing the init process ends all others, because they share a pid namespace of its own.
     pub private_pid_namespace: bool,

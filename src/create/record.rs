@@ -58,7 +58,6 @@ impl Record {
             intel_rdt_path: rdt.map(|rdt| rdt.class.clone()),
             intel_rdt_own: rdt.is_some_and(|rdt| rdt.is_own),
             intel_rdt_mon_path: rdt.and_then(|rdt| rdt.monitored.clone()),
-            kills_at_birth: false,
             creating: plan.hooks.meets(),
             hooks: plan.hooks.later(),
         })

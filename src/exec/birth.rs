@@ -40,18 +40,17 @@ pub(super) fn clone(
         (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
         (Err(errno), None) => return Err(open(errno)),
     };
-    if let Some(destination) = destination.take_if(|_| state.kills_at_birth) {
-        return clone_outside(Awaiting { destination, is_named: below.is_some() }, program, theirs);
-    }
+    let is_named = below.is_some();
     let cloned = match clone_into(destination.as_ref(), program, theirs) {
-        Err(errno) if below.is_none() && may_have_moved(errno) => {
-            let actual = Destination::of_process(state.init_process_pid)?;
-            clone_into(Some(&actual), program, theirs).map_err(|errno| not_added(errno, Some(&actual)))
+        Err(errno) if !is_named && may_have_moved(errno) => {
+            let actual = destination.insert(Destination::of_process(state.init_process_pid)?);
+            clone_into(Some(actual), program, theirs).map_err(|errno| not_added(errno, Some(actual)))
         }
         // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may. The
         // process waits before it becomes the program, in whichever cgroup it is.
-        Err(Errno::ACCESS) if below.is_none() => match &state.systemd {
+        Err(Errno::ACCESS) if !is_named => match &state.systemd {
             Some(unit) => {
+                destination = None;
                 let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
                 unit.attach(process.pid)?;
                 Ok(process)
@@ -61,13 +60,21 @@ pub(super) fn clone(
         cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
     };
     let process = cloned?;
-    // Of the container's own it is known.
-    if let Some(destination) = destination.take_if(|_| below.is_some())
-        && state::process_stat(process.pid)?.is_some_and(|stat| stat.was_killed_at_birth())
-    {
-        return clone_outside(Awaiting { destination, is_named: true }, program, theirs);
+    // What became of another one, such as the init process, says nothing: it depends on the cgroup of whoever clones.
+    let is_stillborn = || {
+        Ok::<_, anyhow::Error>(
+            state::process_stat(process.pid)?.is_some_and(|stat| stat.was_killed_at_birth()),
+        )
+    };
+    match destination {
+        Some(destination) if is_stillborn()? => {
+            drop(process);
+            program.wait_at_birth();
+            let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
+            Ok((process, Some(Awaiting { destination, is_named })))
+        }
+        _ => Ok((process, None)),
     }
-    Ok((process, None))
 }
 
 /// A cgroup that a process is to be put into, which waits for that.
@@ -85,20 +92,12 @@ impl Awaiting {
                 let actual = Destination::of_process(state.init_process_pid)?;
                 actual.take_in(pid).map_err(|errno| not_added(errno, Some(&actual)))
             }
+            Err(Errno::ACCESS) if !self.is_named && state.systemd.is_some() => {
+                state.systemd.as_ref().map_or(Ok(()), |unit| unit.attach(pid))
+            }
             taken => taken.map_err(|errno| not_added(errno, Some(&self.destination))),
         }
     }
-}
-
-/// Clones into the cgroup of this process instead; the process waits at birth.
-fn clone_outside(
-    awaiting: Awaiting,
-    program: &mut Program,
-    theirs: &OwnedFd,
-) -> Result<(Init, Option<Awaiting>)> {
-    program.wait_at_birth();
-    let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
-    Ok((process, Some(awaiting)))
 }
 
 /// Whether the cgroup is one that holds no processes itself (any more).

@@ -22,7 +22,7 @@ suite![
     a_relative_path_is_beside_the_runtimes_own_cgroup,
     a_frozen_cgroup_that_exists_is_refused,
     a_cgroup_that_was_killed_before_takes_a_container,
-    a_runtime_in_a_cgroup_that_was_killed_before_makes_containers,
+    a_runtime_in_a_cgroup_that_was_killed_before_makes_and_enters_containers,
     a_cgroup_with_processes_below_it_is_refused,
     a_cgroup_that_hands_controllers_down_is_refused,
     a_cgroup_with_processes_above_is_named_with_the_way_out,
@@ -262,17 +262,22 @@ fn a_cgroup_that_was_killed_before_takes_a_container() -> Outcome {
     Ok(())
 }
 
-fn a_runtime_in_a_cgroup_that_was_killed_before_makes_containers() -> Outcome {
+fn a_runtime_in_a_cgroup_that_was_killed_before_makes_and_enters_containers() -> Outcome {
     need_own()?;
     let container = Container::new();
     let tree = Tree::new(&container);
     let own = tree.make("own");
     fs::write(own.join("cgroup.kill"), "1").unwrap();
     let container = in_tree(&tree, "", container);
-    let words = container.run_with([""; 0]).words();
     let script = format!("echo 0 >'{}/cgroup.procs'; exec \"$@\"", own.display());
-    Invocation::new("sh").args(["-c", &script, "sh"]).args(words).succeeds();
+    let from_there =
+        |call: Invocation| Invocation::new("sh").args(["-c", &script, "sh"]).args(call.words()).succeeds();
+    from_there(container.run_with([""; 0]));
     container.leaves_nothing();
+    // Of one that was made from elsewhere.
+    let container = Container::idling();
+    let output = from_there(container.exec(["grep", "^0::", "/proc/self/cgroup"]));
+    assert_eq!(output.stdout, "0::/\n", "{output:#?}");
     Ok(())
 }
 
