@@ -143,6 +143,30 @@ impl fmt::Display for Stage {
 
 impl error::Error for Stage {}
 
+/// A context that tells what a change that went wrong could not take back. It has no words of its own, because the others come
+/// first: [`line`] has them.
+#[derive(Debug)]
+pub struct NotPutBack(Vec<String>);
+
+impl NotPutBack {
+    /// `error`, after which `lost` have not their old values again; there may be none.
+    pub fn after(mut error: anyhow::Error, lost: Vec<String>) -> anyhow::Error {
+        if let Some(Self(earlier)) = error.downcast_mut() {
+            earlier.extend(lost);
+            return error;
+        }
+        if lost.is_empty() { error } else { error.context(Self(lost)) }
+    }
+}
+
+impl fmt::Display for NotPutBack {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl error::Error for NotPutBack {}
+
 /// One line for people: the whole chain, outermost first, with the name of every errno, and the way out.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -152,6 +176,9 @@ pub fn line(error: &anyhow::Error) -> String {
             text.push_str(": ");
         }
         text.push_str(&words);
+    }
+    if let Some(NotPutBack(lost)) = error.downcast_ref() {
+        text.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
     }
     if let Some(hint) = hint(error) {
         text.push_str(&format!(" ({hint})"));

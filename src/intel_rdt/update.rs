@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, open, openat};
 
 use super::resctrl::{Member, SCHEMATA};
 use crate::change::Change;
+use crate::error::NotPutBack;
 
 /// A class of service that is open: whatever has its name by now, it is this one that is looked at and changed.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl OpenClass {
     }
 }
 
-/// Other limits, which are taken back on drop, unless kept.
+/// Other limits, which are to be kept or to be taken back; on drop they are taken back, too.
 #[derive(Debug)]
 pub struct Update {
     class: OpenClass,
@@ -59,8 +60,10 @@ impl Update {
         // From here on, what was written is taken back unless all goes well.
         let update = Self { class, before, is_kept: false };
         for (from, text) in schemata {
-            let written = text.lines().try_for_each(|line| update.class.write(line));
-            written.with_context(|| format!("{from}: write {text:?} to {}", update.class.file.display()))?;
+            if let Err(error) = text.lines().try_for_each(|line| update.class.write(line)) {
+                let doing = format!("{from}: write {text:?} to {}", update.class.file.display());
+                return Err(NotPutBack::after(anyhow::Error::new(error).context(doing), update.take_back()));
+            }
         }
         Ok(update)
     }
@@ -82,13 +85,22 @@ impl Update {
     pub fn keep(mut self) {
         self.is_kept = true;
     }
+
+    /// Takes them back; gives what could not be.
+    pub fn take_back(mut self) -> Vec<String> {
+        self.is_kept = true;
+        self.undo().err().map(|_| SCHEMATA.to_owned()).into_iter().collect()
+    }
+
+    fn undo(&self) -> std::io::Result<()> {
+        self.before.lines().try_for_each(|line| self.class.write(line))
+    }
 }
 
 impl Drop for Update {
     fn drop(&mut self) {
         if !self.is_kept {
-            // An error here must not hide the one that led here.
-            let _ = self.before.lines().try_for_each(|line| self.class.write(line));
+            let _ = self.undo();
         }
     }
 }
@@ -96,13 +108,13 @@ impl Drop for Update {
 /// What [`Update::apply`] would write.
 pub fn preview(class: &OpenClass, schemata: &[(&str, &str)]) -> Result<Vec<Change>> {
     let before = class.read()?;
-    let change = |(_, text): &(&str, &str)| {
-        let of = text.split(':').next().unwrap_or_default();
+    let change = |text: &str| {
+        let of = text.trim().split(':').next().unwrap_or_default();
         let has = |line: &&str| line.trim().split(':').next() == Some(of);
         let from = before.lines().find(has).unwrap_or_default().trim().to_owned();
-        Change { file: class.file.display().to_string(), of: of.to_owned(), from, to: (*text).to_owned() }
+        Change { file: class.file.display().to_string(), of: of.to_owned(), from, to: text.trim().to_owned() }
     };
-    Ok(schemata.iter().map(change).collect())
+    Ok(schemata.iter().flat_map(|(_, text)| text.lines()).map(change).collect())
 }
 
 #[cfg(test)]
@@ -131,6 +143,30 @@ mod tests {
         assert_eq!(schemata(), "L3:0=3\n");
         fs::remove_file(&file).unwrap();
         assert!(Update::apply(open(), &[("--l3-cache-schema", "L3:0=7")]).is_err());
+    }
+
+    #[test]
+    fn each_line_is_a_change_of_its_own() {
+        let class = tempfile::tempdir().unwrap();
+        fs::write(class.path().join(SCHEMATA), "    L3:0=f\n    MB:0=100\n").unwrap();
+        let member = Member { class: class.path().to_owned(), ..Member::default() };
+        let changes =
+            preview(&OpenClass::of(&member).unwrap(), &[("--l3-cache-schema", "L3:0=3\nMB:0=20")]).unwrap();
+        let changes: Vec<_> = changes.iter().map(|change| [&*change.of, &change.from, &change.to]).collect();
+        assert_eq!(changes, [["L3", "L3:0=f", "L3:0=3"], ["MB", "MB:0=100", "MB:0=20"]]);
+    }
+
+    #[test]
+    fn what_cannot_be_taken_back_is_told() {
+        let class = tempfile::tempdir().unwrap();
+        let file = class.path().join(SCHEMATA);
+        fs::write(&file, "L3:0=f\n").unwrap();
+        let member = Member { class: class.path().to_owned(), ..Member::default() };
+        let update = || Update::apply(OpenClass::of(&member).unwrap(), &[("--l3-cache-schema", "L3:0=3")]);
+        assert_eq!(update().unwrap().take_back(), [""; 0]);
+        let update = update().unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(update.take_back(), [SCHEMATA]);
     }
 
     #[test]

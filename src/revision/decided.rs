@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::cgroup::{self, Planned, Source};
 use crate::change::Change;
 use crate::container::Container;
-use crate::error::Pointer;
+use crate::error::{NotPutBack, Pointer};
 use crate::intel_rdt::{self, OpenClass, SCHEMATA};
 
 /// A class of service and limits of it, each with where it is from.
@@ -77,8 +77,10 @@ impl<'a> Decided<'a> {
     /// Puts it into force: all or nothing.
     pub(super) fn apply(self) -> Result<Applied> {
         let limits = self.limits.apply()?;
-        let rdt = self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
-        Ok(Applied { rdt, limits })
+        match self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose() {
+            Ok(rdt) => Ok(Applied { rdt, limits }),
+            Err(error) => Err(NotPutBack::after(error, limits.take_back())),
+        }
     }
 }
 
@@ -94,7 +96,7 @@ fn of_class<'a>(container: &Container, schemata: Vec<(&'a str, &'a str)>) -> Res
     }
 }
 
-/// What is in force, and is taken back on drop, unless kept.
+/// What is in force, and is to be kept or to be taken back; on drop it is taken back, too.
 #[derive(Debug)]
 pub(super) struct Applied {
     rdt: Option<intel_rdt::Update>,
@@ -114,6 +116,13 @@ impl Applied {
     /// The resources that are in force now, a `linux.resources` object.
     pub(super) fn in_force(&self) -> Option<&RawValue> {
         self.limits.in_force()
+    }
+
+    /// Takes everything back; gives what could not be.
+    pub(super) fn take_back(self) -> Vec<String> {
+        let mut lost = self.rdt.map(intel_rdt::Update::take_back).unwrap_or_default();
+        lost.extend(self.limits.take_back());
+        lost
     }
 
     pub(super) fn keep(self) {

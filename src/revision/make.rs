@@ -5,14 +5,14 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
-use super::decided::Decided;
+use super::decided::{Applied, Decided};
 use super::unfinished::{self, Begun};
 use super::{Asker, History, New};
 use crate::cgroup::Source;
 use crate::change::Change;
 use crate::clock;
 use crate::container::{Container, ContainerId, Lock, Root};
-use crate::error::{Pointer, Refusal};
+use crate::error::{NotPutBack, Pointer, Refusal};
 use crate::signals::{SignalQueue, Signals};
 use crate::state::{Identity, Status};
 
@@ -105,26 +105,48 @@ pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made
 }
 
 fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
-    let mut history = History::of(&container.state)?;
+    let history = History::of(&container.state)?;
     unfinished::take_back(lock, container, &history)?;
     let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
     // What was opened by a path.
     lock.check()?;
-    let _begun = Begun::note(lock, &history, decided.replaced()?)?;
-    // Taken back on drop.
-    let applied = decided.apply()?;
-    let changes = applied.changes()?;
-    let mut made = Made { revision: None, before: history.current(), rollback_to, changes };
+    let begun = Begun::note(lock, &history, decided.replaced()?)?;
+    let new = |changes| New {
+        time: clock::rfc3339_nanos(SystemTime::now()),
+        by: by.clone(),
+        rollback_to,
+        reason: reason.map(str::to_owned),
+        changes,
+    };
+    let made =
+        decided.apply().and_then(|applied| match record(container, lock, history.clone(), &applied, new) {
+            Ok(made) => {
+                applied.keep();
+                Ok(made)
+            }
+            Err(error) => Err(NotPutBack::after(error, applied.take_back())),
+        });
+    let is_lost = made.as_ref().is_err_and(|error| error.is::<NotPutBack>());
+    if let (Some(begun), false) = (begun, is_lost) {
+        begun.forget();
+    }
+    made
+}
+
+/// Records what is in force now, if it is other than it was, as the revision that `new` makes of the changes.
+fn record(
+    container: &mut Container,
+    lock: &Lock,
+    mut history: History,
+    applied: &Applied,
+    new: impl FnOnce(Vec<Change>) -> New,
+) -> Result<Made> {
+    let new = new(applied.changes()?);
+    let (before, rollback_to, changes) = (history.current(), new.rollback_to, new.changes.clone());
+    let mut made = Made { revision: None, before, rollback_to, changes };
     let old = container.state.resources.take();
     container.state.resources = applied.in_force().map(ToOwned::to_owned);
     if !made.changes.is_empty() {
-        let new = New {
-            time: clock::rfc3339_nanos(SystemTime::now()),
-            by: by.clone(),
-            rollback_to,
-            reason: reason.map(str::to_owned),
-            changes: made.changes.clone(),
-        };
         made.revision = Some(history.record(new, old.as_deref())?);
         container.state.history = Some(history.encoded()?);
     }
@@ -132,7 +154,6 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     if made.revision.is_some() || text(&old) != text(&container.state.resources) {
         lock.save(&container.state)?;
     }
-    applied.keep();
     Ok(made)
 }
 

@@ -18,7 +18,8 @@ struct Note {
     changes: Vec<Change>,
 }
 
-/// An update that has begun; forgotten on drop, when it is in force and recorded or has been taken back.
+/// An update that has begun, and is to be forgotten when it is in force and recorded or has been taken back. Otherwise whoever comes
+/// next puts back what it has replaced.
 #[derive(Debug)]
 pub(super) struct Begun<'a>(&'a Lock);
 
@@ -34,10 +35,8 @@ impl<'a> Begun<'a> {
         let _ = lock.write_note(&text);
         Ok(Some(Self(lock)))
     }
-}
 
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
+    pub(super) fn forget(self) {
         // One that stays says what is so in any case.
         let _ = self.0.remove_note();
     }

@@ -18,7 +18,7 @@ use crate::support::{
 
 use super::{
     cgroup::device_numbers,
-    revisions::{history, launched, read_only},
+    revisions::{depth, history, launched, read_only, update_to},
     update::everything,
 };
 
@@ -28,6 +28,7 @@ suite![
     a_state_that_cannot_be_saved_takes_every_write_back,
     a_rollback_takes_every_write_back_too,
     a_value_that_cannot_be_put_back_is_named,
+    a_value_that_could_not_be_put_back_is_put_back_by_the_next,
     an_update_that_is_killed_is_taken_back_by_the_next,
     an_update_may_be_killed_at_any_write,
     what_an_update_that_was_killed_has_left_can_be_left,
@@ -292,9 +293,40 @@ fn a_value_that_cannot_be_put_back_is_named() -> Outcome {
     let output = stand_in(call, &container.cgroup().join("cgroup.max.depth"), &copy, 4).output();
     assert_eq!(output.code(), 1, "{output:#?}");
     let text =
-        "/cgroup.max.descendants (and cgroup.max.depth could not be put back): invalid argument (EINVAL)";
+        "/cgroup.max.descendants: invalid argument (EINVAL) (and cgroup.max.depth could not be put back)";
     assert!(output.stderr.contains(text), "{output:#?}");
     // It was tried.
     assert_eq!(fs::read_to_string(&copy).unwrap(), "1234567\n");
+    Ok(())
+}
+
+/// Whatever went wrong after it was written.
+fn a_value_that_could_not_be_put_back_is_put_back_by_the_next() -> Outcome {
+    need_own()?;
+    need_program("strace")?;
+    need(machine() == "native", "a machine that runs a traced program quickly")?;
+    let container = launched(depth("3"));
+    let file = container.cgroup().join("cgroup.max.depth");
+    let in_the_way = container.state_directory().join(".state.json");
+    let note = container.state_directory().join("unfinished-update.json");
+    let wrong = json!({ "unified": { "cgroup.max.depth": "7", "cgroup.max.descendants": "many" } });
+    // Of the two, the second takes it back.
+    let words = ["strace", "-o", "/dev/null", "-P", file.to_str().unwrap(), "-e", "trace=write"];
+    let words = words.into_iter().chain(["-e", "inject=write:error=EIO:when=2"]);
+    for (resources, cause) in [(wrong, "invalid argument (EINVAL)"), (depth("7"), "is a directory (EISDIR)")]
+    {
+        fs::create_dir(&in_the_way).unwrap();
+        let output = update_to(&container, resources, &[]).called_by(words.clone()).output();
+        assert_eq!(output.code(), 1, "{output:#?}");
+        let text = format!("{cause} (and cgroup.max.depth could not be put back)\n");
+        assert!(output.stderr.ends_with(&text), "{output:#?}");
+        assert_eq!(container.control_file("cgroup.max.depth"), "7");
+        fs::remove_dir(&in_the_way).unwrap();
+        assert!(note.exists(), "{output:#?}");
+        container.runtime().args(["update", &container.id]).succeeds();
+        assert_eq!(container.control_file("cgroup.max.depth"), "3");
+        assert!(!note.exists());
+    }
+    assert_eq!(history(&container).len(), 1);
     Ok(())
 }

@@ -22,7 +22,7 @@ use super::systemd::{self, Told};
 use super::{Unit, apply, control_file, controllers, fs};
 use crate::change::Change;
 use crate::document;
-use crate::error::{Fault, Pointer, line};
+use crate::error::{Fault, NotPutBack, Pointer, line};
 
 /// Where the values of a change come from, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -153,33 +153,26 @@ impl Planned {
         let mut journal = Journal::default();
         let cgroup = self.cgroup.as_fd();
         let written = self.perform(|file, value| journal.write(cgroup, file, value));
-        if let Err(mut error) = written {
-            let lost = journal.undo(cgroup);
-            if let (false, Some(fault)) = (lost.is_empty(), error.downcast_mut::<Fault>()) {
-                fault.message.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
-            }
-            return Err(error);
+        if let Err(error) = written {
+            return Err(NotPutBack::after(error, journal.undo(cgroup)));
         }
         for write in self.limits.writes.iter_mut().filter(|_| self.is_return) {
             write.value = journal::meant(cgroup, &write.file, &write.value).into_owned();
         }
-        let told = self.unit.as_ref().map(|unit| self.tell(unit)).transpose();
-        let mut update = Update { journal, told: None, cgroup: self.cgroup, in_force: self.in_force };
-        update.told = told?;
-        Ok(update)
+        match self.unit.as_ref().map(|unit| self.tell(unit)).transpose() {
+            Ok(told) => Ok(Update { journal, told, cgroup: self.cgroup, in_force: self.in_force }),
+            Err(error) => Err(NotPutBack::after(error, journal.undo(cgroup))),
+        }
     }
 
     /// Tells systemd, and writes everything again: what systemd writes then is not all that was asked for.
     fn tell(&self, unit: &Unit) -> Result<Told> {
         let mut told = Told::apply(unit, &self.limits)?;
         let again = self.perform(|file, value| control_file::write(self.cgroup.as_fd(), file, value));
-        if let Err(mut error) = again {
-            if let (Err(undo), Some(fault)) = (told.undo(), error.downcast_mut::<Fault>()) {
-                fault.message.push_str(&format!(" (and systemd may keep what it was told: {})", line(&undo)));
-            }
-            return Err(error);
+        match again {
+            Ok(()) => Ok(told),
+            Err(error) => Err(NotPutBack::after(error, untold(&mut told))),
         }
-        Ok(told)
     }
 
     fn perform(&self, mut write_file: impl FnMut(&str, &str) -> Result<(), Errno>) -> Result<()> {
@@ -204,11 +197,17 @@ impl Planned {
     }
 }
 
+/// Tells systemd what was so before; gives what it may not know of that.
+fn untold(told: &mut Told) -> Vec<String> {
+    let lost = |error| format!("what systemd was told ({})", line(&error));
+    told.undo().err().map(lost).into_iter().collect()
+}
+
 fn open(path: &Path) -> Result<OwnedFd> {
     control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))
 }
 
-/// A change that is in force, and is taken back on drop, unless kept.
+/// A change that is in force, and is to be kept or to be taken back. It is taken back on drop, too, where nobody hears what is lost.
 #[derive(Debug)]
 pub struct Update {
     cgroup: OwnedFd,
@@ -233,13 +232,22 @@ impl Update {
         self.journal.forget();
         self.told.iter_mut().for_each(Told::forget);
     }
+
+    /// Takes it back; gives what could not be.
+    pub fn take_back(mut self) -> Vec<String> {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> Vec<String> {
+        let mut lost = self.told.take().map(|mut told| untold(&mut told)).unwrap_or_default();
+        lost.extend(self.journal.undo(self.cgroup.as_fd()));
+        lost
+    }
 }
 
 impl Drop for Update {
     fn drop(&mut self) {
-        // An error here must not hide the one that led here.
-        let _ = self.told.as_mut().map(Told::undo);
-        let _ = self.journal.undo(self.cgroup.as_fd());
+        self.undo();
     }
 }
 
