@@ -11,7 +11,7 @@ use super::control_file;
 use super::controllers::{self, Enabled};
 use super::filter::Filter;
 use super::fs::Mount;
-use super::resources::{Limits, WhenRefused, Write};
+use super::resources::{self, Limits, WhenRefused, Write};
 use crate::error::Fault;
 use crate::sys::bpf;
 
@@ -41,6 +41,10 @@ pub(super) fn limits(
     let lacks = |write: &Write| !control_file::lists(&enabled.controllers, write.controller());
     let mut again = Vec::new();
     for write in &limits.writes {
+        // All that can be refused comes before it.
+        if resources::can_kill(&write.file) {
+            once_more(&mut again, target, &mut write_file)?;
+        }
         let mut tried = (&*write.file, &write.value);
         let mut outcome = write_file(tried.0, tried.1);
         if let (Err(Errno::NOENT), WhenRefused::Instead { file, value }) = (outcome, &write.refused) {
@@ -57,11 +61,18 @@ pub(super) fn limits(
             (Err(errno), _) => return Err(not_taken(write, tried, target, errno)),
         }
     }
-    for write in again {
+    once_more(&mut again, target, &mut write_file)
+}
+
+fn once_more(
+    again: &mut Vec<&Write>,
+    target: &Target<'_>,
+    write_file: &mut impl FnMut(&str, &str) -> Result<(), Errno>,
+) -> Result<()> {
+    again.drain(..).try_for_each(|write| {
         write_file(&write.file, &write.value)
-            .map_err(|errno| not_taken(write, (&*write.file, &write.value), target, errno))?;
-    }
-    Ok(())
+            .map_err(|errno| not_taken(write, (&*write.file, &write.value), target, errno))
+    })
 }
 
 fn not_taken(

@@ -76,10 +76,14 @@ impl<'a> Decided<'a> {
 
     /// Puts it into force: all or nothing.
     pub(super) fn apply(self) -> Result<Applied> {
-        let limits = self.limits.apply()?;
-        match self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose() {
-            Ok(rdt) => Ok(Applied { rdt, limits }),
-            Err(error) => Err(NotPutBack::after(error, limits.take_back())),
+        // First, for it kills nobody: whatever of it is refused.
+        let rdt = self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
+        match self.limits.apply() {
+            Ok(limits) => Ok(Applied { rdt, limits }),
+            Err(error) => {
+                let lost = rdt.map(intel_rdt::Update::take_back).unwrap_or_default();
+                Err(NotPutBack::after(error, lost))
+            }
         }
     }
 }

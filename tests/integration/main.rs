@@ -62,6 +62,7 @@ mod traps;
 mod turns;
 mod update;
 mod update_faults;
+mod update_kills;
 mod user_namespace_joins;
 mod user_namespace_mounts;
 mod user_namespaces;
@@ -111,6 +112,7 @@ fn tests() -> Vec<Test> {
         update::tests(),
         revisions::tests(),
         update_faults::tests(),
+        update_kills::tests(),
         rolling::tests(),
         events::tests(),
         stats::tests(),

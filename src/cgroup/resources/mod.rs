@@ -96,11 +96,29 @@ pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
 }
 
 impl Limits {
+    /// The order for a cgroup in use: what can kill comes when nothing else can be refused any more, for that is not taken back.
+    /// Whoever lowers `memory.max` below what is in use has processes killed at once; so of several values only the last is
+    /// written. `memory.high`, which makes the kernel take back what it can first, is just before it.
+    pub(super) fn put_off_kills(&mut self) {
+        let is_high = |write: &Write| write.file == "memory.high";
+        let (mut last, others): (Vec<_>, Vec<_>) =
+            self.writes.drain(..).partition(|write| is_high(write) || can_kill(&write.file));
+        last.sort_by_key(|write| can_kill(&write.file));
+        let kill = last.pop_if(|write| can_kill(&write.file));
+        last.retain(|write| !can_kill(&write.file));
+        self.writes.extend(others.into_iter().chain(last).chain(kill));
+    }
+
     /// The places that the values come from.
     pub(super) fn places(&mut self) -> impl Iterator<Item = &mut Pointer> {
         let writes = self.writes.iter_mut().map(|write| &mut write.at);
         writes.chain(self.ceilings.iter_mut().map(|ceiling| &mut ceiling.at))
     }
+}
+
+/// Whether a value of this file may have the kernel kill processes of the cgroup.
+pub(super) fn can_kill(file: &str) -> bool {
+    file == "memory.max"
 }
 
 impl Write {
@@ -172,6 +190,26 @@ mod tests {
         let first = limits.writes.first().unwrap();
         assert_eq!(first.at.to_string(), "/linux/hugepageLimits/0/limit");
         assert_eq!(first.controller(), "hugetlb");
+    }
+
+    #[test]
+    fn what_can_kill_is_written_once_and_last_to_a_cgroup_in_use() {
+        let json = r#"{"memory": {"limit": 100, "swap": 150, "reservation": 50}, "cpu": {"quota": 5000},
+            "unified": {"memory.high": "70", "memory.max": "90", "misc.max": "a 1", "pids.max": "9"}}"#;
+        let mut limits = plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap();
+        limits.put_off_kills();
+        let written: Vec<_> =
+            limits.writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+        let expected = [
+            "memory.swap.max=50",
+            "memory.low=50",
+            "cpu.max=5000 100000",
+            "misc.max=a 1",
+            "pids.max=9",
+            "memory.high=70",
+            "memory.max=90",
+        ];
+        assert_eq!(written, expected);
     }
 
     #[test]

@@ -109,6 +109,18 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes what `value` is going to replace in `file`, and leaves it to others to write it.
+    ///
+    /// # Errors
+    /// As [`would_replace`].
+    pub(super) fn note(&mut self, cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+        let before = control_file::read(cgroup, file)?;
+        let restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
+        accessat(cgroup, file, Access::WRITE_OK, AtFlags::empty())?;
+        self.0.push(restoring);
+        Ok(())
+    }
+
     /// What is other than it was before the first write, in order.
     pub(super) fn changes(&self, cgroup: BorrowedFd<'_>) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();

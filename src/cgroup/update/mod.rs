@@ -74,6 +74,7 @@ impl Planned {
         let in_force = merge::merge(serde_json::from_str(in_force)?, &change, files(&limits))
             .and_then(|merged| to_raw_value(&merged))
             .context("encode the resources in force")?;
+        limits.put_off_kills();
         for at in limits.places() {
             *at = added.origin(at, source);
         }
@@ -113,7 +114,8 @@ impl Planned {
         }
         // While it is idle it cannot be given one.
         writes.sort_by_key(|write| write.file == "cpu.weight");
-        let limits = Limits { writes, ..Limits::default() };
+        let mut limits = Limits { writes, ..Limits::default() };
+        limits.put_off_kills();
         Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, is_return: true, in_force })
     }
 
@@ -152,7 +154,12 @@ impl Planned {
     pub fn apply(mut self) -> Result<Update> {
         let mut journal = Journal::default();
         let cgroup = self.cgroup.as_fd();
-        let written = self.perform(|file, value| journal.write(cgroup, file, value));
+        // systemd may still refuse what it is told, and has the rest written itself.
+        let waits = |file: &str| self.unit.is_some() && resources::can_kill(file);
+        let written = self.perform(|file, value| match waits(file) {
+            true => journal.note(cgroup, file, value),
+            false => journal.write(cgroup, file, value),
+        });
         if let Err(error) = written {
             return Err(NotPutBack::after(error, journal.undo(cgroup)));
         }
