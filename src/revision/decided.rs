@@ -33,18 +33,20 @@ impl<'a> Decided<'a> {
         Ok(Self { limits, rdt: of_class(container, schemata.to_vec())? })
     }
 
-    /// What there was before each of `changes`. Then `resources` are in force; `at` is where the values are from.
+    /// What there once was: the value of each place of `old`, the last of which is put back first. Then `resources` are in force; `at` is where the values are from.
     pub(super) fn return_to(
         container: &Container,
-        changes: &[&'a Change],
+        old: &[(&'a Change, &'a str)],
         resources: Option<Box<RawValue>>,
         at: &Pointer,
     ) -> Result<Self> {
-        let (schemata, files): (Vec<&Change>, Vec<_>) =
-            changes.iter().partition(|change| change.file == SCHEMATA);
+        let (schemata, files): (Vec<_>, Vec<_>) = old
+            .iter()
+            .map(|(change, value)| (&*change.file, *value))
+            .partition(|(file, _)| *file == SCHEMATA);
         let unit = container.state.systemd.as_ref();
         let limits = Planned::return_to(container.cgroup()?, unit, &files, resources, at)?;
-        let schemata = schemata.iter().map(|change| (at.document(), &*change.from));
+        let schemata = schemata.iter().map(|(_, value)| (at.document(), *value));
         Ok(Self { limits, rdt: of_class(container, schemata.collect())? })
     }
 

@@ -70,6 +70,9 @@ pub struct New {
     pub changes: Vec<Change>,
 }
 
+/// Places that have changed, each with the value that it once had.
+pub type Old<'a> = Vec<(&'a Change, &'a str)>;
+
 impl History {
     pub fn of(state: &State) -> Result<Self> {
         if let Some(text) = &state.history {
@@ -145,26 +148,35 @@ impl History {
         Ok(number)
     }
 
-    /// What was in force at revision `number`: the changes since, of which each `from` was so then, and the resources, with the
-    /// device rules of `current`, which no update changes.
+    /// What was in force at revision `number`: the places that have changed since, each with what it held then, and the resources, with
+    /// the device rules of `current`, which no update changes.
+    ///
+    /// What it held then is what the last revision up to that one has made of it. Only of a place that none has changed, it is what
+    /// the first one since has found there: others write to control files, too, such as the container, and what they wrote between
+    /// two revisions belongs to none.
     ///
     /// # Errors
     /// If that revision is not kept.
-    pub fn at(
-        &self,
-        number: u64,
-        current: Option<&RawValue>,
-    ) -> Result<(Vec<&Change>, Option<Box<RawValue>>)> {
+    pub fn at(&self, number: u64, current: Option<&RawValue>) -> Result<(Old<'_>, Option<Box<RawValue>>)> {
         let Some(revision) = self.revisions.iter().find(|revision| revision.revision == number) else {
             let kept: Vec<_> = self.revisions.iter().map(|kept| kept.revision.to_string()).collect();
             bail!("there is no revision {number} (there are {})", kept.join(", "));
         };
         let forgotten = self.forgotten.iter().filter(|_| number == 1);
         let later = self.revisions.iter().filter(|later| later.revision > number);
-        let mut since: Vec<&Change> = Vec::new();
+        let made = |change: &Change| {
+            let earlier = self.revisions.iter().filter(|earlier| earlier.revision <= number);
+            let mut earlier = earlier.rev().flat_map(|earlier| earlier.changes.iter().rev());
+            let is_there = |earlier: &&Change| earlier.place() == change.place();
+            let forgotten = self.forgotten.iter().filter(|_| number != 1);
+            let made = earlier.find(is_there).or_else(|| forgotten.rev().find(is_there))?;
+            // An idle cgroup has no weight: what it gets when it is so no more is the kernel's.
+            (change.file != "cpu.weight" || made.to != "0").then_some(&*made.to)
+        };
+        let mut since: Old<'_> = Vec::new();
         for change in forgotten.chain(later.flat_map(|later| &later.changes)) {
-            if since.iter().all(|earlier| earlier.place() != change.place()) {
-                since.push(change);
+            if since.iter().all(|(earlier, _)| earlier.place() != change.place()) {
+                since.push((change, made(change).unwrap_or(&change.from)));
             }
         }
         let resources = match (&revision.resources, current) {
@@ -226,7 +238,7 @@ mod tests {
 
     fn at(history: &History, number: u64) -> Vec<String> {
         let (since, _) = history.at(number, None).unwrap();
-        since.iter().map(|change| format!("{}={}", change.file, change.from)).collect()
+        since.iter().map(|(change, value)| format!("{}={value}", change.file)).collect()
     }
 
     #[test]
@@ -241,6 +253,22 @@ mod tests {
         assert_eq!(at(&history, 3), [""; 0]);
         let error = history.at(4, None).unwrap_err().to_string();
         assert_eq!(error, "there is no revision 4 (there are 1, 2, 3)");
+    }
+
+    #[test]
+    fn what_others_wrote_between_two_revisions_is_of_none() {
+        let mut history = history();
+        record(&mut history, "{}", vec![change("memory.max", "max", "5"), change("cpu.weight", "100", "0")]);
+        record(&mut history, "{}", vec![change("pids.max", "7", "9")]);
+        record(&mut history, "{}", vec![change("memory.max", "max", "3"), change("cpu.weight", "100", "17")]);
+        assert_eq!(at(&history, 1), ["memory.max=max", "cpu.weight=100", "pids.max=7"]);
+        assert_eq!(at(&history, 2), ["pids.max=7", "memory.max=5", "cpu.weight=100"]);
+        assert_eq!(at(&history, 3), ["memory.max=5", "cpu.weight=100"]);
+        for value in 4..=20_u32 {
+            record(&mut history, "{}", vec![change("io.latency", "a", &value.to_string())]);
+        }
+        record(&mut history, "{}", vec![change("memory.max", "9", "8"), change("pids.max", "1", "2")]);
+        assert_eq!(at(&history, 21), ["memory.max=3", "pids.max=9"]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) fn take_back(lock: &Lock, container: &Container, history: &History) -
     // One that is not whole was killed before it had replaced anything.
     let note = serde_json::from_slice(&text).ok();
     if let Some(Note { changes, .. }) = note.filter(|note: &Note| note.revision == history.current()) {
-        let changes: Vec<_> = changes.iter().collect();
+        let changes: Vec<_> = changes.iter().map(|change| (change, &*change.from)).collect();
         let in_force = container.state.resources.clone();
         let put_back = || {
             let at = Pointer::of("unfinished update");

@@ -17,6 +17,7 @@ suite![
     the_history_is_an_aligned_table,
     a_rollback_restores_the_revision_before,
     any_kept_revision_can_be_restored,
+    what_others_wrote_between_two_revisions_does_not_come_back,
     the_first_and_the_newest_nine_are_kept,
     a_revision_that_there_is_not_is_refused,
     a_rollback_leaves_the_device_rules_of_now,
@@ -199,6 +200,20 @@ fn any_kept_revision_can_be_restored() -> Outcome {
     let output = rollback(&container, &["--to=7"]).succeeds();
     assert_eq!(output.stdout, format!("{}: has the limits of revision 7 already\n", container.id));
     assert_eq!(history(&container).len(), 7);
+    Ok(())
+}
+
+/// A container can write to its own cgroup if it has the mount, and must not choose its limits so.
+fn what_others_wrote_between_two_revisions_does_not_come_back() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    update_to(&container, depth("7"), &[]).succeeds();
+    fs::write(container.cgroup().join("cgroup.max.depth"), "max").unwrap();
+    update_to(&container, depth("3"), &[]).succeeds();
+    assert_eq!(history(&container)[2]["changes"][0]["from"], "max");
+    rollback(&container, &[]).succeeds();
+    assert_eq!(container.control_file("cgroup.max.depth"), "7");
+    assert_eq!(recorded(&container)["unified"]["cgroup.max.depth"], "7");
     Ok(())
 }
 

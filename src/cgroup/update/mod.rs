@@ -82,31 +82,30 @@ impl Planned {
         Ok(Self { cgroup, path, unit, limits, is_return: false, in_force: Some(in_force) })
     }
 
-    /// What the cgroup at `path` once held: the `from` of each of `changes`, the last of which comes first. Then `in_force` are its
+    /// What the cgroup at `path` once held: in each file of `old` this value, the last of which comes first. Then `in_force` are its
     /// resources; `at` is where the values are from.
     pub fn return_to(
         path: &Path,
         unit: Option<&Unit>,
-        changes: &[&Change],
+        old: &[(&str, &str)],
         in_force: Option<Box<RawValue>>,
         at: &Pointer,
     ) -> Result<Self> {
         let cgroup = open(path)?;
-        let is_idle = |change: &&Change| change.file == "cpu.idle" && change.from == "1";
-        let becomes_idle = changes.iter().any(is_idle);
+        let becomes_idle = old.contains(&("cpu.idle", "1"));
         let mut writes = Vec::new();
-        for Change { file, from, .. } in changes.iter().rev() {
+        for &(file, from) in old.iter().rev() {
             // Which an idle cgroup does not have.
             let is_no_weight = file == "cpu.weight" && (becomes_idle || from == "0");
             let value = if from.is_empty() { journal::NOTHING } else { from };
             let holds = journal::would_replace(cgroup.as_fd(), file, from);
-            let is_so = |held: String| held == *from || held == journal::meant(cgroup.as_fd(), file, value);
+            let is_so = |held: String| held == from || held == journal::meant(cgroup.as_fd(), file, value);
             if is_no_weight || holds.is_ok_and(is_so) {
                 continue;
             }
             writes.push(Write {
                 at: at.field(file),
-                file: file.clone().into(),
+                file: file.to_owned().into(),
                 value: value.to_owned(),
                 // The old burst may be more than the present quota.
                 refused: WhenRefused::Again,
@@ -320,21 +319,14 @@ impl Added {
 mod tests {
     use super::*;
 
-    /// What is written to come back from where `files` are to the `from` of `changes`.
-    fn way_back(files: &[(&str, &str)], changes: &[(&str, &str)]) -> Vec<String> {
+    /// What is written to come back from where `files` are to `old`.
+    fn way_back(files: &[(&str, &str)], old: &[(&str, &str)]) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(directory.path().join(name), format!("{text}\n")).unwrap();
         }
-        let change = |(file, from): &(&str, &str)| {
-            let [file, from] = [file, from].map(|text| (*text).to_owned());
-            Change { file, of: String::new(), from, to: String::new() }
-        };
-        let changes: Vec<_> = changes.iter().map(change).collect();
-        let changes: Vec<_> = changes.iter().collect();
-        let planned =
-            Planned::return_to(directory.path(), None, &changes, None, &Pointer::of("history").index(1))
-                .unwrap();
+        let at = Pointer::of("history").index(1);
+        let planned = Planned::return_to(directory.path(), None, old, None, &at).unwrap();
         planned
             .limits
             .writes
