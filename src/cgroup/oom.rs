@@ -164,7 +164,9 @@ impl OomWitness {
 
     /// What becomes ready with an exceptional condition, POLLPRI, when it is time to look.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.files.iter().flat_map(|files| [files.populated.as_fd(), files.events.as_fd()])
+        let files = self.files.iter().flat_map(|files| [&files.populated, &files.events]);
+        // That of the cgroup above, so that others' kills are old news when they count.
+        files.chain(self.above.iter().filter(|_| self.files.is_some())).map(|file| file.as_fd())
     }
 
     pub fn look(&mut self) {
@@ -199,11 +201,6 @@ impl OomWitness {
 }
 
 impl OomSeen {
-    /// That there were so many kills more, which nobody has seen here, under the limit that there was.
-    pub fn shortage_by(&self, kills: u64) -> Shortage {
-        Shortage { kills: self.counts.kills.saturating_add(kills), new: kills, limit: self.limit.clone() }
-    }
-
     /// Why the kernel has killed processes, if it has since these were the counts.
     pub fn shortage(&self, known: OomCounts) -> Option<Shortage> {
         let Self { counts, limit, .. } = self;
@@ -315,7 +312,7 @@ mod tests {
         let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
         let shortage =
             |witness: &OomWitness| witness.seen().and_then(|seen| seen.shortage(OomCounts::default()));
-        assert_eq!((shortage(&witness), witness.fds().count(), witness.missed()), (None, 2, Some(0)));
+        assert_eq!((shortage(&witness), witness.fds().count(), witness.missed()), (None, 3, Some(0)));
         write(directory.path(), 1, 1, 6);
         witness.look();
         let expected = Shortage { kills: 1, new: 1, limit: Some("4096".to_owned()) };

@@ -72,6 +72,7 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
 fn reason(cause: &(dyn error::Error + 'static)) -> String {
     match cause.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
         Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "is out of range".to_owned(),
+        Some(IntErrorKind::Zero) => "must be greater than 0".to_owned(),
         Some(_) => "is no whole number".to_owned(),
         None => cause.to_string(),
     }

@@ -19,6 +19,8 @@ use crate::duration::Duration;
 use crate::error::Refusal;
 
 /// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
+///
+/// An object on each line, whose type is stats, oom (the kernel has killed for want of memory) or exit, which is the last.
 #[derive(Debug, clap::Args)]
 pub struct Events {
     /// Print what it uses now, and end

@@ -91,12 +91,7 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
     match oom.missed() {
         Some(0) => {}
         Some(kills) => {
-            if let Some(shortage) = oom.seen().map(|seen| seen.shortage_by(kills)) {
-                container.tell_oom_kills(shortage.kills);
-                if is_kept {
-                    container.note_shortage(&shortage);
-                }
-            }
+            // Too little to tell others, or to note it.
             let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
                 "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile the kernel has \

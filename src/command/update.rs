@@ -25,12 +25,12 @@ use crate::signals::SignalQueue;
 /// Change the limits of a container, or of several, one after the other
 ///
 /// A value that is not given stays as it is, and so does one of 0 or "", with the exceptions of --pids-limit 0, which is 1, and
-/// --cpu-burst 0 and --cpu-idle 0. If one of them cannot be had, all stay as they
-/// are. Each change is a revision: see history and rollback.
+/// --cpu-burst 0 and --cpu-idle 0. If one of them cannot be had, all stay as they are. Each change is a revision: see history and rollback.
 ///
 /// With more than one ID, or with --settle, it is a rolling update: so many as --step says are changed and watched for the
 /// time of --settle. If one is refused, ends, is short of memory so that the kernel kills in it, or stands still for want of memory
-/// or block I/O, then all that were changed get their old limits back. What happens is printed line by line.
+/// or block I/O, then all that were changed get their old limits back, but for one that has ended, and the status is 1; so it is when
+/// Ctrl-C interrupts it. What happens is printed line by line.
 #[derive(Debug, clap::Args)]
 pub struct Update {
     /// Read them from this file, - for standard input: JSON in the form of linux.resources. The other limits, but for those of Intel
@@ -73,7 +73,7 @@ pub struct Update {
     /// Without effect: kernel memory counts as memory
     #[arg(long, value_name = "BYTES", value_parser = bytes, hide = true)]
     kernel_memory_tcp: Option<i64>,
-    /// Limit of memory, with k, m or g for powers of 1024; -1 is unlimited
+    /// Limit of memory, with k, m, g, t or p for powers of 1024, such as 1.5g; -1 is unlimited
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<i64>,
     /// Memory that is taken from it last

@@ -32,6 +32,7 @@ suite![
     a_refused_update_is_not_told_to_systemd,
     device_rules_survive_a_daemon_reload,
     a_limit_of_one_process_leaves_room_for_it,
+    a_hook_may_set_another_limit_of_processes,
     a_scope_is_in_the_slice_that_is_named,
     without_a_path_the_unit_has_the_containers_name,
     annotations_are_properties,
@@ -399,6 +400,20 @@ fn a_limit_of_one_process_leaves_room_for_it() -> Outcome {
     Ok(())
 }
 
+fn a_hook_may_set_another_limit_of_processes() -> Outcome {
+    need_systemd()?;
+    need_own()?;
+    let container = scoped(&json!({ "pids": { "limit": 5 } }));
+    let file = Path::new("/sys/fs/cgroup/system.slice").join(unit(&container)).join("pids.max");
+    let script = format!("cat >/dev/null; echo 20 >{}", file.display());
+    let container = container.edit(|spec| {
+        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script] }] });
+    });
+    by_systemd(&container, "create").succeeds();
+    assert_eq!(control_file(&container, "pids.max"), "20");
+    Ok(())
+}
+
 fn a_scope_is_in_the_slice_that_is_named() -> Outcome {
     need_systemd()?;
     need_other_than("crun", "has its processes below the scope")?;
@@ -611,7 +626,7 @@ fn run_looks_before_systemd_takes_the_counts_away() -> Outcome {
         assert!(has_seen != has_missed, "{output:#?}");
         // What it has seen is noted, for the cgroup is gone.
         wait_until("the scope has gone", || property(&unit(&container), "ActiveState") != "active");
-        assert_eq!(container.state()["oomKilled"], true, "{output:#?}");
+        assert_eq!(container.state().get("oomKilled"), has_seen.then_some(&json!(true)), "{output:#?}");
         container.delete();
         container.leaves_nothing();
     }

@@ -34,6 +34,8 @@ use crate::error::{Hint, Pointer, line};
 use crate::holder::Holder;
 use crate::signals::Signals;
 
+const PIDS_MAX: &str = "pids.max";
+
 /// Whose systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -262,13 +264,13 @@ pub(super) struct Scope {
 impl Scope {
     /// What is to be written to a control file while the holder counts as a process, too.
     pub(super) fn meanwhile(&mut self, file: &str, value: &str) -> Option<String> {
-        if file != "pids.max" {
+        if file != PIDS_MAX {
             return None;
         }
         // Of several, the last one counts; "max" needs no change.
-        let one_more = value.trim().parse::<u64>().ok().and_then(|number| number.checked_add(1));
-        self.pids = one_more.map(|_| value.to_owned());
-        one_more.map(|number| number.to_string())
+        let one_more = one_more(value);
+        self.pids = one_more.as_ref().map(|_| value.to_owned());
+        one_more
     }
 
     /// Notes that the kernel lets nobody but systemd put a process into the scope.
@@ -286,9 +288,20 @@ impl Scope {
         // Waits for its end, so that it counts no more.
         self.holder = None;
         let Some(pids) = self.pids.take() else { return Ok(()) };
-        control_file::write(dir.as_fd(), "pids.max", &pids)
+        // A hook may have set another one by now.
+        if control_file::read(dir.as_fd(), PIDS_MAX).ok().as_deref().map(str::trim)
+            != one_more(&pids).as_deref()
+        {
+            return Ok(());
+        }
+        control_file::write(dir.as_fd(), PIDS_MAX, &pids)
             .with_context(|| format!("write {pids:?} to {}/pids.max", self.path.display()))
     }
+}
+
+fn one_more(value: &str) -> Option<String> {
+    let number = value.trim().parse::<u64>().ok()?;
+    Some(number.checked_add(1)?.to_string())
 }
 
 impl Drop for Scope {
