@@ -19,6 +19,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is about a file in the directory where one looks for it, and in no other.
+    pub fn is_there(&self) -> bool {
+        !self.file.contains('/')
+    }
+
     /// What it is about.
     pub fn place(&self) -> (&str, &str) {
         (&self.file, &self.of)

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::list::{Format, Owners};
 use super::table::table;
+use crate::change::{Change, shown};
 use crate::cli::Context;
 use crate::container::ContainerId;
-use crate::revision::{History as Revisions, Revision};
+use crate::revision::{self, History as Revisions, Revision};
 
 /// List how the limits of a container have changed
 ///
@@ -30,19 +31,31 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
     let history = Revisions::of(&container.state)?;
     let owners = Owners::read();
     let current = history.current();
+    let unfinished = revision::unfinished(&context.root, &args.id, &history)?;
     let text = match args.format {
         Format::Table => {
             let head = ["REVISION", "TIME", "USER", "CAUSE", "CHANGES"].map(str::to_owned);
             let rows = history.revisions().iter().map(|revision| row(revision, current, &owners));
             let text = table(&[head].into_iter().chain(rows).collect::<Vec<_>>(), 0);
             // The first has no changes, and then nothing remains of that column.
-            text.lines().map(|line| line.trim_end_matches(' ').to_owned() + "\n").collect()
+            let mut text: String =
+                text.lines().map(|line| line.trim_end_matches(' ').to_owned() + "\n").collect();
+            if !unfinished.is_empty() {
+                let old = |change: &Change| format!("{} {}", change.file, shown(&change.from));
+                let old = unfinished.iter().map(old).collect::<Vec<_>>().join(", ");
+                let begin = "an update was killed or has not ended; the next update or rollback puts back";
+                text += &table(&[[format!("{begin}: {old}")]], 0);
+            }
+            text
         }
         Format::Json => {
             let revisions = history.revisions().iter().map(|revision| {
                 let mut value = serde_json::to_value(revision).context("encode the history")?;
                 value["user"] = owners.name(revision.by.uid).into();
                 value["current"] = (revision.revision == current).into();
+                if revision.revision == current && !unfinished.is_empty() {
+                    value["unfinished"] = json!(unfinished);
+                }
                 if let (true, Some(resources)) = (revision.revision == current, &container.state.resources) {
                     value["resources"] =
                         serde_json::from_str(resources.get()).context("decode the resources")?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail};
 
 use super::list::Format;
-use super::update::dry_run;
+use super::update::{dry_run, listed};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::revision::{self, Asker, Target, Wanted};
@@ -42,7 +42,14 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     let made = revision::make(&Target::named(&context.root, &args.id), &wanted, &by)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
-    let text = match made.revision {
+    let put_back = !made.put_back.is_empty();
+    let mut text = String::new();
+    if put_back {
+        let changes = listed(&made.put_back);
+        text = format!("{id}: put back what an update that was not finished had replaced: {changes}\n");
+    }
+    text += &match made.revision {
+        None if put_back && args.to.is_none() => format!("{id}: has the limits of revision {to} again\n"),
         Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),
         None => format!("{id}: has the limits of revision {to} already\n"),
     };

@@ -150,7 +150,13 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
-            revision::make(&Target::named(&context.root, id), &wanted, &by)?;
+            let made = revision::make(&Target::named(&context.root, id), &wanted, &by)?;
+            if !made.put_back.is_empty() {
+                context.log.warning(format_args!(
+                    "what an update that was not finished had replaced was put back first: {}",
+                    listed(&made.put_back)
+                ));
+            }
         }
         ids => {
             let plan = Roll {
@@ -208,6 +214,10 @@ fn is_taken(out: &impl AsFd, signals: &SignalQueue) -> bool {
     let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None));
     let [out, signal] = &waiting;
     !out.revents().is_empty() || signal.revents().is_empty()
+}
+
+pub(super) fn listed(changes: &[Change]) -> String {
+    changes.iter().map(|change| change.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Prints what would be written for each of the containers.

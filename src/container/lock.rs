@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Container, ContainerId, Prepared, Root};
@@ -73,6 +73,22 @@ impl Root {
     }
 }
 
+impl Root {
+    /// What somebody who changes `id`, or was killed then, has noted.
+    pub fn note(&self, id: &ContainerId) -> Result<Option<Vec<u8>>> {
+        let path = self.directory(id).join(NOTE);
+        let mut text = Vec::new();
+        let read = || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            File::from(openat(CWD, &path, flags, Mode::empty())?).read_to_end(&mut text)
+        };
+        match { read }() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            read => read.map(|_| Some(text)).with_context(|| format!("read {}", path.display())),
+        }
+    }
+}
+
 fn wait_for_turn(directory: &File, path: &Path, signals: Option<&SignalQueue>) -> Result<()> {
     let context = || format!("lock {}", path.display());
     let Some(signals) = signals else {
@@ -122,7 +138,7 @@ impl Lock {
 
     /// Writes what is to be found after this process, however it ends.
     pub fn write_note(&self, text: &[u8]) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&self.directory, NOTE, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from);
         let written = made.and_then(|file| File::from(file).write_all(text));
         written.with_context(|| format!("write {}", self.note_path().display()))
@@ -139,7 +155,12 @@ impl Lock {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
-        let file = openat(&self.directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = openat(
+            &self.directory,
+            name,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         File::from(file).read_to_end(&mut text)?;
         Ok(text)
     }

@@ -30,7 +30,7 @@ impl<'a> Prepared<'a> {
     pub(super) fn write(from: BorrowedFd<'a>, way: &Path, path: &Path, state: &State) -> Result<Self> {
         let (temporary, file) = (way.join(NAME), way.join(state::FILE));
         let text = serde_json::to_vec(state).context("encode the state")?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(from, &temporary, flags, Mode::RUSR | Mode::WUSR);
         let path = path.join(state::FILE);
         let doing = || format!("write {}", path.display());

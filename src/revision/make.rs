@@ -36,6 +36,13 @@ pub enum Wanted<'a> {
     },
 }
 
+impl Wanted<'_> {
+    /// Whether it is what was so before the last change, whatever that was: one that was not finished is the last, too.
+    fn is_one_back(&self) -> bool {
+        matches!(self, Self::Rollback { to: None, from: None, .. })
+    }
+}
+
 /// Which container.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -57,6 +64,8 @@ pub struct Made {
     /// The one whose limits are in force again.
     pub rollback_to: Option<u64>,
     pub changes: Vec<Change>,
+    /// What was put back before, for an update that had not been finished.
+    pub put_back: Vec<Change>,
 }
 
 /// Another revision is in force than the one that was to be taken back.
@@ -106,7 +115,11 @@ pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made
 
 fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     let history = History::of(&container.state)?;
-    unfinished::take_back(lock, container, &history)?;
+    let put_back = unfinished::take_back(lock, container, &history)?;
+    if wanted.is_one_back() && !put_back.is_empty() {
+        let before = history.current();
+        return Ok(Made { revision: None, before, rollback_to: Some(before), changes: Vec::new(), put_back });
+    }
     let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
     // What was opened by a path.
     lock.check()?;
@@ -130,7 +143,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     if let (Some(begun), false) = (begun, is_lost) {
         begun.forget();
     }
-    made
+    made.map(|made| Made { put_back, ..made })
 }
 
 /// Records what is in force now, if it is other than it was, as the revision that `new` makes of the changes.
@@ -143,7 +156,7 @@ fn record(
 ) -> Result<Made> {
     let new = new(applied.changes()?);
     let (before, rollback_to, changes) = (history.current(), new.rollback_to, new.changes.clone());
-    let mut made = Made { revision: None, before, rollback_to, changes };
+    let mut made = Made { revision: None, before, rollback_to, changes, put_back: Vec::new() };
     let old = container.state.resources.take();
     container.state.resources = applied.in_force().map(ToOwned::to_owned);
     if !made.changes.is_empty() {
@@ -166,7 +179,19 @@ pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Ve
     let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
-    let changes = decide(&container, &history, wanted).and_then(|decision| decision.decided.preview());
+    let changes = unfinished::preview(&lock, &container, &history).and_then(|mut changes| {
+        if wanted.is_one_back() && !changes.is_empty() {
+            return Ok(changes);
+        }
+        let mut wanted = decide(&container, &history, wanted)?.decided.preview()?;
+        for change in &mut wanted {
+            if let Some(back) = changes.iter().find(|back| back.place() == change.place()) {
+                change.from.clone_from(&back.to);
+            }
+        }
+        changes.extend(wanted);
+        Ok(changes)
+    });
     // Otherwise it may have been another's cgroup that was looked at.
     lock.check()?;
     Ok((container.state.identity(), changes?))

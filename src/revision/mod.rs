@@ -21,6 +21,7 @@ use serde_json::value::{RawValue, to_raw_value};
 pub use self::asker::Asker;
 pub use self::make::{Made, Target, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
+pub use self::unfinished::unfinished;
 use crate::change::Change;
 use crate::error::Hint;
 use crate::state::State;
@@ -102,6 +103,10 @@ impl History {
         let is_whole = numbers.first() == Some(&1) && numbers.is_sorted_by(|a, b| a < b);
         if !is_whole || history.current() == u64::MAX {
             bail!("its revisions are {numbers:?}");
+        }
+        let changes = history.revisions.iter().flat_map(|revision| &revision.changes);
+        if let Some(change) = changes.chain(&history.forgotten).find(|change| !change.is_there()) {
+            bail!("it names {:?}, which is no control file", change.file);
         }
         Ok(history)
     }
@@ -301,6 +306,8 @@ mod tests {
             assert_eq!(error, format!("its revisions are [1, {second}]"));
         }
         assert!(History::decoded(r#"{"revisions":[]}"#).is_err());
+        let error = History::decoded(&text.replace("memory.max", "../memory.max")).unwrap_err().to_string();
+        assert_eq!(error, "it names \"../memory.max\", which is no control file");
     }
 
     #[test]

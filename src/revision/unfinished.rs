@@ -2,14 +2,14 @@
 //! way back. So what it is about to replace is noted in the state directory before, and whoever makes the next revision puts that
 //! back first.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::History;
 use super::decided::Decided;
 use crate::change::Change;
-use crate::container::{Container, Lock};
-use crate::error::{Hint, Pointer};
+use crate::container::{Container, ContainerId, Lock, Root};
+use crate::error::Pointer;
 
 /// What is to be put back unless another revision is in force by now: then it was finished, and only not forgotten.
 #[derive(Serialize, Deserialize)]
@@ -42,25 +42,62 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// Puts back what an update that was killed has replaced, if there was one.
-pub(super) fn take_back(lock: &Lock, container: &Container, history: &History) -> Result<()> {
-    let Some(text) = lock.note()? else { return Ok(()) };
+/// What an update that was killed has replaced, if there was one: what is to be put back.
+fn noted(text: Option<Vec<u8>>, history: &History) -> Result<Vec<Change>> {
     // One that is not whole was killed before it had replaced anything.
-    let note = serde_json::from_slice(&text).ok();
-    if let Some(Note { changes, .. }) = note.filter(|note: &Note| note.revision == history.current()) {
-        let changes: Vec<_> = changes.iter().map(|change| (change, &*change.from)).collect();
-        let in_force = container.state.resources.clone();
-        let put_back = || {
-            let at = Pointer::of("unfinished update");
-            let decided = Decided::return_to(container, &changes, in_force, &at)?;
-            lock.check()?;
-            decided.apply()?.keep();
-            anyhow::Ok(())
-        };
-        put_back().with_context(|| {
-            let hint = format!("remove {} to leave it as it is", lock.note_path().display());
-            Hint("put back what an update that was killed has replaced".to_owned(), hint)
-        })?;
+    let note: Option<Note> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    let changes = note.filter(|note| note.revision == history.current()).map(|note| note.changes);
+    let changes = changes.unwrap_or_default();
+    match changes.iter().find(|change| !change.is_there()) {
+        Some(change) => bail!("it names {:?}, which is no control file", change.file),
+        None => Ok(changes),
     }
-    lock.remove_note()
+}
+
+fn doing(lock: &Lock) -> String {
+    let note = lock.note_path();
+    format!(
+        "put back what an update that was killed has replaced (remove {} to leave it as it is)",
+        note.display()
+    )
+}
+
+fn back<'a>(container: &Container, changes: &'a [Change]) -> Result<Decided<'a>> {
+    let old: Vec<_> = changes.iter().map(|change| (change, &*change.from)).collect();
+    let in_force = container.state.resources.clone();
+    Decided::return_to(container, &old, in_force, &Pointer::of("unfinished update"))
+}
+
+/// Puts back what an update that was killed has replaced, if there was one; gives what is other now.
+pub(super) fn take_back(lock: &Lock, container: &Container, history: &History) -> Result<Vec<Change>> {
+    let Some(text) = lock.note()? else { return Ok(Vec::new()) };
+    let put_back = || {
+        let changes = noted(Some(text), history)?;
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        let decided = back(container, &changes)?;
+        lock.check()?;
+        let applied = decided.apply()?;
+        let changes = applied.changes()?;
+        applied.keep();
+        anyhow::Ok(changes)
+    };
+    let changes = put_back().with_context(|| doing(lock))?;
+    lock.remove_note()?;
+    Ok(changes)
+}
+
+/// What [`take_back`] would write.
+pub(super) fn preview(lock: &Lock, container: &Container, history: &History) -> Result<Vec<Change>> {
+    let preview = || {
+        let changes = noted(lock.note()?, history)?;
+        if changes.is_empty() { Ok(changes) } else { back(container, &changes)?.preview() }
+    };
+    preview().with_context(|| doing(lock))
+}
+
+/// What an update has replaced, or is about to, that was killed or has not ended, if there is one.
+pub fn unfinished(root: &Root, id: &ContainerId, history: &History) -> Result<Vec<Change>> {
+    noted(root.note(id)?, history).context("decode the note of an update that has not ended")
 }

@@ -32,6 +32,9 @@ suite![
     an_update_that_is_killed_is_taken_back_by_the_next,
     an_update_may_be_killed_at_any_write,
     what_an_update_that_was_killed_has_left_can_be_left,
+    the_way_out_is_told_whatever_goes_wrong,
+    an_update_that_was_killed_is_to_be_seen,
+    a_rollback_of_an_update_that_was_killed_goes_no_further,
 ];
 
 /// Resources that name every controller this host has.
@@ -328,5 +331,96 @@ fn a_value_that_could_not_be_put_back_is_put_back_by_the_next() -> Outcome {
         assert!(!note.exists());
     }
     assert_eq!(history(&container).len(), 1);
+    Ok(())
+}
+
+fn note(container: &Container, file: &str) -> String {
+    let note = container.state_directory().join("unfinished-update.json");
+    let changes = json!([{ "file": file, "from": "1", "to": "2" }]);
+    fs::write(&note, json!({ "revision": 1, "changes": changes }).to_string()).unwrap();
+    format!("(remove {} to leave it as it is): ", note.display())
+}
+
+fn the_way_out_is_told_whatever_goes_wrong() -> Outcome {
+    need_own()?;
+    let container = launched(json!({}));
+    // What went wrong has a way out of its own.
+    let way_out = note(&container, "cgroup.none");
+    let output = container.runtime().args(["update", &container.id]).fails_with(&way_out);
+    assert!(output.stderr.contains("this kernel has no such control file"), "{output:#?}");
+    let below = container.cgroup().join("below");
+    fs::create_dir(&below).unwrap();
+    let way_out = note(&container, "below/cgroup.max.depth");
+    let text = format!("{way_out}it names \"below/cgroup.max.depth\", which is no control file");
+    container.runtime().args(["update", &container.id]).fails_with(&text);
+    assert_eq!(fs::read_to_string(below.join("cgroup.max.depth")).unwrap(), "max\n");
+    fs::remove_dir(below).unwrap();
+    // Nor is a link followed.
+    let note = container.state_directory().join("unfinished-update.json");
+    let other = container.beside("other");
+    fs::rename(&note, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &note).unwrap();
+    container.runtime().args(["update", &container.id]).fails_with("ELOOP");
+    fs::remove_file(note).unwrap();
+    Ok(())
+}
+
+/// Old and new value of each write to `cgroup.max.depth` that the call would make.
+fn depths(container: &Container, call: Invocation) -> Vec<(String, String)> {
+    let output = call.args(["--dry-run", "--format", "json"]).succeeds();
+    let writes: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
+    let file = container.cgroup().join("cgroup.max.depth");
+    let writes = writes.iter().filter(|write| write["file"] == file.to_str().unwrap());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    writes.map(|write| (text(&write["old"]), text(&write["new"]))).collect()
+}
+
+fn an_update_that_was_killed_is_to_be_seen() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    let table = || container.runtime().args(["history", &container.id]).succeeds().stdout;
+    assert_eq!(table().lines().count(), 2);
+    killed(&container);
+    let mark = "an update was killed or has not ended; the next update or rollback puts back: ";
+    let table = table();
+    let last = table.lines().last().unwrap();
+    assert!(last.starts_with(mark) && last.contains("cgroup.max.depth 3"), "{table}");
+    let unfinished = history(&container)[0]["unfinished"].clone();
+    let is_depth = |change: &&Value| change["file"] == "cgroup.max.depth" && change["from"] == "3";
+    assert!(unfinished.as_array().unwrap().iter().any(|change| is_depth(&change)), "{unfinished}");
+    let before = now(&container);
+    let writes = depths(&container, update_to(&container, depth("9"), &[]));
+    assert_eq!(writes, [("7", "3"), ("3", "9")].map(|(old, new)| (old.to_owned(), new.to_owned())));
+    assert_eq!(now(&container), before);
+    let output = update_to(&container, depth("9"), &[]).succeeds();
+    let text = "what an update that was not finished had replaced was put back first: ";
+    assert!(output.stderr.contains(text), "{output:#?}");
+    assert_eq!(history(&container)[1]["changes"][0]["from"], "3");
+    Ok(())
+}
+
+fn a_rollback_of_an_update_that_was_killed_goes_no_further() -> Outcome {
+    need_own()?;
+    let container = launched(resources(None, false));
+    let first = everything(&container);
+    update_to(&container, depth("4"), &[]).succeeds();
+    let second = everything(&container);
+    assert_ne!(first, second);
+    killed(&container);
+    let rollback = || container.runtime().args(["rollback", &container.id]);
+    let new = depths(&container, rollback()).into_iter().map(|(_, new)| new).collect::<Vec<_>>();
+    assert_eq!(new, ["4"]);
+    let output = rollback().succeeds().stdout;
+    let begin = format!("{}: put back what an update that was not finished had replaced: ", container.id);
+    assert!(output.starts_with(&begin) && output.contains("cgroup.max.depth 7 -> 4"), "{output}");
+    assert!(
+        output.ends_with(&format!("\n{}: has the limits of revision 2 again\n", container.id)),
+        "{output}"
+    );
+    assert_eq!(everything(&container), second);
+    assert_eq!(history(&container).len(), 2);
+    // Now there is nothing unfinished.
+    rollback().succeeds();
+    assert_eq!(everything(&container), first);
     Ok(())
 }

@@ -180,7 +180,7 @@ fn device(line: &str) -> &str {
 }
 
 /// Which line of `file` a value is about, if there are several.
-fn line_of<'a>(file: &str, value: &'a str) -> &'a str {
+pub(super) fn line_of<'a>(file: &str, value: &'a str) -> &'a str {
     match file {
         "cgroup.subtree_control" => value.get(1..).unwrap_or_default(),
         file if BY_DEVICE.iter().any(|(name, _)| *name == file) => device(value),

@@ -126,8 +126,9 @@ impl Planned {
         let mut changes = Vec::new();
         self.perform(|file, value| {
             let from = journal::would_replace(self.cgroup.as_fd(), file, value)?;
+            let of = journal::line_of(file, value).to_owned();
             let [file, to] = [self.path.join(file).display().to_string(), value.trim().to_owned()];
-            changes.push(Change { file, of: String::new(), from, to });
+            changes.push(Change { file, of, from, to });
             Ok(())
         })?;
         Ok(changes)
