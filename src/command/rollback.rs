@@ -5,10 +5,10 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail};
 
 use super::list::Format;
-use super::update::{dry_run, listed};
+use super::update::{dry_run, listed, make};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
-use crate::revision::{self, Asker, Target, Wanted};
+use crate::revision::{Asker, Wanted};
 
 /// Give a container the limits again that it had before
 ///
@@ -40,7 +40,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
         bail!("--format is of no use without --dry-run");
     }
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
-    let made = revision::make(&Target::named(&context.root, &args.id), &wanted, &by)?;
+    let made = make(&args.id, &wanted, &by, context)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let put_back = !made.put_back.is_empty();
     let mut text = String::new();

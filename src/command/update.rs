@@ -19,7 +19,7 @@ use crate::change::{Change, shown};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
-use crate::revision::{self, Asker, Event, Roll, Target, Wanted};
+use crate::revision::{self, Asker, Event, Loss, Made, Roll, Target, Wanted};
 use crate::signals::SignalQueue;
 
 /// Change the limits of a container, or of several, one after the other
@@ -150,7 +150,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
-            let made = revision::make(&Target::named(&context.root, id), &wanted, &by)?;
+            let made = make(id, &wanted, &by, context)?;
             if !made.put_back.is_empty() {
                 context.log.warning(format_args!(
                     "what an update that was not finished had replaced was put back first: {}",
@@ -183,6 +183,17 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
         context.log.warning(format_args!("{option} has no effect with cgroup v2"));
     }
     Ok(())
+}
+
+/// Makes a revision of one container. What that has cost it is no failure if it is in force.
+pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context<'_>) -> Result<Made> {
+    let about = || format!("container {:?}", id.as_str());
+    let made = revision::make(&Target::named(&context.root, id), wanted, by)
+        .map_err(|error| if error.is::<Loss>() { error.context(about()) } else { error })?;
+    if let Some(loss) = &made.loss {
+        context.log.warning(format_args!("{}: {loss}", about()));
+    }
+    Ok(made)
 }
 
 /// Whoever reads the progress. That nobody reads it any more is no reason to leave containers half changed, and no reason not to

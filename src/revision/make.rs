@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
 use super::decided::{Applied, Decided};
+use super::loss::{Before, Loss};
 use super::unfinished::{self, Begun};
 use super::{Asker, History, New};
 use crate::cgroup::Source;
@@ -66,6 +67,8 @@ pub struct Made {
     pub changes: Vec<Change>,
     /// What was put back before, for an update that had not been finished.
     pub put_back: Vec<Change>,
+    /// What it has lost by that.
+    pub loss: Option<Loss>,
 }
 
 /// Another revision is in force than the one that was to be taken back.
@@ -103,14 +106,23 @@ impl<'a> Target<'a> {
 /// turn, so that all or nothing is in force, whoever wants to end it meanwhile.
 ///
 /// # Errors
-/// Everything is as it was then.
+/// Everything is as it was then, but for whom the kernel has killed meanwhile: a [`Loss`] is the error's context.
 pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     // Two at a time would each record only their own.
     let lock = target.root.lock(target.id, target.signals)?;
     let mut container = load(target, &lock)?;
     Signals::block()?;
-    // An error of a container that was deleted meanwhile has no other reason.
-    apply_and_record(&mut container, &lock, wanted, by).map_err(|error| lock.check().err().unwrap_or(error))
+    let before = Before::of(&container);
+    let made = apply_and_record(&mut container, &lock, wanted, by);
+    match made {
+        Ok(made) => Ok(Made { loss: before.loss(), ..made }),
+        // An error of a container that was deleted meanwhile has no other reason.
+        Err(error) => Err(match (lock.check(), before.loss_meanwhile()) {
+            (Err(deleted), _) => deleted,
+            (Ok(()), Some(loss)) => error.context(loss),
+            (Ok(()), None) => error,
+        }),
+    }
 }
 
 fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
@@ -118,7 +130,14 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     let put_back = unfinished::take_back(lock, container, &history)?;
     if wanted.is_one_back() && !put_back.is_empty() {
         let before = history.current();
-        return Ok(Made { revision: None, before, rollback_to: Some(before), changes: Vec::new(), put_back });
+        return Ok(Made {
+            revision: None,
+            before,
+            rollback_to: Some(before),
+            changes: Vec::new(),
+            put_back,
+            loss: None,
+        });
     }
     let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
     // What was opened by a path.
@@ -156,7 +175,7 @@ fn record(
 ) -> Result<Made> {
     let new = new(applied.changes()?);
     let (before, rollback_to, changes) = (history.current(), new.rollback_to, new.changes.clone());
-    let mut made = Made { revision: None, before, rollback_to, changes, put_back: Vec::new() };
+    let mut made = Made { revision: None, before, rollback_to, changes, put_back: Vec::new(), loss: None };
     let old = container.state.resources.take();
     container.state.resources = applied.in_force().map(ToOwned::to_owned);
     if !made.changes.is_empty() {

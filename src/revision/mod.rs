@@ -4,10 +4,11 @@
 //! [`History`] is pure: which revisions there were, and what control files held at each. It is kept in the state file, so that
 //! limits and history are recorded at once or not at all. A container that was never updated has none: its only revision, the
 //! first, follows from its state. `make.rs` is where a revision is made, for whichever command, and `unfinished.rs` sees to one whose
-//! maker was killed; `roll.rs` makes one of each of several containers, and `watch.rs` looks at what becomes of them.
+//! maker was killed; `loss.rs` knows whom a change has cost their lives. `roll.rs` makes one of each of several containers, and `watch.rs` looks at what becomes of them.
 
 mod asker;
 mod decided;
+mod loss;
 mod make;
 mod roll;
 mod unfinished;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::asker::Asker;
+pub use self::loss::Loss;
 pub use self::make::{Made, Target, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
 pub use self::unfinished::unfinished;

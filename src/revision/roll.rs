@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::watch::{Verdict, Watch, settle};
-use super::{Asker, Made, Target, Wanted, make, preview};
+use super::{Asker, Loss, Made, Target, Wanted, make, preview};
 use crate::change::Change;
 use crate::container::{ContainerId, Interrupted, Root};
 use crate::error::{Refusal, line};
@@ -53,12 +53,15 @@ pub enum Event<'a> {
         id: &'a str,
         to: u64,
         revision: Option<u64>,
+        /// What it has lost by that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loss: Option<&'a str>,
     },
     NotRolledBack {
         id: &'a str,
         reason: &'a str,
     },
-    /// The last one: how many containers have the new limits, have their old ones again, have neither, and were not reached.
+    /// The last one: how many containers have the new limits, have their old ones again, are not as they were, and are.
     Summary {
         updated: usize,
         rolled_back: usize,
@@ -78,11 +81,14 @@ impl std::fmt::Display for Event<'_> {
             Self::Settled { id } => write!(f, "{id}: settled"),
             Self::Failed { id, reason } => write!(f, "{id}: failed: {reason}"),
             Self::Interrupted { reason } => write!(f, "interrupted: {reason}"),
-            Self::RolledBack { id, to, revision: Some(revision) } => {
-                write!(f, "{id}: rolled back to revision {to}, as revision {revision}")
-            }
-            Self::RolledBack { id, to, revision: None } => {
-                write!(f, "{id}: has the limits of revision {to} already")
+            Self::RolledBack { id, to, revision, loss } => {
+                match revision {
+                    Some(revision) => {
+                        write!(f, "{id}: rolled back to revision {to}, as revision {revision}")?;
+                    }
+                    None => write!(f, "{id}: has the limits of revision {to} already")?,
+                }
+                loss.map_or(Ok(()), |loss| write!(f, ", and {loss}"))
             }
             Self::NotRolledBack { id, reason } => write!(f, "{id}: not rolled back: {reason}"),
             Self::Summary { updated, rolled_back, not_rolled_back, untouched } => write!(
@@ -146,13 +152,21 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
         }
     };
     let mut rolled_back = 0;
-    let changed = done.len();
+    let mut changed = done.len();
+    // Its limits are as they were, and it is not.
+    if let Stop::Failed(id, error) = &stop
+        && let Some(loss) = error.downcast_ref::<Loss>()
+    {
+        changed += 1;
+        tell(&Event::NotRolledBack { id: id.as_str(), reason: &loss.to_string() });
+    }
     for (member, made) in done.into_iter().rev() {
         let id = member.id.as_str();
         match rolling.back(member, &made, &reason) {
-            Ok(revision) => {
+            Ok((revision, loss)) => {
                 rolled_back += 1;
-                tell(&Event::RolledBack { id, to: made.before, revision });
+                let loss = loss.map(|loss| loss.to_string());
+                tell(&Event::RolledBack { id, to: made.before, revision, loss: loss.as_deref() });
             }
             Err(error) => tell(&Event::NotRolledBack { id, reason: &line(&error) }),
         }
@@ -211,14 +225,16 @@ impl Rolling<'_> {
         }
     }
 
-    /// Takes back what was made of one; gives the revision that this is. Another signal gives up one whose turn does not come.
-    fn back(&self, member: &Member<'_>, made: &Made, reason: &str) -> Result<Option<u64>> {
+    /// Takes back what was made of one; gives the revision that this is, and what it has lost by that. Another signal gives up one
+    /// whose turn does not come.
+    fn back(&self, member: &Member<'_>, made: &Made, reason: &str) -> Result<(Option<u64>, Option<Loss>)> {
         // Nothing was changed.
         if made.revision.is_none() {
-            return Ok(None);
+            return Ok((None, None));
         }
         let wanted = Wanted::Rollback { to: Some(made.before), from: made.revision, reason: Some(reason) };
-        Ok(self.make(member, &wanted)?.revision)
+        let back = self.make(member, &wanted)?;
+        Ok((back.revision, back.loss))
     }
 
     fn make(&self, member: &Member<'_>, wanted: &Wanted<'_>) -> Result<Made> {

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
+use super::loss::Loss;
 use crate::cgroup::{self, OomCounts, OomWatch};
 use crate::container::Container;
 use crate::error::Refusal;
@@ -63,14 +64,17 @@ impl Watch {
     fn problem(&mut self, has_ended: bool, most: f64) -> Result<Option<String>> {
         // First, for it may be the reason of the end.
         if self.oom.has_killed()? {
-            return Ok(Some(match cgroup::shortage(&self.cgroup, self.earlier_ooms) {
-                Some(shortage) => format!("a process of it was killed, {shortage}"),
-                // Its cgroup is gone by now.
-                None => "a process of it was killed for want of memory".to_owned(),
-            }));
+            return Ok(Some(
+                match cgroup::shortage(&self.cgroup, self.earlier_ooms) {
+                    Some(shortage) => Loss::of_process(&shortage),
+                    // Its cgroup is gone by now.
+                    None => Loss::of_somebody(),
+                }
+                .to_string(),
+            ));
         }
         if has_ended {
-            return Ok(Some("it has ended".to_owned()));
+            return Ok(Some(Loss::of_all().to_string()));
         }
         for (name, before) in PRESSURES.iter().zip(self.pressure) {
             let now = pressure(&self.cgroup.join(name));

@@ -41,16 +41,16 @@ suite![
 ];
 
 /// A program that goes on, and one that ends as soon as the cgroup has the limit that [`limits`] gives it.
-const PATIENT: &str = "trap 'exit 0' TERM; sleep 1000 & wait";
+pub const PATIENT: &str = "trap 'exit 0' TERM; sleep 1000 & wait";
 const TOUCHY: &str = "while read x </sys/fs/cgroup/cgroup.max.depth && [ $x != 7 ]; do sleep 0.05; done";
 
 /// Containers in one container root, that of the first.
-struct Fleet {
-    members: Vec<Container>,
+pub struct Fleet {
+    pub members: Vec<Container>,
 }
 
 impl Fleet {
-    fn of(scripts: &[&str]) -> Self {
+    pub fn of(scripts: &[&str]) -> Self {
         let members: Vec<_> = scripts.iter().map(|script| Container::with_script(script)).collect();
         let fleet = Self { members };
         (0..scripts.len()).for_each(|at| fleet.launch(at));
@@ -69,7 +69,7 @@ impl Fleet {
         self.launch(at);
     }
 
-    fn state_directory(&self, at: usize) -> std::path::PathBuf {
+    pub fn state_directory(&self, at: usize) -> std::path::PathBuf {
         self.members[0].root().join(&self.members[at].id)
     }
 
@@ -77,12 +77,12 @@ impl Fleet {
         self.members[0].runtime()
     }
 
-    fn on(&self, command: &str, member: usize) -> Invocation {
+    pub fn on(&self, command: &str, member: usize) -> Invocation {
         self.runtime().arg(command).arg(&self.members[member].id)
     }
 
     /// `update --resources FILE` with further options and then all of them.
-    fn roll(&self, limits: Value, options: &[&str]) -> Invocation {
+    pub fn roll(&self, limits: Value, options: &[&str]) -> Invocation {
         let file = self.members[0].beside("limits.json");
         fs::write(&file, limits.to_string()).unwrap();
         let ids = self.members.iter().map(|member| &member.id);
@@ -104,13 +104,13 @@ impl Fleet {
     }
 
     /// The text with `{0}` for the id of the first, and so on.
-    fn named(&self, text: &str) -> String {
+    pub fn named(&self, text: &str) -> String {
         let members = self.members.iter().enumerate();
         members.fold(text.to_owned(), |text, (at, member)| text.replace(&format!("{{{at}}}"), &member.id))
     }
 
     #[track_caller]
-    fn says(&self, output: &Output, lines: &[&str]) {
+    pub fn says(&self, output: &Output, lines: &[&str]) {
         let lines: Vec<_> = lines.iter().map(|line| self.named(line)).collect();
         assert_eq!(output.stdout.lines().collect::<Vec<_>>(), lines, "{output:#?}");
     }

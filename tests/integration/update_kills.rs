@@ -3,18 +3,31 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Container, Invocation, Outcome,
+    Container, Invocation, Outcome, Output,
     container::WAIT,
     host::{need_controller, need_own},
     suite::suite,
+    wait_until,
 };
 
-use super::{enforcement::counter, revisions::read_only};
+use super::{
+    enforcement::counter,
+    revisions::read_only,
+    rolling::{Fleet, PATIENT},
+};
 
-suite![a_refused_update_has_killed_nobody, a_refused_rollback_has_killed_nobody];
+suite![
+    a_refused_update_has_killed_nobody,
+    a_refused_rollback_has_killed_nobody,
+    an_update_that_has_somebody_killed_says_so,
+    an_error_says_that_somebody_was_killed_before,
+    who_was_killed_before_an_error_is_not_untouched,
+    the_way_back_may_kill_and_says_so,
+];
 
 const MIB: u64 = 1 << 20;
 
@@ -73,5 +86,98 @@ fn a_refused_rollback_has_killed_nobody() -> Outcome {
     let file = container.cgroup().join("cgroup.max.depth");
     read_only(container.on_id("rollback"), &file).fails_with("EROFS");
     assert_eq!((kills(&container), container.control_file("memory.max")), (0, (64 * MIB).to_string()));
+    // What can be done is, and its price is told.
+    says_so(&container, &container.on_id("rollback").succeeds(), 16);
     Ok(())
+}
+
+/// That somebody was killed for a limit of so many MiB.
+#[track_caller]
+fn says_so(container: &Container, output: &Output, mib: u64) {
+    let text = format!("a process of it was killed, out of memory: memory.max = {}\"\n", mib * MIB);
+    assert!(output.stderr.contains("level=warning") && output.stderr.contains(&container.id), "{output:#?}");
+    assert!(output.stderr.ends_with(&text), "{output:#?}");
+    assert!(kills(container) > 0);
+}
+
+fn an_update_that_has_somebody_killed_says_so() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let container = Container::with_script(FILL);
+    container.launch().wait_for_stdout("ready");
+    let output = update_to(&container, json!({ "memory": memory(8 * MIB) })).succeeds();
+    says_so(&container, &output, 8);
+    Ok(())
+}
+
+/// That it cannot be recorded is found out when it is in force.
+fn an_error_says_that_somebody_was_killed_before() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let container = Container::with_script(FILL);
+    container.launch().wait_for_stdout("ready");
+    fs::create_dir(container.state_directory().join(".state.json")).unwrap();
+    let output = update_to(&container, json!({ "memory": memory(8 * MIB) })).fails_with("EISDIR");
+    let text =
+        format!("error: container {:?}: a process of it was killed for want of memory: ", container.id);
+    assert!(output.stderr.starts_with(&text), "{output:#?}");
+    assert_eq!(container.control_file("memory.max"), "max");
+    Ok(())
+}
+
+fn who_was_killed_before_an_error_is_not_untouched() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    let fleet = Fleet::of(&[PATIENT, FILL, PATIENT]);
+    wait_until_full(&fleet.members[1]);
+    fs::create_dir(fleet.state_directory(1).join(".state.json")).unwrap();
+    let output = fleet.roll(json!({ "memory": memory(8 * MIB) }), &["--settle", "0"]).fails_with("EISDIR");
+    let told =
+        output.stdout.find(&fleet.named("{1}: failed: a process of it was killed for want of memory: "));
+    let told = &output.stdout[told.unwrap_or_else(|| panic!("{output:#?}"))..];
+    let lines: Vec<_> = told.lines().skip(1).collect();
+    let expected = [
+        "{1}: not rolled back: a process of it was killed for want of memory",
+        "{0}: rolled back to revision 1, as revision 3",
+        "0 updated, 1 rolled back, 1 not rolled back, 1 untouched",
+    ];
+    assert_eq!(lines, expected.map(|line| fleet.named(line)), "{output:#?}");
+    Ok(())
+}
+
+/// Of one that has used what it was given.
+fn the_way_back_may_kill_and_says_so() -> Outcome {
+    need_own()?;
+    need_controller("memory")?;
+    for is_json in [false, true] {
+        let fleet = Fleet::of(&[&format!("{WAIT} {FILL}")]);
+        let container = &fleet.members[0];
+        update_to(container, json!({ "memory": memory(16 * MIB) })).succeeds();
+        let format = if is_json { "--format=json" } else { "--format=table" };
+        let raised = json!({ "memory": memory(64 * MIB) });
+        let running = fleet.roll(raised, &["--settle", "1h", format]).spawn();
+        running.wait_for_stdout("updated");
+        container.go_on();
+        wait_until_full(container);
+        running.signal(Signal::SIGTERM);
+        let output = running.wait();
+        assert_eq!(output.code(), 1, "{output:#?}");
+        let loss = "a process of it was killed, out of memory: memory.max = 16777216";
+        let expected = match is_json {
+            true => {
+                json!({ "event": "rolledBack", "id": container.id, "to": 2, "revision": 4, "loss": loss })
+            }
+            false => format!("{}: rolled back to revision 2, as revision 4, and {loss}", container.id).into(),
+        };
+        let lines = output.stdout.lines();
+        let mut lines = lines.map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line)));
+        assert!(lines.any(|line| line == expected), "{output:#?}");
+    }
+    Ok(())
+}
+
+fn wait_until_full(container: &Container) {
+    wait_until("the memory is in use", || {
+        container.control_file("memory.current").parse::<u64>().unwrap() > 24 * MIB
+    });
 }
