@@ -30,6 +30,7 @@ suite![
     what_systemd_writes_again_is_what_is_in_force,
     an_update_that_is_not_recorded_is_taken_back_from_systemd_too,
     a_refused_update_is_not_told_to_systemd,
+    an_update_that_ends_a_scope_says_so,
     device_rules_survive_a_daemon_reload,
     a_limit_of_one_process_leaves_room_for_it,
     a_hook_may_set_another_limit_of_processes,
@@ -361,6 +362,23 @@ fn a_refused_update_is_not_told_to_systemd() -> Outcome {
         .arg(&container.id)
         .fails_with("error: --cpuset-cpus: write \"7000\"");
     has(&container, &[("MemoryMax", "67108864"), ("AllowedCPUs", "")], &[("memory.max", "67108864")]);
+    Ok(())
+}
+
+/// systemd has the process killed, too, and then takes away what has counted that.
+fn an_update_that_ends_a_scope_says_so() -> Outcome {
+    need_systemd()?;
+    need_own()?;
+    let fill = "head -c 25165824 /dev/zero >/dev/shm/file; echo ready; exec sleep 1000";
+    let container = scoped(&json!({})).edit(|spec| spec["process"]["args"] = json!(["sh", "-c", fill]));
+    let output = by_systemd(&container, "create").succeeds();
+    container.start();
+    output.wait_for_stdout("ready");
+    let options = ["--memory", "8M", "--memory-swap", "8M"];
+    let output = container.runtime().arg("update").args(options).arg(&container.id).output();
+    let words =
+        ["a process of it was killed, out of memory", "it has ended", "was killed for want of memory"];
+    assert!(words.iter().any(|words| output.stderr.contains(words)), "{output:#?}");
     Ok(())
 }
 
