@@ -210,8 +210,9 @@ fn the_third_of_five_ends_and_the_first_two_are_as_before() -> Outcome {
 fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Outcome {
     need_own()?;
     need_controller("memory")?;
-    // A shell that lives on when its child is killed, which wants 40 MB.
-    let hungry = "trap 'exit 0' TERM; while :; do head -c 40000000 /dev/zero | tail >/dev/null; done";
+    // A shell that lives on when its child is killed, which wants 40 MB and to be killed first.
+    let hungry = "trap 'exit 0' TERM; while :; do \
+                  head -c 40000000 /dev/zero | (echo 1000 >/proc/self/oom_score_adj; exec tail >/dev/null); done";
     let fleet = Fleet::of(&[PATIENT, PATIENT, hungry, PATIENT, PATIENT]);
     let output =
         fleet.roll(json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } }), &["--settle", moment()]);
