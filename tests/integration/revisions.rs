@@ -367,8 +367,12 @@ fn processors_are_given_back_after_a_partition_has_ended() -> Outcome {
     let before = now();
     let partition = json!({ "unified": { "cpuset.cpus": "0", "cpuset.cpus.partition": "root" } });
     update_to(&container, partition, &[]).succeeds();
-    // It is none while a test beside this one has the same processor.
-    wait_until("it is a partition", || now() == ["root", "0"]);
+    // It is none while a test beside this one has the same processor, and none afterwards until it is told so again.
+    let file = container.cgroup().join("cpuset.cpus.partition");
+    wait_until("it is a partition", || {
+        let _ = fs::write(&file, "root");
+        now() == ["root", "0"]
+    });
     rollback(&container, &[]).succeeds();
     assert_eq!(now(), before);
     Ok(())
