@@ -434,7 +434,7 @@ impl Child<'_> {
     }
 
     fn is_stillborn(&self) -> bool {
-        matches!(state::process_stat(self.init.pid), Ok(Some(stat)) if stat.was_killed_at_birth())
+        state::was_killed_at_birth(self.init.pid).unwrap_or(false)
     }
 
     fn wait(&self) -> Result<()> {

@@ -234,6 +234,11 @@ impl ProcessStat {
     }
 }
 
+/// Whether process `pid`, which was cloned just now, is there and is not to live.
+pub fn was_killed_at_birth(pid: i32) -> Result<bool> {
+    Ok(process_stat(pid)?.is_some_and(|stat| stat.was_killed_at_birth()))
+}
+
 /// Longer than the file, which is one line of a name of at most 64 bytes and 52 numbers.
 const STAT: usize = 2048;
 

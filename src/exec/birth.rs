@@ -61,13 +61,8 @@ pub(super) fn clone(
     };
     let process = cloned?;
     // What became of another one, such as the init process, says nothing: it depends on the cgroup of whoever clones.
-    let is_stillborn = || {
-        Ok::<_, anyhow::Error>(
-            state::process_stat(process.pid)?.is_some_and(|stat| stat.was_killed_at_birth()),
-        )
-    };
     match destination {
-        Some(destination) if is_stillborn()? => {
+        Some(destination) if state::was_killed_at_birth(process.pid)? => {
             drop(process);
             program.wait_at_birth();
             let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;

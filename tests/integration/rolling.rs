@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Invocation, Outcome, Output,
     host::{CGROUPS, machine, need, need_controller, need_own},
+    process::Running,
     suite::suite,
 };
 
@@ -122,6 +123,14 @@ impl Drop for Fleet {
             self.on("delete", at).arg("--force").spawn().end();
         }
     }
+}
+
+/// Two that have been updated at once, and are watched for as long as nothing happens.
+fn two_that_settle() -> (Fleet, Running) {
+    let fleet = Fleet::of(&[PATIENT; 2]);
+    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
+    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    (fleet, running)
 }
 
 /// With so many updated, rolled back, not rolled back and untouched.
@@ -381,9 +390,7 @@ fn an_interrupt_ends_the_waiting_for_a_turn() -> Outcome {
 fn another_interrupt_gives_up_what_is_in_others_hands() -> Outcome {
     need_own()?;
     need_speed()?;
-    let fleet = Fleet::of(&[PATIENT; 2]);
-    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
-    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    let (fleet, running) = two_that_settle();
     let lock = locked_directory(&fleet.state_directory(1));
     running.signal(Signal::SIGTERM);
     running.wait_for_stdout("interrupted: SIGTERM");
@@ -416,9 +423,7 @@ fn one_container_may_be_watched_too() -> Outcome {
 fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
     need_own()?;
     need_speed()?;
-    let fleet = Fleet::of(&[PATIENT; 2]);
-    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
-    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    let (fleet, running) = two_that_settle();
     fleet.on("delete", 1).arg("--force").succeeds();
     let output = running.wait();
     assert_eq!(output.code(), 1, "{output:#?}");
@@ -434,9 +439,7 @@ fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
 fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
     need_own()?;
     need_speed()?;
-    let fleet = Fleet::of(&[PATIENT; 2]);
-    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
-    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    let (fleet, running) = two_that_settle();
     let file = fleet.members[0].beside("others.json");
     fs::write(&file, r#"{"unified": {"cgroup.max.depth": "9"}}"#).unwrap();
     fleet.on("update", 0).arg("-r").arg(file).succeeds();
@@ -451,9 +454,7 @@ fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
 fn a_container_that_takes_the_name_of_another_meanwhile_is_left_alone() -> Outcome {
     need_own()?;
     need_speed()?;
-    let fleet = Fleet::of(&[PATIENT; 2]);
-    let running = fleet.roll(limits(), &["--step", "2", "--settle", "1h"]).spawn();
-    running.wait_for_stdout(&fleet.named("{1}: updated"));
+    let (fleet, running) = two_that_settle();
     running.signal(Signal::SIGSTOP);
     fleet.replace(0);
     // It comes to the same number.
