@@ -21,6 +21,7 @@ use crate::guard;
 use crate::log::{Format, Level, Log};
 use crate::usage::text::Charset;
 use crate::user_namespace::{Rootless, has_runtime_directory};
+use crate::weakened;
 
 pub mod commands;
 mod help;
@@ -150,6 +151,8 @@ pub fn charset() -> Option<Charset> {
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let program = program_name(arguments.next().as_deref());
+    // Before there is an init process that asks.
+    weakened::is_off("");
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
     let may_enter = words.any(|word| ENTERING.iter().any(|name| word == *name));

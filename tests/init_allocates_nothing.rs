@@ -1,7 +1,6 @@
 //! Runs real programs of steps under an allocator that ends the process when it is touched, and a control that must be
 //! ended. A process between clone and execve must not allocate: it works inside the container's memory limit, and a lock that
 //! its parent held would never be released.
-#![allow(dead_code, unused_imports, reason = "only a part of the modules below is used here")]
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
@@ -13,13 +12,6 @@
     reason = "a test fails by panicking and says why it cannot run"
 )]
 
-#[path = "../src/init/mod.rs"]
-mod init;
-#[path = "../src/sync.rs"]
-mod sync;
-#[path = "../src/sys/mod.rs"]
-mod sys;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::CString;
 use std::fs;
@@ -27,18 +19,19 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use init::step::{
+use runtime::init::step::{
     Bind, Ended, Entry, Filter, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook,
     Step, Target, TargetRule, Within,
 };
+use runtime::sync::Message;
+use runtime::sys::mount::{Attributes, Reach};
+use runtime::sys::process::{Argv, Cloned, clone3, exit_now};
+use runtime::sys::seccomp::Instruction;
+use runtime::{init, sync, sys};
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
-use sync::Message;
-use sys::mount::{Attributes, Reach};
-use sys::process::{Argv, Cloned, clone3, exit_now};
-use sys::seccomp::Instruction;
 
 /// What a process that allocated when it must not exits with.
 const CAUGHT: i32 = 99;
@@ -330,13 +323,15 @@ fn in_a_user_namespace(mut steps: Vec<Step>) -> Vec<Step> {
         Step::Dumpable { yes: false },
         Step::TakeIds { uid: 0, gid: 0 },
     ];
-    let nodes = init::detached(c"tmpfs", &[], MountAttrFlags::empty()).unwrap();
+    let nodes = runtime::init::detached(c"tmpfs", &[], MountAttrFlags::empty()).unwrap();
     let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
     rustix::fs::mknodat(&nodes, "7", kind, mode, libc::makedev(1, 5)).unwrap();
     for step in &mut steps {
         match step {
-            Step::OpenRootfs { path, tree, .. } => *tree = Some(init::clone_tree(path, true).unwrap()),
-            Step::Bind(bind) => bind.tree = Some(init::clone_source(bind).unwrap()),
+            Step::OpenRootfs { path, tree, .. } => {
+                *tree = Some(runtime::init::clone_tree(path, true).unwrap())
+            }
+            Step::Bind(bind) => bind.tree = Some(runtime::init::clone_source(bind).unwrap()),
             Step::Populate { entries, .. } => entries.push(Entry::Node {
                 name: c("zero"),
                 mode: libc::S_IFCHR,

@@ -25,6 +25,8 @@ mod sync;
 mod sys;
 #[path = "../src/unix_socket.rs"]
 mod unix_socket;
+#[path = "../src/weakened.rs"]
+mod weakened;
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};

@@ -45,6 +45,7 @@ pub struct Around<'a> {
 }
 
 /// The last words of a hook.
+#[derive(Debug)]
 pub struct Said {
     bytes: [u8; 2 * SAID_MOST],
     length: usize,

@@ -97,7 +97,7 @@ impl Arch {
 
 #[cfg(test)]
 mod tests {
-    use runtime::Arch as Named;
+    use oci_spec::runtime::Arch as Named;
 
     use super::*;
 

@@ -27,6 +27,7 @@ struct Space(UnsafeCell<[u8; SIZE]>);
 unsafe impl Sync for Space {}
 
 impl Arena {
+    #[allow(clippy::new_without_default, reason = "it is for a static, and Default cannot make one")]
     pub const fn new() -> Self {
         Self { space: Space(UnsafeCell::new([0; SIZE])), next: AtomicUsize::new(0) }
     }
