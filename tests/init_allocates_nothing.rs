@@ -261,6 +261,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
             paths: vec![c("/proc/bus"), c("/proc/keys"), c("/proc/fs"), c("/not/there")],
             label: None,
         },
+        Step::OwnStreams,
         Step::Rlimit { resource: 7, soft: 64, hard: 64 },
         Step::Personality { domain: 0 },
         Step::MemoryPolicy { mode: 2, nodes: vec![1] },
@@ -359,6 +360,8 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
         return;
     }
 
+    // The container has no such device of its own, but for the one in a user namespace.
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/zero").unwrap()).unwrap();
     let directory = rootfs();
     let steps = program(directory.path(), "/bin/true");
     let end = in_a_child(ALL, |socket| init::perform(&steps, socket));
@@ -406,6 +409,7 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
         );
     }
     // What `exec` does otherwise.
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()).unwrap();
     let pid = rustix::process::getpid();
     let own = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let kinds = libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
@@ -417,6 +421,7 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
             Step::JoinNamespacesOf { process: own.try_clone().unwrap(), kinds },
             Step::NewSession,
             Step::HoldRootfs { path: c("/") },
+            Step::OwnStreams,
             Step::ChangeDirectory { path: c("/"), last_try: true },
             Step::NoNewPrivileges,
         ];

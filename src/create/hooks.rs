@@ -1,8 +1,11 @@
 //! The hooks that are called while a container is made.
 
+use std::os::fd::AsFd as _;
+
 use anyhow::Result;
 
 use crate::hooks::{HookPlan, Kind, Runner, Shared, open_outputs, poststop};
+use crate::init;
 use crate::log::Log;
 use crate::process::inherited_environment;
 use crate::signals::SignalQueue;
@@ -20,10 +23,15 @@ pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>>
     if hooks.create_container.is_empty() && hooks.start_container.is_empty() {
         return Ok(None);
     }
+    let mut outputs = open_outputs(&state.annotations)?;
+    // A hook in the container could change the mode of the host's null device. What it says is then read and thrown away here.
+    for output in [&mut outputs.stdout, &mut outputs.stderr] {
+        output.take_if(|output| init::is_null_device(output.as_fd()));
+    }
     Ok(Some(Shared {
         creating: state.for_hooks(Status::Creating)?.into(),
         created: state.for_hooks(Status::Created)?.into(),
-        outputs: open_outputs(&state.annotations)?.into(),
+        outputs: outputs.into(),
         env: inherited_environment(),
     }))
 }

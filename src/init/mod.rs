@@ -29,12 +29,14 @@ mod mount;
 mod path;
 mod procfs;
 pub mod step;
+mod streams;
 mod sysctl;
 mod time;
 
 // For the parent, which does some of it in the place of an init process without privileges.
 pub use self::hold::hold;
 pub use self::mount::{clone_source, clone_tree, detached};
+pub use self::streams::is_null_device;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
@@ -157,6 +159,7 @@ impl<'a> Init<'a> {
                 let socket = socket.as_ref().map_or(self.parent, |socket| socket.as_fd());
                 console::open(self.root()?, socket, *size, *mount)
             }
+            Step::OwnStreams => Ok(streams::own(self.root()?)?),
             Step::Seal { path, attributes } => mount::seal(self.root()?, path, *attributes),
             Step::Hostname { name } => Ok(rustix::system::sethostname(name.to_bytes())?),
             Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),

@@ -24,7 +24,7 @@ const ATIME: u64 = 0x70;
 /// linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// The device number of /dev/null; devices.txt.
-const NULL_DEVICE: u64 = libc::makedev(1, 3);
+pub const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
 /// Attaches the detached mount `mount` on top of `target`.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {

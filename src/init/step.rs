@@ -79,6 +79,8 @@ pub enum Step {
     /// Opens a pty in the container's devpts, sends its master through `socket` with `/dev/pts/N` as the text, and makes
     /// its other end the controlling terminal, the standard streams and `/dev/console`.
     Console { socket: Option<OwnedFd>, size: Option<(u16, u16)>, mount: bool },
+    /// Has standard streams that are the host's null device, or another that every container has, be the container's own.
+    OwnStreams,
     /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path of the rootfs.
     Seal { path: CString, attributes: Attributes },
     /// sethostname(2).

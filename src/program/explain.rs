@@ -156,6 +156,7 @@ impl Program {
                 Part::Target => plain("mount the pty on /dev/console".into()),
                 _ => plain("set up the terminal".into()),
             },
+            Step::OwnStreams => plain("replace standard streams that are devices of the host".into()),
             Step::Hostname { name } => plain(format!("set hostname {name:?}")),
             Step::Domainname { name } => plain(format!("set domain name {name:?}")),
             Step::Sysctl { settings } => match settings.get(place(part)) {

@@ -15,6 +15,7 @@ use crate::process::{Affinity, ProcessPlan};
 use crate::seccomp::Filter;
 use crate::sys::cred::CAP_SYS_ADMIN;
 use crate::sys::process::Argv;
+use crate::weakened;
 
 /// What the last part needs besides the process.
 pub(super) struct Last<'a> {
@@ -46,6 +47,11 @@ pub(super) struct Last<'a> {
 impl Program {
     /// Becomes `process`. Lines whose place matters say why.
     pub(super) fn become_process(&mut self, process: ProcessPlan, last: Last<'_>) -> Result<()> {
+        // After the switch of the root, so that the nodes are the container's; while still root, who may make one where the
+        // container has none. A terminal's streams are the container's already.
+        if !process.terminal && !weakened::is_off("null-stream") {
+            self.add(Origin::Runtime, Step::OwnStreams);
+        }
         if let Some(domain) = last.personality {
             self.add(Origin::Field("/linux/personality"), Step::Personality { domain });
         }

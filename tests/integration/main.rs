@@ -53,6 +53,7 @@ mod seccomp;
 mod security;
 mod signals;
 mod stats;
+mod streams;
 mod support;
 mod systemd;
 mod terminal;
@@ -94,6 +95,7 @@ fn tests() -> Vec<Test> {
         descriptors::tests(),
         terminal::tests(),
         signals::tests(),
+        streams::tests(),
         namespaces::tests(),
         mounts::tests(),
         rootfs::tests(),

@@ -1,0 +1,80 @@
+//! Standard streams that are a device of the host's: whoever holds a descriptor can change the mode and the owner of the inode
+//! behind it, as root of a container without a user namespace does with `chmod 600 /proc/self/fd/0`; fchmod(2), proc_pid_fd(5).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::{mount, path};
+
+/// Devices of which one node is as good as another, and where a container has them; devices.txt. A terminal is not among them: it is
+/// given to the container to be used.
+const DEVICES: [(u64, &CStr); 5] = [
+    (mount::NULL_DEVICE, c"/dev/null"),
+    (libc::makedev(1, 5), c"/dev/zero"),
+    (libc::makedev(1, 7), c"/dev/full"),
+    (libc::makedev(1, 8), c"/dev/random"),
+    (libc::makedev(1, 9), c"/dev/urandom"),
+];
+
+/// Replaces each standard stream that is one of [`DEVICES`] by the container's node of the same device, opened in the same way.
+///
+/// A container without that node gets one that is nowhere else. Where none can be made, the stream stays: that is so in a user
+/// namespace, in which root may not change an inode of the host's either, and where a cgroup forbids the device, as no container
+/// of ours does.
+pub fn own(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for (stream, number) in streams.into_iter().zip(0..) {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let Some((device, path)) = DEVICES.into_iter().find(|(device, _)| is(&stat, *device)) else {
+            continue;
+        };
+        let flags = rustix::fs::fcntl_getfl(stream)?;
+        let Ok(own) = open(root, path, device, flags).or_else(|_| open_new(device, flags)) else { continue };
+        match number {
+            0 => rustix::stdio::dup2_stdin(own)?,
+            1 => rustix::stdio::dup2_stdout(own)?,
+            _ => rustix::stdio::dup2_stderr(own)?,
+        }
+    }
+    Ok(())
+}
+
+pub fn is_null_device(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| is(&stat, mount::NULL_DEVICE))
+}
+
+/// The container's node at `path`, looked at before it is opened, since opening another device or a fifo may do something or wait,
+/// and after, since processes of the container may have put another in its place.
+fn open(root: BorrowedFd<'_>, path: &CStr, device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let found = path::open(root, path, OFlags::PATH)?;
+    if !is(&rustix::fs::statat(&found, c"", AtFlags::EMPTY_PATH)?, device) {
+        return Err(Errno::NODEV);
+    }
+    let kept = flags & (OFlags::ACCMODE | OFlags::PATH);
+    let opened = path::open(root, path, kept | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    if !is(&rustix::fs::fstat(&opened)?, device) {
+        return Err(Errno::NODEV);
+    }
+    if !flags.contains(OFlags::PATH) {
+        rustix::fs::fcntl_setfl(&opened, flags)?;
+    }
+    Ok(opened)
+}
+
+/// A new node in a file system that is attached nowhere.
+#[inline(never)]
+fn open_new(device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let directory = mount::detached(c"tmpfs", &[(c"nr_inodes", c"2")], attributes)?;
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(&directory, c"node", FileType::CharacterDevice, mode, device)?;
+    open(directory.as_fd(), c"node", device, flags)
+}
+
+fn is(stat: &Stat, device: u64) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == device
+}
