@@ -140,7 +140,11 @@ impl Program {
                 program.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
             }
             let is_pivoted_to = matches!(wiring.root, RootSwitch::Pivot);
-            let step = Step::OpenRootfs { path: rootfs, tree: wiring.rootfs_tree, is_pivoted_to };
+            // Unless it is asked for, `/` takes part in no propagation, as with runc and crun: a mount that the host makes on the
+            // directory later would cover the root for whoever joins the container.
+            let is_private = plan.propagation.is_none();
+            let tree = wiring.rootfs_tree;
+            let step = Step::OpenRootfs { path: rootfs, tree, is_pivoted_to, is_private };
             program.add(Origin::Field("/root/path"), step);
             let devices_are_made = !plan.mounts.dev_is_bound;
             seals = plan.mounts.seals;

@@ -205,7 +205,12 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::NewSession,
         Step::JoinNewNetwork,
         Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
-        Step::OpenRootfs { path: c(rootfs.as_os_str().as_encoded_bytes()), tree: None, is_pivoted_to: true },
+        Step::OpenRootfs {
+            path: c(rootfs.as_os_str().as_encoded_bytes()),
+            tree: None,
+            is_pivoted_to: true,
+            is_private: true,
+        },
     ];
     steps.extend(
         ["/usr", "/bin", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists()).map(bind),

@@ -125,11 +125,9 @@ impl<'a> Init<'a> {
                 Ok(mount::host_propagation(path, *propagation, *reach)?)
             }
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
-            Step::OpenRootfs { path, tree, is_pivoted_to } => {
-                self.root = Some(match tree {
-                    Some(tree) => mount::attach_rootfs(path, tree.as_fd(), *is_pivoted_to)?,
-                    None => mount::open_rootfs(path)?,
-                });
+            Step::OpenRootfs { path, tree, is_pivoted_to, is_private } => {
+                let tree = tree.as_ref().map(|tree| tree.as_fd());
+                self.root = Some(mount::open_rootfs(path, tree, *is_pivoted_to, *is_private)?);
                 Ok(())
             }
             Step::HoldNodes { nodes } => {

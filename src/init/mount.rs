@@ -75,13 +75,6 @@ pub fn detached(
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Makes the host's directory `path` a mount of its own and returns its root.
-pub fn open_rootfs(path: &CStr) -> Result<OwnedFd, Errno> {
-    let root = clone_tree(path, true)?;
-    attach_at(root.as_fd(), path)?;
-    Ok(root)
-}
-
 /// Attaches `tree` where nobody sees it, since nobody's path leads through what is mounted on the root; there it can be pivoted
 /// to, and it goes with the old root.
 pub fn attach_to_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -94,17 +87,25 @@ fn attach_at(tree: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
 
 /// Makes the host's directory `path` one that can become the root, and returns its root; the parent's `tree` of it where `path`
 /// cannot be reached. To be pivoted to, it stays where it is, so that the sources of binds can lie in it.
-pub fn attach_rootfs(path: &CStr, tree: BorrowedFd<'_>, is_pivoted_to: bool) -> Result<OwnedFd, Errno> {
-    let root = match clone_tree(path, true) {
-        Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(unlocked(tree)?, 0)?,
-        own if is_pivoted_to => {
-            let own = own?;
-            attach_at(own.as_fd(), path)?;
-            return Ok(own);
-        }
-        own => own?,
+pub fn open_rootfs(
+    path: &CStr,
+    tree: Option<BorrowedFd<'_>>,
+    is_pivoted_to: bool,
+    is_private: bool,
+) -> Result<OwnedFd, Errno> {
+    let (root, is_own) = match (clone_tree(path, true), tree) {
+        (Err(Errno::ACCESS), Some(tree)) => (rustix::io::fcntl_dupfd_cloexec(unlocked(tree)?, 0)?, false),
+        (own, _) => (own?, true),
     };
-    attach_to_root(root.as_fd())?;
+    if is_private {
+        let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+        set_attributes(root.as_fd(), Reach::ThisMount, private)?;
+    }
+    if is_own && (is_pivoted_to || tree.is_none()) {
+        attach_at(root.as_fd(), path)?;
+    } else {
+        attach_to_root(root.as_fd())?;
+    }
     Ok(root)
 }
 

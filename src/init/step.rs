@@ -52,7 +52,8 @@ pub enum Step {
     /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
     /// With `tree`, which the parent has cloned for a user namespace, it is that tree if this process cannot reach the path;
     /// what is not pivoted to is attached to the root itself.
-    OpenRootfs { path: CString, tree: Option<OwnedFd>, is_pivoted_to: bool },
+    /// With `is_private`, nothing that the host mounts later on the rootfs comes to be mounted on it here.
+    OpenRootfs { path: CString, tree: Option<OwnedFd>, is_pivoted_to: bool, is_private: bool },
     /// Attaches, where it goes with the host's root, the file system in which the parent has made device nodes.
     HoldNodes { nodes: OwnedFd },
     /// Opens the rootfs without making it a mount; for a container without a mount namespace.

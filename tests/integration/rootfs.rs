@@ -8,10 +8,10 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    Container, Outcome,
+    Container, Invocation, Outcome,
     bundle::PROPAGATIONS,
     container::NO_OPTIONS,
-    host::{is_own, need_other_than, need_own},
+    host::{is_own, need_other_than, need_own, need_program},
     suite::suite,
 };
 
@@ -36,6 +36,8 @@ suite![
     masked_paths_listed_twice_work,
     rootfs_propagation_shows,
     an_unknown_rootfs_propagation_is_refused,
+    what_the_host_mounts_later_stays_out_unless_it_is_asked_for,
+    the_root_takes_part_in_no_propagation_unless_it_is_asked_for,
     the_mounts_of_the_host_are_out_of_sight,
     the_host_sees_none_of_the_mounts,
     the_rootfs_keeps_its_owner_and_mode,
@@ -220,6 +222,60 @@ fn an_unknown_rootfs_propagation_is_refused() -> Outcome {
     need_other_than("crun", "ignores it")?;
     let container = Container::new().edit(|spec| spec["linux"]["rootfsPropagation"] = json!("sideways"));
     container.run_fails_with("");
+    Ok(())
+}
+
+/// What a container says where the rootfs is a shared mount of the host, as all are that systemd makes: when it runs, the host mounts
+/// something below its root, and then something else over all of it.
+fn with_late_mounts(container: &Container, options: &[&str]) -> String {
+    let rootfs = container.bundle.rootfs();
+    let rootfs = rootfs.display();
+    let look = container.exec(["sh", "-c", "ls /mnt; ls -d /late"]).words();
+    let look = format!("{} sh -c 'ls /mnt; ls -d /late'", look[..look.len() - 3].join(" "));
+    let script = format!(
+        "mkdir {rootfs}/mnt && mount --bind {rootfs} {rootfs} && mount --make-shared {rootfs} && \"$@\" || exit
+        mount -t tmpfs t {rootfs}/mnt && touch {rootfs}/mnt/below && {look}
+        mount -t tmpfs t {rootfs} && mkdir {rootfs}/late && {look}; true"
+    );
+    let call = container.run_with(["--detach"].iter().chain(options)).words();
+    let host = Invocation::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c"]);
+    let output = host.arg(script).arg("sh").args(call).output();
+    assert_eq!(output.code(), 0, "{output:#?}");
+    output.stdout
+}
+
+fn what_the_host_mounts_later_stays_out_unless_it_is_asked_for() -> Outcome {
+    need_program("unshare")?;
+    let sleeping = || Container::with_args(["sleep", "1000"]);
+    assert_eq!(with_late_mounts(&sleeping(), &[]), "");
+    assert_eq!(with_late_mounts(&sleeping(), &["--no-pivot"]), "");
+    assert_eq!(with_late_mounts(&sleeping().in_user_namespace(), &[]), "");
+    for propagation in ["private", "rprivate"] {
+        let container = sleeping().edit(|spec| spec["linux"]["rootfsPropagation"] = json!(propagation));
+        assert_eq!(with_late_mounts(&container, &[]), "", "{propagation}");
+    }
+    if is_own() {
+        for propagation in ["slave", "rslave"] {
+            let container = sleeping().edit(|spec| spec["linux"]["rootfsPropagation"] = json!(propagation));
+            let said = with_late_mounts(&container, &[]);
+            assert!(said.starts_with("below\n"), "{propagation}: {said}");
+        }
+    }
+    Ok(())
+}
+
+fn the_root_takes_part_in_no_propagation_unless_it_is_asked_for() -> Outcome {
+    need_program("unshare")?;
+    let show = || Container::with_script("awk '$5 == \"/\" { print $7 }' /proc/self/mountinfo");
+    for (container, options) in
+        [(show(), &[][..]), (show(), &["--no-pivot"]), (show().in_user_namespace(), &[])]
+    {
+        let rootfs = container.bundle.rootfs();
+        let shared = format!("mount --bind {0} {0} && mount --make-shared {0} && \"$@\"", rootfs.display());
+        let host = Invocation::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c"]);
+        let call = container.run_with(options).words();
+        assert_eq!(host.arg(shared).arg("sh").args(call).succeeds().stdout, "-\n");
+    }
     Ok(())
 }
 
