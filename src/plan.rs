@@ -150,7 +150,10 @@ impl Plan {
             read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             hostname: name(spec.hostname().as_ref(), "hostname")?,
             domainname: name(spec.domainname().as_ref(), "domainname")?,
-            masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
+            masked_paths: without_root(
+                paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
+                &at.field("maskedPaths"),
+            )?,
             read_only_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref()), "readonlyPaths")?,
             propagation: linux
                 .and_then(|linux| linux.rootfs_propagation().as_deref())
@@ -318,6 +321,18 @@ fn hidden(
         }
     }
     Ok(planned)
+}
+
+/// # Errors
+/// For the root: whoever joins the container would find nothing there, the program all that there was.
+fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
+    match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
+        Some((index, _)) => Err(at.index(*index).error_with_hint(
+            "\"/\" is the root itself, of which nothing would be left",
+            "name what is to be hidden",
+        )),
+        None => Ok(paths),
+    }
 }
 
 fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Reach)> {

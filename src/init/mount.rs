@@ -298,14 +298,18 @@ pub fn seal(root: BorrowedFd<'_>, target: &CStr, attributes: Attributes) -> Resu
     Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?)
 }
 
-/// Makes `what` read-only by mounting it on itself. Nothing happens if it does not exist.
+/// Makes `what` and all below it read-only by mounting it on itself. Nothing happens if it does not exist. The root is changed as it
+/// is: the process would not come to see what is mounted on it.
 pub fn read_only_path(root: BorrowedFd<'_>, what: &CStr) -> Result<(), Errno> {
     let target = match path::open(root, what, OFlags::PATH) {
         Err(Errno::NOENT) => return Ok(()),
         result => result?,
     };
-    let clone = detached_clone(target.as_fd(), true)?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    if path::is_same(target.as_fd(), root)? {
+        return set_attributes(root, Reach::WholeTree, read_only);
+    }
+    let clone = detached_clone(target.as_fd(), true)?;
     set_attributes(clone.as_fd(), Reach::WholeTree, read_only)?;
     attach(clone.as_fd(), target.as_fd())
 }
@@ -328,6 +332,10 @@ pub fn mask(
             Err(Errno::NOENT) => continue,
             result => result.of(item(index))?,
         };
+        // It would hide the program from whoever joins the container, and nothing from the program itself.
+        if path::is_same(target.as_fd(), root).of(item(index))? {
+            return Err(Failure { errno: Errno::BUSY, part: item(index) });
+        }
         let cover = if path::is_directory(target.as_fd()).of(item(index))? {
             match &empty {
                 Some(mounted) => detached_clone(mounted.as_fd(), false),
@@ -411,6 +419,10 @@ fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<Owne
     // move_mount(2) would say EINVAL; the callers of runtimes look for "not a directory".
     if kind == Kind::File && path::is_directory(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::NOTDIR, part: Part::Target });
+    }
+    // A link that leads there: the process would go on below what is mounted, and whoever joins the container above it.
+    if path::is_same(opened.as_fd(), root).of(Part::Target)? {
+        return Err(Failure { errno: Errno::BUSY, part: Part::Target });
     }
     if target.rule != TargetRule::ListedProcFile && path::is_on_procfs(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });

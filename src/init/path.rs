@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use crate::sys::Errno;
 
@@ -215,6 +215,16 @@ impl Buffer {
 pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Whether two descriptors are the same place of the same mount; statx(2).
+pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let place = |fd| -> Result<_, Errno> {
+        let flags = StatxFlags::MNT_ID | StatxFlags::INO;
+        let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, flags)?;
+        Ok((found.stx_mnt_id, found.stx_ino, found.stx_dev_major, found.stx_dev_minor))
+    };
+    Ok(place(one)? == place(other)?)
 }
 
 /// Whether a descriptor is on procfs; statfs(2).

@@ -170,8 +170,11 @@ impl Program {
             Step::MaskPaths { paths, .. } => {
                 let path = paths.get(place(part)).map(|path| text(path)).unwrap_or_default();
                 Sentence {
-                    hint: (errno == Errno::ENODEV)
-                        .then_some("the container's /dev/null is not the null device"),
+                    hint: match errno {
+                        Errno::ENODEV => Some("the container's /dev/null is not the null device"),
+                        Errno::EBUSY => Some("it is the root itself, of which nothing would be left"),
+                        _ => None,
+                    },
                     ..plain(format!("mask {path:?}"))
                 }
             }
@@ -348,7 +351,11 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
             }
         }
         Part::Target => Sentence {
-            hint: (errno == Errno::ENOTDIR).then_some("one of the two is a directory and the other is not"),
+            hint: match errno {
+                Errno::ENOTDIR => Some("one of the two is a directory and the other is not"),
+                Errno::EBUSY => Some("it leads to the root itself: set /root/path to what is to be the root"),
+                _ => None,
+            },
             field: Some(("destination", None)),
             ..sentence
         },

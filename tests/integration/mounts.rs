@@ -49,6 +49,7 @@ suite![
     the_cgroup_mount_without_a_namespace_is_cgroup2_and_read_only,
     a_second_proc_can_be_mounted_elsewhere,
     a_mount_over_the_root_is_refused_or_works,
+    a_link_to_the_root_is_no_target,
     a_bind_mount_of_a_file_over_a_directory_fails,
     a_bind_mount_of_a_directory_over_a_file_fails,
     a_missing_source_fails_and_is_named,
@@ -446,6 +447,22 @@ fn a_mount_over_the_root_is_refused_or_works() {
     let output = container.run();
     assert!(output.code() != 0 || output.stderr.is_empty(), "{output:#?}");
     container.leaves_nothing();
+}
+
+/// The program would be below what is mounted there, and whoever joins the container above it.
+fn a_link_to_the_root_is_no_target() -> Outcome {
+    need_other_than("crun", "mounts it")?;
+    for mount in [tmpfs("/link", &[]), bind("source".as_ref(), "/link", &[])] {
+        let container = Container::new().edit(|spec| add_mount(spec, mount));
+        fs::create_dir(container.bundle.path().join("source")).unwrap();
+        symlink("/", container.bundle.rootfs().join("link")).unwrap();
+        let output = container.run_fails_with("/link");
+        if is_own() {
+            assert!(output.stderr.contains("config.json: /mounts/7/destination: "), "{output:#?}");
+            assert!(output.stderr.contains("(it leads to the root itself"), "{output:#?}");
+        }
+    }
+    Ok(())
 }
 
 fn a_bind_mount_of_a_file_over_a_directory_fails() {

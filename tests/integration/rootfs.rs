@@ -13,6 +13,7 @@ use crate::support::{
     container::NO_OPTIONS,
     host::{is_own, need_other_than, need_own, need_program},
     suite::suite,
+    wait_until,
 };
 
 suite![
@@ -32,6 +33,8 @@ suite![
     read_only_paths_cannot_be_written,
     read_only_paths_that_do_not_exist_are_left_out,
     read_only_paths_keep_the_other_flags,
+    a_read_only_path_that_is_the_root_is_in_force_for_the_program_too,
+    a_masked_path_that_is_the_root_is_refused,
     a_path_both_masked_and_read_only_works,
     masked_paths_listed_twice_work,
     rootfs_propagation_shows,
@@ -183,6 +186,38 @@ fn read_only_paths_keep_the_other_flags() {
     for flag in ["ro", "nosuid", "nodev", "noexec"] {
         assert!(said.split(',').any(|have| have == flag), "{flag} is not in {said}");
     }
+}
+
+/// The root and all that is mounted below it: for the program, and for whoever joins it.
+fn a_read_only_path_that_is_the_root_is_in_force_for_the_program_too() -> Outcome {
+    need_other_than("runc", "makes the root read-only for the first process alone")?;
+    for path in ["/", "//", "/.", "/link"] {
+        let container =
+            Container::with_script("touch /new /tmp/new /dev/shm/new; echo x >/dev/null; sleep 1000")
+                .edit(|spec| spec["linux"]["readonlyPaths"] = json!(["/proc/sys", path]));
+        symlink("..", container.bundle.rootfs().join("link")).unwrap();
+        let output = container.launch();
+        wait_until("it has tried", || output.stderr_now().matches("Read-only file system").count() == 3);
+        assert!(!output.stderr_now().contains("null"), "{}", output.stderr_now());
+        container.exec(["touch", "/new"]).fails_with("Read-only file system");
+        assert!(!container.bundle.rootfs().join("new").exists());
+        let other = Container::with_script("touch /new").in_user_namespace();
+        let other = other.edit(|spec| spec["linux"]["readonlyPaths"] = json!([path]));
+        symlink("..", other.bundle.rootfs().join("link")).unwrap();
+        other.run_with(NO_OPTIONS).fails_with("Read-only file system");
+    }
+    Ok(())
+}
+
+fn a_masked_path_that_is_the_root_is_refused() -> Outcome {
+    need_own()?;
+    for path in ["/", "//", "/.", "/link"] {
+        let container =
+            Container::new().edit(|spec| spec["linux"]["maskedPaths"] = json!(["/proc/keys", path]));
+        symlink("..", container.bundle.rootfs().join("link")).unwrap();
+        container.run_fails_with("config.json: /linux/maskedPaths/1: ");
+    }
+    Ok(())
 }
 
 fn a_path_both_masked_and_read_only_works() {
