@@ -35,6 +35,10 @@ pub fn open(
     }
     if on_dev_console {
         let target = path::file(root, c"/dev/console").of(Part::Target)?;
+        // Where a link of the image leads is no target of a mount of ours either (CVE-2019-16884).
+        if path::is_on_procfs(target.as_fd()).of(Part::Target)? {
+            return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
+        }
         mount::attach(mount::detached_clone(peer.as_fd(), false)?.as_fd(), target.as_fd())
             .of(Part::Target)?;
     }

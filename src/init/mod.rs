@@ -24,6 +24,7 @@ mod hold;
 mod home;
 pub mod hook;
 mod identity;
+mod kernel_trees;
 mod label;
 mod mount;
 mod path;
@@ -45,6 +46,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
+use self::kernel_trees::KernelTrees;
 use self::step::{Failure, Filter, Of as _, Part, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
@@ -66,6 +68,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     let mut init = Init {
         parent,
         root: None,
+        trees: KernelTrees::default(),
         nodes: None,
         program: None,
         home: home::Home::default(),
@@ -96,6 +99,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
 struct Init<'a> {
     parent: BorrowedFd<'a>,
     root: Option<OwnedFd>,
+    trees: KernelTrees,
     nodes: Option<BorrowedFd<'a>>,
     program: Option<&'a CString>,
     home: home::Home,
@@ -139,8 +143,17 @@ impl<'a> Init<'a> {
                 self.root = Some(rustix::fs::open(path.as_c_str(), HOLD, rustix::fs::Mode::empty())?);
                 Ok(())
             }
-            Step::Mount(what) => mount::mount(self.root()?, what),
-            Step::Bind(what) => mount::bind(self.root()?, what),
+            Step::Mount(what) => {
+                let mounted = mount::mount(self.root()?, what)?;
+                self.trees.hold(&what.target.path, mounted);
+                Ok(())
+            }
+            Step::Bind(what) => {
+                if let Some(mounted) = mount::bind(self.root()?, what)? {
+                    self.trees.hold(&what.target.path, mounted);
+                }
+                Ok(())
+            }
             Step::Remount(what) => mount::remount(self.root()?, what),
             Step::Populate { directory, entries } => {
                 devices::populate(self.root()?, directory, entries, self.nodes)
@@ -162,9 +175,13 @@ impl<'a> Init<'a> {
             Step::Hostname { name } => Ok(rustix::system::sethostname(name.to_bytes())?),
             Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),
             Step::Sysctl { settings } => sysctl::write(settings),
-            Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, path)?),
-            Step::MaskPaths { paths, label } => mount::mask(self.root()?, paths, label.as_ref()),
-            Step::Rlimit { resource, soft, hard } => Ok(process::set_rlimit(0, *resource, *soft, *hard)?),
+            Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, &self.trees, path)?),
+            Step::MaskPaths { paths, label } => mount::mask(self.root()?, &self.trees, paths, label.as_ref()),
+            Step::Rlimit { resource, soft, hard } => {
+                // What is not needed any more is not to count.
+                self.trees = KernelTrees::default();
+                Ok(process::set_rlimit(0, *resource, *soft, *hard)?)
+            }
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
             Step::MemoryPolicy { mode, nodes } => Ok(scheduling::set_memory_policy(*mode, nodes)?),
             Step::Scheduler(attributes) => Ok(scheduling::set_scheduler(*attributes)?),
@@ -224,6 +241,13 @@ impl<'a> Init<'a> {
         process::setns(namespace.ok_or(Errno::PIPE)?.as_fd(), libc::CLONE_NEWNET)
     }
 
+    /// When the last hook has ended that can mount something.
+    fn look_above(&mut self) -> Result<(), Errno> {
+        let root = self.root.as_ref().ok_or(Errno::BADF)?;
+        self.trees.look_above(root.as_fd());
+        Ok(())
+    }
+
     fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.root.as_ref().map(|root| root.as_fd()).ok_or(Errno::BADF)
     }
@@ -233,7 +257,8 @@ impl<'a> Init<'a> {
     }
 
     /// The old root ends up mounted on the new one, both at `/`; pivot_root(2).
-    fn pivot_root(&self, cut_off: bool) -> Result<(), Errno> {
+    fn pivot_root(&mut self, cut_off: bool) -> Result<(), Errno> {
+        self.look_above()?;
         let old_root =
             if cut_off { Some(rustix::fs::open(c"/", HOLD, rustix::fs::Mode::empty())?) } else { None };
         rustix::process::fchdir(self.root()?)?;
@@ -246,13 +271,14 @@ impl<'a> Init<'a> {
         rustix::process::chdir(c"/")
     }
 
-    fn move_root(&self) -> Result<(), Errno> {
+    fn move_root(&mut self) -> Result<(), Errno> {
         rustix::process::fchdir(self.root()?)?;
         rustix::mount::mount_move(c".", c"/")?;
         self.change_root()
     }
 
-    fn change_root(&self) -> Result<(), Errno> {
+    fn change_root(&mut self) -> Result<(), Errno> {
+        self.look_above()?;
         rustix::process::fchdir(self.root()?)?;
         rustix::process::chroot(c".")?;
         rustix::process::chdir(c"/")

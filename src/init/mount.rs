@@ -11,6 +11,7 @@ use rustix::mount::{
     UnmountFlags,
 };
 
+use super::kernel_trees::KernelTrees;
 use super::path::NumberedPath;
 use super::step::{
     Bind, Failure, Mount, Of as _, OldStyle, Parameter, Part, Remount, Target, TargetRule, item,
@@ -144,7 +145,8 @@ pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
+/// Gives what it has mounted.
+pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<OwnedFd, Failure> {
     let inherited =
         if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
     let target = open_target(root, &what.target, Kind::Directory)?;
@@ -169,7 +171,8 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<(), Failure> {
     if let Some((propagation, reach)) = what.propagation {
         set_attributes(mount.as_fd(), reach, Attributes { propagation, ..Attributes::default() })?;
     }
-    attach(mount.as_fd(), target.as_fd()).of(Part::Target)
+    attach(mount.as_fd(), target.as_fd()).of(Part::Target)?;
+    Ok(mount)
 }
 
 /// A new, detached file system; a tmpfs may have the mode of what it is to cover.
@@ -239,10 +242,11 @@ fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno
     }
 }
 
-pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
+/// Gives what it has mounted where a kernel's tree belongs.
+pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failure> {
     let cloned;
     if what.copy_symlink && copy_symlink(root, what)? {
-        return Ok(());
+        return Ok(None);
     }
     let source = match &what.tree {
         Some(tree) if what.maps_ids => tree.as_fd(),
@@ -264,7 +268,9 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<(), Failure> {
         Err(Failure { errno: Errno::PERM, .. }) => change(source, what.beside_locked, what.whole_tree)?,
         result => result?,
     }
-    attach(source, target.as_fd()).of(Part::Target)
+    attach(source, target.as_fd()).of(Part::Target)?;
+    let is_top = KernelTrees::is_top(&what.target.path);
+    Ok(is_top.then(|| rustix::io::fcntl_dupfd_cloexec(source, 0)).transpose()?)
 }
 
 /// Makes the source's link at the target, unless the source is no link; an existing file stays.
@@ -298,63 +304,74 @@ pub fn seal(root: BorrowedFd<'_>, target: &CStr, attributes: Attributes) -> Resu
     Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?)
 }
 
-/// Makes `what` and all below it read-only by mounting it on itself. Nothing happens if it does not exist. The root is changed as it
-/// is: the process would not come to see what is mounted on it.
-pub fn read_only_path(root: BorrowedFd<'_>, what: &CStr) -> Result<(), Errno> {
-    let target = match path::open(root, what, OFlags::PATH) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    };
+/// Makes `what` and all below it read-only by mounting it on itself. Nothing happens if it does not exist. The root, /proc and /sys
+/// are changed as they are: this process would not come to see what is mounted on its root, nor the next step what is on the others.
+pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) -> Result<(), Errno> {
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    if path::is_same(target.as_fd(), root)? {
-        return set_attributes(root, Reach::WholeTree, read_only);
+    for target in trees.find(root, what)?.into_iter().flatten() {
+        if KernelTrees::is_top(what) && path::is_mount(target.as_fd())?
+            || path::is_same(target.as_fd(), root)?
+        {
+            set_attributes(target.as_fd(), Reach::WholeTree, read_only)?;
+            continue;
+        }
+        let clone = detached_clone(target.as_fd(), true)?;
+        set_attributes(clone.as_fd(), Reach::WholeTree, read_only)?;
+        attach(clone.as_fd(), target.as_fd())?;
     }
-    let clone = detached_clone(target.as_fd(), true)?;
-    set_attributes(clone.as_fd(), Reach::WholeTree, read_only)?;
-    attach(clone.as_fd(), target.as_fd())
+    Ok(())
 }
 
 /// Covers each of `paths` that exists; `label` is a parameter of the file system that covers directories.
 pub fn mask(
     root: BorrowedFd<'_>,
+    trees: &KernelTrees,
     paths: &[CString],
     label: Option<&(CString, CString)>,
 ) -> Result<(), Failure> {
-    let limits = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
-    let [blocks, inodes] = limits;
-    let labelled = label.map(|(key, context)| [blocks, inodes, (key.as_c_str(), context.as_c_str())]);
-    let parameters = labelled.as_ref().map_or(&limits[..], |parameters| &parameters[..]);
-    // One empty tmpfs serves all directories: each file system costs more than a clone of its mount.
-    let mut empty: Option<OwnedFd> = None;
-    let mut null: Option<OwnedFd> = None;
+    let mut covers = Covers { label, empty: None, null: None };
     for (index, what) in paths.iter().enumerate() {
-        let target = match path::open(root, what, OFlags::PATH) {
-            Err(Errno::NOENT) => continue,
-            result => result.of(item(index))?,
-        };
-        // It would hide the program from whoever joins the container, and nothing from the program itself.
-        if path::is_same(target.as_fd(), root).of(item(index))? {
-            return Err(Failure { errno: Errno::BUSY, part: item(index) });
-        }
-        let cover = if path::is_directory(target.as_fd()).of(item(index))? {
-            match &empty {
-                Some(mounted) => detached_clone(mounted.as_fd(), false),
-                None => detached(c"tmpfs", parameters, MountAttrFlags::MOUNT_ATTR_RDONLY),
-            }
-            .of(item(index))?
-        } else {
-            let null = match &null {
-                Some(null) => null,
-                None => null.insert(open_null(root).of(item(index))?),
-            };
-            detached_clone(null.as_fd(), false).of(item(index))?
-        };
-        attach(cover.as_fd(), target.as_fd()).of(item(index))?;
-        if empty.is_none() && path::is_directory(cover.as_fd()).of(item(index))? {
-            empty = Some(cover);
+        for target in trees.find(root, what).of(item(index))?.into_iter().flatten() {
+            covers.cover(root, target.as_fd()).of(item(index))?;
         }
     }
     Ok(())
+}
+
+/// What paths are covered with. One empty tmpfs serves all directories: each file system costs more than a clone of its mount.
+struct Covers<'a> {
+    label: Option<&'a (CString, CString)>,
+    empty: Option<OwnedFd>,
+    null: Option<OwnedFd>,
+}
+
+impl Covers<'_> {
+    /// # Errors
+    /// `EBUSY` for the root: it would be hidden from whoever joins the container, and not from its program.
+    fn cover(&mut self, root: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        if path::is_same(target, root)? {
+            return Err(Errno::BUSY);
+        }
+        if !path::is_directory(target)? {
+            let null = match &self.null {
+                Some(null) => null,
+                None => self.null.insert(open_null(root)?),
+            };
+            return attach(detached_clone(null.as_fd(), false)?.as_fd(), target);
+        }
+        if let Some(empty) = &self.empty {
+            return attach(detached_clone(empty.as_fd(), false)?.as_fd(), target);
+        }
+        let limits = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")];
+        let [blocks, inodes] = limits;
+        let labelled =
+            self.label.map(|(key, context)| [blocks, inodes, (key.as_c_str(), context.as_c_str())]);
+        let parameters = labelled.as_ref().map_or(&limits[..], |parameters| &parameters[..]);
+        let empty = detached(c"tmpfs", parameters, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        attach(empty.as_fd(), target)?;
+        self.empty = Some(empty);
+        Ok(())
+    }
 }
 
 /// The container's /dev/null, known to be the real one: an image could have put a link or another file there

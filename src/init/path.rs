@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 
 use crate::sys::Errno;
 
@@ -29,6 +29,11 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd,
 /// Like [`open`], but a symbolic link anywhere on the way is `ELOOP`.
 pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open_with(root, path, flags, INSIDE | ResolveFlags::NO_SYMLINKS)
+}
+
+/// Like [`open`], but what leads out of the directory, as an absolute link does, is `EXDEV`.
+pub fn open_beneath(directory: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_with(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
 }
 
 fn open_with(
@@ -215,6 +220,12 @@ impl Buffer {
 pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Whether a descriptor is the root of a mount; statx(2).
+pub fn is_mount(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether two descriptors are the same place of the same mount; statx(2).

@@ -154,6 +154,10 @@ impl Program {
                     ..plain("open a pty".into())
                 },
                 Part::Target => plain("mount the pty on /dev/console".into()),
+                Part::OnProc => Sentence {
+                    hint: Some("a link of the image leads there"),
+                    ..plain("/dev/console cannot be mounted because it is inside /proc".into())
+                },
                 _ => plain("set up the terminal".into()),
             },
             Step::OwnStreams => plain("replace standard streams that are devices of the host".into()),
@@ -166,13 +170,17 @@ impl Program {
                 },
                 _ => plain("open a procfs".into()),
             },
-            Step::ReadOnlyPath { path } => plain(format!("make {path:?} read-only")),
+            Step::ReadOnlyPath { path } => Sentence {
+                hint: (errno == Errno::EINVAL).then_some(TAKEN_AWAY),
+                ..plain(format!("make {path:?} read-only"))
+            },
             Step::MaskPaths { paths, .. } => {
                 let path = paths.get(place(part)).map(|path| text(path)).unwrap_or_default();
                 Sentence {
                     hint: match errno {
                         Errno::ENODEV => Some("the container's /dev/null is not the null device"),
                         Errno::EBUSY => Some("it is the root itself, of which nothing would be left"),
+                        Errno::EINVAL => Some(TAKEN_AWAY),
                         _ => None,
                     },
                     ..plain(format!("mask {path:?}"))
@@ -306,6 +314,9 @@ impl Program {
         }
     }
 }
+
+/// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2), open_tree(2).
+const TAKEN_AWAY: &str = "the mount there is unbindable, or was taken away by somebody who shares the rootfs";
 
 fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
     match part {
