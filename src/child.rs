@@ -4,7 +4,6 @@ use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,6 +12,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::cgroup::{self, Cgroup, OomCounts, OomFiles};
 use crate::error::{Fault, Hint, Pointer, Stage};
+use crate::guard::Guard;
 use crate::init::step::Point;
 use crate::namespaces::Join;
 use crate::process::Rlimit;
@@ -132,10 +132,9 @@ fn clone_once(
 
 /// # Errors
 /// If one of the `count` descriptors from 3 on that are to be passed on is not open, or is not the caller's but `own`.
-pub fn require_inherited(count: u32, own: Option<&OwnedFd>) -> Result<()> {
-    let own = own.map(|own| own.as_raw_fd().unsigned_abs());
+pub fn require_inherited(count: u32, own: &Guard) -> Result<()> {
     for number in 3..count.saturating_add(3) {
-        if own == Some(number) || fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+        if own.is(number) || fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
             bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
         }
     }
@@ -312,14 +311,6 @@ impl Child<'_> {
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
     pub fn go_on(&self) {
         let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
-    }
-
-    /// Waits until the child says something, or for so long.
-    pub fn give_time(&self, at_most: Duration) {
-        let mut waiting = [PollFd::new(&self.socket, PollFlags::IN)];
-        let at_most = Timespec::try_from(at_most).ok();
-        // Whoever listens next finds out what is wrong.
-        let _ = rustix::event::poll(&mut waiting, at_most.as_ref());
     }
 
     /// Waits for what the child says next.

@@ -17,7 +17,7 @@ use crate::cgroup::Buses;
 use crate::container::Root;
 use crate::create::Environment;
 use crate::error::line;
-use crate::guard;
+use crate::guard::{self, Guard};
 use crate::log::{Format, Level, Log};
 use crate::usage::text::Charset;
 use crate::user_namespace::{Rootless, has_runtime_directory};
@@ -129,8 +129,8 @@ pub struct Context<'a> {
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
-    /// To be closed when it costs nothing; see there.
-    pub executable: RefCell<guard::Copy>,
+    /// Of a command that enters a container.
+    pub executable: RefCell<Guard>,
 }
 
 /// What standard output can show, as far as the environment says: `None` if it is no terminal, or `TERM` names none that can be
@@ -156,8 +156,8 @@ pub fn main() -> ExitCode {
     // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
     let mut words = std::env::args_os().skip(1);
     let may_enter = words.any(|word| ENTERING.iter().any(|name| word == *name));
-    let protected = if may_enter { guard::protect_executable() } else { Ok(None) };
-    run(&program, &arguments.collect::<Vec<_>>(), protected)
+    let protected = if may_enter { guard::protect_executable() } else { Ok(Guard::default()) };
+    run(&program, &arguments.collect::<Vec<_>>(), &RefCell::new(protected))
 }
 
 /// The global options, for command lines of the usual form.
@@ -203,7 +203,7 @@ impl Global {
     }
 }
 
-fn run(program: &str, arguments: &[OsString], protected: Result<guard::Copy>) -> ExitCode {
+fn run(program: &str, arguments: &[OsString], protected: &RefCell<Result<Guard>>) -> ExitCode {
     let whole_help = || help::whole(program, &Cli::command());
     let cli = match parse(arguments) {
         Ok(cli) => cli,
@@ -241,7 +241,7 @@ fn run(program: &str, arguments: &[OsString], protected: Result<guard::Copy>) ->
             let own = command.definition();
             // runc takes the global options behind the command, too.
             if let Some(arguments) = words::with_global_first(arguments, words.len(), &own, &Cli::command()) {
-                return run(program, &arguments, Ok(None));
+                return run(program, &arguments, protected);
             }
             log.error(&error);
             print_help_for(&error, || help::of(program, &own));
@@ -284,9 +284,12 @@ fn dispatch(
     words: &[OsString],
     global: &Global,
     log: &Log,
-    protected: Result<guard::Copy>,
+    protected: &RefCell<Result<Guard>>,
 ) -> Result<ExitCode> {
-    let executable = RefCell::new(if ENTERING.contains(&command.name) { protected? } else { None });
+    if !ENTERING.contains(&command.name) {
+        // Other commands call hooks and have programs begin, too, and must not hold it meanwhile.
+        protected.replace(Ok(Guard::default())).unwrap_or_default().release();
+    }
     (command.run)(words, &|| {
         // Engines read the features together with standard error.
         if command.name != "features" {
@@ -302,7 +305,8 @@ fn dispatch(
                 global.cgroup_manager
             },
             rootless: global.rootless,
-            executable: RefCell::new(executable.take()),
+            // Not before the command line has been understood: whoever reads it once more needs it, too.
+            executable: RefCell::new(protected.replace(Ok(Guard::default()))?),
         })
     })
 }

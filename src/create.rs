@@ -26,6 +26,7 @@ use crate::cgroup::{Asking, Buses, Driver, OomCounts, OomFiles, Whose};
 use crate::child::{self, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
 use crate::error::{Fault, Pointer, Stage};
+use crate::guard::Guard;
 use crate::hooks::poststart;
 use crate::init::step::Point;
 use crate::intel_rdt;
@@ -41,7 +42,7 @@ use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
 use crate::terminal::{Terminal, console_socket};
 use crate::user_namespace::Rootless;
-use crate::{guard, lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
+use crate::{lsm, mountinfo, network, notify, path, sync, sys, time_namespace};
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ pub struct Request<'a> {
     pub environment: &'a Environment,
     pub signals: &'a Signals,
     pub log: &'a Log,
-    /// To be closed while there is nothing else to do.
-    pub executable: RefCell<guard::Copy>,
+    /// To be released before anything of the container's can run.
+    pub executable: RefCell<Guard>,
 }
 
 /// When the container's program starts.
@@ -149,6 +150,13 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         (Cgroups::Own | Cgroups::Disabled, _) => Driver::Cgroupfs,
     };
     let mut plan = Plan::new(bundle, request.id.as_str(), driver)?;
+    let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
+    let mut executable = request.executable.take();
+    require_inherited(inherited, &executable)?;
+    // Before there is another process. Where the init process is alone until it begins, it is released beside it.
+    if !is_born_alone(&plan) {
+        executable.release();
+    }
     let own = sys::cred::capabilities().context("look up the runtime's capabilities")?;
     require_privileges(&plan, own)?;
     let mut join = open_namespaces(&plan)?;
@@ -167,9 +175,6 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     time_namespace::require(&plan.namespaces, &Pointer::root().field("linux").field("namespaces"))?;
     let mut warnings = warnings(bundle, &plan);
-    let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
-    let executable = request.executable.take();
-    require_inherited(inherited, executable.as_ref())?;
     let stays = request.program == Start::Attached;
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, stays)?;
     let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
@@ -313,12 +318,13 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         hooks::before_the_switch(&hooks, &state, &child.interrupts).context(Stage::Init)?;
         child.go_on();
     }
+    // There is nothing else to do until the init process is ready, and `start` or `exec` may come as soon as it is recorded.
+    executable.release();
     // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
     let terminal = match relays_terminal {
         true => Some(Terminal::attach(child.await_master()?)?),
         false => None,
     };
-    drop(executable);
     child.await_ready()?;
     cgroup.release()?;
     prepared.publish()?;
@@ -363,6 +369,13 @@ fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     let mounts = plan.mounts.warnings.iter().cloned();
     let rules = plan.cgroup.warnings.iter().cloned();
     unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).chain(rules).collect()
+}
+
+/// Whether the processes cloned for the container run nothing and are seen by no other container's until the program may begin: no
+/// process of one is in a pid namespace that is still to be made, or in the user namespace, and no hook comes before.
+fn is_born_alone(plan: &Plan) -> bool {
+    let joins_user = plan.namespaces.join.iter().any(|join| join.kind == libc::CLONE_NEWUSER);
+    plan.namespaces.is_new(libc::CLONE_NEWPID) && !joins_user && !plan.hooks.precede_the_switch()
 }
 
 /// # Errors

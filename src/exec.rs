@@ -7,7 +7,6 @@ mod namespaces;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -17,6 +16,7 @@ use crate::cgroup::{Below, Destination};
 use crate::child::{self, Watch};
 use crate::container::{Container, write_pid_file};
 use crate::error::{Fault, Pointer};
+use crate::guard::Guard;
 use crate::init::step::Point;
 use crate::log::Log;
 use crate::plan::{ExecPlan, Wanted};
@@ -28,10 +28,7 @@ use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 use crate::sys::{Errno, cred};
 use crate::terminal::{Terminal, console_socket};
-use crate::{guard, lsm, path};
-
-/// How long a new process takes at most to close what it has from its parent: a quarter of its way to execve.
-const BEGINNING: Duration = Duration::from_micros(50);
+use crate::{lsm, path};
 
 /// What the caller of `exec` asked for.
 #[derive(Debug)]
@@ -50,8 +47,8 @@ pub struct Request<'a> {
     pub when_paused: WhenPaused,
     pub signals: &'a Signals,
     pub log: &'a Log,
-    /// To be closed while there is nothing else to do.
-    pub executable: guard::Copy,
+    /// To be released before the new process is born.
+    pub executable: Guard,
 }
 
 /// `--ignore-paused` or not.
@@ -75,7 +72,7 @@ pub struct Added {
 ///
 /// # Errors
 /// The process is gone when it returns one.
-pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
+pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     let state = &container.state;
     let Some(init) = container.init()? else { bail!("cannot exec in a stopped container") };
     if state.creating {
@@ -109,7 +106,7 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
     let warnings = warnings(&plan);
     let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, request.stays)?;
     let pidfd_socket = child::connect_pidfd_socket(request.pidfd_socket)?;
-    child::require_inherited(request.preserve_fds, request.executable.as_ref())?;
+    child::require_inherited(request.preserve_fds, &request.executable)?;
     let filter = Filter::load(container.directory())?;
     let agent = filter.as_ref().map(Filter::prepare).transpose()?.flatten();
     let relays_terminal = plan.process.terminal && request.stays;
@@ -164,6 +161,8 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         false => (oom_score_adj, None),
     };
     let lent = before.map(|score| OomScore::lend(score, &at)).transpose()?;
+    // The container's processes are there already and see the new one; CVE-2019-5736.
+    request.executable.release();
     if ours_kinds & libc::CLONE_NEWUSER != 0 {
         // Whoever is root there could look into this process, if it sees it; CVE-2016-9962.
         set_dumpable(false).context("keep others from looking into this process")?;
@@ -216,11 +215,6 @@ pub fn exec(container: &Container, request: Request<'_>) -> Result<Added> {
         false => None,
     };
     child.go_on();
-    // Whoever closes it last has to wait. The new process begins with that, and has enough to do while this one waits.
-    if request.executable.is_some() {
-        child.give_time(BEGINNING);
-    }
-    drop(request.executable);
     if let Some(agent) = agent {
         let number = child.await_listener()?;
         let seen =

@@ -30,6 +30,7 @@ mod exec_cgroup;
 mod exec_namespaces;
 mod exec_process;
 mod features;
+mod guard;
 mod hooks;
 mod id_mapped_mounts;
 mod intel_rdt;
@@ -122,6 +123,7 @@ fn tests() -> Vec<Test> {
         turns::tests(),
         matching::tests(),
         security::tests(),
+        guard::tests(),
         seccomp::tests(),
         broken::tests(),
         clients::tests(),

@@ -389,7 +389,7 @@ fn notifying(names: &[&str], agent: &Agent) -> Value {
 }
 
 /// A container with this script, whose calls with these `names` go to the agent.
-fn with_agent(script: &str, names: &[&str]) -> (Container, Agent) {
+pub fn with_agent(script: &str, names: &[&str]) -> (Container, Agent) {
     let container = Container::with_script(script);
     let agent = Agent::at(&container.beside("agent.sock"));
     let profile = notifying(names, &agent);
@@ -466,7 +466,7 @@ fn an_agents_caller_can_be_kept_from_signals_but_for_the_fatal_ones() {
     container.leaves_nothing();
 }
 
-fn continue_all(met: Met) -> Arc<Mutex<Vec<Call>>> {
+pub fn continue_all(met: Met) -> Arc<Mutex<Vec<Call>>> {
     met.answer(|_| Say::Continue)
 }
 

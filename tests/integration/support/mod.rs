@@ -10,6 +10,7 @@ pub mod process;
 pub mod pty;
 pub mod rootfs;
 pub mod suite;
+pub mod trace;
 pub mod user;
 pub mod wait;
 pub mod workspace;

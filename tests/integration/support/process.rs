@@ -64,6 +64,17 @@ impl Invocation {
         self
     }
 
+    /// Has the new process do this before it becomes the program.
+    ///
+    /// # Safety
+    /// As of `pre_exec`: what it does must be possible in a copy of a process with several threads.
+    #[allow(unsafe_code, reason = "handed on")]
+    pub unsafe fn before_it_begins(mut self, what: fn() -> std::io::Result<()>) -> Self {
+        // SAFETY: the caller's.
+        unsafe { self.command.pre_exec(what) };
+        self
+    }
+
     /// The same call made by a shell, after the redirections and assignments in `prefix`.
     pub fn after_shell(self, prefix: &str) -> Self {
         let mut shell = Self::new("sh").arg("-c").arg(format!("{prefix} exec \"$@\"")).arg("sh");
