@@ -62,6 +62,9 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
     // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
     let _ = process::set_dumpable(false);
+    // Who has CAP_SYS_PTRACE in the container is let at it all the same, and neither the environment of the runtime's caller nor
+    // the paths of the host on its command line are for him.
+    process::clear_arguments(c"runtime init".to_bytes());
     // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
     // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
     take_no_signals();

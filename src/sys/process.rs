@@ -169,6 +169,50 @@ pub fn set_name(name: &CStr) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
 }
 
+/// Overwrites the command line and the environment that this process was started with, which others read in
+/// /proc/PID/cmdline and /proc/PID/environ; the former begins with `title` then, as ps(1) shows it. For a process that is about
+/// to leave or to become another program: nothing may look at its environment any more.
+pub fn clear_arguments(title: &[u8]) {
+    unsafe extern "C" {
+        /// Where `argv[0]` is; program_invocation_name(3).
+        static program_invocation_name: *mut u8;
+    }
+    // Both in one piece, and the path of the executed file behind them (`create_elf_tables` and `do_execveat_common` in the kernel).
+    // SAFETY: the C library writes to it before `main`, and nobody later.
+    let start = unsafe { program_invocation_name };
+    let (end, page) = (auxiliary(libc::AT_EXECFN), auxiliary(libc::AT_PAGESZ).max(1));
+    // The kernel takes no more.
+    const MOST: usize = 6 << 20;
+    let Some(length) = end.checked_sub(start.addr()).filter(|length| *length <= MOST) else { return };
+    // Whole pages are given back, not written to: they would be counted against the limit of whoever's cgroup this is in.
+    let whole = start.addr().next_multiple_of(page)..end - end % page;
+    let given_back = (whole.len() >= 2 * page).then(|| {
+        // SAFETY: these pages lie between two strings of this process's initial stack, so they are its own anonymous memory, and
+        // as below nothing refers to what is in them. The kernel replaces them by zeros.
+        check(unsafe {
+            libc::syscall(libc::SYS_madvise, start.with_addr(whole.start), whole.len(), libc::MADV_DONTNEED)
+        })
+    });
+    let (head, tail) = match given_back {
+        Some(Ok(_)) => (whole.start - start.addr(), end - whole.end),
+        _ => (length, 0),
+    };
+    // SAFETY: the `length` bytes from `start` are the strings of `argv` and `envp`, which the kernel has put there for this process
+    // to do with as it likes. Nothing in this program keeps a reference to them: `std::env` copies. `head` is at most `length`.
+    unsafe { start.write_bytes(0, head) };
+    // SAFETY: as above; `tail` is at most `length`, and `end` the end of the strings.
+    unsafe { start.with_addr(end - tail).write_bytes(0, tail) };
+    // SAFETY: as above, and `title` is no part of it. Its end, if it is longer, is not copied.
+    unsafe { start.copy_from_nonoverlapping(title.as_ptr(), title.len().min(length.saturating_sub(1))) };
+}
+
+/// A word that the kernel has told this process at its start, or 0; getauxval(3).
+fn auxiliary(kind: libc::c_ulong) -> usize {
+    // SAFETY: takes no pointers, and reads what the kernel has put on the initial stack.
+    let value = unsafe { libc::getauxval(kind) };
+    usize::try_from(value).unwrap_or(0)
+}
+
 /// Leaves at once: no destructors, no exit handlers. exit_group(2).
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: takes no pointers, and does not return.

@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome,
-    bundle::{add_mount, bind, join_namespace},
+    bundle::{add_mount, bind, capabilities, join_namespace},
     container::NO_OPTIONS,
     host::{self, need_other_than, need_own},
     suite::suite,
+    trace::{Stop, Trace},
     wait_until,
 };
 
@@ -44,6 +45,7 @@ suite![
     the_passwd_of_the_image_may_link_outside,
     the_kernel_log_and_keys_are_out_of_reach,
     the_environment_of_the_runtime_is_out_of_reach,
+    the_environment_of_the_caller_is_not_in_a_process_that_is_born,
     a_device_path_through_a_link_stays_inside,
     cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened,
     a_file_bound_onto_a_dangling_link_stays_inside,
@@ -381,6 +383,41 @@ fn the_environment_of_the_runtime_is_out_of_reach() {
     let container = Container::with_script("cat /proc/*/environ");
     let output = container.run_with(NO_OPTIONS).env("SECRET_OF_THE_CALLER", "1").output();
     assert!(!output.stdout.contains("SECRET_OF_THE_CALLER"), "{output:#?}");
+}
+
+/// Who has CAP_SYS_PTRACE in the container may look into whatever is born there. Neither an environment of one line nor one of many
+/// pages stays, nor the command line with its paths of the host.
+fn the_environment_of_the_caller_is_not_in_a_process_that_is_born() -> Outcome {
+    need_own()?;
+    Trace::need()?;
+    for length in [1, 60_000] {
+        let secret = "SECRET_OF_THE_CALLER".repeat(length / 20 + 1);
+        let container = Container::idle();
+        let created = container.create_with(NO_OPTIONS).env("SECRET", &secret).succeeds();
+        let of_init = |file: &str| fs::read(format!("/proc/{}/{file}", container.pid())).unwrap();
+        assert!(of_init("environ").iter().all(|byte| *byte == 0), "{created:#?}");
+        assert_eq!(String::from_utf8(of_init("cmdline")).unwrap().trim_end_matches('\0'), "runtime init");
+    }
+    let container = Container::idle().edit(|spec| capabilities(spec, &["CAP_KILL", "CAP_SYS_PTRACE"]));
+    container.launch();
+    let namespace = fs::read_link(format!("/proc/{}/ns/pid", container.pid())).unwrap();
+    let mut trace = Trace::of(container.exec(["true"]).env("SECRET", "SECRET_OF_THE_CALLER"));
+    let (mut seen, mut began) = (0, false);
+    while let Some((pid, stop)) = trace.next() {
+        began |= stop == Stop::Executed && pid != trace.first();
+        let is_inside = fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|own| own == namespace);
+        if is_inside && !began {
+            seen += 1;
+            for file in ["environ", "cmdline"] {
+                let text = fs::read(format!("/proc/{pid}/{file}")).unwrap();
+                let text = String::from_utf8_lossy(&text);
+                assert!(!text.contains("SECRET") && !text.contains(&container.id), "{file}: {text:?}");
+            }
+        }
+    }
+    assert!(seen > 10, "the process was seen {seen} times");
+    trace.finish().code();
+    Ok(())
 }
 
 fn a_device_path_through_a_link_stays_inside() -> Outcome {
