@@ -19,6 +19,7 @@ use crate::create::Environment;
 use crate::error::line;
 use crate::guard::{self, Guard};
 use crate::log::{Format, Level, Log};
+use crate::printable;
 use crate::usage::text::Charset;
 use crate::user_namespace::{Rootless, has_runtime_directory};
 use crate::weakened;
@@ -251,7 +252,7 @@ fn run(program: &str, arguments: &[OsString], protected: &RefCell<Result<Guard>>
             let error = if program == "runc" { runc::with_prefix(command.name, error) } else { error };
             log.error(&error);
             match runc::last_words(&error).filter(|_| program == "runc") {
-                Some(words) => drop(writeln!(io::stderr().lock(), "{words}")),
+                Some(words) => drop(writeln!(io::stderr().lock(), "{}", printable::escape(&words))),
                 None => drop(report(&error)),
             }
             ExitCode::from(command.on_failure)

@@ -8,6 +8,8 @@ use std::{error, fmt, io};
 
 use nix::errno::Errno;
 
+use crate::printable;
+
 /// A place in `config.json` or another document, as a JSON pointer (RFC 6901).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
@@ -168,6 +170,8 @@ impl fmt::Display for NotPutBack {
 impl error::Error for NotPutBack {}
 
 /// One line for people: the whole chain, outermost first, with the name of every errno, and the way out.
+/// Whatever is told of files, bundles and other programs cannot make it more than a line, nor control a
+/// terminal.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -183,7 +187,7 @@ pub fn line(error: &anyhow::Error) -> String {
     if let Some(hint) = hint(error) {
         text.push_str(&format!(" ({hint})"));
     }
-    text
+    printable::escape(&text).into_owned()
 }
 
 /// The value of `config.json` that the error is about, if it is about one.
@@ -263,6 +267,16 @@ mod tests {
         let error =
             Pointer::root().field("hostname").error_with_hint("is wrong", "right it").context(Stage::Init);
         assert_eq!(line(&error), "config.json: /hostname: is wrong (right it)");
+    }
+
+    #[test]
+    fn a_line_is_one_line_whatever_it_tells_of() {
+        let pointer = Pointer::root().field("linux").field("sysctl").field("a\u{1b}[2J\nlevel=info");
+        let error = pointer.error_with_hint("is \u{202e}wrong", "see /\r\u{9b}");
+        assert_eq!(
+            line(&error),
+            "config.json: /linux/sysctl/a\\u{1b}[2J\\nlevel=info: is \\u{202e}wrong (see /\\r\\u{9b})"
+        );
     }
 
     #[test]

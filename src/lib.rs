@@ -38,6 +38,7 @@ mod network;
 mod notify;
 mod path;
 mod plan;
+mod printable;
 mod process;
 mod program;
 mod revision;

@@ -6,6 +6,7 @@
 
 mod daemons;
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -23,6 +24,7 @@ use serde::{Serialize, Serializer};
 use self::daemons::Daemon;
 use crate::clock;
 use crate::error::{errno, fault, hint, line};
+use crate::printable::escape;
 
 /// How a record is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,17 +128,17 @@ enum To {
 struct Record<'a> {
     #[serde(serialize_with = "word")]
     level: Level,
-    msg: &'a str,
+    msg: Cow<'a, str>,
     time: String,
     /// The place in `config.json`, as a JSON pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pointer: Option<String>,
+    pointer: Option<Cow<'a, str>>,
     /// The name of the kernel's answer, as `ENOENT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<String>,
     /// What would make it right.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
+    hint: Option<Cow<'a, str>>,
     /// Where in this program's source it was written, with `--debug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
@@ -174,9 +176,9 @@ impl Log {
             return;
         }
         self.write(&Record {
-            pointer: fault(error).map(|fault| fault.pointer.to_string()),
+            pointer: fault(error).map(|fault| escape(&fault.pointer.to_string()).into_owned().into()),
             errno: errno(error).map(|errno| format!("{errno:?}")),
-            hint: hint(error),
+            hint: hint(error).map(escape),
             ..Record::new(Level::Error, &line(error))
         });
     }
@@ -210,7 +212,7 @@ impl Log {
             To::StandardError => drop(io::stderr().write_all(self.line(record).as_bytes())),
             To::File(file) => drop((&*file).write_all(self.line(record).as_bytes())),
             To::Daemon(daemon) => match self.format {
-                Format::Text => daemon.write(record.level, record.msg),
+                Format::Text => daemon.write(record.level, &record.msg),
                 Format::Json => daemon.write(record.level, self.line(record).trim_end()),
             },
         }
@@ -228,7 +230,7 @@ impl Log {
 impl<'a> Record<'a> {
     fn new(level: Level, msg: &'a str) -> Self {
         let time = clock::rfc3339_nanos(SystemTime::now());
-        Self { level, msg, time, pointer: None, errno: None, hint: None, file: None }
+        Self { level, msg: escape(msg), time, pointer: None, errno: None, hint: None, file: None }
     }
 
     /// As logrus, and so runc, writes it.
@@ -237,7 +239,7 @@ impl<'a> Record<'a> {
         let extras = [
             ("errno", self.errno.as_deref()),
             ("file", self.file.as_deref()),
-            ("hint", self.hint),
+            ("hint", self.hint.as_deref()),
             ("pointer", self.pointer.as_deref()),
         ];
         for (key, value) in extras {
@@ -300,6 +302,28 @@ mod tests {
         assert!(text.ends_with(
             " level=error msg=\"open \\\"/x\\\": no such file or directory (ENOENT)\" errno=\"ENOENT\"\n"
         ));
+    }
+
+    #[test]
+    fn a_record_is_one_line_without_control_characters() {
+        let error = Pointer::root().field("a\nb\u{9b}").error_with_hint("is \u{1b}[2J", "\u{202e}no\0");
+        let wrong = |log: &Log| {
+            log.error(&error);
+            log.warning("odd\ntime=\"\" level=error msg=\"forged\"");
+            log.debug("\u{7f}");
+        };
+        for format in [Format::Text, Format::Json] {
+            let text = logged(format, Level::Debug, wrong);
+            assert_eq!(text.lines().count(), 3, "{text}");
+            assert!(!text.replace('\n', "").contains(crate::printable::is_harmful), "{text:?}");
+        }
+        let text = logged(Format::Json, Level::Error, wrong);
+        let record: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["msg"], "config.json: /a\\nb\\u{9b}: is \\u{1b}[2J (\\u{202e}no\\0)");
+        assert_eq!(
+            (&record["pointer"], &record["hint"]),
+            (&"/a\\nb\\u{9b}".into(), &"\\u{202e}no\\0".into())
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@
 mod error;
 #[path = "../src/init/mod.rs"]
 mod init;
+#[path = "../src/printable.rs"]
+mod printable;
 #[path = "../src/seccomp/mod.rs"]
 mod seccomp;
 #[path = "../src/sync.rs"]

@@ -17,6 +17,7 @@ use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::duration::Duration;
 use crate::error::Refusal;
+use crate::printable;
 
 /// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
 ///
@@ -118,8 +119,8 @@ fn wait<'a>(
 
 /// One write for each line, so that a reader finds whole ones.
 fn print(event: &Event<'_>) -> Result<()> {
-    let mut line = serde_json::to_vec(event).context("encode an event")?;
-    line.push(b'\n');
+    let line = serde_json::to_string(event).context("encode an event")?;
+    let line = printable::json(line) + "\n";
     let mut out = std::io::stdout().lock();
-    out.write_all(&line).and_then(|()| out.flush()).context("write to standard output")
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).context("write to standard output")
 }

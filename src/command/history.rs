@@ -10,6 +10,7 @@ use super::table::table;
 use crate::change::{Change, shown};
 use crate::cli::Context;
 use crate::container::ContainerId;
+use crate::printable;
 use crate::revision::{self, History as Revisions, Revision};
 
 /// List how the limits of a container have changed
@@ -65,7 +66,7 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
                 Ok(value)
             });
             let revisions: Vec<Value> = revisions.collect::<Result<_>>()?;
-            json!(revisions).to_string() + "\n"
+            printable::json(json!(revisions).to_string()) + "\n"
         }
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")

@@ -10,6 +10,7 @@ use super::table::table;
 use crate::cli::Context;
 use crate::container::Container;
 use crate::error::{Refusal, line};
+use crate::printable;
 use crate::state::{Report, Status};
 
 /// List the containers
@@ -60,7 +61,9 @@ pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
         }
     }
     let text = if args.quiet {
-        containers.iter().fold(String::new(), |text, (container, _)| text + &container.state.id + "\n")
+        containers
+            .iter()
+            .fold(String::new(), |text, (container, _)| text + &printable::escape(&container.state.id) + "\n")
     } else {
         let owners = Owners::read();
         let owners: Vec<String> =
@@ -81,7 +84,7 @@ pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
 /// An empty list is `null`, as runc has it.
 fn json(reports: &[Report<'_>]) -> Result<String> {
     let text = if reports.is_empty() { Ok("null".into()) } else { serde_json::to_string(reports) };
-    text.map(|text| text + "\n").context("encode the list")
+    text.map(|text| printable::json(text) + "\n").context("encode the list")
 }
 
 /// How wide runc's columns are, with the blanks between.

@@ -1,5 +1,6 @@
 //! `runtime ps`: the processes of a container.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
@@ -11,6 +12,7 @@ use super::list::Format;
 use crate::cgroup;
 use crate::cli::Context;
 use crate::container::{Container, ContainerId};
+use crate::printable;
 
 /// List the processes of a container
 ///
@@ -89,6 +91,7 @@ fn of_these(listing: &[u8], processes: &[i32]) -> Result<Vec<u8>> {
     let title = lines.next().unwrap_or_default();
     let column = words(title).iter().position(|word| word == b"PID");
     let column = column.context("couldn't find PID field in ps output")?;
+    let processes: HashSet<i32> = processes.iter().copied().collect();
     let mut kept = title.to_vec();
     for line in lines {
         let words = words(line);
@@ -96,7 +99,10 @@ fn of_these(listing: &[u8], processes: &[i32]) -> Result<Vec<u8>> {
         let number = String::from_utf8_lossy(number);
         let number: i32 = number.parse().with_context(|| format!("unable to parse pid: {number:?}"))?;
         if processes.contains(&number) {
-            kept.extend_from_slice(line);
+            // Names and arguments are the container's choice, and not every ps(1) makes them harmless.
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            kept.extend_from_slice(printable::escape(&String::from_utf8_lossy(line)).as_bytes());
+            kept.push(b'\n');
         }
     }
     Ok(kept)
@@ -111,6 +117,12 @@ mod tests {
         let listing = b"  UID   PID CMD\nroot     1 init 7\nroot     7 sleep 1\nroot    77 sh\n";
         assert_eq!(of_these(listing, &[7, 9]).unwrap(), b"  UID   PID CMD\nroot     7 sleep 1\n");
         assert_eq!(of_these(listing, &[]).unwrap(), b"  UID   PID CMD\n");
+    }
+
+    #[test]
+    fn a_process_cannot_control_the_terminal_by_its_name() {
+        let listing = b"PID CMD\n7 \x1b[2Jsh\xc2\x9b\xff";
+        assert_eq!(of_these(listing, &[7]).unwrap(), "PID CMD\n7 \\u{1b}[2Jsh\\u{9b}\u{fffd}\n".as_bytes());
     }
 
     #[test]

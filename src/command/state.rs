@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cli::{Context, usual};
 use crate::container::ContainerId;
+use crate::printable;
 
 /// Print the state of a container
 #[derive(Debug, PartialEq, clap::Args)]
@@ -27,11 +28,11 @@ impl State {
 pub fn run(args: &State, context: &Context<'_>) -> Result<()> {
     let container = context.root.load(&args.id)?;
     let report = container.report(container.status()?, "");
-    let mut text = serde_json::to_vec_pretty(&report).context("encode the state")?;
+    let mut text = serde_json::to_string_pretty(&report).map(printable::json).context("encode the state")?;
     let mut output = std::io::stdout().lock();
     // runc's has no newline at the end, which only people miss.
     if output.is_terminal() {
-        text.push(b'\n');
+        text.push('\n');
     }
-    output.write_all(&text).context("write to standard output")
+    output.write_all(text.as_bytes()).context("write to standard output")
 }

@@ -13,6 +13,7 @@ use super::list::Format;
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
+use crate::printable;
 use crate::terminal::keys::Key;
 use crate::terminal::screen::{self, Event, Line, Place, Screen, Size};
 use crate::usage::text::Charset;
@@ -86,7 +87,7 @@ pub(super) fn interval(asked: Option<Duration>) -> Result<Option<Length>> {
 /// Tells, on standard error, of containers that could not be looked at.
 pub(super) fn complain(meter: &mut Meter<'_>) {
     for complaint in meter.complaints() {
-        let _ = writeln!(io::stderr().lock(), "{complaint}");
+        let _ = writeln!(io::stderr().lock(), "{}", printable::escape(&complaint));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::printable::is_harmful;
+
 /// Rows with three blanks between the columns, of which the last is as long as it is, and the others at least so wide with the blanks.
 /// What a terminal would act on is a question mark.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) -> String {
@@ -13,7 +15,7 @@ pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) 
     let mut text = String::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
-            let cell: String = cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            let cell: String = cell.chars().map(|c| if is_harmful(c) { '?' } else { c }).collect();
             match widths.get(column) {
                 Some(width) => drop(write!(text, "{cell:<width$}")),
                 None => text.push_str(&cell),
@@ -30,8 +32,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_no_cell_breaks_a_line() {
-        let rows = [["A", "B"], ["long\u{1b}[2J", "x\ny"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows, 0), "A          B\nlong?[2J   x?y\n");
+        let rows = [["A", "B"], ["long\u{1b}[2J", "x\n\u{202e}y"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows, 0), "A          B\nlong?[2J   x??y\n");
         assert_eq!(table(&rows[..1], 4), "A   B\n");
     }
 }

@@ -19,6 +19,7 @@ use crate::change::{Change, shown};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
+use crate::printable;
 use crate::revision::{self, Asker, Event, Loss, Made, Roll, Target, Wanted};
 use crate::signals::SignalQueue;
 
@@ -213,7 +214,10 @@ impl Reader {
             *self = Self::Sleeps;
             return;
         }
-        let text = if is_json { serde_json::to_string(event).unwrap_or_default() } else { event.to_string() };
+        let text = match is_json {
+            true => printable::json(serde_json::to_string(event).unwrap_or_default()),
+            false => printable::escape(&event.to_string()).into_owned(),
+        };
         let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
     }
 }

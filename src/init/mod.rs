@@ -316,10 +316,23 @@ impl<'a> Init<'a> {
 
     /// Says on the program's standard error, and to `start` if it listens, what its parent can no longer hear.
     fn complain(&self, parts: &[&[u8]]) {
-        for text in parts.iter().chain([&b"\n".as_slice()]) {
+        let say = |text: &[u8]| {
             let _ = rustix::io::write(rustix::stdio::stderr(), text);
             let _ = self.start.map(|start| rustix::io::write(start, text));
+        };
+        for part in parts {
+            // Nothing in a name begins a line of its own, or is an order to the terminal.
+            for text in part.split_inclusive(u8::is_ascii_control) {
+                match text.split_last() {
+                    Some((last, before)) if last.is_ascii_control() => {
+                        say(before);
+                        say(b"?");
+                    }
+                    _ => say(text),
+                }
+            }
         }
+        say(b"\n");
     }
 }
 
