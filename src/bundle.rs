@@ -1,15 +1,16 @@
 //! A bundle: a directory with `config.json`, not yet believed; bundle.md.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::document;
-use crate::error::{Fault, Hint, Pointer};
+use crate::error::{self, Fault, Hint, Pointer};
+use crate::input::{self, Pipes};
 
 /// The name of the configuration in a bundle.
 pub const CONFIG: &str = "config.json";
@@ -32,16 +33,18 @@ impl Bundle {
     pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
         let path = std::path::absolute(path).with_context(|| format!("find bundle {}", path.display()))?;
         let file = config.map_or_else(|| path.join(CONFIG), Path::to_path_buf);
-        let text = match fs::read(&file) {
-            Err(error) if error.kind() == ErrorKind::NotFound && config.is_none() => {
+        let pipes = if config.is_some() { Pipes::Taken } else { Pipes::Refused };
+        let text = match input::document(&file, pipes) {
+            Err(error) if error::errno(&error) == Some(Errno::ENOENT) && config.is_none() => {
                 let hint = if path.is_dir() {
                     "a bundle is a directory with config.json in it; `runtime spec` writes one".to_owned()
                 } else {
                     "there is no such directory".to_owned()
                 };
-                return Err(error).context(Hint(format!("open bundle {}: {CONFIG}", path.display()), hint));
+                let doing = format!("open bundle {}: {CONFIG}", path.display());
+                return Err(anyhow!(Errno::ENOENT).context(Hint(doing, hint)));
             }
-            result => result.with_context(|| format!("read {}", file.display()))?,
+            text => text?,
         };
         let (spec, unknown_capabilities) = document::spec(&text)?;
         Ok(Self { path, spec, unknown_capabilities })

@@ -22,6 +22,7 @@ pub use self::prepared::Prepared;
 use self::removal::{end_unit, remove_directory};
 use crate::cgroup;
 use crate::error::{Hint, Refusal};
+use crate::input::{self, Pipes};
 use crate::signals::Signal;
 use crate::state::{self, Report, State, Status};
 use crate::sys::Errno;
@@ -151,14 +152,14 @@ impl Root {
     /// [`Refusal::NoSuchContainer`].
     pub fn load(&self, id: &ContainerId) -> Result<Container> {
         let directory = self.directory(id);
-        let text = fs::read(directory.join(state::FILE));
+        let text = input::record(&directory.join(state::FILE));
         Container::recorded(directory, id, text)
     }
 
     /// The container that `create` had got ready to record when it was aborted, if there is such a one.
     pub fn unrecorded(&self, id: &ContainerId) -> Option<Container> {
         let directory = self.directory(id);
-        let state = serde_json::from_slice(&fs::read(directory.join(prepared::NAME)).ok()?).ok()?;
+        let state = serde_json::from_slice(&input::record(&directory.join(prepared::NAME)).ok()?).ok()?;
         Some(Container { directory, state })
     }
 
@@ -166,7 +167,7 @@ impl Root {
     pub fn sweep(&self, id: &ContainerId) -> Result<()> {
         let directory = self.directory(id);
         if let Ok(cgroup) = fs::read_link(directory.join(CGROUP)) {
-            let unit = fs::read(directory.join(UNIT)).ok();
+            let unit = input::record(&directory.join(UNIT)).ok();
             let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
             match unit {
                 Some(unit) => end_unit(&cgroup, &unit, false)?,
@@ -369,10 +370,9 @@ impl Container {
     /// What `exec` needs of `config.json`: as it was when the container was made, or, of a container that was made by an older
     /// version of this program, as it is now in the bundle.
     pub fn excerpt(&self) -> Result<Vec<u8>> {
-        let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-        match fs::read(self.directory.join(EXCERPT)) {
+        match input::record(&self.directory.join(EXCERPT)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                read(&Path::new(&self.state.bundle).join(crate::bundle::CONFIG))
+                input::document(&Path::new(&self.state.bundle).join(crate::bundle::CONFIG), Pipes::Refused)
             }
             text => text.with_context(|| format!("read {}", self.directory.join(EXCERPT).display())),
         }

@@ -25,6 +25,7 @@ mod guard;
 mod holder;
 mod hooks;
 pub mod init;
+mod input;
 mod intel_rdt;
 mod log;
 mod lsm;

@@ -17,6 +17,8 @@
 mod error;
 #[path = "../src/init/mod.rs"]
 mod init;
+#[path = "../src/input.rs"]
+mod input;
 #[path = "../src/printable.rs"]
 mod printable;
 #[path = "../src/seccomp/mod.rs"]

@@ -21,7 +21,7 @@ pub struct Create {
 }
 
 pub fn run(args: &Create, context: &Context<'_>) -> Result<()> {
+    let bundle = args.making.open(args.making.bundle.as_deref().unwrap_or(Path::new(".")))?;
     let signals = Signals::block()?;
-    let bundle = args.making.bundle.as_deref().unwrap_or(Path::new("."));
-    args.making.create(bundle, &args.id, Start::Later, &signals, context).map(drop)
+    args.making.create(&bundle, &args.id, Start::Later, &signals, context).map(drop)
 }

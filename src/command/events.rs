@@ -2,7 +2,7 @@
 //! JSON.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration as Length, Instant};
@@ -17,6 +17,7 @@ use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::duration::Duration;
 use crate::error::Refusal;
+use crate::input;
 use crate::printable;
 
 /// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
@@ -93,10 +94,8 @@ fn watch(
     }
 }
 
-fn number(mut news: File) -> Option<u64> {
-    let mut text = String::new();
-    news.read_to_string(&mut text).ok()?;
-    text.parse().ok()
+fn number(news: File) -> Option<u64> {
+    String::from_utf8(input::text(news).ok()?).ok()?.parse().ok()
 }
 
 /// The last line, which runc does not have: its readers see the end of the stream alone.

@@ -11,6 +11,7 @@ use crate::cli::Context;
 use crate::cli::usual::{self, Known, Usual};
 use crate::container::ContainerId;
 use crate::exec::{self, Added, Request, WhenPaused};
+use crate::input::{self, Pipes};
 use crate::plan::{Changes, Wanted};
 use crate::signals::{Signal, Signals};
 use crate::supervise::{End, supervise};
@@ -137,10 +138,12 @@ impl Exec {
 pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
     let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
     let container = context.root.load(&id)?;
+    // While a signal still ends this process, for it may come through a pipe.
+    let wanted = wanted(args)?;
     // Before the process exists, so that nothing that is sent to it meanwhile is lost.
     let signals = Signals::block()?;
     let request = Request {
-        wanted: wanted(args)?,
+        wanted,
         stays: !args.detach,
         pid_file: args.pid_file.as_deref(),
         console_socket: args.console_socket.as_deref(),
@@ -166,8 +169,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
 
 fn wanted(args: &Exec) -> Result<Wanted> {
     if let Some(path) = &args.process {
-        let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        return Ok(Wanted::File(text));
+        return Ok(Wanted::File(input::document(path, Pipes::Taken)?));
     }
     let (uid, gid) = args.user.as_deref().map(user).transpose()?.unwrap_or_default();
     // Where other programs end their options with it, so may ours.

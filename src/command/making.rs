@@ -40,12 +40,18 @@ pub struct Making {
 }
 
 impl Making {
+    /// Opens the bundle at `path`: while a signal still ends this process, for its configuration may come
+    /// through a pipe.
+    pub fn open(&self, path: &Path) -> Result<Bundle> {
+        Bundle::open(path, self.config.as_deref())
+    }
+
     /// Makes the container `id` from the bundle.
     ///
     /// From the call on, signals wait: one that asks this process to end undoes what was made so far.
     pub fn create(
         &self,
-        bundle: &Path,
+        bundle: &Bundle,
         id: &ContainerId,
         program: Start,
         signals: &Signals,
@@ -56,9 +62,8 @@ impl Making {
             CgroupManager::Disabled => Cgroups::Disabled,
             CgroupManager::Systemd => Cgroups::Systemd,
         };
-        let bundle = Bundle::open(bundle, self.config.as_deref())?;
         create::create(
-            &bundle,
+            bundle,
             &Request {
                 id,
                 root: &context.root,

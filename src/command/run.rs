@@ -39,6 +39,7 @@ pub struct Run {
 
 pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
     let (bundle, id) = resolve(args.making.bundle.as_deref(), args.target.as_deref())?;
+    let bundle = args.making.open(&bundle)?;
     if !args.no_subreaper {
         set_child_subreaper().context("become a subreaper")?;
     }

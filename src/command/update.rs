@@ -1,7 +1,6 @@
 //! `runtime update`: other limits for a container that runs.
 
-use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use crate::change::{Change, shown};
 use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::duration::Duration;
+use crate::input::{self, Pipes};
 use crate::printable;
 use crate::revision::{self, Asker, Event, Loss, Made, Roll, Target, Wanted};
 use crate::signals::SignalQueue;
@@ -260,11 +260,9 @@ pub(super) fn dry_run(
 
 fn read(file: &Path) -> Result<(Vec<u8>, Source)> {
     let (text, name) = if file == Path::new("-") {
-        let mut text = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut text).context("read standard input")?;
-        (text, "standard input")
+        (input::text(std::io::stdin().lock()).context("read standard input")?, "standard input")
     } else {
-        (fs::read(file).with_context(|| format!("read {}", file.display()))?, "resources.json")
+        (input::document(file, Pipes::Taken)?, "resources.json")
     };
     // The decoder takes a list for an object of nameless members.
     if matches!(serde_json::from_slice(&text), Ok(Value::Array(_) | Value::Null)) {

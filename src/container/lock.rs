@@ -6,18 +6,19 @@
 //! found by a path of the record counts only if the container is there still ([`Lock::check`]).
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Container, ContainerId, Prepared, Root};
 use crate::error::Refusal;
+use crate::input;
 use crate::signals::{Signal, SignalQueue};
 use crate::state::{self, State};
 
@@ -77,14 +78,9 @@ impl Root {
     /// What somebody who changes `id`, or was killed then, has noted.
     pub fn note(&self, id: &ContainerId) -> Result<Option<Vec<u8>>> {
         let path = self.directory(id).join(NOTE);
-        let mut text = Vec::new();
-        let read = || {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            File::from(openat(CWD, &path, flags, Mode::empty())?).read_to_end(&mut text)
-        };
-        match { read }() {
+        match input::record(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            read => read.map(|_| Some(text)).with_context(|| format!("read {}", path.display())),
+            text => text.map(Some).with_context(|| format!("read {}", path.display())),
         }
     }
 }
@@ -154,15 +150,7 @@ impl Lock {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        let file = openat(
-            &self.directory,
-            name,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        File::from(file).read_to_end(&mut text)?;
-        Ok(text)
+        input::opened_record(openat(&self.directory, name, input::RECORD, Mode::empty())?)
     }
 
     /// Writes the state file, so that a reader finds the old one or the new one. `state` has been read since this lock is held.

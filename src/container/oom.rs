@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Container, NewContainer};
 use crate::cgroup::{self, OomCounts, OomSeen, Shortage};
+use crate::input;
 
 /// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
 pub(super) const OOM_COUNTS: &str = "oom-kills";
@@ -33,7 +34,7 @@ impl Container {
     pub fn shortage(&self) -> Option<Shortage> {
         match self.state.cgroup() {
             Some(cgroup) => cgroup::shortage(cgroup, self.known_ooms()),
-            None => serde_json::from_slice(&fs::read(self.directory.join(SHORTAGE)).ok()?).ok(),
+            None => serde_json::from_slice(&input::record(&self.directory.join(SHORTAGE)).ok()?).ok(),
         }
     }
 
@@ -43,8 +44,8 @@ impl Container {
     }
 
     fn known_ooms(&self) -> OomCounts {
-        let known = fs::read_to_string(self.directory.join(OOM_COUNTS)).unwrap_or_default();
-        parse_counts(&known)
+        let known = input::record(&self.directory.join(OOM_COUNTS)).unwrap_or_default();
+        parse_counts(&String::from_utf8_lossy(&known))
     }
 
     /// Notes it for later, when its cgroup is gone. If that fails nothing is known then.

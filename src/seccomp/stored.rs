@@ -4,7 +4,7 @@
 //! then the instructions as the kernel takes them; then, if there is an agent, its path, a zero byte, and what it is told.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{Filter, Listener};
+use crate::input;
 use crate::sys::seccomp::Instruction;
 
 /// The name of the file.
@@ -32,7 +33,7 @@ impl Filter {
     /// The filter that is kept in `directory`, if there is one.
     pub fn load(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
-        match fs::read(&path) {
+        match input::record(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
             Ok(bytes) => Self::from_bytes(&bytes)
@@ -91,6 +92,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

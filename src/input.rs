@@ -1,0 +1,211 @@
+//! Reading files that somebody else may have made: never without an end, never from what is no file, and
+//! never waiting for a writer who does not come.
+
+use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::retry_on_intr;
+
+use crate::error::Hint;
+
+/// How long a document may be: a thousand times the longest of an engine's.
+const MOST: u64 = 64 << 20;
+
+/// How long a named pipe is waited for until somebody writes to it.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What may be read beside a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pipes {
+    /// Somebody has named this very file, and a shell names a pipe so: `<(…)`.
+    Taken,
+    /// It is what stands under a fixed name in a directory.
+    Refused,
+}
+
+/// The text of a document that a caller hands over, in full.
+///
+/// # Errors
+/// Of open(2) and read(2); something that is neither a regular file nor a pipe that may be one; more than 64
+/// MiB; a pipe that nobody writes to.
+pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
+    let refused = |what: String, hint: &str| {
+        anyhow::Error::from(Hint(format!("read {}: {what}", path.display()), hint.to_owned()))
+    };
+    let failed = || format!("read {}", path.display());
+    // Opening a device may do something, for example start a watchdog.
+    let found = std::fs::metadata(path).with_context(failed)?;
+    let may_be_read = |kind: FileType| kind.is_file() || kind.is_fifo() && pipes == Pipes::Taken;
+    let wrong = |found: &Metadata| {
+        let hint = match pipes {
+            Pipes::Taken => "it must be a regular file or a pipe with JSON in it",
+            Pipes::Refused => "it must be a regular file with JSON in it",
+        };
+        refused(format!("is {}", name_of(found.file_type())), hint)
+    };
+    if !may_be_read(found.file_type()) {
+        return Err(wrong(&found));
+    }
+    let file = open(path, OFlags::empty()).with_context(failed)?;
+    let found = file.metadata().with_context(failed)?;
+    if !may_be_read(found.file_type()) {
+        return Err(wrong(&found));
+    }
+    if found.file_type().is_fifo() {
+        if !has_writer(&file).with_context(failed)? {
+            return Err(refused("nobody writes to this pipe".into(), "open it for writing first"));
+        }
+        // From now on a slow writer is waited for.
+        rustix::fs::fcntl_setfl(&file, OFlags::empty()).with_context(failed)?;
+    }
+    text(&file).with_context(failed)
+}
+
+/// The text of `stream`, of which no more than of a document is read; [`document`].
+pub fn text(stream: impl Read) -> io::Result<Vec<u8>> {
+    at_most(MOST, stream)
+}
+
+/// The text of a file of the state directory, which only this program writes to, and does not follow a link
+/// in its place.
+///
+/// # Errors
+/// `NotFound` and the others of open(2) as they are.
+pub fn record(path: &Path) -> io::Result<Vec<u8>> {
+    opened_record(open(path, OFlags::NOFOLLOW)?.into())
+}
+
+/// As [`record`], opened by the flags of [`RECORD`].
+pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let file = File::from(file);
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() {
+        return Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!("is {}, not a regular file", name_of(kind)),
+        ));
+    }
+    text(file)
+}
+
+/// How a record is opened where it stands in a directory that is held open.
+pub const RECORD: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+fn open(path: &Path, more: OFlags) -> io::Result<File> {
+    // A pipe without a writer must not be waited for, nor a terminal become ours.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+fn at_most(most: u64, stream: impl Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    stream.take(most + 1).read_to_end(&mut text)?;
+    match text.len() as u64 > most {
+        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("is longer than {} MiB", most >> 20))),
+        false => Ok(text),
+    }
+}
+
+/// Whether there is something to read, or was a writer who wrote nothing: the kernel tells of a hangup only
+/// if somebody has written since the pipe was opened here; fs/pipe.c, `pipe_poll`.
+fn has_writer(pipe: impl AsFd) -> io::Result<bool> {
+    let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
+    Ok(retry_on_intr(|| poll(&mut waiting, Some(&PATIENCE)))? > 0)
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_file() => "a regular file",
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::error::line;
+
+    #[test]
+    fn what_is_no_file_is_refused_by_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        let refused = |path: &Path| line(&document(path, Pipes::Refused).unwrap_err());
+        assert_eq!(
+            refused(Path::new("/dev/zero")),
+            "read /dev/zero: is a device (it must be a regular file with JSON in it)"
+        );
+        assert!(refused(directory.path()).contains(": is a directory ("));
+        assert!(refused(&path).ends_with("no such file or directory (ENOENT)"));
+        let socket = UnixListener::bind(&path).unwrap();
+        assert!(refused(&path).contains(": is a socket ("));
+        drop(socket);
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        assert!(refused(&path).contains(": is a pipe ("));
+        for path in [directory.path(), &path, Path::new("/dev/zero")] {
+            assert_eq!(record(path).unwrap_err().kind(), ErrorKind::InvalidData, "{path:?}");
+        }
+        assert_eq!(record(Path::new("/not/there")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pipe_that_was_asked_for_is_read_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let text = vec![b' '; 200_000];
+        let writer = std::thread::spawn({
+            let (path, text) = (path.clone(), text.clone());
+            // Waits for the reader in open(2), and for room in write(2).
+            move || OpenOptions::new().write(true).open(path).unwrap().write_all(&text).unwrap()
+        });
+        assert!(document(&path, Pipes::Taken).unwrap() == text);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn no_more_is_read_than_may_be() {
+        assert_eq!(at_most(4, &b"1234"[..]).unwrap(), b"1234");
+        let error = at_most(1 << 20, io::repeat(b' ')).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::FileTooLarge, "is longer than 1 MiB")
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        File::create(&path).unwrap().set_len(MOST + 1).unwrap();
+        let error = line(&document(&path, Pipes::Refused).unwrap_err());
+        assert!(error.ends_with(": is longer than 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_record_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, file) = (directory.path().join("x"), directory.path().join("file"));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &path).unwrap();
+        assert_eq!(record(&path).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(record(&file).unwrap(), b"text");
+        assert_eq!(document(&path, Pipes::Refused).unwrap(), b"text");
+    }
+}
