@@ -1,17 +1,20 @@
 //! Compiles device rules into the BPF program that the kernel asks at every open(2) and mknod(2) of a device.
 //!
-//! The program goes through the rules from the last to the first and keeps the accesses not yet decided. An allowing rule that
-//! matches takes its accesses off, and when none is left the answer is yes; a denying one that matches any of them
-//! answers no. Neighbouring rules that say the same can trade places, so they are sorted, and the type and the
-//! major number are compared once for all rules that share them.
+//! What the rules come to is decided here, not by the program: for each device that a rule names, and for all
+//! others, which accesses are allowed. The program finds its device by comparing numbers, and then asks once
+//! whether more is wanted than that. It changes nothing on the way, so that the verifier need not look at a
+//! comparison a second time: a program that takes decided accesses off as it goes has so many states that
+//! 1,000 rules took the kernel seconds, or were too many.
 //!
-//! Sources: `struct bpf_cgroup_dev_ctx` in linux/bpf.h; the kernel's bpf/standardization/instruction-set.rst.
+//! Sources: `struct bpf_cgroup_dev_ctx` in linux/bpf.h; the kernel's bpf/standardization/instruction-set.rst
+//! and kernel/bpf/verifier.c.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::devices::{Access, Kind, Rule};
+use crate::error::Pointer;
 use crate::sys::bpf::Instruction;
 
 /// A program that knows which devices are allowed.
@@ -27,124 +30,176 @@ impl Filter {
 /// Compiles `rules`; `None` if they allow everything.
 ///
 /// # Errors
-/// Too many rules: about 10,000 that differ fit.
-pub(super) fn compile(rules: &[Rule]) -> Result<Option<Filter>> {
-    let mut otherwise = false;
-    let mut runs = Vec::new();
-    for run in rules.chunk_by(|a, b| a.allow == b.allow).rev() {
-        let (allow, tree) = (run.first().is_some_and(|rule| rule.allow), Tree::of(run));
-        if tree.is_everything() {
-            // What stands before it is never asked.
-            otherwise = allow;
-            break;
-        }
-        runs.push((allow, tree));
-    }
-    // The first rules add nothing if they say what is so without them.
-    if runs.last().is_some_and(|(allow, _)| *allow == otherwise) {
-        runs.pop();
-    }
-    if runs.is_empty() && otherwise {
+/// Too many rules: some 10,000 devices fit that are not treated as all others.
+pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
+    let table = |kind| Table::of(&Words::of(rules, kind));
+    let tables = table(Kind::Block).zip(table(Kind::Char));
+    if tables.as_ref().is_some_and(|(block, char)| block.allows_all() && char.allows_all()) {
         return Ok(None);
     }
-    let body = runs.iter().map(|(allow, tree)| tree.code(*allow)).collect::<Option<Vec<_>>>();
-    let program = body.and_then(|body| assemble(&body.concat(), otherwise));
-    program.map(|program| Some(Filter(program))).context("compile the device filter: too many device rules")
+    let program = tables.and_then(|(block, char)| assemble(body(&block, &char)?, block.others.rest));
+    program.map(|program| Some(Filter(program))).ok_or_else(|| {
+        let hint =
+            "some 10,000 devices can be told apart: use -1 for numbers, or leave out what says nothing new";
+        at.error_with_hint("compile the device filter: too many device rules", hint)
+    })
 }
 
-/// Rules that say the same, by type, major and minor number (`None` is any) and with what they say it about.
-#[derive(Debug)]
-struct Tree(BTreeMap<Kind, Majors>);
+/// For each kind of access, by its bit, the number of the last rule about it and whether that allows it.
+type Said = [Option<(usize, bool)>; 3];
 
-type Majors = BTreeMap<Option<u32>, Minors>;
-type Minors = BTreeMap<Option<u32>, Access>;
+/// What rules say about devices of one type, by major and minor number; `None` is any.
+struct Words(BTreeMap<(Option<u32>, Option<u32>), Said>);
 
-impl Tree {
-    fn of(rules: &[Rule]) -> Self {
-        let mut tree = BTreeMap::<Kind, Majors>::new();
-        for rule in rules {
-            let minors = tree.entry(rule.kind).or_default().entry(rule.major).or_default();
-            let access = minors.entry(rule.minor).or_insert(Access(0));
-            access.0 |= rule.access.0;
+impl Words {
+    fn of(rules: &[Rule], kind: Kind) -> Self {
+        let mut words = BTreeMap::<_, Said>::new();
+        for (number, rule) in rules.iter().enumerate() {
+            if rule.kind != Kind::Any && rule.kind != kind {
+                continue;
+            }
+            let said = words.entry((rule.major, rule.minor)).or_default();
+            for (bit, said) in said.iter_mut().enumerate() {
+                if rule.access.0 >> bit & 1 != 0 {
+                    *said = Some((number, rule.allow));
+                }
+            }
         }
-        Self(tree)
+        Self(words)
     }
 
-    fn is_everything(&self) -> bool {
-        self.0.get(&Kind::Any).is_some_and(has_all)
+    /// What is allowed with the device of these numbers; `None` is one that no rule names.
+    fn allowed(&self, major: Option<u32>, minor: Option<u32>) -> Access {
+        let about = [(major, minor), (major, None), (None, minor), (None, None)].map(|key| self.0.get(&key));
+        let last = |bit: usize| about.iter().flatten().filter_map(|said| *said.get(bit)?).max();
+        let allowed = (0..3).filter(|bit| last(*bit).is_some_and(|(_, allow)| allow));
+        Access(allowed.fold(0, |set, bit| set | 1 << bit))
     }
 
+    fn minors(&self, major: Option<u32>) -> impl Iterator<Item = u32> {
+        self.0.range((major, None)..=(major, Some(u32::MAX))).filter_map(|((_, minor), _)| *minor)
+    }
+}
+
+/// What is allowed, by minor number.
+#[derive(Debug, PartialEq, Eq)]
+struct Minors {
+    named: Vec<(u32, Access)>,
+    rest: Access,
+}
+
+/// What is allowed with the devices of a major number, by minor number; without a rest of its own, that is as
+/// with the others.
+#[derive(Debug, PartialEq, Eq)]
+struct Major {
+    number: u32,
+    named: Vec<(u32, Access)>,
+    rest: Option<Access>,
+}
+
+/// What is allowed with devices of one type.
+#[derive(Debug, PartialEq, Eq)]
+struct Table {
+    majors: Vec<Major>,
+    others: Minors,
+}
+
+/// How many devices are looked at at most.
+const MOST: usize = 1 << 18;
+
+impl Table {
+    /// `None` if it would be too large.
+    fn of(words: &Words) -> Option<Self> {
+        let rest = words.allowed(None, None);
+        let of_any = words.minors(None).map(|minor| (minor, words.allowed(None, Some(minor))));
+        let others = Minors { named: of_any.filter(|(_, allowed)| *allowed != rest).collect(), rest };
+        let any: BTreeSet<u32> = words.minors(None).collect();
+        let mut majors = Vec::new();
+        let mut room = MOST;
+        let mut numbers: Vec<u32> = words.0.keys().filter_map(|(major, _)| *major).collect();
+        numbers.dedup();
+        for number in numbers {
+            let allowed = |minor: &u32| words.allowed(Some(number), Some(*minor));
+            let is_as_others = |minor: &u32| allowed(minor) == words.allowed(None, Some(*minor));
+            let mut minors: BTreeSet<u32> = words.minors(Some(number)).collect();
+            let own = words.0.get(&(Some(number), None)).map(|_| words.allowed(Some(number), None));
+            if own.is_some() {
+                room = room.checked_sub(any.len())?;
+                minors.extend(&any);
+            }
+            if own.is_none_or(|own| own == rest) && minors.iter().all(is_as_others) {
+                continue;
+            }
+            let needed = |minor: &u32| own.map_or_else(|| !is_as_others(minor), |own| allowed(minor) != own);
+            let named = minors.into_iter().filter(needed).map(|minor| (minor, allowed(&minor))).collect();
+            majors.push(Major { number, named, rest: own });
+        }
+        Some(Self { majors, others })
+    }
+
+    fn allows_all(&self) -> bool {
+        self.majors.is_empty() && self.others == Minors { named: Vec::new(), rest: Access::ALL }
+    }
+
+    /// Ends with the comparisons for the minor numbers of the others, after which theirs is the answer.
     /// `None` if a jump would be too long.
-    fn code(&self, allow: bool) -> Option<Vec<Op>> {
-        let mut code = Vec::new();
-        for (kind, majors) in &self.0 {
-            match kind {
-                Kind::Any => code.extend(majors_code(majors, allow)?),
-                Kind::Block => code.extend(of_kind(DEV_BLOCK, majors, allow)?),
-                Kind::Char => code.extend(of_kind(DEV_CHAR, majors, allow)?),
+    fn code(&self) -> Option<Vec<Op>> {
+        let otherwise = select(MINOR, &self.others.named);
+        let (mut majors, mut after) = (Vec::new(), 0_usize);
+        // From the last to the first, to know how far it is to the end.
+        for Major { number, named, rest } in self.majors.iter().rev() {
+            let end = match rest {
+                Some(rest) => Target::Answer(*rest),
+                None if otherwise.is_empty() => Target::Answer(self.others.rest),
+                None => Target::Ahead(after.try_into().ok()?),
+            };
+            let mut code = select(MINOR, named);
+            if code.is_empty() && self.majors.len() <= FEW {
+                code.push(Op::jump_if(JUMP_IF_EQUAL, MAJOR, *number, end));
+            } else {
+                code.push(Op::jump(end));
+                code.insert(0, Op::if_not(MAJOR, *number, code.len().try_into().ok()?));
             }
+            after += code.len();
+            majors.push(code);
         }
-        Some(code)
+        Some(majors.into_iter().rev().flatten().chain(otherwise).collect())
     }
 }
 
-/// Whether all access to all devices of a type is spoken about.
-fn has_all(majors: &Majors) -> bool {
-    majors.get(&None).and_then(|minors| minors.get(&None)) == Some(&Access::ALL)
-}
+/// For so many numbers a jump that is made where the number is the one is as good as one that is made where
+/// it is not, and shorter. The verifier goes on behind a jump first, keeps in mind where it leads, and does
+/// that for 8,192 of them at most.
+const FEW: usize = 64;
 
-fn of_kind(kind: u32, majors: &Majors, allow: bool) -> Option<Vec<Op>> {
-    if has_all(majors) {
-        return Some(vec![Op::answer_if(TYPE, kind, allow)]);
-    }
-    only_if(TYPE, kind, majors_code(majors, allow)?)
-}
-
-fn majors_code(majors: &Majors, allow: bool) -> Option<Vec<Op>> {
-    let mut code = Vec::new();
-    for (major, minors) in majors {
-        match major {
-            None => code.extend(minors_code(minors, allow)?),
-            Some(major) if minors.get(&None) == Some(&Access::ALL) => {
-                code.push(Op::answer_if(MAJOR, *major, allow));
-            }
-            Some(major) => code.extend(only_if(MAJOR, *major, minors_code(minors, allow)?)?),
+/// The answers for these numbers.
+fn select(register: u8, numbers: &[(u32, Access)]) -> Vec<Op> {
+    let is_few = numbers.len() <= FEW;
+    let one = |(number, allowed): &(u32, Access)| {
+        let answer = Target::Answer(*allowed);
+        match is_few {
+            true => vec![Op::jump_if(JUMP_IF_EQUAL, register, *number, answer)],
+            false => vec![Op::if_not(register, *number, 1), Op::jump(answer)],
         }
-    }
-    Some(code)
+    };
+    numbers.iter().flat_map(one).collect()
 }
 
-fn minors_code(minors: &Minors, allow: bool) -> Option<Vec<Op>> {
-    let mut code = Vec::new();
-    for (minor, access) in minors {
-        match minor {
-            Some(minor) if *access == Access::ALL => code.push(Op::answer_if(MINOR, *minor, allow)),
-            Some(minor) => code.extend(only_if(MINOR, *minor, access_code(*access, allow))?),
-            None => code.extend(access_code(*access, allow)),
-        }
+/// Ends where the rest of block devices is the answer. `None` if a jump would be too long.
+fn body(block: &Table, char: &Table) -> Option<Vec<Op>> {
+    if block == char {
+        return block.code();
     }
-    Some(code)
-}
-
-fn access_code(access: Access, allow: bool) -> Vec<Op> {
-    if allow {
-        let rest = u32::from(Access::ALL.0 & !access.0);
-        vec![Op::plain(AND_IMMEDIATE, ACCESS, rest), Op::answer_if(ACCESS, 0, true)]
-    } else {
-        vec![Op { answer: Some(false), ..Op::plain(JUMP_IF_ANY_BIT, ACCESS, access.0.into()) }]
+    let (mut code, block_code) = (char.code()?, block.code()?);
+    if !block_code.is_empty() || block.others.rest != char.others.rest {
+        code.push(Op::jump(Target::Answer(char.others.rest)));
     }
-}
-
-/// `body`, skipped unless `register` holds `number`.
-fn only_if(register: u8, number: u32, body: Vec<Op>) -> Option<Vec<Op>> {
-    let mut skip = Op::plain(JUMP_IF_NOT_EQUAL, register, number);
-    skip.instruction.offset = body.len().try_into().ok()?;
-    let mut code = vec![skip];
-    code.extend(body);
-    Some(code)
+    let skip = Op::if_not(TYPE, DEV_CHAR, code.len().try_into().ok()?);
+    Some([skip].into_iter().chain(code).chain(block_code).collect())
 }
 
 // The context's first word holds what one wants to do above these.
+#[cfg(test)]
 const DEV_BLOCK: u32 = 1;
 const DEV_CHAR: u32 = 2;
 
@@ -162,236 +217,118 @@ const MOVE_IMMEDIATE: u8 = 0xb4;
 const MOVE_REGISTER: u8 = 0xbc;
 const AND_IMMEDIATE: u8 = 0x54;
 const SHIFT_RIGHT_IMMEDIATE: u8 = 0x74;
+const JUMP: u8 = 0x05;
 const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_IF_NOT_EQUAL: u8 = 0x56;
 const JUMP_IF_ANY_BIT: u8 = 0x46;
 const EXIT: u8 = 0x95;
 
-/// An instruction; one with an `answer` jumps to where that is given.
+/// Where a jump leads.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// Over so many instructions.
+    Ahead(i16),
+    /// To the answer if this is allowed.
+    Answer(Access),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Op {
     instruction: Instruction,
-    answer: Option<bool>,
+    to: Target,
 }
 
 impl Op {
-    fn plain(code: u8, register: u8, number: u32) -> Self {
-        let immediate = number.cast_signed();
-        Self { instruction: Instruction { code, registers: register, offset: 0, immediate }, answer: None }
+    fn jump(to: Target) -> Self {
+        Self { instruction: plain(JUMP, 0, 0), to }
     }
 
-    fn answer_if(register: u8, number: u32, answer: bool) -> Self {
-        Self { answer: Some(answer), ..Self::plain(JUMP_IF_EQUAL, register, number) }
+    fn jump_if(code: u8, register: u8, number: u32, to: Target) -> Self {
+        Self { instruction: plain(code, register, number), to }
+    }
+
+    /// Jumps over `count` instructions unless `register` holds `number`.
+    fn if_not(register: u8, number: u32, count: i16) -> Self {
+        Self::jump_if(JUMP_IF_NOT_EQUAL, register, number, Target::Ahead(count))
     }
 }
 
-/// Puts `body` between what fetches the question and what gives the answers; `None` if that makes a jump too long.
-fn assemble(body: &[Op], otherwise: bool) -> Option<Vec<Instruction>> {
-    let plain = |code, register, number| Op::plain(code, register, number).instruction;
+fn plain(code: u8, register: u8, number: u32) -> Instruction {
+    Instruction { code, registers: register, offset: 0, immediate: number.cast_signed() }
+}
+
+/// What comes before all else: the question, taken apart.
+fn fetch() -> [Instruction; 6] {
     let load = |register: u8, offset| Instruction { offset, ..plain(LOAD_WORD, register | CONTEXT << 4, 0) };
-    let fetch = [
+    [
         load(TYPE, 0),
         plain(MOVE_REGISTER, ACCESS | TYPE << 4, 0),
         plain(SHIFT_RIGHT_IMMEDIATE, ACCESS, 16),
         plain(AND_IMMEDIATE, TYPE, 0xffff),
         load(MAJOR, 4),
         load(MINOR, 8),
-    ];
-    let answer = |answer: bool| [plain(MOVE_IMMEDIATE, ANSWER, answer.into()), plain(EXIT, 0, 0)];
+    ]
+}
 
-    let mut program = Vec::with_capacity(body.len() + 10);
-    if !body.is_empty() {
-        program.extend(fetch);
-    }
-    for (index, op) in body.iter().enumerate() {
-        let mut instruction = op.instruction;
-        if let Some(given) = op.answer {
-            // The usual answer follows the body, the other one follows that.
-            let ahead = body.len() - index - 1 + if given == otherwise { 0 } else { 2 };
-            instruction.offset = ahead.try_into().ok()?;
+/// Puts `body` between what fetches the question and what gives the answers, `rest` at its end; `None` if
+/// that makes a jump too long. The verifier refuses what nothing leads to.
+fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
+    let mut answers: BTreeSet<u8> = body
+        .iter()
+        .filter_map(|op| match op.to {
+            Target::Answer(allowed) => Some(allowed.0),
+            Target::Ahead(_) => None,
+        })
+        .chain([rest.0])
+        .collect();
+    // What some access gets depends on what is asked for, and is yes or no.
+    let is_some = |allowed: u8| allowed != Access::ALL.0 && allowed != 0;
+    if answers.iter().any(|allowed| is_some(*allowed)) {
+        answers.extend([Access::ALL.0, 0]);
+        if !is_some(rest.0) {
+            body.push(Op::jump(Target::Answer(rest)));
         }
-        program.push(instruction);
     }
-    program.extend(answer(otherwise));
-    // The verifier refuses what nothing leads to.
-    if body.iter().any(|op| op.answer == Some(!otherwise)) {
-        program.extend(answer(!otherwise));
+    let mut answers: Vec<u8> = answers.into_iter().collect();
+    // The one at the end of the body first, then all but yes and no, which come last.
+    answers.sort_by_key(|allowed| (!is_some(*allowed), *allowed != rest.0, Access::ALL.0 - allowed));
+    let mut program = Vec::with_capacity(body.len() + 22);
+    if !body.is_empty() || answers.len() > 1 {
+        program.extend(fetch());
+    }
+    let end = body.len();
+    // Each takes two instructions, but that yes follows at once the last that depends.
+    let is_before_yes = |index: usize| answers.get(index + 1) == Some(&Access::ALL.0);
+    let length = |index: usize, allowed: u8| if is_some(allowed) && is_before_yes(index) { 1 } else { 2 };
+    let place = |wanted: u8| {
+        let before = answers.iter().copied().enumerate().take_while(|(_, allowed)| *allowed != wanted);
+        end + before.map(|(index, allowed)| length(index, allowed)).sum::<usize>()
+    };
+    let places: [usize; 8] = std::array::from_fn(|allowed| place(u8::try_from(allowed).unwrap_or(0)));
+    let ahead = |from: usize, allowed: u8| -> Option<i16> {
+        places.get(usize::from(allowed))?.checked_sub(from + 1)?.try_into().ok()
+    };
+    for (index, op) in body.iter().enumerate() {
+        let offset = match op.to {
+            Target::Ahead(count) => count,
+            Target::Answer(allowed) => ahead(index, allowed.0)?,
+        };
+        program.push(Instruction { offset, ..op.instruction });
+    }
+    for (index, allowed) in answers.iter().copied().enumerate() {
+        let at = place(allowed);
+        if !is_some(allowed) {
+            program.extend([plain(MOVE_IMMEDIATE, ANSWER, (allowed != 0).into()), plain(EXIT, 0, 0)]);
+            continue;
+        }
+        let more = plain(JUMP_IF_ANY_BIT, ACCESS, (Access::ALL.0 & !allowed).into());
+        program.push(Instruction { offset: ahead(at, 0)?, ..more });
+        if !is_before_yes(index) {
+            program.push(Instruction { offset: ahead(at + 1, Access::ALL.0)?, ..plain(JUMP, 0, 0) });
+        }
     }
     Some(program)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::devices;
-    use super::*;
-    use crate::error::Pointer;
-
-    /// A process that wants to do something with a device.
-    #[derive(Clone, Copy, Debug)]
-    struct Question {
-        kind: Kind,
-        major: u32,
-        minor: u32,
-        access: u8,
-    }
-
-    /// What the rules say, taken word by word.
-    fn allowed(rules: &[Rule], question: Question) -> bool {
-        [1, 2, 4].into_iter().filter(|bit| question.access & bit != 0).all(|bit| {
-            let names = |rule: &&Rule| {
-                (rule.kind == Kind::Any || rule.kind == question.kind)
-                    && rule.major.is_none_or(|major| major == question.major)
-                    && rule.minor.is_none_or(|minor| minor == question.minor)
-                    && rule.access.0 & bit != 0
-            };
-            rules.iter().rev().find(names).is_some_and(|rule| rule.allow)
-        })
-    }
-
-    /// What the kernel would find.
-    fn run(filter: Option<&Filter>, question: Question) -> bool {
-        let Some(filter) = filter else { return true };
-        let kind = if question.kind == Kind::Block { DEV_BLOCK } else { DEV_CHAR };
-        let context = [u32::from(question.access) << 16 | kind, question.major, question.minor];
-        let (mut registers, mut at) = ([0xdead_beef_u32; 16], 0_usize);
-        loop {
-            let Instruction { code, registers: names, offset, immediate } = filter.instructions()[at];
-            let (to, from) = (usize::from(names & 15), usize::from(names >> 4));
-            let number = immediate.cast_unsigned();
-            at += 1;
-            let jump = usize::try_from(offset).unwrap();
-            match code {
-                LOAD_WORD => registers[to] = context[jump / 4],
-                MOVE_IMMEDIATE => registers[to] = number,
-                MOVE_REGISTER => registers[to] = registers[from],
-                AND_IMMEDIATE => registers[to] &= number,
-                SHIFT_RIGHT_IMMEDIATE => registers[to] >>= number,
-                JUMP_IF_EQUAL if registers[to] == number => at += jump,
-                JUMP_IF_NOT_EQUAL if registers[to] != number => at += jump,
-                JUMP_IF_ANY_BIT if registers[to] & number != 0 => at += jump,
-                JUMP_IF_EQUAL | JUMP_IF_NOT_EQUAL | JUMP_IF_ANY_BIT => {}
-                EXIT => return registers[0] != 0,
-                _ => panic!("operation {code:#x}"),
-            }
-        }
-    }
-
-    /// Whether something leads to every instruction, as the verifier demands.
-    fn is_all_reachable(filter: &Filter) -> bool {
-        let program = filter.instructions();
-        let mut reached = vec![false; program.len()];
-        let mut open = vec![0];
-        while let Some(at) = open.pop() {
-            if std::mem::replace(&mut reached[at], true) || program[at].code == EXIT {
-                continue;
-            }
-            open.push(at + 1);
-            if matches!(program[at].code, JUMP_IF_EQUAL | JUMP_IF_NOT_EQUAL | JUMP_IF_ANY_BIT) {
-                open.push(at + 1 + usize::try_from(program[at].offset).unwrap());
-            }
-        }
-        !reached.contains(&false)
-    }
-
-    /// xorshift64: enough for picking rules, and the same every time.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self, sides: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % sides
-        }
-
-        fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-            from[usize::try_from(self.roll(u64::try_from(from.len()).unwrap())).unwrap()]
-        }
-
-        fn rule(&mut self, numbers: &[Option<u32>]) -> Rule {
-            Rule {
-                allow: self.roll(2) == 0,
-                kind: self.pick(&[Kind::Any, Kind::Block, Kind::Char]),
-                major: self.pick(numbers),
-                minor: self.pick(numbers),
-                access: Access(self.pick(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 7])),
-            }
-        }
-    }
-
-    #[test]
-    fn the_program_answers_as_the_rules_do() {
-        const NUMBERS: [Option<u32>; 6] = [None, None, Some(0), Some(1), Some(3), Some(u32::MAX)];
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-        let (mut none, mut longest) = (0, 0);
-        for _ in 0..20_000 {
-            let rules: Vec<_> = (0..dice.roll(13)).map(|_| dice.rule(&NUMBERS)).collect();
-            let filter = compile(&rules).unwrap();
-            assert!(filter.as_ref().is_none_or(is_all_reachable), "{rules:?}\n{filter:#?}");
-            none += u32::from(filter.is_none());
-            longest = longest.max(filter.as_ref().map_or(0, |filter| filter.0.len()));
-            for kind in [Kind::Block, Kind::Char] {
-                for major in [0, 1, 3, 7, u32::MAX] {
-                    for minor in [0, 1, 3, 7, u32::MAX] {
-                        for access in 1..=7 {
-                            let question = Question { kind, major, minor, access };
-                            let expected = allowed(&rules, question);
-                            assert_eq!(
-                                run(filter.as_ref(), question),
-                                expected,
-                                "{question:?}\n{rules:?}\n{filter:#?}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-        // The lists were neither all trivial nor all alike.
-        assert!(
-            (100..5_000).contains(&none) && longest > 30,
-            "{none} allow everything, the longest has {longest}"
-        );
-    }
-
-    fn planned(json: &str) -> Option<Filter> {
-        let rules = serde_json::from_str::<Vec<_>>(json).unwrap();
-        compile(&devices::plan(&rules, &Pointer::root(), drop).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn the_usual_program_is_short() {
-        assert_eq!(planned("[]").unwrap().0.len(), 28);
-        assert_eq!(planned(r#"[{"allow": false, "access": "rwm"}]"#).unwrap().0.len(), 28);
-    }
-
-    #[test]
-    fn a_privileged_container_needs_no_program() {
-        assert!(
-            planned(r#"[{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}]"#).is_none()
-        );
-        // Not so if a later rule takes something back.
-        assert!(
-            planned(r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "access": "w"}]"#)
-                .is_some()
-        );
-    }
-
-    #[test]
-    fn without_a_rule_nothing_is_allowed() {
-        assert_eq!(compile(&[]).unwrap().unwrap().0.len(), 2);
-    }
-
-    #[test]
-    fn more_rules_than_a_program_can_hold_are_an_error() {
-        let rule = |major| Rule {
-            allow: true,
-            kind: Kind::Char,
-            major: Some(major),
-            minor: Some(1),
-            access: Access::READ,
-        };
-        assert!(compile(&(0..5_000).map(rule).collect::<Vec<_>>()).is_ok());
-        let error = compile(&(0..50_000).map(rule).collect::<Vec<_>>()).unwrap_err();
-        assert_eq!(error.to_string(), "compile the device filter: too many device rules");
-    }
-}
+mod tests;

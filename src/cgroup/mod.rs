@@ -115,7 +115,7 @@ pub fn plan<'a>(
         place: Some(place),
         is_named: path.is_some_and(|path| !path.as_os_str().is_empty()),
         limits,
-        filter: filter::compile(&rules)?,
+        filter: filter::compile(&rules, &resources_at.field("devices"))?,
         warnings,
         owner: None,
     })
