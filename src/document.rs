@@ -1,10 +1,11 @@
 //! Decoding the documents that come from outside: `config.json`, the `process.json` that `exec` is given and the
 //! resources that `update` is.
 //!
-//! A document is decoded plainly, and only one that cannot be decoded so is looked at again: for what is excused, and for the
-//! place of what is not.
+//! A document is decoded as the types say, and only one that cannot be decoded so is looked at again: for
+//! what is excused, and for the place of what is not.
 
 mod lenient;
+mod strict;
 
 use anyhow::{Context as _, Result};
 use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxResources, Process, Spec};
@@ -80,7 +81,7 @@ pub fn excerpt(text: &[u8]) -> Result<(Excerpt, Vec<String>)> {
 /// # Errors
 /// Of the second look, which names the place.
 fn decode<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> Result<(T, Vec<String>)> {
-    if let Ok(decoded) = serde_json::from_slice(text) {
+    if let Ok(decoded) = strict::decode(text) {
         return Ok((decoded, Vec::new()));
     }
     let (decoded, Findings { path, mut unknown_capabilities }) = lenient::decode(text);
@@ -131,6 +132,34 @@ mod tests {
             spec(text).unwrap_err().to_string(),
             "config.json:4:12: /process/args/0: invalid type: integer `5`, expected a string"
         );
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        let with = |members: &str| {
+            let text = format!("{{\"ociVersion\": \"1.0.2\", {members}}}");
+            spec(text.as_bytes()).map_err(|error| error.to_string())
+        };
+        for (members, place) in [
+            (r#""process": {"cwd": "/", "user": [1000, 1000]}"#, "/process/user"),
+            (r#""root": ["rootfs", true]"#, "/root"),
+            (r#""root": []"#, "/root"),
+            (r#""hooks": [], "domainname": null"#, "/hooks"),
+            (r#""mounts": [["/a", "tmpfs"]]"#, "/mounts/0"),
+            (r#""linux": {"namespaces": [["pid"]]}"#, "/linux/namespaces/0"),
+            (r#""linux": {"resources": {"memory": [1]}}"#, "/linux/resources/memory"),
+            (r#""annotations": []"#, "/annotations"),
+        ] {
+            let error = with(members).unwrap_err();
+            assert!(
+                error.contains(&format!(": {place}: invalid type: sequence, expected")),
+                "{members}: {error}"
+            );
+        }
+        assert!(resources(b"[[]]", &Pointer::of("resources.json")).is_err());
+        assert!(process(br#"[false, null, [0, 0], ["true"], null, null, "/"]"#).is_err());
+        assert!(spec(b"[\"1.0.2\"]").is_err());
+        assert!(with(r#""root": {"path": "rootfs"}, "mounts": [{"destination": "/a"}]"#).is_ok());
     }
 
     #[test]

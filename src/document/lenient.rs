@@ -367,10 +367,6 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<'_, V> {
         let missing = MAY_BE_MISSING.iter().find(|(name, _)| *name == owner).map(|(_, member)| *member);
         visitor.visit_map(Members { inner, findings, owner, missing, member: None })
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        List(self.0).visit_seq(inner)
-    }
 }
 
 struct Members<'a, A> {
