@@ -7,23 +7,27 @@
 mod daemons;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::panic::Location;
+use std::path::Path;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use std::{error, fmt, io};
 
 use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 
 use self::daemons::Daemon;
 use crate::clock;
-use crate::error::{errno, fault, hint, line};
+use crate::error::{Hint, errno, fault, hint, line};
 use crate::printable::escape;
 
 /// How a record is written.
@@ -112,6 +116,8 @@ pub struct Log {
     to: To,
     format: Format,
     level: Level,
+    /// Whether the reader of a pipe has let it fill up, after which nothing more is written.
+    is_stuck: Cell<bool>,
 }
 
 /// Where records go.
@@ -155,7 +161,9 @@ impl Log {
     /// # Errors
     /// If the file cannot be opened or the daemon cannot be reached.
     pub fn open(destination: Option<&OsStr>, format: Format, level: Level) -> Result<Self> {
-        let Some(destination) = destination else { return Ok(Self { to: To::StandardError, format, level }) };
+        let Some(destination) = destination else {
+            return Ok(Self { to: To::StandardError, format, level, is_stuck: Cell::new(false) });
+        };
         let bytes = destination.as_bytes();
         let to = if let Some(id) = bytes.strip_prefix(b"journald:") {
             Daemon::journal(id).map(To::Daemon)
@@ -163,11 +171,10 @@ impl Log {
             Daemon::syslog(id).map(To::Daemon)
         } else {
             let path = OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes));
-            let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
-            file.map(To::File).map_err(anyhow::Error::from)
+            append_to(Path::new(path)).map(To::File)
         };
         let to = to.with_context(|| format!("open the log {}", destination.display()))?;
-        Ok(Self { to, format, level })
+        Ok(Self { to, format, level, is_stuck: Cell::new(false) })
     }
 
     /// Writes the record of the failure that ends this invocation, unless to standard error, which is `main`'s.
@@ -210,7 +217,8 @@ impl Log {
         // A log that cannot be written must not become a second failure: the error itself is on standard error.
         match &self.to {
             To::StandardError => drop(io::stderr().write_all(self.line(record).as_bytes())),
-            To::File(file) => drop((&*file).write_all(self.line(record).as_bytes())),
+            To::File(_) if self.is_stuck.get() => {}
+            To::File(file) => self.is_stuck.set(append(file, self.line(record).as_bytes()).is_err()),
             To::Daemon(daemon) => match self.format {
                 Format::Text => daemon.write(record.level, &record.msg),
                 Format::Json => daemon.write(record.level, self.line(record).trim_end()),
@@ -225,6 +233,49 @@ impl Log {
             Format::Json => serde_json::to_string(record).unwrap_or_default() + "\n",
         }
     }
+}
+
+/// Opens a file as it is, and makes it only if there is none: it may be a device or a pipe.
+///
+/// # Errors
+/// A pipe that nobody reads, for which open(2) would wait.
+fn append_to(path: &Path) -> Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = flags.bits().cast_signed();
+    let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path);
+    file.map_err(|error| {
+        let is_pipe = || std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+        match error.raw_os_error() {
+            Some(libc::ENXIO) if is_pipe() => {
+                Hint("nobody reads this pipe".into(), "open it for reading first, or name a file".into())
+                    .into()
+            }
+            _ => error.into(),
+        }
+    })
+}
+
+/// How long a full pipe is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn append(mut file: &File, mut text: &[u8]) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while !text.is_empty() {
+        match file.write(text) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => text = text.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = until.saturating_duration_since(Instant::now());
+                let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::TimedOut)?;
+                if left.is_zero() || poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&timeout))? == 0 {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl<'a> Record<'a> {
@@ -373,6 +424,43 @@ mod tests {
         let marked = format!("file:{}", path.display());
         Log::open(Some(OsStr::new(&marked)), Format::Json, Level::Error).unwrap();
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_no_log_and_a_full_one_keeps_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let open = || Log::open(Some(path.as_os_str()), Format::Text, Level::Warning);
+        assert_eq!(
+            line(&open().unwrap_err()),
+            format!(
+                "open the log {}: nobody reads this pipe (open it for reading first, or name a file)",
+                path.display()
+            )
+        );
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let log = open().unwrap();
+        log.warning("odd");
+        assert!(!log.is_stuck.get());
+        log.warning("x".repeat(1 << 20));
+        assert!(log.is_stuck.get());
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+        drop(reader);
+    }
+
+    #[test]
+    fn a_log_that_is_no_regular_file_stays_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, file) = (directory.path().join("link"), directory.path().join("file"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [Path::new("/dev/null"), &link] {
+            let log = Log::open(Some(path.as_os_str()), Format::Text, Level::Error).unwrap();
+            log.error(&anyhow::anyhow!("no"));
+        }
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
+        assert!(fs::read_to_string(&file).unwrap().contains("msg=\"no\""));
     }
 
     #[test]
