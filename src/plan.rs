@@ -2,7 +2,7 @@
 
 mod exec;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -310,13 +310,14 @@ fn hidden(
         namespaces.require(libc::CLONE_NEWNS, at, "hiding paths")?;
     }
     let mut planned: Vec<(usize, CString)> = Vec::with_capacity(paths.len());
+    let mut seen = HashSet::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
         let at = at.index(index);
         if !path.starts_with('/') {
             return Err(at.error(format_args!("{path:?} is not an absolute path")));
         }
         let clean = path::inside(Path::new(path), &at)?;
-        if !planned.iter().any(|(_, other)| *other == clean) {
+        if seen.insert(clean.clone()) {
             planned.push((index, clean));
         }
     }

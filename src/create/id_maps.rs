@@ -25,6 +25,7 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
     // The kernel locks to each other, and to their flags, the mounts that a mount namespace begins with when it is made in another
     // user namespace. These come later, and whoever may mount there can take them apart.
     let can_be_changed = plan.namespaces.has(libc::CLONE_NEWUSER) && plan.may_mount();
+    let mounts = trees::Mounts::default();
     let mut namespaces = Namespaces { join, own, made: Vec::new() };
     for (index, mapping) in &plan.mounts.id_mappings {
         let found = plan.mounts.mounts.iter_mut().find(|(place, _)| place == index);
@@ -49,7 +50,7 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
                 "map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
-        if can_be_changed && bind.recursive && !trees::is_one_mount(&bind.source) {
+        if can_be_changed && bind.recursive && !mounts.has_none_below(&bind.source) {
             return Err(mapping.at.error_with_hint(
                 "the source has mounts below it, which a container with a user namespace could take away or write to",
                 "bind without \"r\", map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",

@@ -4,9 +4,11 @@
 //!
 //! Without privileges there is nothing that the parent could reach and the init process could not.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -38,7 +40,8 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
     let Some(tree) = open_one(init::clone_tree(&rootfs, true), propagation).with_context(fault)? else {
         return Ok(());
     };
-    if is_one_mount(&rootfs) {
+    let mounts = Mounts::default();
+    if mounts.has_none_below(&rootfs) {
         wiring.rootfs_tree = Some(tree);
         // It will be attached to the root itself.
         if let Some(parent) = &mut wiring.rootfs_parent {
@@ -49,7 +52,7 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
         let Step::Bind(bind) = step else { continue };
         let at = Pointer::root().field("mounts").index(*index).field("source");
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
-        if !bind.recursive || is_one_mount(&bind.source) {
+        if !bind.recursive || mounts.has_none_below(&bind.source) {
             bind.tree = match open_source(bind, propagation) {
                 // An earlier mount of the container may bring it.
                 Err(Errno::NOENT) => None,
@@ -81,14 +84,31 @@ pub(super) fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedF
     open_one(init::clone_source(bind), propagation)
 }
 
-/// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the host. Of a tree
-/// of several mounts it sees the first alone, so it is not given one.
-pub(super) fn is_one_mount(source: &CStr) -> bool {
-    let path = std::path::Path::new(OsStr::from_bytes(source.to_bytes()));
-    let Ok(path) = std::fs::canonicalize(path) else { return false };
-    mountinfo::read().is_ok_and(|mounts| {
-        !mounts.iter().any(|mount| mount.mount_point != path && mount.mount_point.starts_with(&path))
-    })
+/// Where the host has mounts, in order, so that those below a directory follow it; read when it is asked for
+/// the first time.
+#[derive(Default)]
+pub(super) struct Mounts(OnceCell<Option<Vec<PathBuf>>>);
+
+impl Mounts {
+    fn points(&self) -> Option<&[PathBuf]> {
+        let read = || {
+            let mounts = mountinfo::read().ok()?.into_iter();
+            let mut points: Vec<_> = mounts.map(|mount| mount.mount_point).collect();
+            points.sort_unstable();
+            Some(points)
+        };
+        self.0.get_or_init(read).as_deref()
+    }
+
+    /// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the
+    /// host. Of a tree of several mounts it sees the first alone, so it is not given one.
+    pub(super) fn has_none_below(&self, source: &CStr) -> bool {
+        let path = Path::new(OsStr::from_bytes(source.to_bytes()));
+        let Ok(path) = std::fs::canonicalize(path) else { return false };
+        let Some(points) = self.points() else { return false };
+        let next = points.partition_point(|point| *point <= path);
+        points.get(next).is_none_or(|point| !point.starts_with(&path))
+    }
 }
 
 /// What is mounted below the host's copy of the tree must not come to be mounted in the container's, nor the reverse: in its own

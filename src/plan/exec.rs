@@ -4,7 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Process;
 
 use crate::capabilities;
@@ -111,8 +111,9 @@ fn changed(mut own: Process, changes: Changes) -> Result<(ProcessPlan, Source)> 
         source.exceptions.push("/process/cwd");
     }
     for variable in changes.env {
-        set(&mut plan.env, variable)?;
+        plan.env.push(variable_of(variable)?);
     }
+    plan.env = process::last_of_each(plan.env);
     plan.args =
         changes.args.into_iter().map(|word| Ok(CString::new(word.into_vec())?)).collect::<Result<_>>()?;
     let program = plan.args.first().filter(|program| !program.is_empty());
@@ -142,15 +143,12 @@ fn add_capability(sets: &mut capabilities::CapabilityPlan, bit: u64, keeps_inher
     }
 }
 
-/// Of a variable set twice the last value stays.
-fn set(env: &mut Vec<CString>, variable: OsString) -> Result<()> {
-    let variable = CString::new(variable.into_vec())?;
-    let end = variable.as_bytes().iter().position(|&byte| byte == b'=').filter(|end| *end > 0);
-    let end = end.ok_or_else(|| anyhow!("--env {variable:?}: write it as \"NAME=value\""))?;
-    let name = variable.as_bytes().get(..=end).unwrap_or_default();
-    env.retain(|other| !other.as_bytes().starts_with(name));
-    env.push(variable);
-    Ok(())
+fn variable_of(entry: OsString) -> Result<CString> {
+    let variable = CString::new(entry.into_vec())?;
+    match process::variable_name(&variable) {
+        Some(_) => Ok(variable),
+        None => bail!("--env {variable:?}: write it as \"NAME=value\""),
+    }
 }
 
 /// `process` with what only the container says.

@@ -3,7 +3,8 @@
 mod rlimits;
 mod scheduling;
 
-use std::ffi::CString;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
@@ -169,20 +170,32 @@ pub fn inherited_environment() -> Vec<CString> {
     variables.filter_map(|variable| CString::new(variable.into_vec()).ok()).collect()
 }
 
-/// Of a variable set twice the last value stays, as with runc.
 fn environment(env: &[String], at: &Pointer) -> Result<Vec<CString>> {
-    let mut kept: Vec<CString> = Vec::with_capacity(env.len());
-    for (index, entry) in c_strings(env, at)?.into_iter().enumerate() {
-        let Some(end) = entry.as_bytes().iter().position(|&byte| byte == b'=').filter(|end| *end > 0) else {
-            return Err(at
-                .index(index)
-                .error_with_hint(format_args!("{entry:?} is no variable"), "write it as \"NAME=value\""));
-        };
-        let name = entry.as_bytes().get(..=end).unwrap_or_default();
-        kept.retain(|other| !other.as_bytes().starts_with(name));
-        kept.push(entry);
+    let entries = c_strings(env, at)?;
+    if let Some((index, entry)) = entries.iter().enumerate().find(|(_, entry)| variable_name(entry).is_none())
+    {
+        let wrong = format_args!("{entry:?} is no variable");
+        return Err(at.index(index).error_with_hint(wrong, "write it as \"NAME=value\""));
     }
-    Ok(kept)
+    Ok(last_of_each(entries))
+}
+
+/// `NAME` of `NAME=value`.
+pub fn variable_name(entry: &CStr) -> Option<&[u8]> {
+    let end = entry.to_bytes().iter().position(|&byte| byte == b'=').filter(|end| *end > 0);
+    entry.to_bytes().get(..end?)
+}
+
+/// Of a variable set twice the last value stays, and its place, as with runc.
+pub fn last_of_each(env: Vec<CString>) -> Vec<CString> {
+    let mut seen = HashSet::with_capacity(env.len());
+    let is_last = |entry: &'_ CString| variable_name(entry).is_none_or(|name| seen.insert(name.to_owned()));
+    let is_last: Vec<bool> = env.iter().rev().map(is_last).collect();
+    env.into_iter()
+        .zip(is_last.into_iter().rev())
+        .filter(|(_, is_last)| *is_last)
+        .map(|(entry, _)| entry)
+        .collect()
 }
 
 fn c_strings(texts: &[String], at: &Pointer) -> Result<Vec<CString>> {
@@ -243,6 +256,15 @@ mod tests {
     fn the_last_value_of_a_variable_stays() {
         let plan = planned(json!({"env": ["A=1", "AB=2", "A=3"]})).unwrap();
         assert_eq!(plan.env, [CString::from(c"AB=2"), CString::from(c"A=3")]);
+    }
+
+    #[test]
+    fn many_variables_are_as_few_ones() {
+        let (names, times) = (50_000, 2);
+        let env: Vec<_> = (0..names * times).map(|i| format!("V{}={i}", i % names)).collect();
+        let plan = planned(json!({"env": env})).unwrap();
+        let last = (names..names * times).map(|i| CString::new(format!("V{}={i}", i % names)).unwrap());
+        assert!(plan.env == last.collect::<Vec<_>>());
     }
 
     #[test]
