@@ -2,6 +2,7 @@
 
 mod lock;
 mod oom;
+mod pid_file;
 mod prepared;
 mod removal;
 mod start;
@@ -18,6 +19,7 @@ use rustix::fs::CWD;
 use rustix::process::{Pid, PidfdFlags};
 
 pub use self::lock::{Interrupted, Lock};
+pub use self::pid_file::PidFile;
 pub use self::prepared::Prepared;
 use self::removal::{end_unit, remove_directory};
 use crate::cgroup;
@@ -388,22 +390,6 @@ impl Container {
             (_, None) => Ok(()),
         }
     }
-}
-
-/// Writes `pid` to the file at `path`, by rename, so that a reader finds either none or a whole one.
-pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| anyhow!("--pid-file {}: is no file", path.display()))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    let temporary = path.with_file_name(hidden);
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
-    let mut file = made.with_context(|| format!("make {}", temporary.display()))?;
-    // Digits alone: go-runc's reader takes nothing else.
-    let written = write!(file, "{pid}").and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written.with_context(|| format!("write pid file {}", path.display()))
 }
 
 #[cfg(test)]

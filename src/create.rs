@@ -24,7 +24,7 @@ use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::cgroup::{Asking, Buses, Driver, OomCounts, OomFiles, Whose};
 use crate::child::{self, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
-use crate::container::{Container, ContainerId, NewContainer, Root, write_pid_file};
+use crate::container::{Container, ContainerId, NewContainer, PidFile, Root};
 use crate::error::{Fault, Pointer, Stage};
 use crate::guard::Guard;
 use crate::hooks::poststart;
@@ -342,9 +342,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         child.await_start()?;
         poststart(&state, &child.interrupts)?;
     }
-    if let Some(path) = request.pid_file {
-        write_pid_file(path, init.pid)?;
-    }
+    let pid_file = request.pid_file.map(|path| PidFile::write(path, init.pid)).transpose()?;
 
     // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
     warnings.iter().for_each(|warning| request.log.warning(warning));
@@ -357,6 +355,9 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         rdt.keep();
     }
     net_devices.keep();
+    if let Some(pid_file) = pid_file {
+        pid_file.keep();
+    }
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify, oom_files })
 }

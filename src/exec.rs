@@ -14,7 +14,7 @@ use self::birth::{OomScore, clone};
 use self::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
 use crate::cgroup::{Below, Destination};
 use crate::child::{self, Watch};
-use crate::container::{Container, write_pid_file};
+use crate::container::{Container, PidFile};
 use crate::error::{Fault, Pointer};
 use crate::guard::Guard;
 use crate::init::step::Point;
@@ -224,12 +224,13 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     }
     child.await_start()?;
     request.log.debug("setns_init: about to exec: the program has begun");
-    if let Some(path) = request.pid_file {
-        write_pid_file(path, process.pid)?;
-    }
+    let pid_file = request.pid_file.map(|path| PidFile::write(path, process.pid)).transpose()?;
     // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
     warnings.iter().for_each(|warning| request.log.warning(warning));
     let pidfd = process.pidfd.try_clone().context("keep the new process")?;
+    if let Some(pid_file) = pid_file {
+        pid_file.keep();
+    }
     process.keep = true;
     Ok(Added { pid: process.pid, pidfd, terminal })
 }
