@@ -1,5 +1,6 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
+mod directory;
 mod lock;
 mod oom;
 mod pid_file;
@@ -7,21 +8,22 @@ mod prepared;
 mod removal;
 mod start;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::fs::CWD;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
+use self::directory::Directory;
 pub use self::lock::{Interrupted, Lock};
 pub use self::pid_file::PidFile;
 pub use self::prepared::Prepared;
-use self::removal::{end_unit, remove_directory};
+pub use self::removal::Found;
 use crate::cgroup;
 use crate::error::{Hint, Refusal};
 use crate::input::{self, Pipes};
@@ -126,57 +128,31 @@ impl Root {
         self.path.join(id.as_str())
     }
 
-    /// Makes the directory of a new container.
+    /// Makes the directory of a new container. It is nobody else's until the container is recorded.
     pub fn create(&self, id: &ContainerId) -> Result<NewContainer> {
-        let path = self.directory(id);
-        let made = DirBuilder::new().mode(0o711).create(&path);
-        let made = match made {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make()?;
-                DirBuilder::new().mode(0o711).create(&path)
-            }
-            made => made,
-        };
-        match made {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!("container with given ID already exists: {:?}", id.as_str())
-            }
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                let doing = format!("make {}", path.display());
-                return Err(anyhow!(error).context(Hint(doing, self.way_out().into())));
-            }
-            made => made.with_context(|| format!("make {}", path.display()))?,
+        let mut made = Directory::make(&self.path, id.as_str());
+        if matches!(made, Err(Errno::NOENT)) {
+            self.make()?;
+            made = Directory::make(&self.path, id.as_str());
         }
-        Ok(NewContainer { path, keep: false })
+        let doing = || format!("make {}", self.directory(id).display());
+        match made {
+            Err(Errno::EXIST) => bail!("container with given ID already exists: {:?}", id.as_str()),
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                Err(anyhow!(errno).context(Hint(doing(), self.way_out().into())))
+            }
+            made => Ok(NewContainer { directory: made.with_context(doing)?, keep: false }),
+        }
     }
 
     /// # Errors
     /// [`Refusal::NoSuchContainer`].
     pub fn load(&self, id: &ContainerId) -> Result<Container> {
-        let directory = self.directory(id);
-        let text = input::record(&directory.join(state::FILE));
-        Container::recorded(directory, id, text)
-    }
-
-    /// The container that `create` had got ready to record when it was aborted, if there is such a one.
-    pub fn unrecorded(&self, id: &ContainerId) -> Option<Container> {
-        let directory = self.directory(id);
-        let state = serde_json::from_slice(&input::record(&directory.join(prepared::NAME)).ok()?).ok()?;
-        Some(Container { directory, state })
-    }
-
-    /// Removes what an aborted `create` left of `id`. A cgroup that is used is another's.
-    pub fn sweep(&self, id: &ContainerId) -> Result<()> {
-        let directory = self.directory(id);
-        if let Ok(cgroup) = fs::read_link(directory.join(CGROUP)) {
-            let unit = input::record(&directory.join(UNIT)).ok();
-            let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
-            match unit {
-                Some(unit) => end_unit(&cgroup, &unit, false)?,
-                None => cgroup::remove_abandoned(&cgroup)?,
-            }
+        match Directory::open(self.directory(id)) {
+            Ok(directory) => Container::recorded(directory, id),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()),
+            Err(errno) => Err(errno).with_context(|| format!("open {}", self.directory(id).display())),
         }
-        remove_directory(&directory)
     }
 
     /// The names of all directories, sorted. A missing default root is an empty one.
@@ -199,105 +175,135 @@ impl Root {
     }
 }
 
-/// The directory of a container in the making; removed on drop, unless kept.
+/// The directory of a container in the making; removed on drop, unless kept or somebody else's by then.
 #[derive(Debug)]
 pub struct NewContainer {
-    path: PathBuf,
+    directory: Directory,
     keep: bool,
 }
 
 impl NewContainer {
     pub fn path(&self) -> &Path {
-        &self.path
+        self.directory.path()
     }
 
     /// Makes the pipe that the init process will wait on, and opens it for both, so that it can be read without waiting for
     /// whoever writes.
     pub fn make_fifo(&self) -> Result<OwnedFd> {
-        let path = self.path.join(FIFO);
-        let mode = nix::sys::stat::Mode::from_bits_truncate(0o622);
-        nix::unistd::mkfifo(&path, mode).with_context(|| format!("make {}", path.display()))?;
-        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let path = self.path().join(FIFO);
+        let (from, way) = self.directory.way(FIFO);
+        rustix::fs::mknodat(from, way, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
+            .with_context(|| format!("make {}", path.display()))?;
+        let file = self.directory.open_file(FIFO, OFlags::RDWR);
         Ok(file.with_context(|| format!("open {}", path.display()))?.into())
     }
 
     /// Notes where the cgroup will be.
     pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
-        let link = self.path.join(CGROUP);
-        std::os::unix::fs::symlink(cgroup, &link).with_context(|| format!("make {}", link.display()))
+        let (from, way) = self.directory.way(CGROUP);
+        rustix::fs::symlinkat(cgroup, from, way)
+            .with_context(|| format!("make {}", self.path().join(CGROUP).display()))
     }
 
     /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
     pub fn note_unit(&self, unit: &cgroup::Unit) -> Result<()> {
-        let path = self.path.join(UNIT);
         let text = serde_json::to_vec(unit).context("encode the unit")?;
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+        self.directory
+            .write(UNIT, &text)
+            .with_context(|| format!("write {}", self.path().join(UNIT).display()))
     }
 
     /// Writes what is to be the state file.
-    pub fn prepare(&self, state: &State) -> Result<Prepared<'static>> {
-        Prepared::write(CWD, &self.path, &self.path, state)
+    pub fn prepare(&self, state: &State) -> Result<Prepared<'_>> {
+        Prepared::write(self.directory.way("").0, self.path(), state)
     }
 
     /// Writes what [`Container::excerpt`] reads.
     pub fn save_excerpt(&self, text: &[u8]) -> Result<()> {
-        let path = self.path.join(EXCERPT);
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        made.and_then(|mut file| file.write_all(text)).with_context(|| format!("write {}", path.display()))
+        let made = self.directory.open_file(EXCERPT, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL);
+        made.and_then(|mut file| file.write_all(text))
+            .with_context(|| format!("write {}", self.path().join(EXCERPT).display()))
+    }
+
+    /// Leaves it to others: it has been recorded.
+    pub fn release(&self) {
+        self.directory.unlock();
+    }
+
+    /// Keeps all others from it again, for what has been recorded is to be undone. False if somebody else has deleted it since, or
+    /// is about to and takes too long: then nothing of it is this process's to undo any more.
+    pub fn take_back(&mut self) -> bool {
+        let is_own = self.directory.lock(removal::PATIENCE).is_ok_and(|is_locked| is_locked)
+            && self.directory.is_current().is_ok_and(|is_current| is_current);
+        self.keep = !is_own;
+        is_own
     }
 
     pub fn keep(mut self, state: State) -> Container {
         self.keep = true;
-        Container { directory: std::mem::take(&mut self.path), state }
+        Container { directory: std::mem::take(&mut self.directory), state }
     }
 }
 
 impl Drop for NewContainer {
     fn drop(&mut self) {
-        if !self.keep {
-            let _ = remove_directory(&self.path);
+        if !self.keep && self.directory.is_current().is_ok_and(|is_current| is_current) {
+            let _ = self.directory.remove();
         }
+    }
+}
+
+/// What is recorded in a state directory, if anything is.
+fn record(directory: &Directory) -> Result<Option<State>> {
+    let path = || directory.path().join(state::FILE).display().to_string();
+    match directory.read(state::FILE) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
+            let way_out = "if it cannot be mended, end its processes and remove the directory";
+            Hint(format!("decode {}", path()), way_out.to_owned())
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path())),
     }
 }
 
 /// A container that has been recorded.
 #[derive(Debug)]
 pub struct Container {
-    directory: PathBuf,
+    directory: Directory,
     pub state: State,
 }
 
 impl Container {
-    /// The one that is recorded with this text.
-    fn recorded(directory: PathBuf, id: &ContainerId, text: io::Result<Vec<u8>>) -> Result<Self> {
-        let path = || directory.join(state::FILE).display().to_string();
-        match text {
-            Ok(text) => {
-                let state = serde_json::from_slice(&text).with_context(|| {
-                    let way_out = "if it cannot be mended, end its processes and remove the directory";
-                    Hint(format!("decode {}", path()), way_out.to_owned())
-                })?;
-                Ok(Self { directory, state })
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into())
-            }
-            Err(error) => Err(error).with_context(|| format!("read {}", path())),
+    /// The one that is recorded there.
+    fn recorded(directory: Directory, id: &ContainerId) -> Result<Self> {
+        match record(&directory)? {
+            Some(state) => Ok(Self { directory, state }),
+            None => Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()),
         }
     }
 
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.directory.path()
+    }
+
+    /// A path that leads to its directory as long as this is there, and never to that of a later container of its name.
+    pub fn held_directory(&self) -> PathBuf {
+        self.directory.held_path()
+    }
+
+    /// Closes its directory: for whoever holds many containers and only shows them.
+    pub fn let_go(&mut self) {
+        self.directory.let_go();
     }
 
     /// Whether processes of the container can look into others that come into their pid namespace, from now on also if `more`.
     pub fn may_trace(&self, more: bool) -> Result<bool> {
-        let path = self.directory.join(TRACER);
-        if self.state.may_trace || path.exists() {
+        if self.state.may_trace || self.directory.exists(TRACER) {
             return Ok(true);
         }
         if more {
-            File::create(&path).with_context(|| format!("make {}", path.display()))?;
+            let made = self.directory.write(TRACER, b"");
+            made.with_context(|| format!("make {}", self.directory().join(TRACER).display()))?;
         }
         Ok(false)
     }
@@ -314,7 +320,11 @@ impl Container {
         if self.state.cgroup().is_some_and(cgroup::is_frozen) {
             return Ok(Status::Paused);
         }
-        Ok(if self.directory.join(FIFO).exists() { Status::Created } else { Status::Running })
+        // A `start` that was killed before it could remove the pipe may have written to it. While the init process has yet to
+        // execute the program, and nobody has written, the container can be started.
+        let waits = self.directory.exists(FIFO)
+            && state::process_stat(self.state.init_process_pid)?.is_none_or(|stat| stat.never_executed);
+        Ok(if waits { Status::Created } else { Status::Running })
     }
 
     /// Its cgroup.
@@ -326,6 +336,10 @@ impl Container {
             if let (Some(unit), Some(path)) = (&self.state.systemd, self.state.recorded_cgroup()) {
                 let (id, name) = (&self.state.id, &unit.name);
                 return anyhow!("container {id:?} has no cgroup any more: {} went with {name}", path.display());
+            }
+            if let Some(path) = self.state.recorded_cgroup() {
+                let (id, path) = (&self.state.id, path.display());
+                return anyhow!("container {id:?} has no cgroup any more: {path} was removed, and is another's now");
             }
             let message = format!("container {:?} has no cgroup of its own", self.state.id);
             let hint = "it was made with --cgroup-manager disabled, or by a user who may make none there: systemd-run --user \
@@ -372,11 +386,11 @@ impl Container {
     /// What `exec` needs of `config.json`: as it was when the container was made, or, of a container that was made by an older
     /// version of this program, as it is now in the bundle.
     pub fn excerpt(&self) -> Result<Vec<u8>> {
-        match input::record(&self.directory.join(EXCERPT)) {
+        match self.directory.read(EXCERPT) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 input::document(&Path::new(&self.state.bundle).join(crate::bundle::CONFIG), Pipes::Refused)
             }
-            text => text.with_context(|| format!("read {}", self.directory.join(EXCERPT).display())),
+            text => text.with_context(|| format!("read {}", self.directory().join(EXCERPT).display())),
         }
     }
 
@@ -413,13 +427,15 @@ mod tests {
         for names in
             [&[UNIT, oom::OOM_COUNTS][..], &[oom::SHORTAGE], &[state::FILE, oom::OOM_COUNTS, "other"]]
         {
-            fs::create_dir(&path).unwrap();
+            let made = Directory::make(directory.path(), "c").unwrap();
             names.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
-            drop(NewContainer { path: path.clone(), keep: false });
+            drop(NewContainer { directory: made, keep: false });
             assert!(!path.exists(), "{names:?}");
         }
         // Nor does one that is not there any more do any harm.
-        remove_directory(&path).unwrap();
+        let made = Directory::make(directory.path(), "c").unwrap();
+        fs::remove_dir(&path).unwrap();
+        made.remove().unwrap();
     }
 
     #[test]

@@ -23,7 +23,7 @@ use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::cgroup::{Asking, Buses, Driver, OomCounts, OomFiles, Whose};
-use crate::child::{self, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
+use crate::child::{self, Child, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
 use crate::container::{Container, ContainerId, NewContainer, PidFile, Root};
 use crate::error::{Fault, Pointer, Stage};
 use crate::guard::Guard;
@@ -180,7 +180,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
     let agent = plan.seccomp.as_ref().map(Filter::prepare).transpose()?.flatten();
 
-    let directory = request.root.create(request.id)?;
+    let mut directory = request.root.create(request.id)?;
     let note = |path: &Path| directory.note_cgroup(path);
     let asking = Asking { buses: &request.environment.buses, signals: Some(request.signals) };
     let mut cgroup = plan.cgroup.create(request.rootless, asking, note).context(Stage::Cgroup)?;
@@ -327,29 +327,32 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     };
     child.await_ready()?;
     cgroup.release()?;
+    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     prepared.publish()?;
     state.creating = false;
-    child.go_on();
-    if let Some(agent) = agent {
-        let number = child.await_listener()?;
-        let seen =
-            seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
-        agent.pass_on(init.pidfd.as_fd(), init.pid, number, &seen)?;
-        child.go_on();
-    }
-    request.log.debug("init: closing the pipe to signal completion: the container is ready");
-    if request.program != Start::Later {
-        child.await_start()?;
-        poststart(&state, &child.interrupts)?;
-    }
-    let pid_file = request.pid_file.map(|path| PidFile::write(path, init.pid)).transpose()?;
+    // Whoever deletes it from now on need not wait for the hooks that are still to run.
+    directory.release();
+    let begun = begin(request, &child, &state, agent);
+    let pid_file = match begun {
+        Ok(pid_file) => pid_file,
+        Err(error) => {
+            // What there is of that name and path now may be another's.
+            if !directory.take_back() {
+                undone.forget();
+                cgroup.keep();
+                if let Some(rdt) = rdt {
+                    rdt.keep();
+                }
+            }
+            return Err(error);
+        }
+    };
 
     // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
     warnings.iter().for_each(|warning| request.log.warning(warning));
     if let Some(filter) = &filter {
         filter.notes().iter().for_each(|note| request.log.debug(note));
     }
-    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
     cgroup.keep();
     if let Some(rdt) = rdt {
         rdt.keep();
@@ -360,6 +363,29 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     init.keep = true;
     Ok(Created { container: directory.keep(state), pid: init.pid, pidfd, terminal, notify, oom_files })
+}
+
+/// Lets the program begin, or wait for its start, once it is recorded.
+fn begin(
+    request: &Request<'_>,
+    child: &Child<'_>,
+    state: &State,
+    agent: Option<seccomp::Agent>,
+) -> Result<Option<PidFile>> {
+    child.go_on();
+    if let Some(agent) = agent {
+        let number = child.await_listener()?;
+        let seen =
+            seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
+        agent.pass_on(child.init.pidfd.as_fd(), child.init.pid, number, &seen)?;
+        child.go_on();
+    }
+    request.log.debug("init: closing the pipe to signal completion: the container is ready");
+    if request.program != Start::Later {
+        child.await_start()?;
+        poststart(state, &child.interrupts)?;
+    }
+    request.pid_file.map(|path| PidFile::write(path, child.init.pid)).transpose()
 }
 
 /// What is not as the bundle asks, and no reason to fail.

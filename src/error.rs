@@ -107,6 +107,8 @@ pub enum Refusal {
     NoSuchContainer(String),
     /// The container has no process that could receive a signal.
     NotRunning(String),
+    /// Somebody has started the container.
+    AlreadyRunning(String),
 }
 
 impl fmt::Display for Refusal {
@@ -115,6 +117,7 @@ impl fmt::Display for Refusal {
             // The texts that containerd, CRI-O and conmon look for.
             Self::NoSuchContainer(id) => write!(f, "container {id:?} does not exist"),
             Self::NotRunning(id) => write!(f, "container {id:?} has ended: container not running"),
+            Self::AlreadyRunning(id) => write!(f, "cannot start an already running container: {id:?}"),
         }
     }
 }

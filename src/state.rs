@@ -41,6 +41,9 @@ pub struct State {
     pub systemd: Option<Unit>,
     /// The key is empty, as in runc's: there is one hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
+    /// The inode of the cgroup, which another one of that path does not have. Older versions of this program have not written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
     pub namespace_paths: BTreeMap<String, String>,
     /// Whether killing the init process ends all others, because they share a pid namespace of its own.
     pub private_pid_namespace: bool,
@@ -121,11 +124,14 @@ impl State {
         })
     }
 
-    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it, or if
-    /// systemd has taken it away: then what is there now is another's.
+    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it, if
+    /// systemd has taken it away, or if somebody has and what is there now is another's.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
-        let is_there = |path: &&std::path::Path| self.systemd.as_ref().is_none_or(|unit| unit.has(path));
-        self.recorded_cgroup().filter(is_there)
+        let is_own = |path: &&std::path::Path| match &self.systemd {
+            Some(unit) => unit.has(path),
+            None => self.cgroup_id.is_none_or(|own| crate::cgroup::id(path).is_none_or(|id| id == own)),
+        };
+        self.recorded_cgroup().filter(is_own)
     }
 
     /// Where the container's cgroup was made.

@@ -261,6 +261,11 @@ impl Cgroup {
         self.made.as_ref().map(|made| made.dir.as_fd())
     }
 
+    /// Its inode, which tells it from another one of the same path.
+    pub fn id(&self) -> Option<u64> {
+        rustix::fs::fstat(&self.made.as_ref()?.dir).ok().map(|stat| stat.st_ino)
+    }
+
     /// The unit, if it is systemd's.
     pub fn unit(&self) -> Option<&Unit> {
         self.scope.as_ref().map(|scope| &scope.unit)
@@ -322,6 +327,11 @@ impl Cgroup {
             scope.keep = true;
         }
     }
+}
+
+/// The inode of the cgroup that is at this path, if one is: no other one has it until the host boots again.
+pub fn id(path: &Path) -> Option<u64> {
+    rustix::fs::stat(path).ok().map(|stat| stat.st_ino)
 }
 
 /// Whether there are processes in this cgroup or below it.

@@ -1,19 +1,24 @@
 //! `runtime delete`: the end of a container.
 
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::matching;
 use crate::cli::Context;
-use crate::container::{Container, ContainerId};
+use crate::container::{Container, ContainerId, Found};
 use crate::error::Refusal;
 use crate::hooks::poststop;
 use crate::state::Status;
 
 /// How long the init process may take to die; runc's limit.
 const DEADLINE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// How long whoever makes the container may take to see that it is not to be, and how often that is looked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Delete what a stopped container holds
 #[derive(Debug, clap::Args)]
@@ -34,49 +39,61 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
         return matching::for_each(&args.id, context, |container| delete(container, args.force, context));
     }
     let id: ContainerId = args.id.parse()?;
-    match context.root.load(&id) {
-        Ok(container) => delete(container, args.force, context),
-        Err(error) if is_missing(&error) => {
-            // Also for what an aborted `create` left.
-            if let Some(container) = context.root.unrecorded(&id).filter(|_| args.force) {
-                kill(&container)?;
+    let is_missing = || missing(&id, args.force);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match context.root.find(&id)? {
+            Found::Recorded(container) => return delete(container, args.force, context),
+            Found::Nothing => return is_missing(),
+            Found::Abandoned(left) => {
+                if let Some(container) = left.container()?.filter(|_| args.force) {
+                    kill(&container)?;
+                }
+                left.sweep()?;
+                return is_missing();
             }
-            context.root.sweep(&id)?;
-            if args.force { Ok(()) } else { Err(error) }
+            // The words of runc.
+            Found::InTheMaking(_) if !args.force => {
+                bail!("cannot delete container {} that is not stopped: creating", id.as_str())
+            }
+            Found::InTheMaking(_) if Instant::now() > deadline => bail!(
+                "cannot delete container {}: another process that makes or deletes it has not finished within {PATIENCE:?}",
+                id.as_str()
+            ),
+            // Whoever makes it then fails, and undoes it: nobody else may.
+            Found::InTheMaking(known) => known.as_ref().map_or(Ok(()), kill)?,
         }
-        Err(error) => Err(error),
+        let _ = rustix::event::poll(&mut [], Some(&BETWEEN_LOOKS));
     }
+}
+
+/// What `delete` says where there is no container, or none any more.
+fn missing(id: &ContainerId, force: bool) -> Result<()> {
+    if force { Ok(()) } else { Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()) }
 }
 
 fn delete(container: Container, force: bool, context: &Context<'_>) -> Result<()> {
     match container.status()? {
         Status::Stopped => {}
-        status if force || status == Status::Created => {
-            kill(&container)?;
-            // That takes time, in which somebody else may have deleted it, too, and made another of its name.
-            let gone = || Refusal::NoSuchContainer(container.state.id.clone()).into();
-            let now = context.root.load(&container.state.id.parse()?).and_then(|now| {
-                let is_same = now.state.identity() == container.state.identity();
-                if is_same { Ok(()) } else { Err(gone()) }
-            });
-            match now {
-                Err(error) if force && is_missing(&error) => return Ok(()),
-                now => now?,
-            }
-        }
+        status if force || status == Status::Created => kill(&container)?,
         status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
     }
-    remove(container, |warning| context.log.warning(warning))
+    let id = container.state.id.parse()?;
+    // Somebody else may have deleted it, too, and made another of its name.
+    match remove(container, |warning| context.log.warning(warning))? {
+        true => Ok(()),
+        false => missing(&id, force),
+    }
 }
 
-fn is_missing(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_)))
-}
-
-/// Removes what is left of a container that has ended, and calls its poststop hooks, whose failures are warnings.
-pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<()> {
-    poststop(&container.remove()?, warn);
-    Ok(())
+/// Removes what is left of a container that has ended, and calls its poststop hooks, whose failures are warnings. False if
+/// somebody else does, or has: then the hooks are theirs to call.
+pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<bool> {
+    let state = container.remove()?;
+    if let Some(state) = &state {
+        poststop(state, warn);
+    }
+    Ok(state.is_some())
 }
 
 /// Kills a container and waits for the end of its init process.

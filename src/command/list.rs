@@ -46,8 +46,9 @@ impl FromStr for Format {
 pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
     let mut containers: Vec<(Container, Status)> = Vec::new();
     for id in context.root.ids()? {
-        let found = context.root.load(&id).and_then(|container| {
+        let found = context.root.load(&id).and_then(|mut container| {
             let status = container.status()?;
+            container.let_go();
             Ok((container, status))
         });
         match found {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::delete;
 use crate::cli::{self, Context};
 use crate::container::{Container, ContainerId};
+use crate::error::Refusal;
 use crate::hooks::poststart;
 use crate::notify::NotifySocket;
 use crate::signals::Signals;
@@ -31,7 +32,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
     }
     // Before the program can use it.
     let notify = match &cli::environment().notify_socket {
-        Some(host) => Some(NotifySocket::bind(container.directory(), host)?),
+        Some(host) => Some(NotifySocket::bind(&container.held_directory(), host)?),
         None => None,
     };
     let init = container.init()?;
@@ -52,10 +53,11 @@ fn start_with_hooks(container: Container, context: &Context<'_>) -> Result<()> {
     let interrupts = Signals::block()?.interrupts()?;
     let started =
         container.start_and_watch(&interrupts).and_then(|()| poststart(&container.state, &interrupts));
-    if started.is_err() {
+    // If somebody else has started it, it is theirs to end.
+    if started.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
         // The first error is the one to report.
         let _ = delete::kill(&container)
-            .and_then(|()| delete::remove(container, |warning| context.log.aside(warning)));
+            .and_then(|()| delete::remove(container, |warning| context.log.aside(warning)).map(drop));
     }
     // Whatever comes now is not undone by a signal.
     unblock_all_signals().context("unblock signals")?;

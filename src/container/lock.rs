@@ -1,21 +1,23 @@
 //! Taking turns at a container.
 //!
-//! Only those who change its record do: `delete` waits for nobody, so that a container can be ended and deleted whatever becomes
-//! of whoever is about to change it. So it may be deleted in their turn, and another of its name made. They come
+//! Only those who change its record do: `delete` does not wait for them, so that a container can be ended and deleted whatever
+//! becomes of whoever is about to change it. So it may be deleted in their turn, and another of its name made. They come
 //! to none of the other's: the record is read and written in the directory that is held open, wherever that is by now, and what is
 //! found by a path of the record counts only if the container is there still ([`Lock::check`]).
+//!
+//! The lock is that of a file in the directory. That of the directory itself is another one: whoever makes or removes a
+//! container has it (`directory.rs`), and nobody of those who take turns waits for it.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags, accessat, flock, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, FlockOperation, OFlags, accessat, flock};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::directory::Directory;
 use super::{Container, ContainerId, Prepared, Root};
 use crate::error::Refusal;
 use crate::input;
@@ -40,12 +42,16 @@ impl std::error::Error for Interrupted {}
 /// What an update notes that has begun and not ended.
 const NOTE: &str = "unfinished-update.json";
 
+/// The file whose lock says whose turn it is; made by the first who wants one.
+pub(super) const TURNS: &str = "update.lock";
+
 /// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
 #[derive(Debug)]
 pub struct Lock {
     id: ContainerId,
-    path: PathBuf,
-    directory: File,
+    directory: Directory,
+    /// Locked until it is closed.
+    _turn: File,
 }
 
 impl Root {
@@ -55,20 +61,18 @@ impl Root {
     /// # Errors
     /// [`Refusal::NoSuchContainer`]; [`Interrupted`].
     pub fn lock(&self, id: &ContainerId, signals: Option<&SignalQueue>) -> Result<Lock> {
-        let path = self.directory(id);
-        let open = || match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into())
-            }
-            opened => opened.with_context(|| format!("open {}", path.display())),
-        };
-        let place = |directory: &File| directory.metadata().map(|found| (found.dev(), found.ino())).ok();
         loop {
-            let directory = open()?;
-            wait_for_turn(&directory, &path, signals)?;
+            let directory = self.load(id)?.directory;
+            let path = directory.path().join(TURNS);
+            let turn = match directory.open_file(TURNS, OFlags::RDWR | OFlags::CREATE) {
+                // It has been deleted meanwhile, and another may have been made.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                turn => turn.with_context(|| format!("open {}", path.display()))?,
+            };
+            wait_for_turn(&turn, &path, signals)?;
             // While this waited, the container may have been deleted, and another of its name made.
-            if place(&directory) == place(&open()?) {
-                return Ok(Lock { id: id.clone(), path, directory });
+            if directory.is_current()? {
+                return Ok(Lock { id: id.clone(), directory, _turn: turn });
             }
         }
     }
@@ -85,13 +89,13 @@ impl Root {
     }
 }
 
-fn wait_for_turn(directory: &File, path: &Path, signals: Option<&SignalQueue>) -> Result<()> {
+fn wait_for_turn(turn: &File, path: &Path, signals: Option<&SignalQueue>) -> Result<()> {
     let context = || format!("lock {}", path.display());
     let Some(signals) = signals else {
-        return retry_on_intr(|| flock(directory, FlockOperation::LockExclusive)).with_context(context);
+        return retry_on_intr(|| flock(turn, FlockOperation::LockExclusive)).with_context(context);
     };
     loop {
-        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        match flock(turn, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             locked => return locked.with_context(context),
         }
@@ -109,7 +113,7 @@ impl Lock {
     /// # Errors
     /// [`Refusal::NoSuchContainer`] if it has been deleted.
     pub fn container(&self) -> Result<Container> {
-        Container::recorded(self.path.clone(), &self.id, self.read(state::FILE))
+        Container::recorded(self.directory.try_clone()?, &self.id)
     }
 
     /// Makes sure that the container has not been deleted. Then no other has been made of its name, and what is open by now was its
@@ -118,15 +122,17 @@ impl Lock {
     /// # Errors
     /// [`Refusal::NoSuchContainer`].
     pub fn check(&self) -> Result<()> {
-        match accessat(&self.directory, state::FILE, Access::EXISTS, AtFlags::empty()) {
+        let (from, way) = self.directory.way(state::FILE);
+        match accessat(from, way, Access::EXISTS, AtFlags::empty()) {
             Err(Errno::NOENT) => Err(Refusal::NoSuchContainer(self.id.as_str().to_owned()).into()),
-            found => found.with_context(|| format!("look at {}", self.path.join(state::FILE).display())),
+            found => found
+                .with_context(|| format!("look at {}", self.directory.path().join(state::FILE).display())),
         }
     }
 
     /// What was noted last, unless it has been removed.
     pub fn note(&self) -> Result<Option<Vec<u8>>> {
-        match self.read(NOTE) {
+        match self.directory.read(NOTE) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             text => text.map(Some).with_context(|| format!("read {}", self.note_path().display())),
         }
@@ -134,27 +140,19 @@ impl Lock {
 
     /// Writes what is to be found after this process, however it ends.
     pub fn write_note(&self, text: &[u8]) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = openat(&self.directory, NOTE, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from);
-        let written = made.and_then(|file| File::from(file).write_all(text));
-        written.with_context(|| format!("write {}", self.note_path().display()))
+        self.directory.write(NOTE, text).with_context(|| format!("write {}", self.note_path().display()))
     }
 
     pub fn remove_note(&self) -> Result<()> {
-        unlinkat(&self.directory, NOTE, AtFlags::empty())
-            .with_context(|| format!("remove {}", self.note_path().display()))
+        self.directory.unlink(NOTE).with_context(|| format!("remove {}", self.note_path().display()))
     }
 
     pub fn note_path(&self) -> PathBuf {
-        self.path.join(NOTE)
-    }
-
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        input::opened_record(openat(&self.directory, name, input::RECORD, Mode::empty())?)
+        self.directory.path().join(NOTE)
     }
 
     /// Writes the state file, so that a reader finds the old one or the new one. `state` has been read since this lock is held.
     pub fn save(&self, state: &State) -> Result<()> {
-        Prepared::write(self.directory.as_fd(), Path::new(""), &self.path, state)?.publish()
+        Prepared::write(self.directory.way("").0, self.directory.path(), state)?.publish()
     }
 }

@@ -1,15 +1,15 @@
 //! What is known of a container's being killed for want of memory beside what its cgroup counts.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::OFlags;
 
+use super::directory::Directory;
 use super::{Container, NewContainer};
 use crate::cgroup::{self, OomCounts, OomSeen, Shortage};
-use crate::input;
+use crate::state;
 
 /// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
 pub(super) const OOM_COUNTS: &str = "oom-kills";
@@ -23,7 +23,7 @@ const OOM_NEWS: &str = "oom-news";
 impl NewContainer {
     /// Notes what its cgroup has counted already.
     pub fn note_ooms(&self, counts: OomCounts) -> Result<()> {
-        write_counts(&self.path, counts)
+        write_counts(&self.directory, counts)
     }
 }
 
@@ -34,7 +34,7 @@ impl Container {
     pub fn shortage(&self) -> Option<Shortage> {
         match self.state.cgroup() {
             Some(cgroup) => cgroup::shortage(cgroup, self.known_ooms()),
-            None => serde_json::from_slice(&input::record(&self.directory.join(SHORTAGE)).ok()?).ok(),
+            None => serde_json::from_slice(&self.directory.read(SHORTAGE).ok()?).ok(),
         }
     }
 
@@ -44,14 +44,13 @@ impl Container {
     }
 
     fn known_ooms(&self) -> OomCounts {
-        let known = input::record(&self.directory.join(OOM_COUNTS)).unwrap_or_default();
-        parse_counts(&String::from_utf8_lossy(&known))
+        parse_counts(&String::from_utf8_lossy(&self.directory.read(OOM_COUNTS).unwrap_or_default()))
     }
 
     /// Notes it for later, when its cgroup is gone. If that fails nothing is known then.
     pub fn note_shortage(&self, shortage: &Shortage) {
         if let Ok(text) = serde_json::to_vec(shortage) {
-            let _ = fs::write(self.directory.join(SHORTAGE), text);
+            let _ = self.directory.write(SHORTAGE, &text);
         }
     }
 
@@ -67,28 +66,27 @@ impl Container {
 
     /// Of a container of systemd's: whether somebody has asked for its end, or has deleted it.
     pub fn is_asked_to_end(&self) -> bool {
-        self.directory.join(OOM_COUNTS).exists() || !self.directory.exists()
+        self.directory.exists(OOM_COUNTS) || !self.directory.exists(state::FILE)
     }
 
     /// Where [`Self::tell_oom_kills`] tells it, also after everything else is gone; `None` if this process may not ask.
     pub fn oom_news(&self) -> Option<File> {
-        let path = self.directory.join(OOM_NEWS);
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).ok()
+        self.directory.open_file(OOM_NEWS, OFlags::RDWR | OFlags::CREATE).ok()
     }
 
     /// Tells whoever watches how many kills there were, before the cgroup that counts them is removed.
     pub fn tell_oom_kills(&self, count: u64) {
         // Nearly always nobody watches. Whoever does hears of the end in any case.
-        if let Ok(mut news) = OpenOptions::new().write(true).open(self.directory.join(OOM_NEWS)) {
+        if let Ok(mut news) = self.directory.open_file(OOM_NEWS, OFlags::WRONLY) {
             let _ = write!(news, "{count}");
         }
     }
 }
 
-fn write_counts(directory: &Path, counts: OomCounts) -> Result<()> {
-    let path = directory.join(OOM_COUNTS);
+fn write_counts(directory: &Directory, counts: OomCounts) -> Result<()> {
     let text = format!("{} {}", counts.kills, counts.own);
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    let written = directory.write(OOM_COUNTS, text.as_bytes());
+    written.with_context(|| format!("write {}", directory.path().join(OOM_COUNTS).display()))
 }
 
 /// Older versions of this program have written the first of the two alone.
@@ -104,10 +102,11 @@ mod tests {
 
     #[test]
     fn counts_are_read_as_they_were_written() {
-        let directory = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::make(root.path(), "c").unwrap();
         let counts = OomCounts { kills: 7, own: 3 };
-        write_counts(directory.path(), counts).unwrap();
-        let text = fs::read_to_string(directory.path().join(OOM_COUNTS)).unwrap();
+        write_counts(&directory, counts).unwrap();
+        let text = String::from_utf8(directory.read(OOM_COUNTS).unwrap()).unwrap();
         assert_eq!(parse_counts(&text), counts);
         assert_eq!(parse_counts("7"), OomCounts { kills: 7, own: 0 });
         assert_eq!(parse_counts(""), OomCounts::default());

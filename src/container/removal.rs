@@ -1,25 +1,126 @@
 //! Taking away what a container was: its cgroup, its unit, its directory.
+//!
+//! Whoever does has the lock of the directory (`directory.rs`) and has found its path leading to it since: then there is
+//! no other container of this name, and none comes until the directory is gone.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use rustix::io::Errno;
 
-use super::{CGROUP, Container, EXCERPT, FIFO, UNIT, oom};
+use super::directory::Directory;
+use super::{CGROUP, Container, ContainerId, Root, UNIT, prepared, record};
 use crate::cgroup;
 use crate::intel_rdt;
 use crate::state::{self, State};
+
+/// How long somebody else may take who makes the container or removes it, too.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last moments of a directory may be, in which it has no record any more.
+const LAST_MOMENTS: Duration = Duration::from_millis(20);
+
+/// What is found of a name by whoever wants to delete it.
+#[derive(Debug)]
+pub enum Found {
+    Recorded(Container),
+    /// Somebody makes it just now; with what is known of it, if that is anything.
+    InTheMaking(Option<Container>),
+    Abandoned(Abandoned),
+    Nothing,
+}
+
+/// What an aborted `create` has left. Nobody else touches it as long as this is there.
+#[derive(Debug)]
+pub struct Abandoned {
+    directory: Directory,
+    state: Option<State>,
+}
+
+impl Root {
+    /// What there is of `id` to be deleted.
+    pub fn find(&self, id: &ContainerId) -> Result<Found> {
+        let path = self.directory(id);
+        loop {
+            let directory = match Directory::open(path.clone()) {
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    Directory::clear_unnamed(&self.path);
+                    return Ok(Found::Nothing);
+                }
+                directory => directory.with_context(|| format!("open {}", path.display()))?,
+            };
+            let state = record(&directory)?;
+            if let Some(state) = state.clone().filter(|state| !state.creating) {
+                return Ok(Found::Recorded(Container { directory, state }));
+            }
+            if !directory.lock(LAST_MOMENTS)? {
+                let state = state.or_else(|| prepared_record(&directory));
+                return Ok(Found::InTheMaking(state.map(|state| Container { directory, state })));
+            }
+            // It has gone since, and there may be another.
+            if !directory.is_current()? {
+                continue;
+            }
+            // Whoever made it may have recorded it since.
+            return Ok(match record(&directory)? {
+                Some(state) => Found::Recorded(Container { directory, state }),
+                None => Found::Abandoned(Abandoned { state: prepared_record(&directory), directory }),
+            });
+        }
+    }
+}
+
+/// What `create` has got ready to record.
+fn prepared_record(directory: &Directory) -> Option<State> {
+    serde_json::from_slice(&directory.read(prepared::NAME).ok()?).ok()
+}
+
+impl Abandoned {
+    /// The container that `create` had got ready to record when it was aborted, if there is such a one.
+    pub fn container(&self) -> Result<Option<Container>> {
+        let Some(state) = &self.state else { return Ok(None) };
+        Ok(Some(Container { directory: self.directory.try_clone()?, state: state.clone() }))
+    }
+
+    /// Removes it. A cgroup that is used is another's.
+    pub fn sweep(self) -> Result<()> {
+        let (from, way) = self.directory.way(CGROUP);
+        if let Ok(cgroup) = rustix::fs::readlinkat(from, way, Vec::new()) {
+            let cgroup = Path::new(OsStr::from_bytes(cgroup.as_bytes()));
+            let unit = self.directory.read(UNIT).ok();
+            let unit: Option<cgroup::Unit> = unit.and_then(|text| serde_json::from_slice(&text).ok());
+            match unit {
+                Some(unit) => end_unit(cgroup, &unit, false)?,
+                None => cgroup::remove_abandoned(cgroup)?,
+            }
+        }
+        self.directory.remove()
+    }
+}
 
 impl Container {
     /// Removes the cgroup and the directory of a container whose init process has ended. What lives on in the cgroup is
     /// killed, unless it cannot be the container's: with a pid namespace of its own, nothing outlives its init process.
     ///
-    /// Gives back the record.
-    pub fn remove(self) -> Result<State> {
+    /// Gives back the record, to one of all who do this: to the others, or if the container is not there any more, `None`.
+    pub fn remove(self) -> Result<Option<State>> {
+        if !self.directory.lock(PATIENCE)? {
+            let id = &self.state.id;
+            bail!(
+                "cannot delete container {id}: another process that makes or deletes it has not finished within {PATIENCE:?}"
+            );
+        }
+        if !self.directory.is_current()? || !self.directory.exists(state::FILE) {
+            return Ok(None);
+        }
         let may_be_anothers = self.state.private_pid_namespace;
         match (self.state.recorded_cgroup(), &self.state.systemd) {
             (Some(cgroup), Some(unit)) => end_unit(cgroup, unit, may_be_anothers)?,
+            // Somebody has removed it, and what is there now is another's.
+            (Some(_), None) if self.state.cgroup().is_none() => {}
             (Some(cgroup), None) if may_be_anothers => cgroup::remove_unless_used(cgroup)?,
             (Some(cgroup), None) => cgroup::remove(cgroup)?,
             (None, _) => {}
@@ -27,8 +128,8 @@ impl Container {
         if let Some(rdt) = self.state.intel_rdt() {
             intel_rdt::remove(&rdt)?;
         }
-        remove_directory(&self.directory)?;
-        Ok(self.state)
+        self.directory.remove()?;
+        Ok(Some(self.state))
     }
 }
 
@@ -50,26 +151,4 @@ pub(super) fn end_unit(path: &Path, unit: &cgroup::Unit, may_be_anothers: bool) 
     // What systemd has not done, or has nobody to do.
     let removed = if unit.has(path) { cgroup::remove(path) } else { Ok(()) };
     removed.or_else(|error| stopped.and(Err(error)))
-}
-
-/// Removes a state directory: the usual files one by one, which is quicker, and whatever else is there.
-pub(super) fn remove_directory(path: &Path) -> Result<()> {
-    for name in [state::FILE, EXCERPT, FIFO, CGROUP] {
-        let _ = fs::remove_file(path.join(name));
-    }
-    let removed = match fs::remove_dir(path) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-            // Not every container has these.
-            for name in [UNIT, oom::OOM_COUNTS, oom::SHORTAGE] {
-                let _ = fs::remove_file(path.join(name));
-            }
-            // What an update that is being recorded puts there meanwhile needs another try.
-            fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path)).or_else(|_| fs::remove_dir_all(path))
-        }
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.with_context(|| format!("remove {}", path.display())),
-    }
 }

@@ -1,14 +1,16 @@
 //! The start of a created container's program, through the pipe that its init process reads.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::{Container, FIFO};
+use crate::error::Refusal;
 use crate::hooks::last_words;
 use crate::signals::SignalQueue;
 use crate::state;
@@ -16,10 +18,10 @@ use crate::state;
 impl Container {
     /// Lets a created container's program start.
     pub fn start(&self) -> Result<()> {
-        let path = self.directory.join(FIFO);
+        let path = self.directory().join(FIFO);
         let mut fifo = self.open_fifo(&path)?;
         fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+        self.remove_fifo(&path)
     }
 
     /// Lets a created container's program start, and waits until it has: until the init process, which alone holds the pipe then,
@@ -28,13 +30,13 @@ impl Container {
     /// # Errors
     /// What the init process says if it fails; a signal that asks this process to end.
     pub fn start_and_watch(&self, interrupts: &SignalQueue) -> Result<()> {
-        let path = self.directory.join(FIFO);
+        let path = self.directory().join(FIFO);
         let mut fifo = self.open_fifo(&path)?;
-        let news = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let news = self.directory.open_file(FIFO, OFlags::RDONLY | OFlags::NONBLOCK);
         let mut news = news.with_context(|| format!("open {}", path.display()))?;
         fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
         drop(fifo);
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        self.remove_fifo(&path)?;
         loop {
             let signal = interrupts.as_fd();
             // What the init process has yet to read, or says, waits there until it has closed the pipe.
@@ -77,20 +79,35 @@ impl Container {
     /// That a container which has stopped cannot be started, and why it has, if it was for want of memory before it was started.
     pub fn stopped(&self) -> anyhow::Error {
         let doing = format!("cannot start a container that has stopped: {:?}", self.state.id);
-        let was_started = !self.directory.join(FIFO).exists();
+        let was_started = !self.directory.exists(FIFO);
         match self.shortage().filter(|_| !was_started) {
             Some(shortage) => shortage.of_init().context(doing),
             None => anyhow!(doing),
         }
     }
 
+    /// After it was written to: then there is nobody any more who needs it. Whoever is killed in between leaves it, and the status
+    /// does not depend on it alone.
+    fn remove_fifo(&self, path: &Path) -> Result<()> {
+        match self.directory.unlink(FIFO) {
+            // Somebody else was just as far.
+            Err(Errno::NOENT) => Err(self.not_to_start()),
+            removed => removed.with_context(|| format!("remove {}", path.display())),
+        }
+    }
+
+    /// Why there is no pipe: somebody else has started the container, or deleted it.
+    fn not_to_start(&self) -> anyhow::Error {
+        let id = self.state.id.clone();
+        let is_there = self.directory.exists(state::FILE);
+        if is_there { Refusal::AlreadyRunning(id) } else { Refusal::NoSuchContainer(id) }.into()
+    }
+
     /// The end of the pipe that this process writes to.
     fn open_fifo(&self, path: &Path) -> Result<File> {
-        let fifo = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let fifo = self.directory.open_file(FIFO, OFlags::WRONLY | OFlags::NONBLOCK);
         match fifo {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("cannot start an already running container: {:?}", self.state.id)
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.not_to_start()),
             // Nobody can read it any more.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(self.stopped()),
             fifo => fifo.with_context(|| format!("open {}", path.display())),

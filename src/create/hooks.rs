@@ -48,6 +48,11 @@ impl Undone {
         }
     }
 
+    /// Somebody else has deleted it, and it is theirs to call the hooks.
+    pub(super) fn forget(&mut self) {
+        self.0 = None;
+    }
+
     pub(super) fn run_poststop(&self, log: &Log) {
         if let Some(state) = &self.0 {
             // The log file is for the failure that brought us here.

@@ -42,6 +42,7 @@ impl Record {
             .into(),
             systemd: cgroup.unit().cloned(),
             cgroup_paths: cgroup.path().map(|path| (String::new(), text(path))).into_iter().collect(),
+            cgroup_id: cgroup.id().filter(|_| cgroup.unit().is_none()),
             namespace_paths: joined
                 .filter_map(|join| {
                     let (_, name, _) = namespaces::LINKS.iter().find(|(kind, _, _)| *kind == join.kind)?;

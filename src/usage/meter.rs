@@ -37,11 +37,12 @@ impl<'a> Meter<'a> {
     pub fn new(root: &'a Root, ids: &[ContainerId]) -> Result<Self> {
         let (mut named, mut known) = (BTreeMap::new(), BTreeMap::new());
         for id in ids {
-            let container = root.load(id)?;
+            let mut container = root.load(id)?;
             let Some(init) = container.init()? else {
                 return Err(Refusal::NotRunning(id.as_str().to_owned()).into());
             };
             named.insert(id.clone(), init);
+            container.let_go();
             known.insert(id.clone(), (container, None));
         }
         Ok(Self {
@@ -141,7 +142,7 @@ impl<'a> Meter<'a> {
 }
 
 /// Reads first and asks for the status afterwards: what is alive then is what was read.
-fn look(container: Container, before: Option<&Seen>) -> Result<(Container, Seen)> {
+fn look(mut container: Container, before: Option<&Seen>) -> Result<(Container, Seen)> {
     let state = &container.state;
     let has_network = state.namespaces & libc::CLONE_NEWNET != 0;
     let usage = state.cgroup().and_then(cgroup::usage);
@@ -155,6 +156,7 @@ fn look(container: Container, before: Option<&Seen>) -> Result<(Container, Seen)
         rates: Rates::default(),
     };
     seen.rates = before.map(|before| Rates::between(before, &seen)).unwrap_or_default();
+    container.let_go();
     Ok((container, seen))
 }
 

@@ -33,6 +33,7 @@ mod features;
 mod guard;
 mod hooks;
 mod id_mapped_mounts;
+mod identity;
 mod intel_rdt;
 mod lifecycle;
 mod lsm;
@@ -121,6 +122,7 @@ fn tests() -> Vec<Test> {
         stats::tests(),
         top::tests(),
         turns::tests(),
+        identity::tests(),
         matching::tests(),
         security::tests(),
         guard::tests(),

@@ -31,9 +31,9 @@ fn locked(container: &Container) -> File {
 
 /// The same of any state directory.
 pub fn locked_directory(path: &Path) -> File {
-    let directory = File::open(path).unwrap();
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    directory
+    let turns = OpenOptions::new().create(true).append(true).open(path.join("update.lock")).unwrap();
+    rustix::fs::flock(&turns, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    turns
 }
 
 /// An update that waits for its turn.

@@ -311,10 +311,10 @@ impl Drop for Scope {
         }
         self.holder = None;
         self.manager.clean_up(false);
-        // An error here must not hide the one that led here.
-        let _ = removal::kill(&self.path);
         // Once it is gone, its name may be another's.
         if self.unit.has(&self.path) {
+            // An error here must not hide the one that led here.
+            let _ = removal::kill(&self.path);
             let _ = self.manager.stop(&self.unit.name);
         } else {
             self.manager.reset_failed(&self.unit.name);
