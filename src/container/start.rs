@@ -108,8 +108,11 @@ impl Container {
         let fifo = self.directory.open_file(FIFO, OFlags::WRONLY | OFlags::NONBLOCK);
         match fifo {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.not_to_start()),
-            // Nobody can read it any more.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(self.stopped()),
+            // Nobody can read it any more: the init process has ended, or has executed the program after a `start` that was killed.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => match self.is_alive()? {
+                true => Err(self.not_to_start()),
+                false => Err(self.stopped()),
+            },
             fifo => fifo.with_context(|| format!("open {}", path.display())),
         }
     }
