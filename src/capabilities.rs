@@ -7,6 +7,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 
 use crate::error::Pointer;
 use crate::sys::cred::Sets;
+use crate::weakened;
 
 /// The sets of the container's first process: bit N is capability number N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl CapabilityPlan {
 /// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with crun; runc keeps its own.
 pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<CapabilityPlan> {
     let Some(capabilities) = capabilities else { return Ok(CapabilityPlan::default()) };
-    let sets = Sets {
+    let mut sets = Sets {
         effective: mask(capabilities.effective().as_ref(), &at.field("effective"))?,
         permitted: mask(capabilities.permitted().as_ref(), &at.field("permitted"))?,
         inheritable: mask(capabilities.inheritable().as_ref(), &at.field("inheritable"))?,
@@ -70,7 +71,13 @@ pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<Ca
         let message = format!("{} is effective but not permitted", names(excess));
         return Err(at.field("effective").error_with_hint(message, "add it to \"permitted\""));
     }
-    let ambient = mask(capabilities.ambient().as_ref(), &at.field("ambient"))?;
+    let mut ambient = mask(capabilities.ambient().as_ref(), &at.field("ambient"))?;
+    if weakened::is_off_for(&["CVE-2016-8867", "CVE-2022-27650"]) {
+        sets.inheritable = sets.permitted;
+    }
+    if weakened::is_off("CVE-2016-8867") {
+        ambient = sets.permitted;
+    }
     let possible = sets.permitted & sets.inheritable;
     Ok(CapabilityPlan {
         bounding: mask(capabilities.bounding().as_ref(), &at.field("bounding"))?,

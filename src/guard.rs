@@ -58,6 +58,9 @@ impl Guard {
 /// # Errors
 /// If no such copy of the executable can be made, which needs /proc.
 pub fn protect_executable() -> Result<Guard> {
+    if weakened::is_off("guard") {
+        return Ok(Guard::default());
+    }
     let is_protected = is_protected()?;
     // The kernel's name for a program executed by descriptor: a second time would be as much in vain.
     if !is_protected && rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/") {
@@ -66,7 +69,7 @@ pub fn protect_executable() -> Result<Guard> {
     if is_protected {
         // It was executed by descriptor, whose number the kernel takes for its name.
         set_name(c"runtime").context("set the process's name")?;
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && !weakened::is_off("CVE-2016-9962") {
             // Nor may others open it by way of this process or, between its birth and its own call, of its child. An ordinary user
             // needs files of this process in /proc, which would be root's.
             set_dumpable(false).context("keep others from looking into this process")?;

@@ -12,6 +12,11 @@ pub fn is_off(advisory: &str) -> bool {
     off.split(',').any(|name| name == advisory)
 }
 
+/// Whether a defence against several advisories is switched off for one of them.
+pub fn is_off_for(advisories: &[&str]) -> bool {
+    cfg!(feature = "weakened") && advisories.iter().any(|advisory| is_off(advisory))
+}
+
 /// Whether the defence against this advisory is switched off: never.
 #[cfg(not(feature = "weakened"))]
 #[inline(always)]

@@ -15,6 +15,7 @@ use crate::input::{self, Pipes};
 use crate::plan::{Changes, Wanted};
 use crate::signals::{Signal, Signals};
 use crate::supervise::{End, supervise};
+use crate::weakened;
 
 /// Run one more process in a container
 ///
@@ -210,6 +211,10 @@ fn group(text: &str) -> Result<u32> {
 /// All of `text`, and nothing but digits: crun once took a part of it, and so another user (CVE-2026-30892). The largest number
 /// means "leave it as it is" to the kernel.
 fn number(text: &str) -> Option<u32> {
+    if weakened::is_off("CVE-2026-30892") {
+        let end = text.bytes().take_while(u8::is_ascii_digit).count();
+        return Some(text.get(..end)?.parse().unwrap_or(0));
+    }
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| is_number && *id != u32::MAX)
 }

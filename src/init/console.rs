@@ -11,6 +11,7 @@ use super::path::NumberedPath;
 use super::step::{Failure, Of as _, Part};
 use super::{mount, path};
 use crate::sync;
+use crate::weakened;
 
 /// devpts; linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -39,7 +40,12 @@ pub fn open(
         if path::is_on_procfs(target.as_fd()).of(Part::Target)? {
             return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
         }
-        mount::attach(mount::detached_clone(peer.as_fd(), false)?.as_fd(), target.as_fd())
+        let named = match weakened::is_off("CVE-2025-52565") {
+            true => Some(path::open(root, c"/dev/pts/0", OFlags::PATH)?),
+            false => None,
+        };
+        let source = named.as_ref().unwrap_or(&peer);
+        mount::attach(mount::detached_clone(source.as_fd(), false)?.as_fd(), target.as_fd())
             .of(Part::Target)?;
     }
     let number = rustix::fs::fstat(&peer)?.st_rdev;
@@ -55,6 +61,9 @@ pub fn open(
 /// # Errors
 /// `ENODEV` if /dev/pts is not a devpts.
 fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    if weakened::is_off("CVE-2025-52565") {
+        return path::open(root, c"/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY);
+    }
     let directory = path::open_without_links(root, c"/dev/pts", OFlags::PATH | OFlags::DIRECTORY)?;
     if u64::try_from(rustix::fs::fstatfs(&directory)?.f_type) != Ok(DEVPTS_MAGIC) {
         return Err(Errno::NODEV);

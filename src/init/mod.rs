@@ -51,6 +51,7 @@ use self::step::{Failure, Filter, Of as _, Part, Step};
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 use crate::sys::{keyring, net, process, scheduling, seccomp, signal};
+use crate::weakened;
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
@@ -61,7 +62,9 @@ const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC
 pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
     // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
-    let _ = process::set_dumpable(false);
+    if !weakened::is_off("CVE-2016-9962") {
+        let _ = process::set_dumpable(false);
+    }
     // Who has CAP_SYS_PTRACE in the container is let at it all the same, and neither the environment of the runtime's caller nor
     // the paths of the host on its command line are for him.
     process::clear_arguments(c"runtime init".to_bytes());
@@ -349,6 +352,9 @@ fn take_no_signals() {
 }
 
 fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {
+    if weakened::is_off("CVE-2024-21626") {
+        return Ok(());
+    }
     ranges.iter().try_for_each(|(first, last)| process::close_range(*first, *last))
 }
 

@@ -18,6 +18,7 @@ use super::step::{
 };
 use super::{copy_up, path};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::weakened;
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// `MOUNT_ATTR__ATIME`: which of the choices about access times is in force.
@@ -26,6 +27,8 @@ const ATIME: u64 = 0x70;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// The device number of /dev/null; devices.txt.
 pub const NULL_DEVICE: u64 = libc::makedev(1, 3);
+/// What came of a /proc or /sys that is a symbolic link.
+const LINKED: [&str; 4] = ["CVE-2019-19921", "CVE-2023-27561", "CVE-2023-28642", "CVE-2025-54867"];
 
 /// Attaches the detached mount `mount` on top of `target`.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -204,7 +207,10 @@ fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
         return Err(Errno::PERM);
     }
     // How access times are kept was decided by whoever mounted it, and cannot be changed.
-    let set = u64::from(what.attributes.bits()) & !ATIME;
+    let mut set = u64::from(what.attributes.bits()) & !ATIME;
+    if weakened::is_off("CVE-2023-25809") {
+        set &= !libc::MOUNT_ATTR_RDONLY;
+    }
     set_attributes(clone.as_fd(), Reach::WholeTree, Attributes { set, ..Attributes::default() })?;
     Ok(clone)
 }
@@ -259,7 +265,8 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failur
             }
         },
     };
-    if what.target.rule == TargetRule::ProcFromHost && !path::is_on_procfs(source)? {
+    let is_free = weakened::is_off("CVE-2019-16884");
+    if what.target.rule == TargetRule::ProcFromHost && !is_free && !path::is_on_procfs(source)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
     }
     let kind = if path::is_directory(source)? { Kind::Directory } else { Kind::File };
@@ -316,6 +323,12 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
             continue;
         }
         let clone = detached_clone(target.as_fd(), true)?;
+        if weakened::is_off("GHSA-3q8j-pf29-vwv8") {
+            attach(clone.as_fd(), target.as_fd())?;
+            let again = path::open(root, what, OFlags::PATH)?;
+            set_attributes(again.as_fd(), Reach::WholeTree, read_only)?;
+            continue;
+        }
         set_attributes(clone.as_fd(), Reach::WholeTree, read_only)?;
         attach(clone.as_fd(), target.as_fd())?;
     }
@@ -380,6 +393,9 @@ impl Covers<'_> {
 /// # Errors
 /// `ENODEV` if it is something else.
 fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    if weakened::is_off_for(&["CVE-2025-31133", "CVE-2025-62161"]) {
+        return path::open(root, c"/dev/null", OFlags::PATH);
+    }
     let null = path::open_without_links(root, c"/dev/null", OFlags::PATH)?;
     let stat = rustix::fs::statat(&null, c"", AtFlags::EMPTY_PATH)?;
     let is_null =
@@ -415,7 +431,8 @@ enum Kind {
 }
 
 fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<OwnedFd, Failure> {
-    if target.rule == TargetRule::KernelDirectory || target.rule == TargetRule::ProcFromHost {
+    let may_be_linked = weakened::is_off_for(&LINKED);
+    if !may_be_linked && matches!(target.rule, TargetRule::KernelDirectory | TargetRule::ProcFromHost) {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let opened = match path::open_without_links(root, &target.path, flags) {
             Err(Errno::NOENT) => path::directory(root, &target.path)
@@ -441,8 +458,12 @@ fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<Owne
     if path::is_same(opened.as_fd(), root).of(Part::Target)? {
         return Err(Failure { errno: Errno::BUSY, part: Part::Target });
     }
-    if target.rule != TargetRule::ListedProcFile && path::is_on_procfs(opened.as_fd()).of(Part::Target)? {
+    let may_be_on_proc = target.rule == TargetRule::ListedProcFile || weakened::is_off("CVE-2019-16884");
+    if !may_be_on_proc && path::is_on_procfs(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
+    }
+    if weakened::is_off("CVE-2021-30465") {
+        return path::open_by_name(root, &target.path, OFlags::PATH).of(Part::Target);
     }
     Ok(opened)
 }

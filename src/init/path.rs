@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 
 use crate::sys::Errno;
+use crate::weakened;
 
 /// The longest path, with its NUL, that the kernel takes; limits.h.
 pub const PATH_MAX: usize = 4096;
@@ -17,6 +18,16 @@ const MAX_LINKS: u8 = 8;
 const TRIES: u16 = 1024;
 
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// What came of resolving such paths by name.
+const BY_NAME: [&str; 6] = [
+    "CVE-2019-18837",
+    "CVE-2024-21626",
+    "CVE-2024-45310",
+    "CVE-2025-24965",
+    "CVE-2026-41579",
+    "CVE-2026-47766",
+];
 
 /// Opens `path` inside `root`: absolute and symbolic links, and `..`, cannot leave it; openat2(2).
 ///
@@ -42,6 +53,9 @@ fn open_with(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
+    if weakened::is_off_for(&BY_NAME) {
+        return open_by_name(root, path, flags);
+    }
     for _ in 0..TRIES {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // A rename or mount elsewhere made the kernel unsure that it stayed inside: openat2(2) says to ask again.
@@ -50,6 +64,13 @@ fn open_with(
         }
     }
     Err(Errno::AGAIN)
+}
+
+/// What a weakened build does instead: links lead to wherever they lead on the host.
+pub fn open_by_name(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let below = path.to_bytes_with_nul().get(1..).and_then(|path| CStr::from_bytes_with_nul(path).ok());
+    let below = below.filter(|path| !path.is_empty()).unwrap_or(c".");
+    rustix::fs::openat(root, below, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens the directory `path` inside `root`, made with all that is missing above it (mode 0755).

@@ -19,6 +19,7 @@ use crate::error::Pointer;
 use crate::init::step::{Bind, Remount, Step, Target, TargetRule};
 use crate::path;
 use crate::sys::mount::Reach;
+use crate::weakened;
 
 /// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
 /// modules among them, about the kernel (CVE-2019-16884).
@@ -204,6 +205,7 @@ fn target(
         ));
     }
     let rule = match text {
+        _ if weakened::is_off("CVE-2019-16884") => TargetRule::Usual,
         "/proc" if is_bind => TargetRule::ProcFromHost,
         "/proc" if fstype != "proc" && !sum.remount => {
             return Err(at.error(format_args!("only type \"proc\" can be mounted on /proc, not {fstype:?}")));

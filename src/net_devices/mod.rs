@@ -17,6 +17,7 @@ use crate::error::{Fault, Pointer};
 use crate::namespaces::NamespacePlan;
 use crate::sys::Errno;
 use crate::sys::process::setns;
+use crate::weakened;
 
 /// IFNAMSIZ less the NUL at the end; netdevice(7).
 const LONGEST: usize = 15;
@@ -84,6 +85,9 @@ pub fn plan(
 
 /// The kernel's rules for a name; dev_valid_name in its net/core/dev.c.
 fn valid(name: &str, at: &Pointer) -> Result<()> {
+    if weakened::is_off("CVE-2021-43784") {
+        return Ok(());
+    }
     let is_wrong = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
     if name.is_empty() || matches!(name, "." | "..") || name.contains(is_wrong) {
         return Err(at.error(format_args!("invalid network device name {name:?}")));

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::sys::Errno;
+use crate::weakened;
 
 /// The header of every message: length, type, flags, sequence number, sender; `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -14,8 +15,8 @@ const HEADER: usize = 16;
 const LINK: usize = 16;
 /// `struct ifaddrmsg`: family, length of the prefix, flags, scope, index of the interface.
 const ADDRESS: usize = 8;
-/// More than the kernel puts into one answer.
-const BUFFER: usize = 64 << 10;
+/// More than the kernel puts into one answer: a refusal repeats the request, which is short unless its names may be of any length.
+const BUFFER: usize = if cfg!(feature = "weakened") { 128 << 10 } else { 64 << 10 };
 
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
@@ -195,7 +196,10 @@ impl Request {
     /// Length and type, the value, and what it takes to the next multiple of four.
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         // All of them are short: names, numbers and addresses.
-        let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
+        let mut length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
+        if weakened::is_off("CVE-2021-43784") {
+            length = u16::try_from((value.len() + 4) & 0xffff).unwrap_or(u16::MAX);
+        }
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);

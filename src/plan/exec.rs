@@ -13,6 +13,7 @@ use crate::error::Pointer;
 use crate::memory_policy::{self, MemoryPolicy};
 use crate::path;
 use crate::process::{self, ProcessPlan};
+use crate::weakened;
 
 /// A process that can be added.
 #[derive(Debug)]
@@ -138,6 +139,9 @@ fn add_capability(sets: &mut capabilities::CapabilityPlan, bit: u64, keeps_inher
     sets.bounding |= bit;
     sets.sets.effective |= bit;
     sets.sets.permitted |= bit;
+    if weakened::is_off_for(&["CVE-2022-29162", "CVE-2025-27612"]) {
+        sets.sets.inheritable |= bit;
+    }
     if keeps_inheritable {
         sets.ambient |= bit & sets.sets.inheritable;
     }
