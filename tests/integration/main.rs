@@ -52,6 +52,7 @@ mod rootless;
 mod run;
 mod scheduling;
 mod seccomp;
+#[path = "../security/mod.rs"]
 mod security;
 mod signals;
 mod stats;

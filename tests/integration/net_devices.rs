@@ -34,7 +34,7 @@ suite![
 ];
 
 /// What this makes is all that the tests need: a pair of devices, one of them with everything that a device can have.
-const PAIR: &str = "ip link add hk0 type veth peer name hk1 && \
+pub const PAIR: &str = "ip link add hk0 type veth peer name hk1 && \
     ip link set hk0 address 02:11:22:33:44:55 mtu 1400 up && ip link set hk1 up && \
     ip addr add 10.9.8.7/24 broadcast 10.9.8.255 dev hk0 && ip addr add 10.9.7.1 peer 10.9.7.2/32 dev hk0 && \
     ip addr add 169.254.9.9/16 scope link dev hk0 && \
@@ -44,7 +44,7 @@ const PAIR: &str = "ip link add hk0 type veth peer name hk1 && \
 const LOOK: &str =
     "ip addr show dev hk0 | grep -v -e valid_lft -e fe80 | sed -e 's/^[0-9]*: //' -e 's/,LOWER_UP//'";
 
-fn need_pairs() -> Outcome {
+pub fn need_pairs() -> Outcome {
     need_program("unshare")?;
     need_program("ip")?;
     let made = Invocation::new("unshare").args(["--net", "sh", "-c", PAIR]).output();
@@ -53,7 +53,7 @@ fn need_pairs() -> Outcome {
 }
 
 /// `run` in a network namespace of its own, after this script and before that one.
-fn run_in_a_net(container: &Container, before: &str, after: &str) -> Output {
+pub fn run_in_a_net(container: &Container, before: &str, after: &str) -> Output {
     let script = format!("{before} || exit 99; \"$@\"; status=$?; {after}; exit $status");
     Invocation::new("unshare")
         .args(["--net", "sh", "-c", &script, "sh"])

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use super::weakened;
+
 /// Why a test cannot run here.
 #[derive(Debug)]
 pub struct Skip(String);
@@ -110,13 +112,13 @@ pub fn kind() -> &'static str {
     &KIND
 }
 
-/// The runtime under test.
+/// The runtime under test; a weakened build where a test wants that.
 pub fn runtime() -> &'static Path {
     static RUNTIME: LazyLock<String> = LazyLock::new(|| {
         let named = env::var("RUNTIME").unwrap_or_default();
         if named.is_empty() { env!("CARGO_BIN_EXE_runtime").to_owned() } else { named }
     });
-    Path::new(RUNTIME.as_str())
+    weakened::current().map_or(Path::new(RUNTIME.as_str()), |(_, weakened)| weakened)
 }
 
 /// `native`, or the kind of virtual machine: `quick`, `full`, `systemd`.

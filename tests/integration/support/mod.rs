@@ -13,6 +13,7 @@ pub mod suite;
 pub mod trace;
 pub mod user;
 pub mod wait;
+pub mod weakened;
 pub mod workspace;
 
 pub use bundle::Bundle;

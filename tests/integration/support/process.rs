@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use super::{host, user, wait};
+use super::{host, user, wait, weakened};
 
 /// A program that is about to be called. Its output goes to files, not pipes: a container that outlives the call
 /// keeps them open.
@@ -25,6 +25,9 @@ impl Invocation {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+        if let Some((advisory, _)) = weakened::current() {
+            command.env("RUNTIME_WEAKENED", advisory);
+        }
         Self { command }
     }
 

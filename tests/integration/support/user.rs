@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     host::{self, Outcome, need, need_program},
-    workspace,
+    weakened, workspace,
 };
 
 const NAME: &str = "runtime-test";
@@ -21,13 +21,16 @@ pub const RANGE: u32 = 700_000;
 
 /// The runtime under test where the user can execute it.
 pub fn runtime() -> &'static Path {
-    static COPY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let copy = workspace::directory().join("runtime");
-        host::copy_runtime(&copy);
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-        copy
-    });
-    &COPY
+    static COPY: LazyLock<PathBuf> = LazyLock::new(|| copy("runtime"));
+    static WEAKENED: LazyLock<PathBuf> = LazyLock::new(|| copy("runtime-weakened"));
+    if weakened::current().is_some() { &WEAKENED } else { &COPY }
+}
+
+fn copy(name: &str) -> PathBuf {
+    let copy = workspace::directory().join(name);
+    host::copy_runtime(&copy);
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    copy
 }
 
 /// Gives a directory and all in it to the user.

@@ -1,0 +1,43 @@
+//! A build of the runtime that can do without single defences (`src/weakened.rs`), with which attacks show that they are some.
+//!
+//! `WEAKENED` names it: `cargo build --features weakened --target-dir target/weakened`, which scripts/test does.
+
+use std::{
+    cell::Cell,
+    env,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use super::host::{Outcome, need, need_own};
+
+thread_local! {
+    static WITHOUT: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+static WEAKENED: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| env::var_os("WEAKENED").filter(|path| !path.is_empty()).map(PathBuf::from));
+
+/// Skips what needs that build.
+pub fn need_weakened() -> Outcome {
+    need_own()?;
+    need(WEAKENED.is_some(), "WEAKENED, a build with --features weakened")
+}
+
+/// What this thread calls as the runtime while `act` runs does without the defence against `advisory`.
+pub fn without<T>(advisory: &'static str, act: impl FnOnce() -> T) -> T {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            WITHOUT.set(None);
+        }
+    }
+    WITHOUT.set(Some(advisory));
+    let _back = Back;
+    act()
+}
+
+/// The defence that this thread's runtime does without, and that runtime.
+pub fn current() -> Option<(&'static str, &'static Path)> {
+    Some((WITHOUT.get()?, WEAKENED.as_deref()?))
+}
