@@ -144,12 +144,16 @@ impl Plan {
             Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
             None => Settings::default(),
         };
+        let domainname = name(spec.domainname().as_ref(), "domainname")?;
+        if let Some(name) = &domainname {
+            sysctl::require_domainname(&sysctl, name, &at.field("sysctl"))?;
+        }
         let mut plan = Self {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
             hostname: name(spec.hostname().as_ref(), "hostname")?,
-            domainname: name(spec.domainname().as_ref(), "domainname")?,
+            domainname,
             masked_paths: without_root(
                 paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
                 &at.field("maskedPaths"),

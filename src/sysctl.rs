@@ -1,7 +1,7 @@
 //! Kernel parameters of the container's namespaces; config-linux.md § Sysctl, namespaces(7).
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use anyhow::Result;
 
@@ -64,6 +64,20 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
     }
     settings.sort();
     Ok(settings)
+}
+
+/// # Errors
+/// If a parameter is another domain name than `/domainname`; as in crun.
+pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Result<()> {
+    let other =
+        settings.iter().find(|set| set.path.as_c_str() == c"kernel/domainname" && *set.value != *name);
+    match other {
+        Some(Setting { key, value, .. }) => Err(at.field(key).error_with_hint(
+            format_args!("{value:?} conflicts with /domainname, which is {name:?}"),
+            "use /domainname alone",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// sysctl(8): whichever of `.` and `/` comes first is the separator.

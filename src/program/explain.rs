@@ -7,7 +7,7 @@ use super::{Origin, Program, hints};
 use crate::document;
 use crate::error::{Fault, Hint, Pointer, Stage};
 use crate::hooks;
-use crate::init::step::{Bind, Entry, Parameter, Part, Step};
+use crate::init::step::{Bind, Entry, Identity, Parameter, Part, Step};
 use crate::namespaces::{self, word};
 
 /// A failure in words: what was being done, and what would make it right.
@@ -44,6 +44,10 @@ impl Program {
             return hooks::failure_of_step(pointer, hook, ended, said);
         }
         let mut sentence = self.sentence(step, origin, errno, part);
+        let origin = match step {
+            Step::Identity(who) if part == Part::Source => capabilities(who, errno),
+            _ => origin,
+        };
         if self.is_in_user_namespace {
             sentence.hint = sentence.hint.or_else(|| hints::in_user_namespace(step, errno, part));
         }
@@ -245,7 +249,10 @@ impl Program {
             Step::ChangeDirectory { path, .. } => plain(format!("change to directory {path:?}")),
             Step::Identity(who) => match part {
                 Part::Source => Sentence {
-                    hint: Some("the runtime cannot give more capabilities than it has"),
+                    hint: Some(match is_beyond_bounding(who) {
+                        true => "what is inheritable must be in the bounding set, too",
+                        false => "the runtime cannot give more capabilities than it has",
+                    }),
                     ..plain("set the capabilities".into())
                 },
                 // The words of runc.
@@ -313,6 +320,19 @@ impl Program {
             },
         }
     }
+}
+
+/// Where the capabilities come from that could not be set.
+fn capabilities(who: &Identity, errno: Errno) -> &'static Origin {
+    match is_beyond_bounding(who) && errno == Errno::EPERM {
+        true => &Origin::Field("/process/capabilities/inheritable"),
+        false => &Origin::Field("/process/capabilities"),
+    }
+}
+
+/// The kernel takes no such inheritable capability that the process has not inherited itself; capabilities(7).
+fn is_beyond_bounding(who: &Identity) -> bool {
+    who.sets.inheritable & !who.bounding != 0
 }
 
 /// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2), open_tree(2).

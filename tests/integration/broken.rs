@@ -356,6 +356,19 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         "config.json: /linux/sysctl/net.ipv4.ip_forward: \"net.ipv4.ip_forward\" needs a network namespace (add {\"type\": \"network\"} to /linux/namespaces)",
     ),
     (
+        "two domain names",
+        |spec| {
+            spec["domainname"] = json!("here");
+            spec["linux"]["sysctl"] = json!({ "kernel/domainname": "there" });
+        },
+        "config.json: /linux/sysctl/kernel~1domainname: \"there\" conflicts with /domainname, which is \"here\" (use /domainname alone)",
+    ),
+    (
+        "an inheritable capability beyond the bounding set",
+        |spec| spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]),
+        "config.json: /process/capabilities/inheritable: set the capabilities: operation not permitted (EPERM) (what is inheritable must be in the bounding set, too)",
+    ),
+    (
         "a relative masked path",
         |spec| spec["linux"]["maskedPaths"] = json!(["proc/kcore"]),
         "config.json: /linux/maskedPaths/0: \"proc/kcore\" is not an absolute path",

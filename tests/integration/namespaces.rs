@@ -37,6 +37,7 @@ suite![
     an_unknown_sysctl_fails_and_is_named,
     joining_the_runtimes_own_namespace_never_changes_the_host,
     what_would_change_the_host_without_a_mount_namespace_is_refused,
+    a_domain_name_may_be_said_twice,
 ];
 
 const KINDS: [(&str, &str); 6] = [
@@ -303,6 +304,14 @@ fn joining_the_runtimes_own_namespace_never_changes_the_host() -> Outcome {
         container.leaves_nothing();
     }
     Ok(())
+}
+
+fn a_domain_name_may_be_said_twice() {
+    let container = Container::with_args(["cat", "/proc/sys/kernel/domainname"]).edit(|spec| {
+        spec["domainname"] = json!("here");
+        spec["linux"]["sysctl"] = json!({ "kernel.domainname": "here" });
+    });
+    assert_eq!(container.says(), "here");
 }
 
 fn what_would_change_the_host_without_a_mount_namespace_is_refused() -> Outcome {
