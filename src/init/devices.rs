@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::step::{Entry, Failure, Of as _, Part, item};
 use super::{mount, path};
 use crate::sys::cred;
+use crate::sys::mount::{Attributes, Reach, set_attributes};
 
 /// Makes `entries` in the directory at `path` of the rootfs.
 ///
@@ -90,10 +91,14 @@ fn bind_node(
     mount_node(source.as_fd(), directory, name)
 }
 
-/// Mounts a node on a new file `name` in `directory`.
+/// Mounts a node on a new file `name` in `directory`: as no more than a device, whatever the mount that it is from may be, and without
+/// what the host may mount on it later.
 fn mount_node(node: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     let target = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let only_a_device = Attributes { set, clear: 0, propagation: libc::MS_PRIVATE };
+    set_attributes(node, Reach::ThisMount, only_a_device)?;
     mount::attach(node, target.as_fd())
 }
 
