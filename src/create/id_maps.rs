@@ -28,8 +28,18 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
     let mounts = trees::Mounts::default();
     let mut namespaces = Namespaces { join, own, made: Vec::new() };
     for (index, mapping) in &plan.mounts.id_mappings {
+        let earlier = trees::earlier_mount(&plan.mounts.mounts, *index, &plan.rootfs);
         let found = plan.mounts.mounts.iter_mut().find(|(place, _)| place == index);
         let Some((_, Step::Bind(bind))) = found else { continue };
+        // The ids of a mount can be mapped before it is attached alone, and by whoever made it, which is now.
+        if let Some(earlier) = earlier {
+            let at = Pointer::root().field("mounts").index(*index).field("source");
+            let message = format_args!(
+                "{:?} is in the rootfs where /mounts/{earlier} comes to be, and ids are mapped before that",
+                bind.source
+            );
+            return Err(at.error_with_hint(message, "name the source of that mount, or map no ids here"));
+        }
         if bind.tree.is_none() {
             let source = Pointer::root().field("mounts").index(*index).field("source");
             let fault = || Fault { pointer: source, message: describe_bind(bind), hint: None };

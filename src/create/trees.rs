@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ use rustix::mount::MountAttrFlags;
 
 use crate::error::{Fault, Pointer};
 use crate::init;
-use crate::init::step::{Bind, Entry, Step};
+use crate::init::step::{Bind, Entry, Mount, Step};
+use crate::mounts::Numbered;
 use crate::plan::Plan;
 use crate::program::{Wiring, describe_bind};
 use crate::sys::Errno;
@@ -48,8 +49,18 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
             *parent = c"/".into();
         }
     }
-    for (index, step) in &mut plan.mounts.mounts {
+    let earlier: Vec<_> = plan
+        .mounts
+        .mounts
+        .iter()
+        .map(|(index, _)| earlier_mount(&plan.mounts.mounts, *index, &plan.rootfs))
+        .collect();
+    for ((index, step), earlier) in plan.mounts.mounts.iter_mut().zip(earlier) {
         let Step::Bind(bind) = step else { continue };
+        // It is not there yet.
+        if earlier.is_some() {
+            continue;
+        }
         let at = Pointer::root().field("mounts").index(*index).field("source");
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
         if !bind.recursive || mounts.has_none_below(&bind.source) {
@@ -66,6 +77,40 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
     }
     wiring.nodes = make_nodes(plan)?;
     Ok(())
+}
+
+/// The first mount that covers the source of the bind at `index`, or a part of it that goes with it; both by their places in
+/// `/mounts`. A source outside of the rootfs is covered by none.
+pub(super) fn earlier_mount(mounts: &[Numbered], index: usize, rootfs: &Path) -> Option<usize> {
+    let (_, Step::Bind(bind)) = mounts.iter().find(|(place, _)| *place == index)? else { return None };
+    let source = Path::new(OsStr::from_bytes(bind.source.to_bytes()));
+    let source = std::fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
+    if !source.starts_with(rootfs) {
+        return None;
+    }
+    let covers = |step: &Step| {
+        let (Step::Mount(Mount { target, .. }) | Step::Bind(Bind { target, .. })) = step else {
+            return false;
+        };
+        let target = target_in(rootfs, &target.path);
+        source.starts_with(&target) || bind.recursive && target.starts_with(&source)
+    };
+    mounts
+        .iter()
+        .take_while(|(place, _)| *place != index)
+        .find(|(_, step)| covers(step))
+        .map(|(place, _)| *place)
+}
+
+/// Where a path of the container is on the host, as far as it exists.
+fn target_in(rootfs: &Path, path: &CStr) -> PathBuf {
+    let name = || -> Option<PathBuf> {
+        let root = std::fs::File::open(rootfs).ok()?;
+        let found = init::open_inside(root.as_fd(), path).ok()?;
+        std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
+    };
+    let relative = path.to_bytes().strip_prefix(b"/").unwrap_or(path.to_bytes());
+    name().unwrap_or_else(|| rootfs.join(OsStr::from_bytes(relative)))
 }
 
 /// What the trees get, as if the init process had found them in its own mount namespace (`MS_*`).

@@ -37,6 +37,7 @@ mod time;
 // For the parent, which does some of it in the place of an init process without privileges.
 pub use self::hold::hold;
 pub use self::mount::{clone_source, clone_tree, detached};
+pub use self::path::open_inside;
 pub use self::streams::is_null_device;
 
 use std::ffi::{CStr, CString};

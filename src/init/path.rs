@@ -37,6 +37,11 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd,
     open_with(root, path, flags, INSIDE)
 }
 
+/// Holds what is at `path` inside `root`, by the rules of [`open`].
+pub fn open_inside(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    open(root, path, OFlags::PATH)
+}
+
 /// Like [`open`], but a symbolic link anywhere on the way is `ELOOP`.
 pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open_with(root, path, flags, INSIDE | ResolveFlags::NO_SYMLINKS)

@@ -34,6 +34,7 @@ suite![
     an_option_without_any_mapping_is_refused,
     a_file_system_that_cannot_be_mapped_is_named,
     the_source_is_left_as_it_is,
+    a_source_that_an_earlier_mount_covers_is_refused,
 ];
 
 /// A directory with a file for each of these owners, named by them.
@@ -338,5 +339,38 @@ fn the_source_is_left_as_it_is() -> Outcome {
     container.launch();
     let file = fs::metadata(source.join("100-200")).unwrap();
     assert_eq!((file.uid(), file.gid()), (100, 200));
+    Ok(())
+}
+
+/// Ids are mapped before anything is mounted: what would be shown is what the earlier mount hides.
+fn a_source_that_an_earlier_mount_covers_is_refused() -> Outcome {
+    need_own()?;
+    for in_user_namespace in [false, true] {
+        for (earlier, named, options, covers) in [
+            ("/home", "home", &["bind"][..], true),
+            ("/home", "home/below", &["bind"], true),
+            ("/link", "home", &["bind"], true),
+            ("/home/below", "home", &["rbind"], true),
+            ("/home/below", "home", &["bind"], false),
+            ("/var", "home", &["rbind"], false),
+        ] {
+            let container = Container::with_args(["ls", "/tmp/mapped"]);
+            let container = if in_user_namespace { container.in_user_namespace() } else { container };
+            let rootfs = container.bundle.rootfs();
+            fs::create_dir_all(rootfs.join("home/below")).unwrap();
+            std::os::unix::fs::symlink("/home", rootfs.join("link")).unwrap();
+            need_id_mapping(&rootfs)?;
+            let container = container.edit(|spec| {
+                add_mount(spec, json!({ "destination": earlier, "type": "tmpfs", "source": "t" }));
+                add_mount(spec, mapped(&rootfs.join(named), options, &[[0, 5000, 10]], &[[0, 5000, 10]]));
+            });
+            if covers {
+                let output = container.run_fails_with("config.json: /mounts/8/source: ");
+                assert!(output.stderr.contains("where /mounts/7 comes to be"), "{output:#?}");
+            } else {
+                container.says();
+            }
+        }
+    }
     Ok(())
 }

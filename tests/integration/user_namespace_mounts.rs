@@ -12,7 +12,7 @@ use crate::support::{
     Container, Outcome,
     bundle::{PROPAGATIONS, add_mount, bind},
     container::NO_OPTIONS,
-    host::{kind, need_other_than, need_program, patience},
+    host::{kind, need_other_than, need_own, need_program, patience},
     suite::suite,
     wait_until,
 };
@@ -29,6 +29,8 @@ suite![
     the_mounts_of_the_host_are_out_of_sight_there_too,
     readiness_is_reported_from_there_too,
     devices_have_the_mode_and_owner_that_was_asked_for,
+    devices_are_mounted_as_no_more_than_devices,
+    a_source_that_an_earlier_mount_covers_is_not_the_hosts,
     a_device_may_have_another_path_than_on_the_host,
     a_ptmx_in_the_list_stays_the_link_into_the_containers_devpts,
     a_device_of_somebody_who_is_not_mapped_is_refused,
@@ -124,6 +126,42 @@ fn mounts_do_not_pass_between_a_shared_source_and_the_container() -> Outcome {
     let output = container.run_with(NO_OPTIONS).called_by(shared).succeeds();
     assert_eq!(output.stdout, "", "the host sees a mount of the container");
     container.leaves_nothing();
+    Ok(())
+}
+
+/// Whatever the file system of the host is mounted as that they come from; and what the host may mount there later stays out.
+fn devices_are_mounted_as_no_more_than_devices() -> Outcome {
+    need_own()?;
+    let container = Container::with_args(["cat", "/proc/self/mountinfo"]).in_user_namespace().edit(|spec| {
+        spec["linux"]["devices"] = json!([{ "path": "/dev/own", "type": "c", "major": 1, "minor": 3 }]);
+    });
+    let shared = ["unshare", "--mount", "--propagation", "shared"];
+    let said = container.run_with(NO_OPTIONS).called_by(shared).succeeds().stdout;
+    for path in ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/own"]
+    {
+        let mount: Vec<_> = said.lines().map(|line| line.split(' ').collect::<Vec<_>>()).collect();
+        let mount = mount.iter().find(|mount| mount[4] == path).unwrap_or_else(|| panic!("{path}: {said}"));
+        for flag in ["nosuid", "noexec"] {
+            assert!(mount[5].split(',').any(|have| have == flag), "{path}: {mount:?}");
+        }
+        assert_eq!(mount[6], "-", "{path}");
+    }
+    Ok(())
+}
+
+/// The rootfs is out of reach for the root inside, so that the runtime opens the sources before anything is mounted.
+fn a_source_that_an_earlier_mount_covers_is_not_the_hosts() -> Outcome {
+    need_own()?;
+    let container = Container::with_args(["ls", "/tmp/seen"]).in_user_namespace();
+    let other = closed(&container, "other");
+    fs::create_dir(other.join("data")).unwrap();
+    let inside = container.bundle.rootfs().join("home");
+    let container = container.edit(|spec| {
+        add_mount(spec, bind(&other.join("data"), "/home", &[]));
+        add_mount(spec, bind(&inside, "/tmp/seen", &[]));
+    });
+    fs::set_permissions(container.bundle.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    container.run_fails_with("config.json: /mounts/8/source: ");
     Ok(())
 }
 
