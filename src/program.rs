@@ -216,7 +216,10 @@ impl Program {
         }
         if plan.read_only {
             let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-            program.add(Origin::Field("/root/readonly"), Step::Seal { path: c"/".into(), attributes });
+            program.add(
+                Origin::Field("/root/readonly"),
+                Step::Seal { path: c"/".into(), mount: None, attributes },
+            );
         }
         if let Some(name) = plan.hostname {
             program.add(Origin::Field("/hostname"), Step::Hostname { name });

@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use runtime::init::step::{
-    Bind, Ended, Entry, Filter, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point, RunHook,
-    Step, Target, TargetRule, Within,
+    Bind, Ended, Entry, Filter, Held, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point,
+    RunHook, Step, Target, TargetRule, Within,
 };
 use runtime::sync::Message;
 use runtime::sys::mount::{Attributes, Reach};
@@ -146,6 +146,7 @@ fn tmpfs(path: &str, copy_up: bool) -> Step {
         stand_in: None,
         label: None,
         inherit_mode: true,
+        held: None,
         copy_up,
     })
 }
@@ -157,6 +158,13 @@ fn old_style_tmpfs(path: &str) -> Step {
             inherit_mode: false,
             ..mount
         }),
+        other => other,
+    }
+}
+
+fn held_tmpfs(path: &str, held: &Held) -> Step {
+    match tmpfs(path, false) {
+        Step::Mount(mount) => Step::Mount(Mount { held: Some(held.clone()), ..mount }),
         other => other,
     }
 }
@@ -195,6 +203,8 @@ fn hook(within: Within, script: &str, timeout: Option<i64>) -> Step {
 
 /// All that a container usually has, and what only some have.
 fn program(rootfs: &Path, name: &str) -> Vec<Step> {
+    let held = Held::default();
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
     let mut steps = vec![
         Step::CloseOthers { ranges: vec![(100, 200)] },
         Step::NewNamespaces { kinds: libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET },
@@ -229,10 +239,12 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
             stand_in: None,
             label: None,
             inherit_mode: false,
+            held: None,
             copy_up: false,
         }),
         tmpfs("/dev", false),
         old_style_tmpfs("/old/style"),
+        held_tmpfs("/held", &held),
         Step::Populate {
             directory: c("/dev"),
             entries: vec![
@@ -253,10 +265,8 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::PivotRoot { cut_off: true },
         Step::RootPropagation { propagation: libc::MS_PRIVATE, reach: Reach::WholeTree },
         Step::MakeDirectory { path: c("/made/on/the/way") },
-        Step::Seal {
-            path: c("/full"),
-            attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
-        },
+        Step::Seal { path: c("/full"), mount: None, attributes: read_only },
+        Step::Seal { path: c("/held"), mount: Some(held), attributes: read_only },
         Step::Hostname { name: c("inside") },
         Step::Domainname { name: c("inside") },
         Step::Sysctl { settings: vec![(c("kernel/shm_rmid_forced"), c("1"))] },

@@ -152,6 +152,10 @@ impl<'a> Init<'a> {
             }
             Step::Mount(what) => {
                 let mounted = mount::mount(self.root()?, what)?;
+                if let Some(held) = &what.held {
+                    // Only once.
+                    let _ = held.set(rustix::io::fcntl_dupfd_cloexec(&mounted, 0)?);
+                }
                 self.trees.hold(&what.target.path, mounted);
                 Ok(())
             }
@@ -178,7 +182,10 @@ impl<'a> Init<'a> {
                 console::open(self.root()?, socket, *size, *mount)
             }
             Step::OwnStreams => Ok(streams::own(self.root()?)?),
-            Step::Seal { path, attributes } => mount::seal(self.root()?, path, *attributes),
+            Step::Seal { path, mount, attributes } => {
+                let mount = mount.as_ref().and_then(|held| held.get());
+                mount::seal(self.root()?, path, mount, *attributes)
+            }
             Step::Hostname { name } => Ok(rustix::system::sethostname(name.to_bytes())?),
             Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),
             Step::Sysctl { settings } => sysctl::write(settings),

@@ -305,8 +305,16 @@ pub fn remount(root: BorrowedFd<'_>, what: &Remount) -> Result<(), Failure> {
     change(target.as_fd(), what.this_mount, what.whole_tree)
 }
 
-/// Changes attributes of the mount at `target`, a path of the rootfs.
-pub fn seal(root: BorrowedFd<'_>, target: &CStr, attributes: Attributes) -> Result<(), Failure> {
+/// Changes attributes of `mount` or, without one, of the mount at `target`, a path of the rootfs.
+pub fn seal(
+    root: BorrowedFd<'_>,
+    target: &CStr,
+    mount: Option<&OwnedFd>,
+    attributes: Attributes,
+) -> Result<(), Failure> {
+    if let Some(mount) = mount.filter(|_| !weakened::is_off("GHSA-3q8j-pf29-vwv8")) {
+        return Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?);
+    }
     let mount = path::open(root, target, OFlags::PATH).of(Part::Target)?;
     Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?)
 }

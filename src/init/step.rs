@@ -1,5 +1,6 @@
 //! What the init process can be asked to do: one kernel request each, with its arguments in kernel form.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -82,8 +83,8 @@ pub enum Step {
     Console { socket: Option<OwnedFd>, size: Option<(u16, u16)>, mount: bool },
     /// Has standard streams that are the host's null device, or another that every container has, be the container's own.
     OwnStreams,
-    /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path of the rootfs.
-    Seal { path: CString, attributes: Attributes },
+    /// Sets attributes (`MOUNT_ATTR_*`) of a mount made before or, without one, of that at a path of the rootfs.
+    Seal { path: CString, mount: Option<Held>, attributes: Attributes },
     /// sethostname(2).
     Hostname { name: CString },
     /// setdomainname(2).
@@ -146,6 +147,10 @@ pub enum Step {
     Execute { argv: Argv, envp: Argv },
 }
 
+/// A mount that a later step changes: what has its path by then may be another, if another container shares the volume that the
+/// path is in (GHSA-3q8j-pf29-vwv8).
+pub type Held = Rc<OnceCell<OwnedFd>>;
+
 /// A new file system.
 #[derive(Debug)]
 pub struct Mount {
@@ -167,6 +172,8 @@ pub struct Mount {
     pub inherit_mode: bool,
     /// For a tmpfs: starts with a copy of what it covers.
     pub copy_up: bool,
+    /// Where it is kept for [`Step::Seal`].
+    pub held: Option<Held>,
 }
 
 /// All parameters of a file system as mount(2) takes them.

@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags;
 use super::Label;
 use super::options::Options;
 use crate::error::Pointer;
-use crate::init::step::{Mount, OldStyle, Parameter, Step, Target};
+use crate::init::step::{Held, Mount, OldStyle, Parameter, Step, Target};
 use crate::path;
 use crate::sys::mount::{Attributes, Reach};
 
@@ -83,8 +83,10 @@ pub(super) fn plan(
         && (source.as_ref().is_some_and(too_long)
             || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long)));
     let has_mode = sum.data.iter().any(|(_, option)| option.starts_with("mode="));
+    let held = delay.then(Held::default);
     let seal = Step::Seal {
         path: target.path.clone(),
+        mount: held.clone(),
         attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
     };
     let step = Step::Mount(Mount {
@@ -99,6 +101,7 @@ pub(super) fn plan(
         label: label.filter(|_| kernel_type == "mqueue").map(|label| label.context.clone()),
         inherit_mode: fstype == "tmpfs" && !has_mode,
         copy_up: sum.copy_up.is_some(),
+        held,
         target,
     });
     Ok((step, delay.then_some(seal)))

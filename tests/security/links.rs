@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{FileTypeExt as _, symlink},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attack::{Harm, Outside, attacks, harm_if, race, replace};
 use crate::support::{
@@ -19,7 +19,8 @@ attacks![
     cve_2021_30465_a_mount_target_that_is_exchanged_for_a_link_stays_inside: "CVE-2021-30465",
     cve_2024_45310_making_a_directory_makes_nothing_outside: "CVE-2024-45310",
     cve_2025_24965_making_a_file_makes_nothing_outside: "CVE-2025-24965",
-    ghsa_3q8j_pf29_vwv8_a_read_only_path_that_is_exchanged_is_read_only: "GHSA-3q8j-pf29-vwv8";
+    ghsa_3q8j_pf29_vwv8_a_read_only_path_that_is_exchanged_is_read_only: "GHSA-3q8j-pf29-vwv8",
+    ghsa_3q8j_pf29_vwv8_a_read_only_tmpfs_that_is_exchanged_is_read_only: "GHSA-3q8j-pf29-vwv8";
     masked_paths_through_links_stay_inside,
     read_only_paths_through_links_stay_inside,
     a_working_directory_through_a_link_stays_inside,
@@ -95,18 +96,31 @@ fn cve_2025_24965_making_a_file_makes_nothing_outside() -> Harm {
 
 /// What is mounted and what is then made read-only must be the same, whatever has the name by then.
 fn ghsa_3q8j_pf29_vwv8_a_read_only_path_that_is_exchanged_is_read_only() -> Harm {
+    is_read_only("a read-only path", |spec| spec["linux"]["readonlyPaths"] = json!(["/volume/target"]))
+}
+
+/// A tmpfs is made read-only when everything below it is in place.
+fn ghsa_3q8j_pf29_vwv8_a_read_only_tmpfs_that_is_exchanged_is_read_only() -> Harm {
+    is_read_only("a read-only tmpfs", |spec| {
+        let tmpfs = json!({ "destination": "/volume/target", "type": "tmpfs", "options": ["ro"] });
+        add_mount(spec, tmpfs);
+    })
+}
+
+/// Another container shares the volume and exchanges what is to be read-only for a link to another mount of the container.
+fn is_read_only(what: &str, ask: impl FnOnce(&mut Value)) -> Harm {
     let look = "awk '$5 ~ \"^/volume/\" && $6 !~ \"^ro\"' /proc/self/mountinfo";
     let container = Container::with_script(look);
     let volume = container.beside("volume");
-    let (path, link) = (volume.join("path"), volume.join("link"));
-    fs::create_dir_all(&path).unwrap();
+    let (target, link) = (volume.join("target"), volume.join("link"));
+    fs::create_dir_all(&target).unwrap();
     symlink("/elsewhere", &link).unwrap();
     let container = container.edit(|spec| {
         add_mount(spec, bind(&volume, "/volume", &[]));
         add_mount(spec, json!({ "destination": "/elsewhere", "type": "tmpfs", "source": "tmpfs" }));
-        spec["linux"]["readonlyPaths"] = json!(["/volume/path"]);
+        ask(spec);
     });
-    race("GHSA-3q8j-pf29-vwv8", &path, &link, || {
+    race(&format!("GHSA-3q8j-pf29-vwv8: {what}"), &target, &link, || {
         let output = container.run();
         (!output.stdout.is_empty()).then(|| format!("it can be written to: {output:#?}"))
     })
