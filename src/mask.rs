@@ -21,7 +21,7 @@ impl Mask {
             if first > last {
                 return Err(format!("the range {element:?} runs backwards"));
             }
-            (first..=last).for_each(|number| mask.add(number));
+            mask.add(first, last);
         }
         match (mask.0.is_empty(), text.is_empty()) {
             (true, true) => Ok(None),
@@ -30,14 +30,17 @@ impl Mask {
         }
     }
 
-    fn add(&mut self, number: usize) {
+    /// A word at a time: a list may name a long range again and again.
+    fn add(&mut self, first: usize, last: usize) {
         let bits = usize::BITS as usize;
-        let word = number / bits;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
+        let (begin, end) = (first / bits, last / bits);
+        if self.0.len() <= end {
+            self.0.resize(end + 1, 0);
         }
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= 1 << (number % bits);
+        for (index, word) in self.0.iter_mut().enumerate().take(end + 1).skip(begin) {
+            let from = if index == begin { usize::MAX << (first % bits) } else { usize::MAX };
+            let to = if index == end { usize::MAX >> (bits - 1 - last % bits) } else { usize::MAX };
+            *word |= from & to;
         }
     }
 
