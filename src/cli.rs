@@ -312,6 +312,36 @@ fn dispatch(
     })
 }
 
+/// For fuzz targets: understands a command line as [`run`] does, up to where its command would begin; the error, if it is wrong.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
+    let usual = Global::usual(arguments).filter(|(_, rest)| !rest.is_empty());
+    let by_clap = parse_with_clap(arguments);
+    if let (Some((global, rest)), Ok(cli)) = (&usual, &by_clap) {
+        let Some(Words::Named(words)) = &cli.command else { return Some(anyhow!("{rest:?} is lost")) };
+        assert_eq!((global, *rest), (&cli.global, &**words), "without clap, and with it");
+    }
+    let known =
+        usual.filter(|(_, rest)| rest.first().and_then(|word| commands::find(word.to_str()?)).is_some());
+    assert!(known.is_none() || by_clap.is_ok(), "only clap finds fault: {:?}", by_clap.err());
+    let cli = match by_clap {
+        Ok(cli) => cli,
+        Err(error) => return Some(error),
+    };
+    let Some(Words::Named(words)) = cli.command else { return None };
+    let command = commands::find(&words.first()?.to_string_lossy())?;
+    let own = command.definition();
+    let error = commands::matches(command.name, own.clone(), &words).err()?;
+    if error.is::<Wrong>()
+        && let Some(moved) = words::with_global_first(arguments, words.len(), &own, &Cli::command())
+    {
+        assert_eq!(moved.len(), arguments.len(), "a word is lost of {arguments:?}");
+        return check(&moved);
+    }
+    let _ = help::of("runtime", &own);
+    Some(error)
+}
+
 /// runc's commands that there are not; by `checkpoint --help` engines find out.
 const ABSENT: [&str; 2] = ["checkpoint", "restore"];
 

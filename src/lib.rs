@@ -21,6 +21,9 @@ mod document;
 mod duration;
 mod error;
 mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod holder;
 mod hooks;

@@ -32,7 +32,7 @@ pub fn mount_point_of(path: &Path) -> Result<PathBuf> {
     Ok(deepest.unwrap_or_else(|| PathBuf::from("/")))
 }
 
-fn parse(text: &[u8]) -> Vec<MountInfo> {
+pub fn parse(text: &[u8]) -> Vec<MountInfo> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 

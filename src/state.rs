@@ -267,7 +267,7 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
 }
 
 /// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on.
-fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
+pub fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = fields.next()?;

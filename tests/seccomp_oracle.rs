@@ -4,7 +4,6 @@
 //! is missing the tests say so. It answers wrongly for some profiles with several rules for a call (2.5.4 to 2.6.1; see
 //! `src/seccomp/rules.rs`), or never ends while it compiles them, so the profiles made up here keep to what it can do. What the
 //! others mean is tested in `src/seccomp/tests.rs`.
-#![allow(dead_code, unused_imports, reason = "only a part of the modules below is used here")]
 #![allow(unsafe_code, reason = "a C library is called")]
 #![allow(
     clippy::panic,
@@ -13,34 +12,17 @@
     reason = "a test fails by panicking and says why it cannot run"
 )]
 
-#[path = "../src/error.rs"]
-mod error;
-#[path = "../src/init/mod.rs"]
-mod init;
-#[path = "../src/input.rs"]
-mod input;
-#[path = "../src/printable.rs"]
-mod printable;
-#[path = "../src/seccomp/mod.rs"]
-mod seccomp;
-#[path = "../src/sync.rs"]
-mod sync;
-#[path = "../src/sys/mod.rs"]
-mod sys;
-#[path = "../src/unix_socket.rs"]
-mod unix_socket;
-#[path = "../src/weakened.rs"]
-mod weakened;
-
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::os::fd::AsRawFd as _;
 use std::{env, fs, mem};
 
-use seccomp::interpreter::{Question, is_acceptable, run};
-use seccomp::tests::{Dice, NAMES, OPERATORS, VALUES, any_action, any_condition, compiled};
+use runtime::fuzzing::seccomp::{
+    NAMES, OPERATORS, Question, VALUES, all_calls, any_action, any_condition, compiled, is_acceptable, run,
+};
+use runtime::fuzzing::{Dice as _, Xorshift};
+use runtime::sys::seccomp::Instruction;
 use serde_json::{Value, json};
-use sys::seccomp::Instruction;
 
 /// `struct scmp_arg_cmp`; seccomp_rule_add(3).
 #[repr(C)]
@@ -307,7 +289,7 @@ impl Theirs {
 
 /// The profile without the names of calls that this version of the library does not know everywhere.
 fn known_to(library: &Library, mut profile: Value) -> Value {
-    let calls = seccomp::tests::all_calls();
+    let calls = all_calls();
     let lags = |name: &str, numbers: &[Option<u32>; 5]| {
         let is_missing = |(arch, own): (Arch, &Option<u32>)| match library.number(arch, name) {
             None => true,
@@ -334,7 +316,7 @@ fn all_numbers() -> Vec<u32> {
 }
 
 /// Arguments at which something may change: what a rule compares with, or what lies beside it.
-fn arguments(profile: &Value, dice: &mut Dice) -> [u64; 6] {
+fn arguments(profile: &Value, dice: &mut Xorshift) -> [u64; 6] {
     let mut arguments = [(); 6].map(|()| dice.pick(&VALUES));
     let rules = profile["syscalls"].as_array().unwrap();
     let with_args: Vec<_> = rules.iter().filter_map(|rule| rule["args"].as_array()).collect();
@@ -357,7 +339,7 @@ fn compare(
     machine: &[Arch],
     numbers: &[u32],
     count: u64,
-    dice: &mut Dice,
+    dice: &mut Xorshift,
 ) -> bool {
     let Some(theirs) = Theirs::of(library, profile, machine) else { return false };
     let ours = compiled(profile, machine[0].name);
@@ -383,7 +365,7 @@ fn compare(
 fn names_have_the_numbers_that_libseccomp_knows() {
     let Some(library) = Library::open() else { return };
     let mut compared = 0;
-    for (name, numbers) in seccomp::tests::all_calls() {
+    for (name, numbers) in all_calls() {
         for (arch, own) in ARCHES.into_iter().zip(numbers) {
             let Some(number) = library.number(arch, name) else { continue };
             let (bundle, direct) = if arch == X86 { of_i386(name) } else { (None, None) };
@@ -404,7 +386,7 @@ fn names_have_the_numbers_that_libseccomp_knows() {
 #[test]
 fn what_engines_ask_for_is_answered_as_by_libseccomp() {
     let Some(library) = Library::open() else { return };
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut dice = Xorshift(0x2545_f491_4f6c_dd1d);
     let mut seen = BTreeSet::new();
     let mut files = 0;
     for entry in fs::read_dir("tests/fixtures/clients").unwrap() {
@@ -450,14 +432,14 @@ const EQUALITIES: [&str; 3] = ["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ
 const ORDERS: [&str; 5] = ["SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_EQ"];
 
 /// Rules for one call that the library gets right: what it cannot do is named at the top of `src/seccomp/rules.rs`.
-fn rules_for(name: &str, dice: &mut Dice) -> Vec<Value> {
+fn rules_for(name: &str, dice: &mut Xorshift) -> Vec<Value> {
     let rule = |(action, errno): (&str, Option<u32>), args: Vec<Value>| json!({"names": [name], "action": action, "errnoRet": errno, "args": args});
-    let conditions = |dice: &mut Dice, most: u64, operators: &[&str], values: &[u64]| -> Vec<Value> {
+    let conditions = |dice: &mut Xorshift, most: u64, operators: &[&str], values: &[u64]| -> Vec<Value> {
         let count = 1 + dice.roll(most);
         let first = dice.roll(7 - count);
         (first..first + count).map(|index| any_condition(dice, index, operators, values)).collect()
     };
-    let several = |dice: &mut Dice, operators: &[&str], values: &[u64]| -> Vec<Value> {
+    let several = |dice: &mut Xorshift, operators: &[&str], values: &[u64]| -> Vec<Value> {
         let action = any_action(dice);
         (0..=dice.roll(4)).map(|_| rule(action, conditions(dice, 1, operators, values))).collect()
     };
@@ -494,7 +476,7 @@ fn rules_for(name: &str, dice: &mut Dice) -> Vec<Value> {
 #[test]
 fn what_nobody_has_asked_for_yet_is_answered_as_by_libseccomp() {
     let Some(library) = Library::open() else { return };
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Xorshift(0x9e37_79b9_7f4a_7c15);
     let mut compared = 0;
     const COUNT: u64 = 3_000;
     for _ in 0..COUNT {

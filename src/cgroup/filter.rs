@@ -330,5 +330,7 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
     Some(program)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
 #[cfg(test)]
 mod tests;

@@ -65,7 +65,7 @@ impl Place {
 }
 
 /// The parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; that of the root is the root.
-fn parent_of_own(text: &str) -> Result<PathBuf> {
+pub(super) fn parent_of_own(text: &str) -> Result<PathBuf> {
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let own =
         Path::new(own.context("find the runtime's own cgroup: none of cgroup v2 in /proc/self/cgroup")?);

@@ -19,6 +19,8 @@ mod events;
 mod filter;
 mod freeze;
 mod fs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod joining;
 mod oom;
 mod ownership;

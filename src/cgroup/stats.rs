@@ -353,6 +353,19 @@ fn pressure(text: &str) -> Option<Pressure> {
     is_told.then_some(pressure)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: each of the files, whatever is in it.
+pub(super) fn parse(text: &str) {
+    number(text);
+    cpu(text);
+    if let Ok(io) = serde_json::to_string(&block_io(text)) {
+        assert!(serde_json::from_str::<serde_json::Value>(&io).is_ok(), "{io}");
+    }
+    if let Some(Ok(pressure)) = pressure(text).map(|pressure| serde_json::to_string(&pressure)) {
+        assert!(!pressure.contains("null"), "{pressure}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -153,6 +153,15 @@ pub fn avg10(text: &str, who: &str) -> Option<f64> {
     line.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: each of the files, whatever is in it.
+pub(super) fn parse(text: &str) {
+    cpu_ns(text);
+    cpu_limit(text);
+    transfers(text);
+    assert!(avg10(text, "some").is_none_or(f64::is_finite), "{text:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

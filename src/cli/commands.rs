@@ -96,7 +96,7 @@ fn parse<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Re
     T::from_arg_matches(&matches).map_err(|error| Wrong::new(Some(name), &error).into())
 }
 
-fn matches(name: &'static str, definition: clap::Command, words: &[OsString]) -> Result<ArgMatches> {
+pub fn matches(name: &'static str, definition: clap::Command, words: &[OsString]) -> Result<ArgMatches> {
     let (first, words) = words.split_at(words.len().min(1));
     let words = words::normal(words.iter().cloned(), &definition, |_| false)?;
     definition

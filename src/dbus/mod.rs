@@ -8,7 +8,7 @@
 mod address;
 #[cfg(test)]
 pub mod fake;
-mod message;
+pub mod message;
 mod text;
 mod value;
 

@@ -76,7 +76,7 @@ impl Home {
     }
 }
 
-fn home_of(line: &[u8], uid: u32) -> Option<&[u8]> {
+pub fn home_of(line: &[u8], uid: u32) -> Option<&[u8]> {
     let mut fields = line.split(|&byte| byte == b':');
     let number = fields.nth(2)?;
     let home = fields.nth(2)?;

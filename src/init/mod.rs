@@ -21,7 +21,7 @@ mod console;
 mod copy_up;
 mod devices;
 mod hold;
-mod home;
+pub(crate) mod home;
 pub mod hook;
 mod identity;
 mod kernel_trees;

@@ -10,6 +10,8 @@ mod update;
 use anyhow::Result;
 use oci_spec::runtime::LinuxIntelRdt;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::resctrl::parse_schemata;
 pub use self::resctrl::{Group, Member, SCHEMATA, remove};
 pub use self::update::{OpenClass, Update, preview};
 use crate::error::Pointer;

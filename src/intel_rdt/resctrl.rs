@@ -206,6 +206,15 @@ fn mask(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: limits, whatever is in them.
+pub fn parse_schemata(text: &str) {
+    for (domain, value) in limits(text) {
+        assert!(!domain.contains(['=', ';']) && !value.contains(';'), "{text:?}");
+        mask(value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 //! The parent moves them as soon as there is a network namespace to move them to. When the container comes to be they are the
 //! namespace's, and nobody moves them back; when it does not, they return with name, addresses and state.
 
-mod netlink;
+pub mod netlink;
 
 use std::collections::HashMap;
 use std::fs::File;

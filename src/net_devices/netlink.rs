@@ -180,6 +180,26 @@ impl Socket {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: an answer, whatever is in it.
+pub fn read_all(mut rest: &[u8]) {
+    while let Some((header, body, next)) = split(rest) {
+        assert!(next.len() < rest.len(), "a message that takes no byte of {rest:?}");
+        rest = next;
+        parse_link(header.kind, body);
+        if let Some((index, address)) = parse_address(header.kind, body) {
+            let again =
+                [&[address.family, address.prefix, 0, address.scope], &index.to_ne_bytes()[..]].concat();
+            let again =
+                Request::new(libc::RTM_NEWADDR, 0, &again).attribute(ALL_FLAGS, &address.flags.to_ne_bytes());
+            let again = address.attributes.iter().fold(again, |to, (kind, value)| to.attribute(*kind, value));
+            let again = again.finish(1).unwrap_or_default();
+            let read = split(&again).and_then(|(header, body, _)| parse_address(header.kind, body));
+            assert_eq!(read, Some((index, address)));
+        }
+    }
+}
+
 /// A message in the making.
 struct Request(Vec<u8>);
 

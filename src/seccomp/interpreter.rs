@@ -1,4 +1,5 @@
-//! For tests: what the kernel makes of a program of classic BPF.
+//! For tests and fuzz targets: what the kernel makes of a program of classic BPF.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests and fuzz targets fail by panicking")]
 
 use super::bpf::{AND, ANSWER, EQUAL, GREATER, GREATER_OR_EQUAL, JUMP, LOAD};
 use crate::sys::seccomp::Instruction;

@@ -7,9 +7,11 @@
 
 mod arch;
 mod bpf;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod interpreter;
 mod known;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod model;
 mod notify;
 mod profile;
 mod ranges;
@@ -17,7 +19,7 @@ mod rules;
 mod stored;
 mod syscalls;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -42,7 +42,7 @@ impl Filter {
         }
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let count = u32::try_from(self.program.len()).unwrap_or(u32::MAX);
         let mut bytes = Vec::with_capacity(12 + 8 * self.program.len());
         bytes.extend([MARK, self.flags, count].into_iter().flat_map(u32::to_ne_bytes));
@@ -59,7 +59,7 @@ impl Filter {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).ok();
         let (head, rest) = bytes.split_at_checked(12)?;
         let [mark, flags, count] = [word(head.get(..4)?)?, word(head.get(4..8)?)?, word(head.get(8..)?)?];

@@ -2,49 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::interpreter::{Question, is_acceptable, run};
-use super::rules::{Action, Condition, Operator, Rule, Verdict};
+use super::interpreter::{Question, run};
+use super::model::{at, compare, decoded, planned};
+use super::rules::Action;
 use super::*;
 use crate::error::line;
+use crate::fuzzing::Xorshift;
 
 const AT: &str = "config.json: /linux/seccomp";
-
-fn decoded(profile: &Value) -> LinuxSeccomp {
-    serde_json::from_value(profile.clone()).unwrap()
-}
-
-fn at() -> Pointer {
-    Pointer::root().field("linux").field("seccomp")
-}
-
-fn planned(native: Arch, profile: &Value) -> Filter {
-    let filter = plan_for(native, &decoded(profile), Unknown::Ignore, &at()).unwrap();
-    assert!(is_acceptable(&filter.program), "{:#?}", filter.program);
-    filter
-}
-
-/// The program for a machine whose own architecture is called so in a profile.
-#[allow(dead_code, reason = "for tests/seccomp_oracle.rs")]
-pub fn compiled(profile: &Value, native: &str) -> Vec<Instruction> {
-    let native = match native {
-        "SCMP_ARCH_X86_64" => Arch::X86_64,
-        "SCMP_ARCH_AARCH64" => Arch::Aarch64,
-        _ => panic!("{native}"),
-    };
-    planned(native, profile).program.to_vec()
-}
-
-/// Every call with its numbers on x86_64, i386, x32, aarch64 and arm.
-#[allow(dead_code, reason = "for tests/seccomp_oracle.rs")]
-pub fn all_calls() -> Vec<(&'static str, [Option<u32>; 5])> {
-    syscalls::NUMBERS
-        .iter()
-        .map(|(name, _)| {
-            let call = syscalls::find(name).unwrap();
-            (*name, Arch::ALL.map(|arch| call.number(arch)))
-        })
-        .collect()
-}
 
 fn refused(profile: &Value) -> String {
     line(&plan_for(Arch::X86_64, &decoded(profile), Unknown::Ignore, &at()).unwrap_err())
@@ -264,178 +229,14 @@ fn a_program_that_is_too_long_is_refused() {
     assert!(error.ends_with("and the kernel takes 4096 (use fewer conditions)"), "{error}");
 }
 
-/// xorshift64: enough for picking rules, and the same every time.
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.roll(u64::try_from(from.len()).unwrap())).unwrap()]
-    }
-}
-
-/// Values at whose neighbours a comparison of halves could go wrong.
-pub const VALUES: [u64; 16] = [
-    0,
-    1,
-    2,
-    7,
-    8,
-    40,
-    0x7fff_ffff,
-    0xffff_fffe,
-    0xffff_ffff,
-    0x1_0000_0000,
-    0x1_0000_0001,
-    0x2_0000_0000,
-    0x7fff_ffff_ffff_ffff,
-    0x8000_0000_0000_0000,
-    0xffff_ffff_0000_0000,
-    u64::MAX,
-];
-
-pub const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-];
-
-pub const NAMES: [&str; 16] = [
-    "read",
-    "write",
-    "open",
-    "mmap",
-    "mmap2",
-    "ioctl",
-    "socket",
-    "shmat",
-    "clone",
-    "personality",
-    "accept",
-    "send",
-    "rt_sigaction",
-    "openat2",
-    "clone3",
-    "seccomp",
-];
-
-/// `action` of a rule, or default one.
-pub fn any_action(dice: &mut Dice) -> (&'static str, Option<u32>) {
-    dice.pick(&[
-        ("SCMP_ACT_ALLOW", None),
-        ("SCMP_ACT_ERRNO", None),
-        ("SCMP_ACT_ERRNO", Some(38)),
-        ("SCMP_ACT_ERRNO", Some(13)),
-        ("SCMP_ACT_KILL", None),
-        ("SCMP_ACT_KILL_PROCESS", None),
-        ("SCMP_ACT_TRAP", None),
-        ("SCMP_ACT_TRACE", Some(3)),
-        ("SCMP_ACT_LOG", None),
-    ])
-}
-
-pub fn any_condition(dice: &mut Dice, index: u64, operators: &[&str], values: &[u64]) -> Value {
-    json!({"index": index, "op": dice.pick(operators), "value": dice.pick(values), "valueTwo": dice.pick(values)})
-}
-
-/// What the rules say, taken word by word.
-fn expected(profile: &profile::Profile<'_>, arch: Arch, number: u32, arguments: [u64; 6]) -> Action {
-    let mut rules: Vec<Rule> = Vec::new();
-    let mut newest = 0;
-    for block in &profile.blocks {
-        for (name, call) in &block.calls {
-            let direct = call.number(arch).into_iter();
-            let bundled = syscalls::bundled(name, arch);
-            newest = direct.clone().chain(bundled.map(|(number, _)| number)).fold(newest, u32::max);
-            if direct.clone().any(|direct| direct == number) {
-                rules.extend(block.rules.iter().map(|rule| rule.on(arch.width())));
-            }
-            if let Some((_, which)) = bundled.filter(|(bundle, _)| *bundle == number) {
-                rules.extend(block.rules.iter().map(|rule| rule.bundled(which).on(arch.width())));
-            }
-        }
-    }
-    if newest > 0 && number > newest && !profile.default.lets_through() {
-        return Action::NO_SUCH_CALL;
-    }
-    let holds = |condition: &Condition| {
-        let seen = arguments[usize::from(condition.argument)] & condition.mask;
-        match condition.operator {
-            Operator::NotEqual => seen != condition.value,
-            Operator::Less => seen < condition.value,
-            Operator::LessOrEqual => seen <= condition.value,
-            Operator::Equal => seen == condition.value,
-            Operator::GreaterOrEqual => seen >= condition.value,
-            Operator::Greater => seen > condition.value,
-        }
-    };
-    if rules.is_empty() {
-        return profile.default;
-    }
-    match Verdict::of(rules) {
-        Verdict::Always(action) => action,
-        Verdict::Depends(rules) => {
-            let first = rules.iter().find(|rule| rule.conditions.iter().all(holds));
-            first.map_or(profile.default, |rule| rule.action)
-        }
-    }
-}
-
 #[test]
 fn the_program_answers_as_the_rules_do() {
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Xorshift(0x9e37_79b9_7f4a_7c15);
     let (mut longest, mut asked) = (0, 0);
     for _ in 0..500 {
-        let rules: Vec<Value> = (0..dice.roll(20))
-            .map(|_| {
-                let (action, errno) = any_action(&mut dice);
-                let names: Vec<_> = (0..=dice.roll(4)).map(|_| dice.pick(&NAMES)).collect();
-                let args: Vec<_> = (0..dice.roll(4))
-                    .map(|_| {
-                        let index = dice.roll(3);
-                        any_condition(&mut dice, index, &OPERATORS, &VALUES)
-                    })
-                    .collect();
-                json!({"names": names, "action": action, "errnoRet": errno, "args": args})
-            })
-            .collect();
-        let (action, errno) = any_action(&mut dice);
-        let architectures = dice.pick(&[&["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_ARM"][..], &[]]);
-        let profile = json!({"defaultAction": action, "defaultErrnoRet": errno,
-            "architectures": architectures, "syscalls": rules});
-        let spec = decoded(&profile);
-        for native in [Arch::X86_64, Arch::Aarch64] {
-            let filter = planned(native, &profile);
-            longest = longest.max(filter.program.len());
-            let read = profile::read(&spec, native, Unknown::Ignore, &at()).unwrap();
-            for _ in 0..400 {
-                let arch = dice.pick(&read.architectures);
-                let call = syscalls::find(dice.pick(&NAMES)).and_then(|call| call.number(arch));
-                let near = dice.pick(&[0, 0, 0, 1, u32::MAX]);
-                let number = call.unwrap_or(102).wrapping_add(near);
-                // What belongs to another architecture is not this one's to answer.
-                if arch == Arch::X86_64 && number >= 0x4000_0000 || arch == Arch::X32 && number < 0x4000_0000
-                {
-                    continue;
-                }
-                let arguments =
-                    [(); 6].map(|()| dice.pick(&VALUES).wrapping_add(dice.pick(&[0, 0, 1, u64::MAX])));
-                let question = Question { number, architecture: arch.audit(), arguments };
-                let expected = expected(&read, arch, number, arguments);
-                assert_eq!(Action(run(&filter.program, &question).0), expected, "{question:x?}\n{profile:#}");
-                asked += 1;
-            }
-        }
+        let compared = compare(&mut dice, 400);
+        longest = longest.max(compared.longest);
+        asked += compared.asked;
     }
     assert!(longest > 300 && asked > 150_000, "the longest has {longest}, {asked} answers");
 }

@@ -91,6 +91,22 @@ fn load(text: &str) -> Option<String> {
     (words.len() == 3).then(|| words.join(" "))
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: each of these files, whatever is in it.
+pub fn parse(text: &str) {
+    let host = Host {
+        processors: processors(text),
+        time: time(text),
+        memory: parse_memory(text),
+        ..Host::default()
+    };
+    let later =
+        Host { time: host.time.map(|Time { idle, all }| Time { idle: idle / 2, all }), ..host.clone() };
+    host.cpu_since(&later);
+    later.cpu_since(&host);
+    load(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,10 +6,10 @@
 mod amounts;
 mod columns;
 mod graph;
-mod host;
+pub mod host;
 mod meter;
-mod network;
-mod processes;
+pub mod network;
+pub mod processes;
 mod report;
 pub mod screen;
 mod table;

@@ -10,7 +10,7 @@ pub fn transfers(pid: i32) -> Option<Transfers> {
 
 /// Each line is a name, a colon and sixteen numbers, of which the first is received bytes and the ninth is sent ones. The two
 /// lines above them have no colon.
-fn sums(text: &str) -> Transfers {
+pub fn sums(text: &str) -> Transfers {
     let mut sums = Transfers::default();
     for (name, numbers) in text.lines().filter_map(|line| line.rsplit_once(':')) {
         let mut numbers = numbers.split_ascii_whitespace().map(|number| number.parse().unwrap_or(0));

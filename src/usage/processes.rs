@@ -24,7 +24,7 @@ pub struct Process {
     /// Since the last look, in hundredths of a percent of one processor.
     pub cpu: Option<u64>,
     /// In ticks since the boot: two processes of the same number differ in it.
-    start: u64,
+    pub start: u64,
     /// In ticks.
     time: u64,
 }
@@ -80,7 +80,7 @@ fn read(pid: i32, page: u64) -> Option<Process> {
 }
 
 /// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on: the state is the third.
-fn parse(pid: i32, stat: &[u8], page: u64) -> Option<Process> {
+pub fn parse(pid: i32, stat: &[u8], page: u64) -> Option<Process> {
     let (begin, end) =
         (stat.iter().position(|byte| *byte == b'(')?, stat.iter().rposition(|byte| *byte == b')')?);
     let name = stat.get(begin + 1..end)?;

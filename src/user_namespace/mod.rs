@@ -5,7 +5,7 @@
 //! there is a process in the namespace.
 
 mod holder;
-mod read;
+pub mod read;
 mod rootless;
 mod write;
 

@@ -38,7 +38,7 @@ fn read(pid: i32) -> Result<IdMaps> {
     Ok(IdMaps { users: map("uid_map")?, groups: map("gid_map")? })
 }
 
-fn parse(text: &str) -> Option<Map> {
+pub fn parse(text: &str) -> Option<Map> {
     let one = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse);
         let mut next = || numbers.next()?.ok();

@@ -226,6 +226,19 @@ fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// For fuzz targets: what restores a file that held `text`, if that is known.
+pub(in crate::cgroup) fn parse(text: &str) {
+    let (before, value) = text.split_once('\0').unwrap_or((text, "8:0 max"));
+    let files = ["cgroup.subtree_control", "cpuset.cpus.partition", "memory.max"];
+    for file in files.into_iter().chain(BY_DEVICE.map(|(file, _)| file)) {
+        for restoring in all_restoring(file, before, value).into_iter().flatten() {
+            assert_eq!(restoring.file, file, "{text:?}");
+        }
+        line_of(file, value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// of what was added, each with the pointer of what it was added to.
 ///
 /// `cpu_max` is the content of that file: the specification sets its two halves apart.
-pub(super) fn complete(
+pub(in crate::cgroup) fn complete(
     change: &mut LinuxResources,
     in_force: &LinuxResources,
     cpu_max: Option<&str>,
@@ -76,7 +76,7 @@ fn complete_cpu(
 /// What is in force after `change`, a completed one; `written` are the files that it writes without `unified`.
 ///
 /// What a change does not give stays: an absent value, and a zero where that means "not set".
-pub(super) fn merge<'a>(
+pub(in crate::cgroup) fn merge<'a>(
     mut in_force: Value,
     change: &LinuxResources,
     written: impl Iterator<Item = &'a str>,

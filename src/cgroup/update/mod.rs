@@ -6,8 +6,8 @@
 //! control file holds before it is written, so that a write that the kernel refuses takes the earlier ones back. Device rules
 //! are left alone, as in runc: others, such as the plugins of graphics cards, may have added their own.
 
-mod journal;
-mod merge;
+pub(super) mod journal;
+pub(super) mod merge;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};

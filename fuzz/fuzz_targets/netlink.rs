@@ -1,0 +1,3 @@
+#![no_main]
+
+runtime_fuzz::target!("netlink");
