@@ -226,7 +226,7 @@ fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>)
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::openat(&scratch, c"m", flags, rustix::fs::Mode::empty())?;
         let source = what.source.as_ref().map_or(c"none", |source| source.as_c_str());
-        let flags = MountFlags::from_bits_retain(u32::try_from(options.flags).unwrap_or(0));
+        let flags = MountFlags::from_bits_retain(options.flags.try_into().unwrap_or(0));
         let data = options.data.as_c_str();
         rustix::mount::mount(source, path(&place).as_cstr(), what.fstype.as_c_str(), flags, data)?;
         let mounted = rustix::mount::open_tree(&scratch, c"m", CLONE)?;

@@ -128,4 +128,76 @@ mod tests {
         assert_eq!(ARENA.cut(layout(SIZE)), Some(0));
         assert_eq!(ARENA.cut(layout(1)), None);
     }
+
+    /// Somebody's memory: where it is, and which byte was written all over it.
+    struct Piece {
+        start: *mut u8,
+        layout: Layout,
+        byte: u8,
+    }
+
+    impl Piece {
+        fn fill(&self) {
+            // SAFETY: the piece is `layout.size()` bytes long, and this test's alone.
+            unsafe { self.start.write_bytes(self.byte, self.layout.size()) };
+        }
+
+        /// The first `length` bytes are as they were filled; at the ends, where another piece would begin.
+        fn check(&self, length: usize) {
+            assert!(!self.start.is_null() && self.start.addr().is_multiple_of(self.layout.align()));
+            for place in [0, length / 2, length - 1] {
+                // SAFETY: `place` is in the piece, as `length` is at most its size.
+                let at = unsafe { self.start.add(place) };
+                // SAFETY: it was written to by `fill`.
+                assert_eq!(unsafe { at.read() }, self.byte);
+            }
+        }
+    }
+
+    /// Also past the end of the stretch, where the system's allocator takes over. Miri runs it, too, and sees what no assertion does.
+    #[test]
+    fn a_piece_keeps_what_is_written_to_it_until_it_is_given_back() {
+        use crate::fuzzing::{Dice as _, Xorshift};
+
+        static ARENA: Arena = Arena::new();
+        let mut dice = Xorshift(0x9e37_79b9_7f4a_7c15);
+        let mut pieces: Vec<Piece> = Vec::new();
+        for turn in 0..if cfg!(miri) { 600 } else { 20_000 } {
+            let size = dice.pick(&[1, 2, 7, 24, 100, 1000, 9000, if turn % 20 == 0 { SIZE / 9 } else { 3 }]);
+            let byte = u8::try_from(turn % 251).unwrap();
+            match dice.roll(if pieces.len() > 60 { 6 } else { 3 }) {
+                0 | 1 if pieces.len() <= 60 => {
+                    let layout =
+                        Layout::from_size_align(size, dice.pick(&[1, 2, 8, 64, 4096, 8192])).unwrap();
+                    // SAFETY: the size is not 0.
+                    let start = unsafe { ARENA.alloc(layout) };
+                    pieces.push(Piece { start, layout, byte });
+                    pieces[pieces.len() - 1].fill();
+                }
+                2 if !pieces.is_empty() => {
+                    let place = dice.index(pieces.len());
+                    let piece = &mut pieces[place];
+                    let kept = piece.layout.size().min(size);
+                    // SAFETY: it is from this arena, with this layout, and the new size is not 0.
+                    piece.start = unsafe { ARENA.realloc(piece.start, piece.layout, size) };
+                    piece.layout = Layout::from_size_align(size, piece.layout.align()).unwrap();
+                    piece.check(kept);
+                    piece.byte = byte;
+                    piece.fill();
+                }
+                _ if !pieces.is_empty() => {
+                    let piece = pieces.swap_remove(dice.index(pieces.len()));
+                    piece.check(piece.layout.size());
+                    // SAFETY: it is from this arena, with this layout, and nobody uses it any more.
+                    unsafe { ARENA.dealloc(piece.start, piece.layout) };
+                }
+                _ => {}
+            }
+        }
+        for piece in pieces {
+            piece.check(piece.layout.size());
+            // SAFETY: as above.
+            unsafe { ARENA.dealloc(piece.start, piece.layout) };
+        }
+    }
 }
