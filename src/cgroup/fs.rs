@@ -67,8 +67,9 @@ impl Place {
 /// The parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; that of the root is the root.
 pub(super) fn parent_of_own(text: &str) -> Result<PathBuf> {
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let own =
-        Path::new(own.context("find the runtime's own cgroup: none of cgroup v2 in /proc/self/cgroup")?);
+    let own = own.context("find the runtime's own cgroup: none of cgroup v2 in /proc/self/cgroup")?;
+    // What is joined to the root must stay below it.
+    let own = Path::new(own.trim_start_matches('/'));
     if own.components().any(|component| component == Component::ParentDir) {
         bail!(
             "the runtime's own cgroup, /{}, is outside its cgroup namespace (give an absolute cgroupsPath)",
