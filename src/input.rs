@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
@@ -84,14 +85,23 @@ pub fn record(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`record`], opened by the flags of [`RECORD`].
 pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
     let file = File::from(file);
-    let kind = file.metadata()?.file_type();
+    let found = file.metadata()?;
+    let kind = found.file_type();
     if !kind.is_file() {
         return Err(io::Error::new(
             ErrorKind::InvalidData,
             format!("is {}, not a regular file", name_of(kind)),
         ));
     }
-    text(file)
+    // In as few system calls as can be: it is what each command begins with. One byte more, so that the end is seen at once.
+    let mut text = Vec::with_capacity(usize::try_from(found.len().min(MOST)).unwrap_or(0).saturating_add(1));
+    loop {
+        let length = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut text)))?;
+        if length == 0 || text.len() < text.capacity() || text.len() as u64 > MOST {
+            return no_longer_than(MOST, text);
+        }
+        text.reserve(4096);
+    }
 }
 
 /// How a record is opened where it stands in a directory that is held open.
@@ -110,6 +120,10 @@ fn open(path: &Path, more: OFlags) -> io::Result<File> {
 fn at_most(most: u64, stream: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     stream.take(most + 1).read_to_end(&mut text)?;
+    no_longer_than(most, text)
+}
+
+fn no_longer_than(most: u64, text: Vec<u8>) -> io::Result<Vec<u8>> {
     match text.len() as u64 > most {
         true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("is longer than {} MiB", most >> 20))),
         false => Ok(text),

@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::{CGROUP, Container, ContainerId, Root, UNIT, prepared, record};
 use crate::cgroup;
 use crate::intel_rdt;
-use crate::state::{self, State};
+use crate::state::State;
 
 /// How long somebody else may take who makes the container or removes it, too.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,10 +52,10 @@ impl Root {
                 }
                 directory => directory.with_context(|| format!("open {}", path.display()))?,
             };
-            let state = record(&directory)?;
-            if let Some(state) = state.clone().filter(|state| !state.creating) {
-                return Ok(Found::Recorded(Container { directory, state }));
-            }
+            let state = match record(&directory)? {
+                Some(state) if !state.creating => return Ok(Found::Recorded(Container { directory, state })),
+                state => state,
+            };
             if !directory.lock(LAST_MOMENTS)? {
                 let state = state.or_else(|| prepared_record(&directory));
                 return Ok(Found::InTheMaking(state.map(|state| Container { directory, state })));
@@ -113,7 +113,7 @@ impl Container {
                 "cannot delete container {id}: another process that makes or deletes it has not finished within {PATIENCE:?}"
             );
         }
-        if !self.directory.is_current()? || !self.directory.exists(state::FILE) {
+        if !self.directory.is_current()? {
             return Ok(None);
         }
         let may_be_anothers = self.state.private_pid_namespace;
