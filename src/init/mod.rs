@@ -223,6 +223,7 @@ impl<'a> Init<'a> {
             Step::AwaitParent => {
                 // The last path of the container has been opened.
                 self.root = None;
+                self.trees = KernelTrees::default();
                 Ok(await_byte(self.parent)?)
             }
             Step::Ready => Ok(self.tell(Message::Ready)?),
