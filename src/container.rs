@@ -1,6 +1,7 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
 mod directory;
+mod liveness;
 mod lock;
 mod oom;
 mod pid_file;
@@ -310,9 +311,7 @@ impl Container {
 
     pub fn status(&self) -> Result<Status> {
         // First of all: a container that was killed while it was paused has stopped, and its cgroup is still frozen.
-        if !self.is_alive()? {
-            return Ok(Status::Stopped);
-        }
+        let Some(stat) = self.living()? else { return Ok(Status::Stopped) };
         // Nobody changes anything of it before it is made, whatever a hook has done to its cgroup.
         if self.state.creating {
             return Ok(Status::Creating);
@@ -322,8 +321,7 @@ impl Container {
         }
         // A `start` that was killed before it could remove the pipe may have written to it. While the init process has yet to
         // execute the program, and nobody has written, the container can be started.
-        let waits = self.directory.exists(FIFO)
-            && state::process_stat(self.state.init_process_pid)?.is_none_or(|stat| stat.never_executed);
+        let waits = stat.never_executed && self.directory.exists(FIFO);
         Ok(if waits { Status::Created } else { Status::Running })
     }
 
@@ -365,18 +363,13 @@ impl Container {
         }
     }
 
-    /// Whether the init process is still the one that was recorded, and not a zombie.
-    fn is_alive(&self) -> Result<bool> {
-        let stat = state::process_stat(self.state.init_process_pid)?;
-        Ok(stat.is_some_and(|stat| !stat.is_zombie && stat.start == self.state.init_process_start))
-    }
-
     /// The init process, held so that its number cannot come to mean another one; `None` if it has ended.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.state.init_process_pid) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            // The second, from kernels before 6.9: the number lives on as that of a session or a process group.
-            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            // EINVAL before Linux 6.9: the number is still in use for a session or a process group. ENOENT
+            // (seen on 6.18): it is that of another process's thread by now.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             pidfd => pidfd.with_context(|| format!("open process {pid}"))?,
         };
         // In this order: what is alive now is what the descriptor is of.

@@ -44,6 +44,7 @@ mod path;
 mod plan;
 mod printable;
 mod process;
+mod process_stat;
 mod program;
 mod revision;
 mod seccomp;

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cgroup::Unit;
-use crate::sys::Errno;
+pub use crate::process_stat::{process_stat, was_killed_at_birth};
 use crate::{hooks, intel_rdt};
 
 /// The name of the file in the state directory.
@@ -218,115 +217,4 @@ pub struct Report<'a> {
     /// specification allows more.
     #[serde(rename = "oomKilled", skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
-}
-
-/// What /proc says about a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessStat {
-    pub is_zombie: bool,
-    pub start: u64,
-    /// Forked and never been through execve(2): PF_FORKNOEXEC; linux/sched.h.
-    pub never_executed: bool,
-    /// SIGKILL is on its way to it, or it is ending: PF_EXITING.
-    pub is_dying: bool,
-    /// It has touched no memory and so never run outside the kernel, or no more than an instant.
-    pub has_not_run: bool,
-}
-
-impl ProcessStat {
-    /// Of a process that was cloned just now, whether it is not to live.
-    pub fn was_killed_at_birth(&self) -> bool {
-        self.is_dying && self.never_executed && self.has_not_run
-    }
-}
-
-/// Whether process `pid`, which was cloned just now, is there and is not to live.
-pub fn was_killed_at_birth(pid: i32) -> Result<bool> {
-    Ok(process_stat(pid)?.is_some_and(|stat| stat.was_killed_at_birth()))
-}
-
-/// Longer than the file, which is one line of a name of at most 64 bytes and 52 numbers.
-const STAT: usize = 2048;
-
-/// Reads `/proc/PID/stat`; `None` if there is no such process.
-pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
-    let path = format!("/proc/{pid}/stat");
-    let mut buffer = [0; STAT];
-    let read = |buffer: &mut [u8; STAT]| {
-        let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[..]))
-    };
-    match read(&mut buffer) {
-        Ok(length) => {
-            let text = buffer.get(..length).unwrap_or_default();
-            parse_stat(text).map(Some).with_context(|| format!("parse {path}"))
-        }
-        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-        Err(errno) => Err(errno).with_context(|| format!("read {path}")),
-    }
-}
-
-/// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on.
-pub fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
-    let end = text.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = text.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-    let state = fields.next()?;
-    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse::<u64>().ok();
-    // The state is field 3, the flags are field 9, page faults are field 10, the start is field 22 and pending signals are field 31.
-    let flags = number(fields.nth(5))?;
-    let faults = number(fields.next())?;
-    let start = number(fields.nth(11))?;
-    let pending = number(fields.nth(8)).unwrap_or(0);
-    let is_zombie = matches!(state, b"Z" | b"X" | b"x");
-    Some(ProcessStat {
-        is_zombie,
-        start,
-        never_executed: flags & 0x40 != 0,
-        is_dying: is_zombie || flags & 0x4 != 0 || pending & 1 << (libc::SIGKILL - 1) != 0,
-        has_not_run: faults == 0,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_may_have_any_name() {
-        let text =
-            b"7 (a) Z 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
-        assert_eq!(
-            parse_stat(text),
-            Some(ProcessStat {
-                is_zombie: false,
-                start: 12_345,
-                never_executed: false,
-                is_dying: false,
-                has_not_run: false
-            })
-        );
-        assert_eq!(parse_stat(b"7 (a) Z"), None);
-    }
-
-    #[test]
-    fn a_process_that_was_killed_before_its_program_began_is_recognised() {
-        let text = b"7 (a) Z 1 7 7 0 -1 4194372 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615";
-        assert_eq!(
-            parse_stat(text),
-            Some(ProcessStat {
-                is_zombie: true,
-                start: 12_345,
-                never_executed: true,
-                is_dying: true,
-                has_not_run: false
-            })
-        );
-    }
-
-    #[test]
-    fn a_process_that_was_killed_at_birth_is_recognised() {
-        let text = b"7 (a) R 1 7 7 0 -1 4194368 0 0 0 0 0 0 0 0 20 0 1 0 12345 9 9 18446744073709551615 1 1 1 0 0 256 0 0 0";
-        let stat = parse_stat(text).unwrap();
-        assert!(stat.is_dying && stat.has_not_run && !stat.is_zombie, "{stat:?}");
-    }
 }

@@ -199,7 +199,7 @@ fn body(block: &Table, char: &Table) -> Option<Vec<Op>> {
 }
 
 // The context's first word holds what one wants to do above these.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 const DEV_BLOCK: u32 = 1;
 const DEV_CHAR: u32 = 2;
 

@@ -46,7 +46,7 @@ use resources::WhenRefused;
 pub use freeze::{freeze, thaw};
 pub use joining::{Below, Destination};
 pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, counted, oom_counts, shortage};
-pub use removal::{is_used, kill, remove, remove_abandoned, remove_unless_used};
+pub use removal::{is_populated, is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{Asking, Buses, Unit, Whose};
 pub use update::{Planned, Source, Update};

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, unlinkat};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::control_file;
 use super::events::Events;
+use crate::process_stat::process_stat;
 
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often to kill again what was forked by processes that had to be killed one by one.
+const ROUNDS: u32 = 8;
 /// How long a threaded cgroup may take to freeze.
 const FREEZING: Duration = Duration::from_secs(1);
 /// How often a cgroup that is in use is given that time, before it is taken for somebody else's.
@@ -26,6 +29,18 @@ const SETTLING: Duration = Duration::from_millis(10);
 
 /// Kills every process in the cgroup and in those below it. Does nothing if the cgroup is gone.
 pub fn kill(path: &Path) -> Result<()> {
+    for _ in 0..ROUNDS {
+        kill_by_main_threads(path)?;
+        // They may have forked since; the next round kills their children.
+        if !kill_without_main_threads(path)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Kills through `cgroup.kill`, which sends SIGKILL to the main threads.
+fn kill_by_main_threads(path: &Path) -> Result<()> {
     let result = control_file::open_dir(path).and_then(|dir| {
         match control_file::write(dir.as_fd(), "cgroup.kill", "1") {
             // A threaded cgroup holds threads, of processes that may have others elsewhere.
@@ -38,6 +53,36 @@ pub fn kill(path: &Path) -> Result<()> {
         Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
         Err(errno) => Err(errno).with_context(|| format!("write \"1\" to {}/cgroup.kill", path.display())),
     }
+}
+
+/// Kills the processes in the cgroup whose main thread has ended while others go on. `cgroup.kill` misses
+/// them: it sends SIGKILL to main threads, and a thread that has ended takes no signal (seen on Linux 6.18).
+/// Returns whether there were any.
+fn kill_without_main_threads(path: &Path) -> Result<bool> {
+    let mut found = Vec::new();
+    for pid in tasks(path) {
+        let number = pid.as_raw_pid();
+        let Some(stat) = process_stat(number)? else { continue };
+        // pidfd_open(2) fails for a process that has ended, and for a thread of a threaded cgroup.
+        if stat.outlives_main_thread(number)?
+            && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+        {
+            found.push((pid, process));
+        }
+    }
+    if found.is_empty() {
+        return Ok(false);
+    }
+    // Between listing and opening, a number may have passed to a process elsewhere. It cannot any more while
+    // the process of the pidfd lives, so what is listed now is that process, or the signal goes nowhere.
+    let listed = tasks(path);
+    for (pid, process) in found.iter().filter(|(pid, _)| listed.contains(pid)) {
+        match pidfd_send_signal(process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("kill process {}", pid.as_raw_pid())),
+        }
+    }
+    Ok(true)
 }
 
 /// Kills while frozen, so that nothing can fork meanwhile; SIGKILL reaches a frozen process.
@@ -120,6 +165,16 @@ pub fn is_used(path: &Path) -> Result<bool> {
     let Some(events) = Events::open(path).with_context(context)? else { return Ok(false) };
     let deadline = Instant::now() + SETTLING * SETTLINGS;
     Ok(!events.wait_until("populated", "0", deadline).with_context(context)?)
+}
+
+/// Whether there are processes in the cgroup or in those below it right now, including those of pid
+/// namespaces that this process cannot see. `false` if the cgroup is gone.
+pub fn is_populated(path: &Path) -> bool {
+    let events = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.events");
+    match control_file::open_dir(path).and_then(events) {
+        Ok(text) => control_file::value(&text, "populated") != Some("0"),
+        Err(errno) => !matches!(errno, Errno::NOENT | Errno::NODEV),
+    }
 }
 
 /// The processes in a cgroup and in those below it that this process can see; of a threaded cgroup, the threads.

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use anyhow::{Result, bail};
+use rustix::event::Timespec;
 
 use super::matching;
 use crate::cli::Context;
@@ -14,7 +14,10 @@ use crate::hooks::poststop;
 use crate::state::Status;
 
 /// How long the init process may take to die; runc's limit.
-const DEADLINE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long `delete` without --force waits for an init process that is dying already.
+const DYING: Duration = Duration::from_secs(1);
 
 /// How long whoever makes the container may take to see that it is not to be, and how often that is looked for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,7 +76,9 @@ fn missing(id: &ContainerId, force: bool) -> Result<()> {
 }
 
 fn delete(container: Container, force: bool, context: &Context<'_>) -> Result<()> {
-    match container.status()? {
+    // So that `kill ID KILL` followed by `delete ID` works, although dying takes time.
+    let status = if force { container.status()? } else { container.settled_status(DYING)? };
+    match status {
         Status::Stopped => {}
         status if force || status == Status::Created => kill(&container)?,
         status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
@@ -101,12 +106,9 @@ pub fn kill(container: &Container) -> Result<()> {
     let Some(init) = container.init()? else { return Ok(()) };
     container.note_kill();
     container.kill_all()?;
-    let pidfd = init.as_fd();
-    let mut waiting = [PollFd::new(&pidfd, PollFlags::IN)];
-    let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&DEADLINE)))
-        .context("wait for the init process")?;
-    if ended == 0 {
-        bail!("container init still running");
+    if !container.wait_for_end(init.as_fd(), DEADLINE)? {
+        let pid = container.state.init_process_pid;
+        bail!("container init still running: process {pid} has not ended within {DEADLINE:?} of SIGKILL");
     }
     Ok(())
 }

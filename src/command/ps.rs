@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
 use std::io::Write as _;
 use std::process::Command;
 
@@ -49,23 +48,11 @@ pub(super) fn processes(container: &Container) -> Result<Vec<i32>> {
     match state.cgroup() {
         Some(cgroup) => Ok(cgroup::processes(cgroup)),
         None if container.init()?.is_none() => Ok(Vec::new()),
-        None if state.private_pid_namespace => in_pid_namespace_of(state.init_process_pid),
+        None if state.private_pid_namespace => container.in_pid_namespace(),
         None => bail!(
             "the container has neither a cgroup nor a pid namespace of its own to know its processes by"
         ),
     }
-}
-
-fn in_pid_namespace_of(pid: i32) -> Result<Vec<i32>> {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = namespace(pid);
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("read /proc")? {
-        let name = entry.context("read /proc")?.file_name();
-        let number = name.to_str().and_then(|name| name.parse().ok());
-        found.extend(number.filter(|pid| own.is_some() && namespace(*pid) == own));
-    }
-    Ok(found)
 }
 
 /// What ps(1) says of all processes.

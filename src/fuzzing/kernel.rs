@@ -3,12 +3,12 @@
 use crate::init::home;
 use crate::usage::{host, network, processes};
 use crate::user_namespace::read as id_maps;
-use crate::{intel_rdt, mountinfo, state};
+use crate::{intel_rdt, mountinfo, process_stat};
 
 /// Any file of text: every one of the decoders gets it.
 pub(super) fn files(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
-    let (stat, shown) = (state::parse_stat(input), processes::parse(1, input, 4096));
+    let (stat, shown) = (process_stat::parse_stat(input), processes::parse(1, input, 4096));
     if let (Some(stat), Some(shown)) = (stat, shown) {
         assert_eq!(stat.start, shown.start, "{text:?}");
     }

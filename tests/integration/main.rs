@@ -36,6 +36,7 @@ mod id_mapped_mounts;
 mod identity;
 mod intel_rdt;
 mod lifecycle;
+mod liveness;
 mod lsm;
 mod matching;
 mod mounts;
@@ -85,6 +86,7 @@ fn tests() -> Vec<Test> {
     [
         run::tests(),
         lifecycle::tests(),
+        liveness::tests(),
         exec::tests(),
         exec_process::tests(),
         exec_namespaces::tests(),
@@ -145,6 +147,9 @@ fn tests() -> Vec<Test> {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = support::subreaper::main() {
+        return status;
+    }
     // libtest takes several filters, libtest-mimic one.
     let (options, filters): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));
     let arguments = Arguments::from_iter(env::args().take(1).chain(options));

@@ -1,0 +1,117 @@
+//! Whether a container's init process is alive, and waiting for it to end.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Container;
+use crate::cgroup;
+use crate::process_stat::{ProcessStat, process_stat};
+use crate::state::Status;
+
+/// How often to check on an init process that is dying: its pidfd stays silent while it waits for a zombie.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+impl Container {
+    /// `/proc/PID/stat` of the init process, if that is still the one that was recorded.
+    fn init_stat(&self) -> Result<Option<ProcessStat>> {
+        let stat = process_stat(self.state.init_process_pid)?;
+        Ok(stat.filter(|stat| stat.start == self.state.init_process_start))
+    }
+
+    /// The init process, if it is still the one that was recorded, and has not ended.
+    ///
+    /// When the first process of a pid namespace exits, it waits until all other processes of the namespace
+    /// have been reaped; pid_namespaces(7). The parent of those that `exec --detach` has added is outside. If
+    /// that parent never reaps them (`sleep infinity` as process 1 of a CI container), the init process never
+    /// becomes a zombie. It runs no code any more, so it counts as ended as soon as no other process of the
+    /// container lives.
+    pub(super) fn living(&self) -> Result<Option<ProcessStat>> {
+        let Some(stat) = self.init_stat()?.filter(|stat| !stat.has_ended()) else { return Ok(None) };
+        let lives = !stat.is_exiting(self.state.init_process_pid)? || self.others_live()?;
+        Ok(lives.then_some(stat))
+    }
+
+    /// Whether there is such a one; [`Self::living`].
+    pub(super) fn is_alive(&self) -> Result<bool> {
+        Ok(self.living()?.is_some())
+    }
+
+    /// Whether any process of the container lives besides the init process, which is exiting.
+    fn others_live(&self) -> Result<bool> {
+        if self.state.recorded_cgroup().is_some() {
+            return Ok(self.state.cgroup().is_some_and(cgroup::is_populated));
+        }
+        if !self.state.private_pid_namespace {
+            return Ok(true);
+        }
+        for pid in self.in_pid_namespace()? {
+            let is_init = pid == self.state.init_process_pid;
+            if !is_init && process_stat(pid)?.is_some_and(|stat| !stat.has_ended()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The processes in the init process's pid namespace, zombies included.
+    pub fn in_pid_namespace(&self) -> Result<Vec<i32>> {
+        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(self.state.init_process_pid);
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").context("read /proc")? {
+            let name = entry.context("read /proc")?.file_name();
+            let number = name.to_str().and_then(|name| name.parse().ok());
+            found.extend(number.filter(|pid| own.is_some() && namespace(*pid) == own));
+        }
+        Ok(found)
+    }
+
+    /// Whether the init process has been killed, is exiting or has ended.
+    fn is_dying(&self) -> Result<bool> {
+        self.init_stat()?.map_or(Ok(true), |stat| stat.is_dying(self.state.init_process_pid))
+    }
+
+    /// The status. If the init process is dying, waits for its end first, but no longer than `patience`.
+    pub fn settled_status(&self, patience: Duration) -> Result<Status> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.status()?;
+            // Twice, because /proc/PID/stat is no snapshot: a pending SIGKILL may be taken between its
+            // fields.
+            let is_over = status == Status::Stopped || Instant::now() >= deadline;
+            if is_over || !(self.is_dying()? || self.is_dying()?) {
+                return Ok(status);
+            }
+            if let Some(init) = self.init()? {
+                wait_for_end(init.as_fd(), BETWEEN_LOOKS)?;
+            }
+        }
+    }
+
+    /// Waits until `init`, the init process, has ended; `false` if it has not within `patience`.
+    pub fn wait_for_end(&self, init: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if wait_for_end(init, left.min(BETWEEN_LOOKS))? || !self.is_alive()? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Waits until this process has ended; `false` if it has not in this time.
+fn wait_for_end(process: BorrowedFd<'_>, at_most: Duration) -> Result<bool> {
+    let context = "wait for the init process";
+    let timeout = Timespec::try_from(at_most).context(context)?;
+    let mut waiting = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    let ended = rustix::io::retry_on_intr(|| poll(&mut waiting, Some(&timeout))).context(context)?;
+    Ok(ended > 0)
+}
