@@ -16,18 +16,32 @@ use crate::error::Hint;
 /// after that.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Stops every process in the cgroup and in those below it, and returns when none of them runs any more.
+/// How often to check whether somebody has thawed the cgroup meanwhile. `cgroup.events` does not change then
+/// unless all processes had been frozen.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// The result of [`freeze`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezing {
+    /// All processes are frozen.
+    Done,
+    /// Another process has thawed the cgroup.
+    Undone,
+}
+
+/// Freezes the cgroup and those below it, and returns when all their processes have stopped, or when another
+/// process has thawed it.
 ///
 /// # Errors
 /// If they have not all stopped within ten seconds; those that have go on then.
-pub fn freeze(path: &Path) -> Result<()> {
+pub fn freeze(path: &Path) -> Result<Freezing> {
     let context = || format!("freeze cgroup {}", path.display());
     let events = Events::open(path).with_context(context)?.ok_or(Errno::NOENT).with_context(context)?;
     write(path, "1")?;
-    let frozen = events.wait_until("frozen", "1", Instant::now() + PATIENCE).with_context(context);
+    let frozen = wait(&events, path).with_context(context);
     let problem = match frozen {
-        Ok(true) => return Ok(()),
-        Ok(false) => anyhow::Error::new(Hint(
+        Ok(Some(result)) => return Ok(result),
+        Ok(None) => anyhow::Error::new(Hint(
             format!(
                 "{}: not all of its {} process(es) have stopped within {PATIENCE:?}",
                 context(),
@@ -41,6 +55,23 @@ pub fn freeze(path: &Path) -> Result<()> {
     match write(path, "0") {
         Ok(()) => Err(problem),
         Err(error) => Err(error.context(problem)),
+    }
+}
+
+/// `None` on timeout.
+fn wait(events: &Events, path: &Path) -> Result<Option<Freezing>, Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let next = Instant::now() + BETWEEN_LOOKS;
+        if events.wait_until("frozen", "1", next.min(deadline))? {
+            return Ok(Some(Freezing::Done));
+        }
+        if !super::is_frozen(path) {
+            return Ok(Some(Freezing::Undone));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
     }
 }
 

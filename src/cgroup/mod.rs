@@ -43,7 +43,7 @@ use crate::user_namespace::Rootless;
 
 use resources::WhenRefused;
 
-pub use freeze::{freeze, thaw};
+pub use freeze::{Freezing, freeze, thaw};
 pub use joining::{Below, Destination};
 pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, counted, oom_counts, shortage};
 pub use removal::{is_populated, is_used, kill, remove, remove_abandoned, remove_unless_used};

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::cgroup;
+use crate::cgroup::{self, Freezing};
 use crate::cli::Context;
 use crate::container::ContainerId;
 use crate::error::Refusal;
@@ -23,7 +23,13 @@ pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
         Status::Created | Status::Running => {
             // All have stopped in the end or none, whoever wants to end this process meanwhile.
             Signals::block()?;
-            cgroup::freeze(container.cgroup()?)
+            match cgroup::freeze(container.cgroup()?)? {
+                Freezing::Undone => bail!(
+                    "container {:?} was resumed by another command while it was being paused",
+                    container.state.id
+                ),
+                Freezing::Done => Ok(()),
+            }
         }
         // runc's text, that callers look for, whatever the reason.
         Status::Paused => {

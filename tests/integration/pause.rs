@@ -7,6 +7,7 @@ use crate::support::{
     bundle::remove_namespace,
     host::{self, CGROUPS, need, need_other_than, need_own},
     suite::suite,
+    wait_until,
 };
 
 suite![
@@ -19,6 +20,7 @@ suite![
     resume_of_a_running_container_fails_and_says_not_paused,
     resume_of_a_stopped_container_fails_and_says_not_paused,
     a_pause_that_cannot_be_completed_is_taken_back,
+    a_pause_that_another_command_undoes_says_so,
     a_container_without_a_cgroup_cannot_be_paused,
     kill_ends_a_paused_container,
     kill_ends_every_process_of_a_paused_container_in_a_shared_pid_namespace,
@@ -149,7 +151,7 @@ fn a_pause_that_cannot_be_completed_is_taken_back() -> Outcome {
     let kernel_thread = Unstoppable::put_into(&container);
     need(kernel_thread.is_some(), "a kernel thread that can be moved")?;
     let pause = container.on_id("pause").spawn();
-    crate::support::wait_until("it has begun", || container.control_file("cgroup.freeze") == "1");
+    wait_until("it has begun", || container.control_file("cgroup.freeze") == "1");
     // Nor does it end half-way.
     pause.signal(nix::sys::signal::SIGTERM);
     let output = pause.wait();
@@ -158,6 +160,22 @@ fn a_pause_that_cannot_be_completed_is_taken_back() -> Outcome {
     assert_eq!(container.state()["status"], "running");
     drop(kernel_thread);
     container.on_id("pause").succeeds();
+    Ok(())
+}
+
+fn a_pause_that_another_command_undoes_says_so() -> Outcome {
+    need_own()?;
+    let container = Container::idling();
+    // In the container's cgroup it freezes itself between its write to cgroup.freeze and its wait.
+    let enter = format!("echo 0 >{}/cgroup.procs;", container.cgroup().display());
+    let pause = container.on_id("pause").after_shell(&enter).spawn();
+    wait_until("it is frozen", || frozen(&container));
+    container.on_id("resume").succeeds();
+    let output = pause.wait();
+    let said =
+        format!("container {:?} was resumed by another command while it was being paused", container.id);
+    assert!(output.code() == 1 && output.stderr.contains(&said), "{output:#?}");
+    assert_eq!(container.state()["status"], "running");
     Ok(())
 }
 
