@@ -82,18 +82,7 @@ fn clone_once(
 ) -> Result<Init> {
     // The pid namespace of a process is fixed at its birth: this process asks for its children to be born there, and
     // takes that back; pid_namespaces(7).
-    let own = match pid_namespace {
-        Some((join, namespace)) => {
-            let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
-            setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
-                pointer: join.at(),
-                message: "join the pid namespace".into(),
-                hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
-            })?;
-            Some(own)
-        }
-        None => None,
-    };
+    let own = pid_namespace.map(enter).transpose()?;
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
     let into = cgroup.fd().filter(|_| !cgroup.kills_at_birth());
     let mut cloned = clone3(u64::from(new.unsigned_abs()), into);
@@ -104,9 +93,7 @@ fn clone_once(
     if matches!(cloned, Ok(Cloned::Child)) {
         init::perform(&program.steps, theirs.as_fd());
     }
-    if let Some(own) = own {
-        setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")?;
-    }
+    own.as_ref().map(leave).transpose()?;
     let cloned = cloned.map_err(|errno| {
         let doing = match cgroup.path() {
             Some(path) => format!("clone into cgroup {}", path.display()),
@@ -128,6 +115,27 @@ fn clone_once(
         Cloned::Parent { pid, pidfd } => Ok(Init { pid, pidfd, keep: false }),
         Cloned::Child => bail!("the init process returned"),
     }
+}
+
+/// Has the children of this process be born in a pid namespace; gives its own, for [`leave`].
+fn enter((join, namespace): &(Join, OwnedFd)) -> Result<fs::File> {
+    let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
+    setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
+        pointer: join.at(),
+        message: "join the pid namespace".into(),
+        hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
+    })?;
+    Ok(own)
+}
+
+fn leave(own: &fs::File) -> Result<()> {
+    setns(own.as_fd(), libc::CLONE_NEWPID).context("return to the runtime's own pid namespace")
+}
+
+/// # Errors
+/// If nobody can be born in the pid namespace.
+pub fn require_joinable(pid_namespace: &(Join, OwnedFd)) -> Result<()> {
+    leave(&enter(pid_namespace)?)
 }
 
 /// # Errors

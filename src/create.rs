@@ -23,7 +23,9 @@ use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
 use crate::cgroup::{Asking, Buses, Driver, OomCounts, OomFiles, Whose};
-use crate::child::{self, Child, Watch, clone, connect_pidfd_socket, require_inherited, socket_pair};
+use crate::child::{
+    self, Child, Watch, clone, connect_pidfd_socket, require_inherited, require_joinable, socket_pair,
+};
 use crate::container::{Container, ContainerId, NewContainer, PidFile, Root};
 use crate::error::{Fault, Pointer, Stage};
 use crate::guard::Guard;
@@ -219,11 +221,16 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let hooks = plan.hooks.clone();
     let mut net_devices = NetDevices::of(plan.net_devices.clone());
     net_devices.join(&wiring.join)?;
+    let births = Births::of(&plan.namespaces, user_namespace.user, plan.hooks.precede_the_switch());
     let pid_namespace = match user_namespace.user {
+        User::Own if births.late => {
+            let late = wiring.join.iter().find(|(join, _)| join.kind == libc::CLONE_NEWPID);
+            late.map(require_joinable).transpose()?;
+            None
+        }
         User::Own => take_pid_namespace(&mut wiring.join),
         _ => None,
     };
-    let births = Births::of(&plan.namespaces, user_namespace.user);
     let makes_network = plan.namespaces.is_new(libc::CLONE_NEWNET) && births.beside == 0;
     let oom_score_adj = plan.process.oom_score_adj;
     let filter = plan.seccomp.clone();
@@ -297,6 +304,11 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
             sent => sent.context("hand the network namespace to the init process")?,
         }
     }
+    if births.late {
+        init = child.await_successor()?;
+        start = child::start(init.pid)?;
+    }
+    let child = watch.over(&init)?;
     init.introduce(pidfd_socket, b"standard")?;
     let mut state = record.of_process(init.pid, start);
     state.resources = bundle.resources()?;

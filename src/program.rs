@@ -126,11 +126,12 @@ impl Program {
         let is_shown = wiring.user.is_new_of_a_user() && plan.namespaces.is_new(libc::CLONE_NEWPID);
         let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
         let awaits_devices = !plan.net_devices.is_empty();
-        let first = First { user: wiring.user, join: wiring.join, keyring, awaits_devices };
-        program.enter_namespaces(&plan.namespaces, first);
+        let has_early_hooks = plan.hooks.precede_the_switch();
+        let first = First { user: wiring.user, join: wiring.join, keyring, awaits_devices, has_early_hooks };
+        let late = program.enter_namespaces(&plan.namespaces, first);
 
         // As late as possible: the parent makes it meanwhile.
-        let mut new_network = Births::of(&plan.namespaces, wiring.user).beside != 0;
+        let mut new_network = Births::of(&plan.namespaces, wiring.user, has_early_hooks).beside != 0;
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
         let rootfs_is_attached = wiring.rootfs_tree.is_some();
@@ -146,6 +147,9 @@ impl Program {
             let tree = wiring.rootfs_tree;
             let step = Step::OpenRootfs { path: rootfs, tree, is_pivoted_to, is_private };
             program.add(Origin::Field("/root/path"), step);
+            if let Some(late) = &late {
+                program.hold_pid_namespace(late)?;
+            }
             let devices_are_made = !plan.mounts.dev_is_bound;
             seals = plan.mounts.seals;
             for (index, mut step) in plan.mounts.mounts {
@@ -199,6 +203,10 @@ impl Program {
         }
 
         program.join_network(&mut new_network);
+        // Nothing of the host is in reach by it any more, and whatever else it does it does as the container's process.
+        if let Some(late) = late {
+            program.be_born_late(late);
+        }
         // Before the root is read-only.
         program.add(Origin::Field("/process/cwd"), Step::MakeDirectory { path: plan.process.cwd.clone() });
         // After the switch, so that no path of the host is in reach while an image's /dev is walked (CVE-2025-52565), and
@@ -280,7 +288,9 @@ impl Program {
             .steps
             .iter()
             .filter_map(|step| match step {
-                Step::JoinNamespace { namespace, .. } => Some(namespace.as_fd()),
+                Step::JoinNamespace { namespace, .. } | Step::HoldPidNamespace { namespace } => {
+                    Some(namespace.as_fd())
+                }
                 Step::JoinNamespacesOf { process, .. } => Some(process.as_fd()),
                 Step::Console { socket, .. } => socket.as_ref().map(|socket| socket.as_fd()),
                 Step::AwaitStart { fifo } => Some(fifo.as_fd()),

@@ -52,7 +52,8 @@ pub struct State {
     /// Whether it has a session keyring.
     #[serde(default)]
     pub keyring: bool,
-    /// Whether its processes can have CAP_SYS_PTRACE, and with it look into others that come into their pid namespace.
+    /// Whether its processes, or others in a pid namespace that it has joined, can have CAP_SYS_PTRACE, and with it look into those that
+    /// come there.
     #[serde(default = "yes")]
     pub may_trace: bool,
     pub config: Config,

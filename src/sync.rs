@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! child                          parent
-//!   successor        ────────▶   with its descriptor, if the child was an intermediate
+//!   successor        ────────▶   with its descriptor, if the child was an intermediate; one born late says it after the mounts
 //!                    ◀────────   one byte: goes on with the successor
 //!   Reached(point)   ────────▶   does what the point is for
 //!                    ◀────────   one byte

@@ -393,6 +393,29 @@ fn the_init_process_allocates_nothing_whether_it_succeeds_or_fails() {
     let end = in_a_child(0, |socket| init::perform(&steps, socket));
     assert_eq!((end.status, end.said), (0, None), "of {} steps of a successor", steps.len());
 
+    // Born late into a pid namespace that is joined: this one, and one that nobody comes into from below.
+    let joined = || fs::File::open("/proc/self/ns/pid").unwrap().into();
+    let late = || {
+        let mut steps = program(directory.path(), "/bin/true");
+        steps.retain(|step| !matches!(step, Step::JoinNewNetwork | Step::Meet { .. }));
+        let switch = steps.iter().position(|step| matches!(step, Step::PivotRoot { .. })).unwrap();
+        let join = Step::JoinNamespace { namespace: joined(), kind: libc::CLONE_NEWPID };
+        let birth = [join, Step::Successor { kinds: 0 }, Step::NewSession];
+        steps.splice(switch + 1..switch + 1, birth);
+        let Step::Mount(mount) = tmpfs("/proc-of-another", false) else { panic!("no mount") };
+        let procfs = Mount { fstype: c("proc"), parameters: Vec::new(), inherit_mode: false, ..mount };
+        let procfs = [Step::HoldPidNamespace { namespace: joined() }, Step::Mount(procfs)];
+        steps.splice(switch..switch, procfs);
+        (steps, u32::try_from(switch + 1).unwrap())
+    };
+    let (steps, _) = late();
+    let end = in_a_child(ALL & !libc::CLONE_NEWPID, |socket| init::perform(&steps, socket));
+    assert_eq!((end.status, end.said), (0, None), "of {} steps of one born late", steps.len());
+    let (steps, mounts) = late();
+    let end = in_a_child(ALL, |socket| init::perform(&steps, socket));
+    let errno = rustix::io::Errno::INVAL;
+    assert_eq!(end.said, Some(Message::Failed { step: mounts, errno, part: Part::Whole }));
+
     let mut failing = program(directory.path(), "/bin/true");
     failing.insert(failing.len() - 10, Step::Rlimit { resource: 7, soft: 2, hard: 1 });
     let end = in_a_child(ALL, |socket| init::perform(&failing, socket));

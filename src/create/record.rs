@@ -23,6 +23,7 @@ impl Record {
         let mut labels = vec![format!("bundle={}", plan.bundle.display())];
         labels.extend(plan.annotations.iter().map(|(key, value)| format!("{key}={value}")));
         let joined = plan.namespaces.join.iter();
+        let joins_pid = joined.clone().any(|join| join.kind == libc::CLONE_NEWPID);
         Self(State {
             id: request.id.as_str().to_owned(),
             init_process_pid: 0,
@@ -52,7 +53,8 @@ impl Record {
             private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
             namespaces: plan.namespaces.kinds(),
             keyring: request.keyring == Keyring::New,
-            may_trace: plan.process.capabilities.may_trace(),
+            // Of those who are there already nothing is known.
+            may_trace: plan.process.capabilities.may_trace() || joins_pid,
             config: Config { rootfs: text(&plan.rootfs), labels },
             resources: None,
             history: None,

@@ -77,6 +77,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
         root: None,
         trees: KernelTrees::default(),
         nodes: None,
+        pid_namespace: None,
         program: None,
         home: home::Home::default(),
         is_in_directory: false,
@@ -108,6 +109,7 @@ struct Init<'a> {
     root: Option<OwnedFd>,
     trees: KernelTrees,
     nodes: Option<BorrowedFd<'a>>,
+    pid_namespace: Option<BorrowedFd<'a>>,
     program: Option<&'a CString>,
     home: home::Home,
     is_in_directory: bool,
@@ -146,12 +148,16 @@ impl<'a> Init<'a> {
                 self.nodes = Some(nodes.as_fd());
                 Ok(())
             }
+            Step::HoldPidNamespace { namespace } => {
+                self.pid_namespace = Some(namespace.as_fd());
+                Ok(())
+            }
             Step::HoldRootfs { path } => {
                 self.root = Some(rustix::fs::open(path.as_c_str(), HOLD, rustix::fs::Mode::empty())?);
                 Ok(())
             }
             Step::Mount(what) => {
-                let mounted = mount::mount(self.root()?, what)?;
+                let mounted = mount::mount(self.root()?, what, self.pid_namespace)?;
                 if let Some(held) = &what.held {
                     // Only once.
                     let _ = held.set(rustix::io::fcntl_dupfd_cloexec(&mounted, 0)?);

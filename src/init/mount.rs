@@ -16,7 +16,7 @@ use super::path::NumberedPath;
 use super::step::{
     Bind, Failure, Mount, Of as _, OldStyle, Parameter, Part, Remount, Target, TargetRule, item,
 };
-use super::{copy_up, path};
+use super::{copy_up, path, procfs};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 use crate::weakened;
 
@@ -148,14 +148,18 @@ pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Gives what it has mounted.
-pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<OwnedFd, Failure> {
+/// Gives what it has mounted. A procfs shows `pid_namespace`, if this process is not in the container's.
+pub fn mount(
+    root: BorrowedFd<'_>,
+    what: &Mount,
+    pid_namespace: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Failure> {
     let inherited =
         if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
     let target = open_target(root, &what.target, Kind::Directory)?;
     let mount = match &what.old_style {
         Some(options) => mounted_the_old_way(what, options, target.as_fd())?,
-        None => match (new(what, inherited), &what.stand_in) {
+        None => match (new(root, what, inherited, pid_namespace), &what.stand_in) {
             (Err(Failure { errno: Errno::PERM, part: Part::Whole }), Some(path)) => stand_in(path, what)?,
             (mount, _) => mount?,
         },
@@ -179,8 +183,16 @@ pub fn mount(root: BorrowedFd<'_>, what: &Mount) -> Result<OwnedFd, Failure> {
 }
 
 /// A new, detached file system; a tmpfs may have the mode of what it is to cover.
-fn new(what: &Mount, mode: Option<u32>) -> Result<OwnedFd, Failure> {
-    let context = rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+fn new(
+    root: BorrowedFd<'_>,
+    what: &Mount,
+    mode: Option<u32>,
+    pid_namespace: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Failure> {
+    let context = match pid_namespace.filter(|_| what.fstype.as_c_str() == c"proc") {
+        Some(namespace) => procfs::context_of(namespace, root)?,
+        None => rustix::mount::fsopen(what.fstype.as_c_str(), FsOpenFlags::FSOPEN_CLOEXEC)?,
+    };
     if let Some(source) = &what.source {
         rustix::mount::fsconfig_set_string(context.as_fd(), c"source", source.as_c_str()).of(Part::Source)?;
     }

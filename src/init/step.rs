@@ -57,6 +57,8 @@ pub enum Step {
     OpenRootfs { path: CString, tree: Option<OwnedFd>, is_pivoted_to: bool, is_private: bool },
     /// Attaches, where it goes with the host's root, the file system in which the parent has made device nodes.
     HoldNodes { nodes: OwnedFd },
+    /// A new procfs shows this pid namespace, which the process is not in, until it has a successor there.
+    HoldPidNamespace { namespace: OwnedFd },
     /// Opens the rootfs without making it a mount; for a container without a mount namespace.
     HoldRootfs { path: CString },
     /// Mounts a new file system in the rootfs.

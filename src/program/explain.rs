@@ -91,6 +91,8 @@ impl Program {
                 plain("cannot exec in a stopped container".into())
             }
             Step::JoinNamespacesOf { .. } => plain("join the container's namespaces".into()),
+            Step::HoldPidNamespace { .. } => plain("keep the pid namespace".into()),
+            Step::Successor { kinds: 0 } => plain("clone the process in the pid namespace".into()),
             Step::Successor { kinds } => {
                 plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
             }

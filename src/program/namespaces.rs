@@ -4,6 +4,8 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
+use anyhow::{Context as _, Result};
+
 use super::{Origin, Program};
 use crate::init::step::{Point, Step};
 use crate::namespaces::{Join, NamespacePlan};
@@ -64,26 +66,33 @@ pub struct Births {
     later: i32,
     /// The parent makes them beside the init process and hands them to it: they are not to belong to a user namespace.
     pub beside: i32,
+    /// That process stays outside the pid namespace to join, and the init process is its successor there, when `/` is the
+    /// container's: whoever has CAP_SYS_PTRACE there can follow the links of what is born in it; CVE-2016-9962.
+    pub late: bool,
 }
 
 impl Births {
-    pub fn of(plan: &NamespacePlan, user: User) -> Self {
+    /// `has_early_hooks`: some are called before the switch of the root, who are told which process is the container's.
+    pub fn of(plan: &NamespacePlan, user: User, has_early_hooks: bool) -> Self {
         const CGROUP: i32 = libc::CLONE_NEWCGROUP;
         const NETWORK: i32 = libc::CLONE_NEWNET;
         // One for time that is to have offsets is made apart: they are set before the first process is in it;
         // time_namespaces(7).
         let new = if plan.time_offsets.is_some() { plan.new & !CLONE_NEWTIME } else { plan.new };
-        let none = Self { cloned: 0, succeeded: None, later: 0, beside: 0 };
+        let none = Self { cloned: 0, succeeded: None, later: 0, beside: 0, late: false };
+        let joins_pid = plan.join.iter().any(|join| join.kind == libc::CLONE_NEWPID);
+        let late = joins_pid && !has_early_hooks;
         match user {
             // Not that of cgroups: its root would be the parent's cgroup; cgroup_namespaces(7).
             User::Own => {
-                Self { cloned: new & !(CGROUP | NETWORK), later: new & CGROUP, beside: new & NETWORK, ..none }
+                let cloned = new & !(CGROUP | NETWORK);
+                Self { cloned, later: new & CGROUP, beside: new & NETWORK, late, ..none }
             }
             User::Nested => {
                 let later = new & (CGROUP | NETWORK);
                 let born = new & !later;
-                match plan.join.iter().any(|join| join.kind == libc::CLONE_NEWPID) {
-                    false => Self { cloned: born, later, ..none },
+                match joins_pid && !late {
+                    false => Self { cloned: born, later, late, ..none },
                     true => Self { succeeded: Some(born), later, ..none },
                 }
             }
@@ -115,6 +124,7 @@ pub(super) struct First {
     pub(super) keyring: Option<(CString, Option<CString>)>,
     /// Whether network devices come into a network namespace that the init process makes.
     pub(super) awaits_devices: bool,
+    pub(super) has_early_hooks: bool,
 }
 
 /// That whoever possesses a session keyring's user id may search it, as runc has it; keyrings(7).
@@ -123,15 +133,17 @@ const SEARCH_BY_USER: u32 = 0x0008_0000;
 const SEARCH_BY_OTHERS: u32 = 0x8;
 
 impl Program {
-    /// Lines whose place matters say why.
-    pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) {
-        let births = Births::of(plan, first.user);
+    /// Lines whose place matters say why. The pid namespace that is given back is for [`Self::be_born_late`].
+    pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) -> Option<(Join, OwnedFd)> {
+        let births = Births::of(plan, first.user, first.has_early_hooks);
         self.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
         let (user, mut others): (Vec<_>, Vec<_>) =
             first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWUSER);
         // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
         // first; setns(2).
         others.sort_by_key(|(join, _)| join.kind == libc::CLONE_NEWNS);
+        let is_late = |(join, _): &(Join, OwnedFd)| births.late && join.kind == libc::CLONE_NEWPID;
+        let late = others.iter().position(is_late).map(|place| others.remove(place));
         match first.user {
             User::Own | User::Nested => {
                 self.change_clocks(plan, Privileges::Outside);
@@ -184,6 +196,21 @@ impl Program {
         if let Some((name, label)) = first.keyring {
             self.join_keyring(name, label, plan.has(libc::CLONE_NEWUSER));
         }
+        self.add(Origin::Runtime, Step::NewSession);
+        late
+    }
+
+    /// Has a new procfs show the pid namespace that the process is not in yet.
+    pub(super) fn hold_pid_namespace(&mut self, (join, namespace): &(Join, OwnedFd)) -> Result<()> {
+        let namespace = namespace.try_clone().context("keep a namespace")?;
+        self.add(Origin::Namespace(join.index, join.path.clone()), Step::HoldPidNamespace { namespace });
+        Ok(())
+    }
+
+    /// Goes on as a process of the pid namespace, with a session of its own, like one that `exec` adds.
+    pub(super) fn be_born_late(&mut self, namespace: (Join, OwnedFd)) {
+        self.join_all(vec![namespace]);
+        self.be_succeeded(0);
         self.add(Origin::Runtime, Step::NewSession);
     }
 
@@ -246,7 +273,7 @@ mod tests {
 
     fn births(new: i32, join: &[i32], user: User) -> Births {
         let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
-        Births::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user)
+        Births::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user, true)
     }
 
     #[test]
@@ -265,6 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_born_late_into_a_pid_namespace_whose_processes_could_look_into_it() {
+        let late = |join: &[i32], user: User, has_early_hooks: bool| {
+            let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
+            Births::of(&NamespacePlan { new: MOUNT, join, ..NamespacePlan::default() }, user, has_early_hooks)
+        };
+        for user in [User::Own, User::Nested] {
+            let births = late(&[PID], user, false);
+            assert_eq!((births.late, births.succeeded, births.cloned), (true, None, MOUNT));
+            // They are told its pid.
+            assert!(!late(&[PID], user, true).late);
+            assert!(!late(&[NETWORK], user, false).late);
+        }
+        // Nobody there is let at it.
+        assert!(!late(&[PID], User::New(IDS), false).late);
+    }
+
+    #[test]
     fn every_new_namespace_is_made_once() {
         let new = MOUNT | PID | NETWORK | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         for (new, join, user) in [
@@ -276,7 +320,7 @@ mod tests {
             (new, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
             (new & !PID, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
         ] {
-            let Births { cloned, succeeded, later, beside } = births(new, join, user);
+            let Births { cloned, succeeded, later, beside, .. } = births(new, join, user);
             let all = [cloned, succeeded.unwrap_or(0), later, beside];
             assert_eq!(all.iter().fold(0, |sum, kinds| sum | kinds), new);
             assert_eq!(all.iter().map(|kinds| kinds.count_ones()).sum::<u32>(), new.count_ones());

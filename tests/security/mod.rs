@@ -6,6 +6,7 @@
 //! must do harm, or it would prove nothing; those tests are in `security::without_its_defence::`. SECURITY.md has the table.
 
 mod attack;
+mod births;
 mod cgroups;
 mod devices;
 mod executable;
@@ -21,6 +22,7 @@ use crate::support::suite::Test;
 pub fn tests() -> Vec<Test> {
     [
         executable::tests(),
+        births::tests(),
         procfs::tests(),
         hidden_paths::tests(),
         links::tests(),
