@@ -339,7 +339,8 @@ fn pressure(text: &str) -> Option<Pressure> {
             _ => continue,
         };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let share = Percent(value.parse().unwrap_or(0.0));
+            // JSON has no other numbers.
+            let share = Percent(value.parse().ok().filter(|share: &f64| share.is_finite()).unwrap_or(0.0));
             match key {
                 "avg10" => stall.avg10 = share,
                 "avg60" => stall.avg60 = share,

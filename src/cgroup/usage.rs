@@ -150,7 +150,8 @@ fn transfers(stat: &str) -> Transfers {
 /// of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. The kernel can have the file and nothing to say.
 pub fn avg10(text: &str, who: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(who)?.strip_prefix(' '))?;
-    line.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
+    let share = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="))?;
+    share.parse().ok().filter(|share: &f64| share.is_finite())
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
