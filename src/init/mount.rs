@@ -345,6 +345,8 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
         let clone = detached_clone(target.as_fd(), true)?;
         if weakened::is_off("GHSA-3q8j-pf29-vwv8") {
             attach(clone.as_fd(), target.as_fd())?;
+            // For the race to be won in time.
+            let _ = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
             let again = path::open(root, what, OFlags::PATH)?;
             set_attributes(again.as_fd(), Reach::WholeTree, read_only)?;
             continue;
