@@ -464,7 +464,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
 const WRONG_SHAPE: &[(&str, &str, &str)] = &[
     ("nothing", "", "config.json:1:0: /: EOF while parsing a value"),
     ("no JSON", "hello", "config.json:1:1: /: expected value"),
-    ("a list", "[]", "config.json: /root: is missing (add {\"path\": \"rootfs\"})"),
+    ("a list", "[]", "config.json:1:2: /: invalid type: sequence, expected struct Spec"),
     ("an open brace", "{\"ociVersion\": \"1.0.2\"", "config.json:1:22: /: EOF while parsing an object"),
     ("a trailing comma", "{\"ociVersion\": \"1.0.2\",}", "config.json:1:24: /: trailing comma"),
     (
@@ -593,7 +593,7 @@ fn a_bundle_that_is_none_is_refused() {
             difference(
                 "config.json is a hundred thousand brackets",
                 &deep,
-                "config.json:1:1: /0: invalid type: sequence, expected a string",
+                "config.json:1:1: /: invalid type: sequence, expected struct Spec",
             ),
         ]
         .into_iter()

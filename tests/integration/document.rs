@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, Outcome, host::need_other_than, suite::suite};
+use crate::support::{
+    Container, Outcome,
+    host::{is_own, need_other_than},
+    suite::suite,
+};
 
 suite![
     null_is_nothing_wherever_it_stands,
@@ -10,6 +14,7 @@ suite![
     what_is_said_to_other_platforms_means_nothing_here,
     a_property_that_nobody_knows_is_ignored,
     any_version_of_the_specification_is_taken,
+    an_array_is_no_object,
 ];
 
 /// A container that says who and where it is.
@@ -103,4 +108,24 @@ fn any_version_of_the_specification_is_taken() {
         let container = who().edit(|spec| spec["ociVersion"] = json!(version));
         assert_eq!(container.says(), "0:0 in /", "{version}");
     }
+}
+
+fn an_array_is_no_object() -> Outcome {
+    need_other_than("crun", "takes some for nothing")?;
+    type Edit = fn(&mut Value);
+    let edits: [(Edit, &str); 3] = [
+        (|spec| spec["process"]["user"] = json!([1000, 1000]), "/process/user"),
+        (|spec| spec["root"] = json!(["rootfs", true]), "/root"),
+        (|spec| spec["hooks"] = json!([]), "/hooks"),
+    ];
+    for (edit, place) in edits {
+        let container = who().edit(edit);
+        let output = container.run_fails_with("");
+        assert!(
+            !is_own() || output.stderr.contains(&format!(": {place}: invalid type: sequence")),
+            "{}",
+            output.stderr
+        );
+    }
+    Ok(())
 }

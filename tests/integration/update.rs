@@ -567,7 +567,7 @@ fn a_misshapen_document_is_refused_by_line_and_pointer() -> Outcome {
             "2:24: /memory/limit: invalid type: string \"1\", expected i64",
         ),
         ("{\"cpu\": {\"shares\": -1}}", "1:21: /cpu/shares: invalid value: integer `-1`, expected u64"),
-        ("{\"cpu\": []}", "1:10: /cpu: invalid length 0"),
+        ("{\"cpu\": []}", "1:10: /cpu: invalid type: sequence, expected struct LinuxCpu"),
         ("nonsense", "1:2: /: expected ident"),
         ("", "1:0: /: EOF while parsing a value"),
         ("{} {}", "1:4: /: trailing characters"),
