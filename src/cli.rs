@@ -384,7 +384,7 @@ fn root(explicit: Option<&Path>) -> Result<Root> {
         None => {
             let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
             let directory = directory.filter(|_| has_runtime_directory(std::env::var_os("USER").as_deref()));
-            Ok(Root::default_in(directory.as_deref().map(Path::new)))
+            Root::default_in(directory.as_deref().map(Path::new))
         }
     }
 }

@@ -4,6 +4,7 @@ mod directory;
 mod liveness;
 mod lock;
 mod oom;
+mod owner;
 mod pid_file;
 mod prepared;
 mod removal;
@@ -88,7 +89,7 @@ impl Root {
     /// The directory named with `--root`, made absolute.
     ///
     /// # Errors
-    /// If it is `/`.
+    /// If it is `/`, or another user's.
     pub fn explicit(path: &Path) -> Result<Self> {
         let absolute = std::path::absolute(path).with_context(|| format!("find root {}", path.display()))?;
         let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
@@ -98,13 +99,18 @@ impl Root {
         if may_be_top && is_top() {
             bail!("--root {}: the container root cannot be /", path.display());
         }
+        owner::check(&absolute)?;
         Ok(Self { path: absolute, is_explicit: true, is_in_session: false })
     }
 
     /// `runtime` in the directory of the user's session, `XDG_RUNTIME_DIR`, or else in /run.
-    pub fn default_in(session: Option<&Path>) -> Self {
+    ///
+    /// # Errors
+    /// If it is another user's.
+    pub fn default_in(session: Option<&Path>) -> Result<Self> {
         let path = session.unwrap_or(Path::new("/run")).join("runtime");
-        Self { path, is_explicit: false, is_in_session: session.is_some() }
+        owner::check(&path)?;
+        Ok(Self { path, is_explicit: false, is_in_session: session.is_some() })
     }
 
     fn make(&self) -> Result<()> {
@@ -440,9 +446,9 @@ mod tests {
     #[test]
     fn an_ordinary_user_has_a_root_of_their_own() {
         assert_eq!(
-            Root::default_in(Some(Path::new("/run/user/1000"))).path,
+            Root::default_in(Some(Path::new("/run/user/1000"))).unwrap().path,
             Path::new("/run/user/1000/runtime")
         );
-        assert_eq!(Root::default_in(None).path, Path::new("/run/runtime"));
+        assert_eq!(Root::default_in(None).unwrap().path, Path::new("/run/runtime"));
     }
 }

@@ -4,14 +4,14 @@
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Hint;
 
@@ -48,6 +48,9 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
             Pipes::Taken => "it must be a regular file or a pipe with JSON in it",
             Pipes::Refused => "it must be a regular file with JSON in it",
         };
+        if found.is_dir() {
+            return anyhow!(Errno::ISDIR).context(Hint(failed(), hint.to_owned()));
+        }
         refused(format!("is {}", name_of(found.file_type())), hint)
     };
     if !may_be_read(found.file_type()) {
@@ -88,10 +91,12 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
     let found = file.metadata()?;
     let kind = found.file_type();
     if !kind.is_file() {
-        return Err(io::Error::new(
-            ErrorKind::InvalidData,
-            format!("is {}, not a regular file", name_of(kind)),
-        ));
+        let message = format!("is {}, not a regular file", name_of(kind));
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
+    }
+    if !is_trusted(found.uid()) {
+        let message = format!("belongs to user {}, who could have written anything", found.uid());
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     // In as few system calls as can be: it is what each command begins with. One byte more, so that the end is seen at once.
     let mut text = Vec::with_capacity(usize::try_from(found.len().min(MOST)).unwrap_or(0).saturating_add(1));
@@ -102,6 +107,19 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
         }
         text.reserve(4096);
     }
+}
+
+/// Whether what this user owns is as good as this process's own: root's. In a user namespace the host's root
+/// is a user that is not mapped, as are all of its others.
+pub fn is_trusted(owner: u32) -> bool {
+    /// What ids that are not mapped are shown as, unless somebody has changed it; user_namespaces(7).
+    const UNMAPPED: u32 = 65_534;
+    /// The initial user namespace: `PROC_USER_INIT_INO`, linux/proc_ns.h.
+    const INITIAL: &str = "user:[4026531837]";
+    owner == 0
+        || owner == rustix::process::geteuid().as_raw()
+        || owner == UNMAPPED
+            && std::fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() != INITIAL)
 }
 
 /// How a record is opened where it stands in a directory that is held open.
@@ -168,7 +186,7 @@ mod tests {
             refused(Path::new("/dev/zero")),
             "read /dev/zero: is a device (it must be a regular file with JSON in it)"
         );
-        assert!(refused(directory.path()).contains(": is a directory ("));
+        assert!(refused(directory.path()).contains(": is a directory (EISDIR) ("));
         assert!(refused(&path).ends_with("no such file or directory (ENOENT)"));
         let socket = UnixListener::bind(&path).unwrap();
         assert!(refused(&path).contains(": is a socket ("));

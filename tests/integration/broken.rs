@@ -582,7 +582,7 @@ fn a_bundle_that_is_none_is_refused() {
             difference(
                 "config.json is a directory",
                 &directory,
-                "read {home}/bundle/config.json: is a directory (EISDIR)",
+                "read {home}/bundle/config.json: is a directory (EISDIR) (it must be a regular file with JSON in it)",
             ),
             difference(
                 "config.json leads nowhere",

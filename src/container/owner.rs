@@ -1,0 +1,31 @@
+//! Whose state directories are believed: what stands in them says which processes are killed and which cgroups removed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use rustix::process::geteuid;
+
+use crate::error::Hint;
+use crate::input;
+
+/// Refuses a container root at `path` that another user than root could have filled. It may be missing.
+pub(super) fn check(path: &Path) -> Result<()> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let owner = found.uid();
+    if input::is_trusted(owner) {
+        return Ok(());
+    }
+    let way_out = match geteuid().is_root() {
+        true => format!("call this program as that user, use another --root, or chown {}", path.display()),
+        false => "use --root for a directory of your own".to_owned(),
+    };
+    bail!(Hint(
+        format!(
+            "root {} belongs to user {owner}, who could have it say that any process is a container's",
+            path.display()
+        ),
+        way_out
+    ))
+}
