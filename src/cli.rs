@@ -13,6 +13,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
+use crate::caller;
 use crate::cgroup::Buses;
 use crate::container::Root;
 use crate::create::Environment;
@@ -150,6 +151,11 @@ pub fn charset() -> Option<Charset> {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let ended = caller::check_rights().and_then(|()| caller::with_enough_stack(begin));
+    ended.unwrap_or_else(|error| report(&error))
+}
+
+fn begin() -> ExitCode {
     let mut arguments = std::env::args_os();
     let program = program_name(arguments.next().as_deref());
     // Before there is an init process that asks.

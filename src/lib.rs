@@ -4,6 +4,7 @@
 
 mod bundle;
 mod bytes;
+mod caller;
 mod capabilities;
 mod cgroup;
 mod change;

@@ -14,6 +14,7 @@ pub mod process;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
+pub mod stack;
 
 pub use rustix::io::Errno;
 

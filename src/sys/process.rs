@@ -362,3 +362,13 @@ pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), E
     };
     check(result).map(drop)
 }
+
+/// `RLIMIT_STACK`; asm-generic/resource.h.
+pub const RLIMIT_STACK: u32 = 3;
+
+/// Whether the kernel took this process to be more than whoever executed it: AT_SECURE; getauxval(3).
+pub fn is_secure_execution() -> bool {
+    // SAFETY: takes no pointers, and reads what the kernel gave the process at its start.
+    let flag = unsafe { libc::getauxval(libc::AT_SECURE) };
+    flag != 0
+}
