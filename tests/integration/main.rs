@@ -32,6 +32,7 @@ mod exec_process;
 mod features;
 mod guard;
 mod hooks;
+mod hostile_input;
 mod id_mapped_mounts;
 mod identity;
 mod intel_rdt;
@@ -131,6 +132,7 @@ fn tests() -> Vec<Test> {
         guard::tests(),
         seccomp::tests(),
         broken::tests(),
+        hostile_input::tests(),
         clients::tests(),
         user_namespaces::tests(),
         rootless::tests(),
