@@ -169,7 +169,8 @@ pub fn raise_hard_limits(pid: i32, limits: &[Rlimit]) {
 
 /// One directory for each thread, and two for the directory itself; proc_pid_task(5).
 pub fn is_single_threaded() -> bool {
-    fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
+    // Where it cannot be looked at, nothing is known against it.
+    fs::metadata("/proc/self/task").map_or(true, |tasks| tasks.nlink() == 3)
 }
 
 /// What the child can say, besides that it failed.
@@ -308,7 +309,7 @@ impl Child<'_> {
         match self.listen()? {
             News::Successor(pidfd) => {
                 let pid = pid_of(pidfd.as_fd()).context("look at the init process")?;
-                self.go_on();
+                self.go_on()?;
                 Ok(Init { pid, pidfd, keep: false })
             }
             News::Ended => Err(self.ended_before("it was ready")),
@@ -317,8 +318,15 @@ impl Child<'_> {
     }
 
     /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
-    pub fn go_on(&self) {
-        let _ = rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
+    ///
+    /// # Errors
+    /// If it cannot be told: it would wait for ever, and whoever listens to it as well.
+    pub fn go_on(&self) -> Result<()> {
+        let send = || rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
+        match rustix::io::retry_on_intr(send) {
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(errno).context("let the init process go on"),
+        }
     }
 
     /// Waits for what the child says next.

@@ -268,7 +268,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         let child = watch.over(&init)?;
         child.await_point(Point::Born)?;
         cgroup.take_in(init.pid)?;
-        child.go_on();
+        child.go_on()?;
     }
     if births.succeeded.is_some() {
         let intermediate = watch.over(&init)?;
@@ -328,7 +328,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if state.creating {
         child.await_point(Point::Mounted)?;
         hooks::before_the_switch(&hooks, &state, &child.interrupts).context(Stage::Init)?;
-        child.go_on();
+        child.go_on()?;
     }
     // There is nothing else to do until the init process is ready, and `start` or `exec` may come as soon as it is recorded.
     executable.release();
@@ -384,13 +384,13 @@ fn begin(
     state: &State,
     agent: Option<seccomp::Agent>,
 ) -> Result<Option<PidFile>> {
-    child.go_on();
+    child.go_on()?;
     if let Some(agent) = agent {
         let number = child.await_listener()?;
         let seen =
             seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Creating)? };
         agent.pass_on(child.init.pidfd.as_fd(), child.init.pid, number, &seen)?;
-        child.go_on();
+        child.go_on()?;
     }
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
     if request.program != Start::Later {

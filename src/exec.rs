@@ -195,7 +195,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
         let child = watch.over(&process)?;
         child.await_point(Point::Born)?;
         cgroup.take_in(process.pid, state)?;
-        child.go_on();
+        child.go_on()?;
     }
     if is_succeeded {
         let successor = watch.over(&process)?.await_successor()?;
@@ -214,13 +214,13 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
         true => Some(Terminal::attach(child.await_master()?)?),
         false => None,
     };
-    child.go_on();
+    child.go_on()?;
     if let Some(agent) = agent {
         let number = child.await_listener()?;
         let seen =
             seccomp::Container { oci_version: &state.oci_version, state: state.text(Status::Running)? };
         agent.pass_on(process.pidfd.as_fd(), process.pid, number, &seen)?;
-        child.go_on();
+        child.go_on()?;
     }
     child.await_start()?;
     request.log.debug("setns_init: about to exec: the program has begun");

@@ -40,8 +40,7 @@ impl NetDevices {
         let path = format!("/proc/{}/ns/net", child.init.pid);
         let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
         self.move_into(namespace.as_fd())?;
-        child.go_on();
-        Ok(())
+        child.go_on()
     }
 
     pub(super) fn move_into(&mut self, namespace: BorrowedFd<'_>) -> Result<()> {

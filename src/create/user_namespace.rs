@@ -78,8 +78,7 @@ impl UserNamespace {
             let at = Pointer::root().field("process").field("oomScoreAdj");
             child.init.adjust_oom_score(score, at)?;
         }
-        child.go_on();
-        Ok(())
+        child.go_on()
     }
 }
 
