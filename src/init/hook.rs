@@ -308,14 +308,8 @@ impl Init<'_> {
             Ok(Ended::Interrupted) => (b"killed, for the runtime has ended", b""),
             Err(errno) => (b"exec: ", reason(errno)),
         };
-        self.complain(&[
-            what.complaint.to_bytes(),
-            b": ",
-            what_happened,
-            number,
-            b"\n",
-            said.trim_ascii_end(),
-        ]);
+        let line = [what.complaint.to_bytes(), b": ", what_happened, number];
+        self.complain(&line, said.trim_ascii_end());
     }
 }
 

@@ -91,10 +91,10 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
             // After `start` nobody reads the socket any more, or the filter lets us say nothing, so the user is told directly.
             match (told, step, init.program) {
                 (Err(_), Step::LoadFilter { .. }, _) => {
-                    init.complain(&[b"load the seccomp filter: ", reason(errno)]);
+                    init.complain(&[b"load the seccomp filter: ", reason(errno)], b"");
                 }
                 (Err(_), Step::Execute { .. }, Some(program)) => {
-                    init.complain(&[b"exec ", program.to_bytes(), b": ", reason(errno)]);
+                    init.complain(&[b"exec ", program.to_bytes(), b": ", reason(errno)], b"");
                 }
                 _ => {}
             }
@@ -332,25 +332,33 @@ impl<'a> Init<'a> {
         Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
 
-    /// Says on the program's standard error, and to `start` if it listens, what its parent can no longer hear.
-    fn complain(&self, parts: &[&[u8]]) {
+    /// Says a line on the program's standard error, and to `start` if it listens, because the parent can no longer hear it; and what
+    /// somebody else has said last, if anything.
+    fn complain(&self, line: &[&[u8]], last_words: &[u8]) {
+        // Nothing in a name begins a line of its own, or is an order to the terminal.
+        line.iter().for_each(|part| self.say(part, u8::is_ascii_control));
+        self.say(b"\n", |_| false);
+        if !last_words.is_empty() {
+            self.say(last_words, |byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t'));
+            self.say(b"\n", |_| false);
+        }
+    }
+
+    /// With a question mark in the place of each byte that `is_replaced`.
+    fn say(&self, text: &[u8], is_replaced: impl Fn(&u8) -> bool) {
         let say = |text: &[u8]| {
             let _ = rustix::io::write(rustix::stdio::stderr(), text);
             let _ = self.start.map(|start| rustix::io::write(start, text));
         };
-        for part in parts {
-            // Nothing in a name begins a line of its own, or is an order to the terminal.
-            for text in part.split_inclusive(u8::is_ascii_control) {
-                match text.split_last() {
-                    Some((last, before)) if last.is_ascii_control() => {
-                        say(before);
-                        say(b"?");
-                    }
-                    _ => say(text),
+        for piece in text.split_inclusive(&is_replaced) {
+            match piece.split_last() {
+                Some((last, before)) if is_replaced(last) => {
+                    say(before);
+                    say(b"?");
                 }
+                _ => say(piece),
             }
         }
-        say(b"\n");
     }
 }
 
