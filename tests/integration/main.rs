@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::needless_pass_by_value,
     unreachable_pub,
     reason = "a test fails by panicking, nobody imports it, and json!(...) reads best as an argument"
@@ -29,6 +30,18 @@ mod exec;
 mod exec_cgroup;
 mod exec_namespaces;
 mod exec_process;
+#[cfg(target_arch = "x86_64")]
+mod faults;
+#[cfg(not(target_arch = "x86_64"))]
+mod faults {
+    use crate::support::{Outcome, host::need, suite::suite};
+
+    suite![each_command];
+
+    fn each_command() -> Outcome {
+        need(false, "a machine whose registers support/injector.rs knows: x86_64")
+    }
+}
 mod features;
 mod guard;
 mod hooks;
@@ -121,6 +134,7 @@ fn tests() -> Vec<Test> {
         revisions::tests(),
         update_faults::tests(),
         update_kills::tests(),
+        faults::tests(),
         rolling::tests(),
         events::tests(),
         stats::tests(),
@@ -151,6 +165,10 @@ fn tests() -> Vec<Test> {
 fn main() -> ExitCode {
     if let Some(status) = support::subreaper::main() {
         return status;
+    }
+    if env::args().nth(1).is_some_and(|word| word == "--count-bpf-programs") {
+        println!("{}", support::host::bpf_programs());
+        return ExitCode::SUCCESS;
     }
     // libtest takes several filters, libtest-mimic one.
     let (options, filters): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));

@@ -1,4 +1,5 @@
 //! What this machine can do, and which runtime is tested.
+#![allow(unsafe_code, reason = "bpf(2) has no safe form")]
 
 use std::{
     env, fmt, fs,
@@ -160,4 +161,24 @@ fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.trim().parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// How many BPF programs the kernel holds.
+pub fn bpf_programs() -> usize {
+    /// `BPF_PROG_GET_NEXT_ID`; linux/bpf.h.
+    const NEXT: libc::c_int = 11;
+    // `start_id`, `next_id` and `open_flags`.
+    let mut attributes = [0_u32; 3];
+    let next = |attributes: &mut [u32; 3]| {
+        // SAFETY: the structure of this command, of the size that is given, is borrowed across the call; the kernel writes `next_id`
+        // into it and keeps nothing.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, NEXT, attributes.as_mut_ptr(), size_of_val(attributes)) };
+        attributes[0] = attributes[1];
+        result == 0
+    };
+    let count = std::iter::repeat_with(|| next(&mut attributes)).take_while(|found| *found).count();
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    assert_eq!(errno, Some(libc::ENOENT), "BPF_PROG_GET_NEXT_ID");
+    count
 }

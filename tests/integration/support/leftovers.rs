@@ -78,7 +78,7 @@ fn find_directories(directory: &Path, name: &str, found: &mut Vec<String>) {
 }
 
 /// Whether `name` stands in `text` and does not go on with a digit: rt-7-1 is not rt-7-12.
-fn has_word(text: &str, name: &str) -> bool {
+pub fn has_word(text: &str, name: &str) -> bool {
     text.match_indices(name).any(|(at, _)| {
         text.get(at + name.len()..).is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
     })

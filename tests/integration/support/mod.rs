@@ -2,10 +2,14 @@
 
 pub mod agent;
 pub mod bundle;
+#[cfg(target_arch = "x86_64")]
+pub mod calls;
 pub mod container;
 pub mod elf;
 pub mod hold;
 pub mod host;
+#[cfg(target_arch = "x86_64")]
+pub mod injector;
 pub mod leftovers;
 pub mod process;
 pub mod pty;

@@ -18,7 +18,7 @@ use super::{host, user, wait, weakened};
 /// keeps them open.
 #[derive(Debug)]
 pub struct Invocation {
-    command: Command,
+    pub(super) command: Command,
 }
 
 impl Invocation {

@@ -1,0 +1,321 @@
+//! Every command, killed or failing at each system call in turn: of the runtime itself, of the process that becomes the container's
+//! program, and of what becomes a hook.
+//!
+//! After each fault: what was claimed is true, what failed says why, and either nothing is left on the host or `delete --force`
+//! removes it; and the next container of that name can be made.
+//!
+//! A test run tries a sample, always the same, of each command and of as many kinds of faults as it has room for. `FAULTS=all` tries
+//! every point (scripts/soak does), and `FAULTS=create:parent:openat.12:EIO` one, with what came of it. Each test prints how many
+//! points were tried, on standard error.
+
+mod checks;
+mod scenarios;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fmt,
+    time::Instant,
+};
+
+use self::scenarios::{Scenario, Setup, scenario};
+use crate::support::{
+    Outcome,
+    host::{machine, need, need_own},
+    injector::{Kind, Point, Seen, Traced, trace},
+    leftovers,
+    suite::Test,
+};
+
+pub fn tests() -> Vec<Test> {
+    let names = scenarios::NAMES.iter();
+    names.map(|name| Test::new(module_path!(), name, move || sweep(&scenario(name)))).collect()
+}
+
+/// How many points of each scenario are tried in every test run.
+const SAMPLE: usize = 10;
+
+/// A defect that is known and has not been mended yet. Where it no longer occurs the test fails, so that it is removed from here.
+#[derive(Debug)]
+struct Known {
+    scenarios: &'static [&'static str],
+    call: &'static str,
+    /// `kill`, an errno, or nothing for any.
+    kind: &'static str,
+    /// In the path that the call is about.
+    about: &'static str,
+}
+
+/// Those that write a pid file.
+const WITH_PID_FILE: &[&str] = &[
+    "create",
+    "create_with_hooks",
+    "create_in_user_namespace",
+    "create_with_seccomp",
+    "create_with_terminal",
+    "run_detached",
+    "exec_detached",
+    "exec_with_terminal",
+];
+
+const KNOWN: &[Known] = &[
+    // Whoever is killed while it writes the pid file leaves a file that is in the way of every later one.
+    Known { scenarios: WITH_PID_FILE, call: "rename", kind: "kill", about: "/pid" },
+    Known { scenarios: WITH_PID_FILE, call: "write", kind: "kill", about: "/.pid" },
+    // A failure after the pid file was written leaves it.
+    Known { scenarios: WITH_PID_FILE, call: "fcntl", kind: "EMFILE", about: "pidfd" },
+    // Between the word to start and the end of the fifo the program runs, and is said to be only created.
+    Known { scenarios: &["start", "start_with_hooks"], call: "unlink", kind: "kill", about: "exec.fifo" },
+    Known { scenarios: &["start"], call: "unlink", kind: "EIO", about: "exec.fifo" },
+    Known { scenarios: &["start_with_hooks"], call: "close", kind: "kill", about: "exec.fifo" },
+];
+
+/// What is wrong after a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wrong {
+    /// Something of the host's is left that `delete --force` does not remove.
+    Leaked,
+    /// What the command said, by its status or later by `state`, is not so.
+    Misreported,
+    /// No message, a panic, a crash, a hang, a name that cannot be used again.
+    Otherwise,
+}
+
+/// What is wrong after one fault, each in words.
+#[derive(Debug, Default)]
+pub struct Problems {
+    list: Vec<(Wrong, String)>,
+    /// Something was left, and `delete --force` has removed it.
+    pub was_forced: bool,
+}
+
+impl Problems {
+    pub fn leaked(&mut self, what: impl fmt::Display) {
+        self.list.push((Wrong::Leaked, format!("leaked: {what}")));
+    }
+
+    pub fn misreported(&mut self, what: impl fmt::Display) {
+        self.list.push((Wrong::Misreported, format!("misreported: {what}")));
+    }
+
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn otherwise(&mut self, what: impl fmt::Display) {
+        self.list.push((Wrong::Otherwise, what.to_string()));
+    }
+}
+
+/// The points of a scenario, with what each call is about.
+fn points(seen: &[Seen]) -> BTreeMap<Point, String> {
+    let mut points = BTreeMap::new();
+    for Seen { place, about, kinds } in seen {
+        for kind in kinds {
+            points.insert(Point { place: place.clone(), kind: *kind }, about.clone());
+        }
+    }
+    points
+}
+
+/// FNV-1a: a choice that is the same in each run and has nothing to do with the order.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A few of the points: one after the other of each process, call and kind.
+fn sample<'a>(scenario: &str, points: impl Iterator<Item = &'a Point>) -> BTreeSet<Point> {
+    let mut groups: BTreeMap<(String, String), Vec<(u64, &Point)>> = BTreeMap::new();
+    for point in points {
+        let kind = if point.kind == Kind::Kill { "kill" } else { "fail" };
+        let group = (format!("{}:{kind}", point.place.role), point.place.call.clone());
+        groups.entry(group).or_default().push((hash(&format!("{scenario}:{point}")), point));
+    }
+    // Of each process and kind as many; of these, the calls in an order of their own.
+    let mut by_role: BTreeMap<String, Vec<(u64, &Point)>> = BTreeMap::new();
+    for ((role, _), members) in groups {
+        by_role.entry(role).or_default().extend(members.iter().min());
+    }
+    by_role.values_mut().for_each(|members| members.sort_unstable());
+    let mut chosen = BTreeSet::new();
+    for place in 0.. {
+        let next: Vec<_> = by_role.values().filter_map(|members| members.get(place)).collect();
+        if next.is_empty() {
+            break;
+        }
+        for (_, point) in next {
+            if chosen.len() == SAMPLE {
+                return chosen;
+            }
+            chosen.insert((*point).clone());
+        }
+    }
+    chosen
+}
+
+impl Known {
+    fn is_at(&self, scenario: &str, point: &Point, about: &str) -> bool {
+        let is_kind = self.kind.is_empty() || point.kind.to_string() == self.kind;
+        self.scenarios.contains(&scenario)
+            && point.place.call == self.call
+            && is_kind
+            && about.contains(self.about)
+    }
+}
+
+/// What `FAULTS` asks for of a scenario.
+enum Asked {
+    Sample,
+    All,
+    One(Point),
+    Nothing,
+}
+
+fn asked(scenario: &str) -> Asked {
+    let asked = env::var("FAULTS").unwrap_or_default();
+    match asked.as_str() {
+        "" => Asked::Sample,
+        "all" => Asked::All,
+        one => match one.split_once(':') {
+            Some((name, point)) if name == scenario => Asked::One(point.parse().unwrap()),
+            _ => Asked::Nothing,
+        },
+    }
+}
+
+/// The figures of a scenario.
+#[derive(Debug, Default)]
+struct Figures {
+    tried: usize,
+    not_reached: usize,
+    clean: usize,
+    forced: usize,
+    known: usize,
+    wrong: BTreeMap<Wrong, usize>,
+}
+
+fn sweep(scenario: &Scenario) -> Outcome {
+    need_own()?;
+    need(machine() == "native", "a machine that runs a traced program quickly")?;
+    (scenario.needs)()?;
+    let asked = asked(scenario.name);
+    need(!matches!(asked, Asked::Nothing), "FAULTS to name this scenario")?;
+    let start = Instant::now();
+    let setup = (scenario.setup)();
+    let dry = dry_run(scenario, &setup);
+    checks::ready(scenario, &setup, &mut Problems::default());
+    let all = points(&dry.seen);
+    let is_known = |point: &Point| KNOWN.iter().any(|known| known.is_at(scenario.name, point, &all[point]));
+    let chosen: BTreeSet<Point> = match &asked {
+        Asked::One(point) => BTreeSet::from([point.clone()]),
+        Asked::All => all.keys().cloned().collect(),
+        _ => {
+            let known = all.keys().filter(|point| is_known(point)).cloned();
+            sample(scenario.name, all.keys()).into_iter().chain(known).collect()
+        }
+    };
+    let mut figures = Figures::default();
+    let mut failures = Vec::new();
+    let mut occurred = BTreeSet::new();
+    for point in &chosen {
+        let (traced, problems) = one(scenario, &setup, point);
+        if let Asked::One(_) = asked {
+            eprintln!("{point}: {} {:?} {:?}", traced.code, traced.stdout, traced.stderr);
+        }
+        let about = traced.seen.iter().find(|seen| seen.place == point.place).map_or("", |seen| &seen.about);
+        figures.count(&traced, &problems);
+        for (wrong, text) in problems.list {
+            let known = KNOWN.iter().position(|known| known.is_at(scenario.name, point, about));
+            match known {
+                Some(known) => {
+                    occurred.insert(known);
+                    figures.known += 1;
+                }
+                None => {
+                    *figures.wrong.entry(wrong).or_default() += 1;
+                    let Traced { code, stderr, .. } = &traced;
+                    failures.push(format!(
+                        "FAULTS={}:{point} ({about}): {text}; status {code}, {stderr:?}",
+                        scenario.name
+                    ));
+                    eprintln!("{}", failures.last().unwrap());
+                }
+            }
+        }
+    }
+    checks::end(&setup, None, &mut Problems::default());
+    let left = leftovers::of(&setup.container.id).into_iter().filter(|what| !what.starts_with("directory "));
+    failures.extend(left.map(|what| format!("left in the end: {what}")));
+    eprintln!("faults {:<22} {figures} of {} points, {:.0?}", scenario.name, all.len(), start.elapsed());
+    if !matches!(asked, Asked::One(_)) {
+        let expected = (0..KNOWN.len()).filter(|index| KNOWN[*index].scenarios.contains(&scenario.name));
+        failures.extend(
+            expected
+                .filter(|index| !occurred.contains(index))
+                .map(|index| format!("no longer occurs: {:?}", KNOWN[index])),
+        );
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
+}
+
+impl Figures {
+    fn count(&mut self, traced: &Traced, problems: &Problems) {
+        self.tried += 1;
+        self.not_reached += usize::from(!traced.is_hit);
+        if problems.list.is_empty() {
+            match problems.was_forced {
+                true => self.forced += 1,
+                false => self.clean += 1,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wrong = |wrong| self.wrong.get(&wrong).copied().unwrap_or(0);
+        write!(
+            f,
+            "tried {:>5}, clean {:>5}, cleaned by delete --force {:>4}, leaked {}, success misreported {}, otherwise wrong {}, \
+             known {}, not reached {};",
+            self.tried,
+            self.clean,
+            self.forced,
+            wrong(Wrong::Leaked),
+            wrong(Wrong::Misreported),
+            wrong(Wrong::Otherwise),
+            self.known,
+            self.not_reached,
+        )
+    }
+}
+
+/// Follows the command without a fault, which must go well.
+fn dry_run(scenario: &Scenario, setup: &Setup) -> Traced {
+    let mut problems = Problems::default();
+    checks::ready(scenario, setup, &mut problems);
+    let traced = call(scenario, setup, None);
+    assert_eq!(traced.code, 0, "{traced:?}");
+    (scenario.check)(setup, &traced, None, &mut problems);
+    checks::end(setup, None, &mut problems);
+    assert!(problems.list.is_empty(), "{problems:?}");
+    assert!(traced.seen.len() > 10, "{traced:?}");
+    traced
+}
+
+fn call(scenario: &Scenario, setup: &Setup, point: Option<&Point>) -> Traced {
+    let init = scenario.follows_init.then(|| setup.container.pid());
+    trace((scenario.call)(setup), init, point)
+}
+
+/// Tries one point; and whether the name can be used again, for the next.
+fn one(scenario: &Scenario, setup: &Setup, point: &Point) -> (Traced, Problems) {
+    let mut problems = Problems::default();
+    let traced = call(scenario, setup, Some(point));
+    checks::words(&traced, point, &mut problems);
+    (scenario.check)(setup, &traced, Some(point), &mut problems);
+    checks::end(setup, Some(point), &mut problems);
+    checks::ready(scenario, setup, &mut problems);
+    (traced, problems)
+}
