@@ -47,6 +47,8 @@ struct Known {
 
 /// Those that write a pid file.
 const WITH_PID_FILE: &[&str] = &[
+    "run",
+    "run_with_everything",
     "create",
     "create_with_hooks",
     "create_in_user_namespace",
@@ -62,7 +64,7 @@ const KNOWN: &[Known] = &[
     Known { scenarios: WITH_PID_FILE, call: "rename", kind: "kill", about: "/pid" },
     Known { scenarios: WITH_PID_FILE, call: "write", kind: "kill", about: "/.pid" },
     // A failure after the pid file was written leaves it.
-    Known { scenarios: WITH_PID_FILE, call: "fcntl", kind: "EMFILE", about: "pidfd" },
+    Known { scenarios: WITH_PID_FILE.split_at(2).1, call: "fcntl", kind: "EMFILE", about: "pidfd" },
     // Between the word to start and the end of the fifo the program runs, and is said to be only created.
     Known { scenarios: &["start", "start_with_hooks"], call: "unlink", kind: "kill", about: "exec.fifo" },
     Known { scenarios: &["start"], call: "unlink", kind: "EIO", about: "exec.fifo" },

@@ -161,7 +161,11 @@ fn created(setup: &Setup, problems: &mut Problems) {
 }
 
 fn running(setup: &Setup, problems: &mut Problems) {
+    let before = problems.count();
     created(setup, problems);
+    if problems.count() > before {
+        return;
+    }
     checks::succeeds("start", setup.container.on_id("start"), problems);
     checks::begins(setup, problems);
 }
