@@ -45,31 +45,7 @@ struct Known {
     about: &'static str,
 }
 
-/// Those that write a pid file.
-const WITH_PID_FILE: &[&str] = &[
-    "run",
-    "run_with_everything",
-    "create",
-    "create_with_hooks",
-    "create_in_user_namespace",
-    "create_with_seccomp",
-    "create_with_terminal",
-    "run_detached",
-    "exec_detached",
-    "exec_with_terminal",
-];
-
-const KNOWN: &[Known] = &[
-    // Whoever is killed while it writes the pid file leaves a file that is in the way of every later one.
-    Known { scenarios: WITH_PID_FILE, call: "rename", kind: "kill", about: "/pid" },
-    Known { scenarios: WITH_PID_FILE, call: "write", kind: "kill", about: "/.pid" },
-    // A failure after the pid file was written leaves it.
-    Known { scenarios: WITH_PID_FILE.split_at(2).1, call: "fcntl", kind: "EMFILE", about: "pidfd" },
-    // Between the word to start and the end of the fifo the program runs, and is said to be only created.
-    Known { scenarios: &["start", "start_with_hooks"], call: "unlink", kind: "kill", about: "exec.fifo" },
-    Known { scenarios: &["start"], call: "unlink", kind: "EIO", about: "exec.fifo" },
-    Known { scenarios: &["start_with_hooks"], call: "close", kind: "kill", about: "exec.fifo" },
-];
+const KNOWN: &[Known] = &[];
 
 /// What is wrong after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -105,8 +105,9 @@ fn cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened() -
     let (copy, before) = sacrifice(&attacker);
     let is_overwritten = || fs::read(&copy).unwrap() != before || output.stdout_now().contains("overwrote");
     let harm = || format!("the runtime was overwritten: {}", output.stdout_now());
-    // The first stays for as long as nobody reads its log; the others come and go.
-    for args in [&["/proc/self/exe", "--log", "/log", "list"][..], &["/proc/self/exe", "--version"]] {
+    // The first stays for as long as nobody writes to its pipe; the others come and go.
+    let staying = ["/proc/self/exe", "update", "--resources", "/pipe", "x"];
+    for args in [&staying[..], &["/proc/self/exe", "--version"]] {
         for _ in 0..5 {
             let victim = Container::with_args(args).edit(|spec| {
                 join_namespace(spec, "pid", &namespace);
@@ -117,7 +118,7 @@ fn cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened() -
                     }
                 }
             });
-            mkfifoat(CWD, victim.bundle.rootfs().join("log"), Mode::RUSR | Mode::WUSR).unwrap();
+            mkfifoat(CWD, victim.bundle.rootfs().join("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
             let opened = count("opened");
             let on_copy = || Invocation::new(&copy).arg("--root").arg(victim.root());
             let run = on_copy().args(["run", "--detach", "--bundle"]).arg(victim.bundle.path());
@@ -126,7 +127,8 @@ fn cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened() -
             // Long enough to be seen several times, unless it is opened, which the attacker follows up first.
             let last = round() + 10;
             wait_until("the attacker has looked around", || round() >= last || count("opened") > opened);
-            on_copy().args(["delete", "--force", &victim.id]).output();
+            // Not the copy: nobody can execute what is open for writing.
+            victim.delete_by_force();
             wait_until("the attacker has tried", || count("opened") == count("tried"));
             if is_overwritten() {
                 return harm_if(true, harm);

@@ -50,8 +50,7 @@ fn processes(name: &str) -> Vec<String> {
         }
         // Any of these fails when the process ends meanwhile, which is no leftover.
         let of = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        // A zombie waits for its parent, which after create and start is this machine's first process.
-        if String::from_utf8_lossy(&of("status")).contains("\nState:\tZ") {
+        if has_ended(&String::from_utf8_lossy(&of("stat"))) {
             continue;
         }
         if ["cmdline", "environ", "cgroup", "mountinfo"]
@@ -63,6 +62,14 @@ fn processes(name: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// A zombie waits for its parent, which after create and start is this machine's first process; and the first process of a pid
+/// namespace, which is exiting, for that to wait for the zombies there. proc_pid_stat(5): state, flags (PF_EXITING).
+fn has_ended(stat: &str) -> bool {
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
+    fields.first() == Some(&"Z") || flags & 0x4 != 0
 }
 
 fn find_directories(directory: &Path, name: &str, found: &mut Vec<String>) {
