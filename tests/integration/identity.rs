@@ -15,7 +15,7 @@ use crate::support::{
     Container, Invocation, Outcome, Output,
     bundle::remove_namespace,
     container::NO_OPTIONS,
-    host::{machine, need, need_own, need_program},
+    host::{machine, need, need_device_nodes, need_own, need_program},
     process::Running,
     suite::suite,
     wait::holds_within,
@@ -470,6 +470,7 @@ fn a_create_that_was_killed_at_its_pid_file_is_in_nobodys_way() -> Outcome {
 
 fn a_pid_file_that_is_no_regular_file_is_written_to() -> Outcome {
     need_own()?;
+    need_device_nodes()?;
     let container = Container::with_args(["true"]);
     let at = |name: &str| container.beside(name);
     let run = |path: &Path| container.run_with(["--pid-file", path.to_str().unwrap()]);

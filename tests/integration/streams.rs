@@ -14,7 +14,7 @@ use crate::support::{
     Container, Invocation, Outcome,
     bundle::{add_mount, bind, remove_namespace},
     container::NO_OPTIONS,
-    host::{need_other_than, need_own},
+    host::{need_device_nodes, need_other_than, need_own},
     suite::suite,
     user::need_user_namespaces,
 };
@@ -82,22 +82,27 @@ fn are_null_devices_other_than(container: &Container, device: &Path) {
     }
 }
 
-fn the_null_device_of_the_caller_is_out_of_reach_for_run() {
+fn the_null_device_of_the_caller_is_out_of_reach_for_run() -> Outcome {
+    need_device_nodes()?;
     let container = Container::with_script(ATTACK);
     let null = null(&container);
     with_streams(container.run_with(NO_OPTIONS), &null).succeeds();
     was_attacked_in_vain(&container, &null);
+    Ok(())
 }
 
-fn the_null_device_of_the_caller_is_out_of_reach_for_run_detached() {
+fn the_null_device_of_the_caller_is_out_of_reach_for_run_detached() -> Outcome {
+    need_device_nodes()?;
     let container = Container::with_script(&format!("{ATTACK}; exit"));
     let null = null(&container);
     with_streams(container.run_with(["--detach"]), &null).succeeds();
     container.wait_for("stopped");
     was_attacked_in_vain(&container, &null);
+    Ok(())
 }
 
-fn the_null_device_of_the_caller_is_out_of_reach_for_create() {
+fn the_null_device_of_the_caller_is_out_of_reach_for_create() -> Outcome {
+    need_device_nodes()?;
     let container = Container::with_script(ATTACK);
     let null = null(&container);
     with_streams(container.create_with(NO_OPTIONS), &null).succeeds();
@@ -105,9 +110,11 @@ fn the_null_device_of_the_caller_is_out_of_reach_for_create() {
     container.start();
     container.wait_for("stopped");
     was_attacked_in_vain(&container, &null);
+    Ok(())
 }
 
 fn the_null_device_of_the_caller_is_out_of_reach_for_exec() -> Outcome {
+    need_device_nodes()?;
     need_other_than("runc", "hands them over to exec as they are")?;
     need_other_than("crun", "hands them over to exec as they are")?;
     let container = Container::idling();
@@ -119,6 +126,7 @@ fn the_null_device_of_the_caller_is_out_of_reach_for_exec() -> Outcome {
 
 /// It has no standard streams of the caller's, but what an annotation names.
 fn the_null_device_of_the_caller_is_out_of_reach_for_a_hook_in_the_container() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     let container = Container::new();
     let null = null(&container);
@@ -134,6 +142,7 @@ fn the_null_device_of_the_caller_is_out_of_reach_for_a_hook_in_the_container() -
 }
 
 fn other_devices_that_every_container_has_are_its_own() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     for (name, numbers) in [("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9))] {
         let container = Container::with_script("chmod 600 /proc/self/fd/0; stat -L -c %t:%T /proc/self/fd/0");
@@ -146,6 +155,7 @@ fn other_devices_that_every_container_has_are_its_own() -> Outcome {
 }
 
 fn streams_keep_how_they_were_opened() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     let container =
         Container::with_script("cd /proc/$$/fdinfo; seen=$(grep -h flags 0 1 2); echo \"$seen\" >/tmp/seen");
@@ -174,6 +184,7 @@ fn with_own_dev(container: Container) -> (Container, PathBuf) {
 }
 
 fn a_container_without_a_null_device_has_a_null_stream_of_its_own() -> Outcome {
+    need_device_nodes()?;
     need_other_than("crun", "refuses it")?;
     let (container, _) = with_own_dev(Container::with_args(["sleep", "1000"]));
     let null = null(&container);
@@ -186,6 +197,7 @@ fn a_container_without_a_null_device_has_a_null_stream_of_its_own() -> Outcome {
 
 /// Neither waits for the other end of a fifo nor takes a file for a device.
 fn what_else_has_the_name_of_the_null_device_is_not_opened() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     for make in [
         |path: &Path| fs::write(path, "text").unwrap(),
@@ -204,6 +216,7 @@ fn what_else_has_the_name_of_the_null_device_is_not_opened() -> Outcome {
 }
 
 fn a_container_that_has_replaced_its_null_device_gets_none_of_the_hosts_by_exec() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     let container = Container::idling();
     let null = null(&container);
@@ -216,6 +229,7 @@ fn a_container_that_has_replaced_its_null_device_gets_none_of_the_hosts_by_exec(
 }
 
 fn without_a_mount_namespace_a_null_stream_is_the_containers_too() -> Outcome {
+    need_device_nodes()?;
     need_own()?;
     for has_node in [true, false] {
         let container = Container::with_args(["sleep", "1000"]).edit(|spec| {
@@ -247,11 +261,13 @@ fn without_a_mount_namespace_a_null_stream_is_the_containers_too() -> Outcome {
     Ok(())
 }
 
-fn a_null_stream_works_in_a_user_namespace() {
+fn a_null_stream_works_in_a_user_namespace() -> Outcome {
+    need_device_nodes()?;
     let container = Container::with_script(ATTACK).in_user_namespace();
     let null = null(&container);
     with_streams(container.run_with(NO_OPTIONS), &null).succeeds();
     was_attacked_in_vain(&container, &null);
+    Ok(())
 }
 
 fn a_null_stream_works_for_an_ordinary_user() -> Outcome {

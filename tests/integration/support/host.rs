@@ -73,6 +73,15 @@ pub fn need_program(name: &str) -> Outcome {
     need(path.split(':').any(|dir| Path::new(dir).join(name).exists()), format_args!("the program {name:?}"))
 }
 
+/// Device nodes that a test makes can be opened: the directory for temporary files is not mounted `nodev`.
+pub fn need_device_nodes() -> Outcome {
+    let flags = rustix::fs::statvfs(std::env::temp_dir()).unwrap().f_flag;
+    need(
+        !flags.contains(rustix::fs::StatVfsMountFlags::NODEV),
+        "a directory for temporary files without nodev",
+    )
+}
+
 /// An empty disk that a test may read.
 pub fn need_disk() -> Result<String, Skip> {
     let disk = env::var("VM_DISK").unwrap_or_default();

@@ -44,8 +44,9 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEEXEC;
 
 impl Trace {
-    /// Skips where this process may not trace.
+    /// Skips where this process may not trace, or would take minutes to.
     pub fn need() -> host::Outcome {
+        host::need(host::machine() == "native", "a machine that runs a traced program quickly")?;
         host::need(host::has_capability(19), "CAP_SYS_PTRACE")
     }
 
