@@ -12,7 +12,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -127,7 +127,9 @@ fn replace(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
         match link(hidden).and_then(|()| renameat(CWD, hidden, CWD, path)) {
             Ok(()) => return Ok(file),
             // Somebody who was killed has left it; or somebody else, who is as far with a whole file of theirs, begins again.
-            Err(Errno::EXIST) => drop(unlinkat(CWD, hidden, AtFlags::empty())),
+            Err(Errno::EXIST) if is_pid_file(hidden) => drop(unlinkat(CWD, hidden, AtFlags::empty())),
+            // That is nobody's pid file, and not ours to remove.
+            Err(Errno::EXIST) => return replace_by_name(path, hidden, text),
             Err(Errno::NOENT) => {}
             Err(errno) => {
                 let _ = unlinkat(CWD, hidden, AtFlags::empty());
@@ -136,6 +138,19 @@ fn replace(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
         }
     }
     Err(Errno::BUSY.into())
+}
+
+/// Whether what is at `path` is what [`replace`] writes: digits, and not many of them.
+fn is_pid_file(path: &Path) -> bool {
+    const LONGEST: u64 = 10;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(CWD, path, flags, Mode::empty()) else { return false };
+    if !fstat(&file).is_ok_and(|stat| kind(&stat) == FileType::RegularFile) {
+        return false;
+    }
+    let mut text = Vec::new();
+    let read = File::from(file).take(LONGEST + 1).read_to_end(&mut text);
+    read.is_ok_and(|length| length > 0 && length as u64 <= LONGEST) && text.iter().all(u8::is_ascii_digit)
 }
 
 /// The same by a file whose name is nobody else's. Whoever is killed leaves it, but in nobody's way.
@@ -185,6 +200,20 @@ mod tests {
             ("7", "9")
         );
         assert_eq!(names(directory.path()), [".pid", "pid"]);
+    }
+
+    #[test]
+    fn a_hidden_file_that_is_no_pid_file_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, hidden) = (directory.path().join("pid"), directory.path().join(".pid"));
+        for text in ["", "precious", "12345678901"] {
+            fs::write(&hidden, text).unwrap();
+            fs::write(&path, "1").unwrap();
+            PidFile::write(&path, 2).unwrap().keep();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "2");
+            assert_eq!(fs::read_to_string(&hidden).unwrap(), text);
+            assert_eq!(names(directory.path()), [".pid", "pid"]);
+        }
     }
 
     #[test]
