@@ -49,6 +49,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use self::kernel_trees::KernelTrees;
 use self::step::{Failure, Filter, Of as _, Part, Step};
+use crate::printable::is_harmful;
 use crate::sync::{self, Message, SIZE};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 use crate::sys::{keyring, net, process, scheduling, seccomp, signal};
@@ -336,27 +337,32 @@ impl<'a> Init<'a> {
     /// somebody else has said last, if anything.
     fn complain(&self, line: &[&[u8]], last_words: &[u8]) {
         // Nothing in a name begins a line of its own, or is an order to the terminal.
-        line.iter().for_each(|part| self.say(part, u8::is_ascii_control));
+        line.iter().for_each(|part| self.say(part, is_harmful));
         self.say(b"\n", |_| false);
         if !last_words.is_empty() {
-            self.say(last_words, |byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t'));
+            self.say(last_words, |letter| is_harmful(letter) && !matches!(letter, '\n' | '\t'));
             self.say(b"\n", |_| false);
         }
     }
 
-    /// With a question mark in the place of each byte that `is_replaced`.
-    fn say(&self, text: &[u8], is_replaced: impl Fn(&u8) -> bool) {
-        let say = |text: &[u8]| {
-            let _ = rustix::io::write(rustix::stdio::stderr(), text);
-            let _ = self.start.map(|start| rustix::io::write(start, text));
+    /// With a question mark in the place of each character that `is_replaced` and of what is no UTF-8.
+    fn say(&self, text: &[u8], is_replaced: impl Fn(char) -> bool) {
+        let say = |text: &str| {
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            let _ = self.start.map(|start| rustix::io::write(start, text.as_bytes()));
         };
-        for piece in text.split_inclusive(&is_replaced) {
-            match piece.split_last() {
-                Some((last, before)) if is_replaced(last) => {
-                    say(before);
-                    say(b"?");
+        for chunk in text.utf8_chunks() {
+            for piece in chunk.valid().split_inclusive(&is_replaced) {
+                match piece.strip_suffix(&is_replaced) {
+                    Some(before) => {
+                        say(before);
+                        say("?");
+                    }
+                    None => say(piece),
                 }
-                _ => say(piece),
+            }
+            if !chunk.invalid().is_empty() {
+                say("?");
             }
         }
     }

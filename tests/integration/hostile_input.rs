@@ -22,6 +22,7 @@ use crate::support::{
 suite![
     no_message_controls_a_terminal_or_is_two_lines,
     json_that_is_printed_controls_no_terminal,
+    what_the_init_process_says_controls_no_terminal,
     a_bundle_s_configuration_is_a_regular_file,
     a_document_may_come_through_a_pipe,
     the_log_waits_for_nobody,
@@ -130,6 +131,19 @@ fn json_that_is_printed_controls_no_terminal() -> Outcome {
     Ok(())
 }
 
+/// After `start` it writes to the caller's standard error itself.
+fn what_the_init_process_says_controls_no_terminal() -> Outcome {
+    need_own()?;
+    let name = "bin/\u{9b}31m\u{202e}x\u{1b}\n\u{e9}";
+    let container = Container::with_args([format!("/{name}")]).with_file(name, 0o755, "no program");
+    let output = container.create();
+    container.start();
+    container.wait_for("stopped");
+    let said = output.stderr_now();
+    assert_eq!(said.to_lowercase(), "exec /bin/?31m?x??\u{e9}: exec format error\n");
+    Ok(())
+}
+
 fn a_bundle_s_configuration_is_a_regular_file() -> Outcome {
     need_own()?;
     let container = Container::new();
@@ -208,9 +222,10 @@ fn a_small_stack_is_enough_and_stays_the_container_s() -> Outcome {
     assert_eq!(small(container.exec(["sh", "-c", "ulimit -s"])).succeeds().stdout, "64\n");
     small(container.runtime().arg("features")).succeeds();
     small(container.runtime().args(["help", "update"])).succeeds();
-    small(container.runtime().arg("update").args(["--dry-run", "--cpu-idle", "0"]).arg(&container.id))
-        .output()
-        .code();
+    let update = container.runtime().arg("update").args(["--dry-run", "--cpu-idle", "0"]).arg(&container.id);
+    let updated = small(update).output();
+    // Not every host has that controller.
+    assert!(matches!(updated.code(), 0 | 1), "{updated:#?}");
     small(container.runtime().arg("delete").arg("--force").arg(&container.id)).succeeds();
     let run = Container::with_script("ulimit -s; ulimit -H -s");
     assert_eq!(small(run.run_with(NO_OPTIONS)).succeeds().stdout, "64\n64\n");
