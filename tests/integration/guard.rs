@@ -26,6 +26,7 @@ use crate::{
         host::{self, need_own},
         suite::suite,
         trace::{Stop, Trace, clear_read_only, descriptors, memory},
+        weakened::{need_weakened, without},
     },
     terminal::ConsoleSocket,
 };
@@ -39,6 +40,7 @@ suite![
     with_an_agent_no_copy_is_held_when_the_program_may_begin,
     a_command_with_the_name_of_another_as_a_word_holds_no_copy,
     the_copy_cannot_be_made_writable_once_a_container_sees_it,
+    a_copy_whose_descriptor_stays_open_can_be_made_writable,
     a_descriptor_of_the_runtimes_own_is_not_the_callers_with_global_options_at_the_end,
 ];
 
@@ -214,9 +216,9 @@ fn a_command_with_the_name_of_another_as_a_word_holds_no_copy() -> Outcome {
 }
 
 /// Opens its executable as soon as the program has become what the container says, while the runtime stands still where it has just
-/// let it go on, and tries to write to it from another user namespace.
+/// let it go on, and tries to have it writable from another user namespace; the errno of that, or 0.
 #[track_caller]
-fn attack(call: Invocation, copy: &Path) {
+fn attack(call: Invocation, copy: &Path) -> i32 {
     let mut trace = Trace::of(call);
     let mut may_go_on = false;
     let seen = loop {
@@ -236,29 +238,47 @@ fn attack(call: Invocation, copy: &Path) {
     assert_eq!(actual.ino(), expected.ino(), "the program is the runtime itself");
     let opened = File::options().read(true).custom_flags(libc::O_PATH).open(&exe).unwrap();
     let opened = OwnedFd::from(opened);
-    assert_eq!(clear_read_only(&opened), libc::EINVAL, "the copy can be made writable");
-    assert!(fstatvfs(&opened).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
+    let errno = clear_read_only(&opened);
+    assert!(errno == 0 || fstatvfs(&opened).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
     trace.finish();
+    errno
+}
+
+/// With a program `evil` that is the runtime itself.
+fn evil(container: Container) -> Container {
+    let container = container.with_file("bin/evil", 0o755, "#!/proc/self/exe --version\n");
+    container.edit(|spec| {
+        // What a runtime that is not static needs.
+        for libraries in
+            ["/lib", "/lib64", "/usr/lib"].map(Path::new).into_iter().filter(|path| path.exists())
+        {
+            add_mount(spec, bind(libraries, libraries.to_str().unwrap(), &["ro"]));
+        }
+    })
 }
 
 fn the_copy_cannot_be_made_writable_once_a_container_sees_it() -> Outcome {
     need_own()?;
     Trace::need()?;
-    let image = |container: Container| {
-        let container = container.with_file("bin/evil", 0o755, "#!/proc/self/exe --version\n");
-        container.edit(|spec| {
-            // What a runtime that is not static needs.
-            for libraries in
-                ["/lib", "/lib64", "/usr/lib"].map(Path::new).into_iter().filter(|path| path.exists())
-            {
-                add_mount(spec, bind(libraries, libraries.to_str().unwrap(), &["ro"]));
-            }
-        })
-    };
-    let container = image(Container::idle());
+    let container = evil(Container::idle());
     container.launch();
-    attack(container.exec(["evil"]), host::runtime());
-    attack(image(Container::with_args(["evil"])).run_with(NO_OPTIONS), host::runtime());
+    assert_eq!(attack(container.exec(["evil"]), host::runtime()), libc::EINVAL);
+    let container = evil(Container::with_args(["evil"]));
+    assert_eq!(attack(container.run_with(NO_OPTIONS), host::runtime()), libc::EINVAL);
+    Ok(())
+}
+
+/// Or the test above would prove nothing.
+fn a_copy_whose_descriptor_stays_open_can_be_made_writable() -> Outcome {
+    need_weakened()?;
+    Trace::need()?;
+    let container = evil(Container::idle());
+    container.launch();
+    without("CVE-2019-5736", || {
+        assert_eq!(attack(container.exec(["evil"]), host::runtime()), 0);
+        let container = evil(Container::with_args(["evil"]));
+        assert_eq!(attack(container.run_with(NO_OPTIONS), host::runtime()), 0);
+    });
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::support::{
     host::{need_device_nodes, need_other_than, need_own},
     suite::suite,
     user::need_user_namespaces,
+    weakened::{need_weakened, without},
 };
 
 suite![
@@ -25,6 +26,7 @@ suite![
     the_null_device_of_the_caller_is_out_of_reach_for_create,
     the_null_device_of_the_caller_is_out_of_reach_for_exec,
     the_null_device_of_the_caller_is_out_of_reach_for_a_hook_in_the_container,
+    without_streams_of_its_own_a_container_reaches_the_null_device_of_the_caller,
     other_devices_that_every_container_has_are_its_own,
     streams_keep_how_they_were_opened,
     a_container_without_a_null_device_has_a_null_stream_of_its_own,
@@ -138,6 +140,16 @@ fn the_null_device_of_the_caller_is_out_of_reach_for_a_hook_in_the_container() -
     container.says();
     assert_eq!(fs::read_to_string(container.bundle.rootfs().join("tmp/seen")).unwrap(), "tried\n");
     assert_eq!(fs::metadata(&null).unwrap().mode() & 0o7777, 0o666);
+    Ok(())
+}
+
+/// Or the tests above would prove nothing.
+fn without_streams_of_its_own_a_container_reaches_the_null_device_of_the_caller() -> Outcome {
+    need_weakened()?;
+    let container = Container::with_script(ATTACK);
+    let null = null(&container);
+    without("null-stream", || with_streams(container.run_with(NO_OPTIONS), &null).succeeds());
+    assert_eq!(fs::metadata(&null).unwrap().mode() & 0o7777, 0o600);
     Ok(())
 }
 
