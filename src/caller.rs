@@ -21,7 +21,7 @@ pub fn check_rights() -> Result<()> {
     if is_elevated(ids, is_secure_execution(), capabilities) {
         let message = "this program does not run with the setuid or setgid bit or with file capabilities, which would give \
                        everybody the rights of its owner";
-        let hint = "take them off with chmod ug-s or setcap -r; without privileges, user namespaces give rootless containers";
+        let hint = "remove them with chmod ug-s or setcap -r; ordinary users can run rootless containers without them";
         bail!(Hint(message.into(), hint.into()));
     }
     Ok(())
@@ -37,7 +37,7 @@ pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
         Ok((soft, _)) if soft < STACK as u64 => {
             let failed = || {
                 let message = format!(
-                    "the stack limit of {} KiB is too low, and no other stack is to be had",
+                    "the stack limit of {} KiB is too low, and another stack cannot be allocated",
                     soft >> 10
                 );
                 Hint(message, format!("raise it, for example with `ulimit -s {}`", STACK >> 10))

@@ -25,7 +25,7 @@ use self::directory::Directory;
 pub use self::lock::{Interrupted, Lock};
 pub use self::pid_file::PidFile;
 pub use self::prepared::Prepared;
-pub use self::removal::Found;
+pub use self::removal::{Found, PATIENCE, busy};
 use crate::cgroup;
 use crate::error::{Hint, Refusal};
 use crate::input::{self, Pipes};

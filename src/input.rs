@@ -95,7 +95,7 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     if !is_trusted(found.uid()) {
-        let message = format!("belongs to user {}, who could have written anything", found.uid());
+        let message = format!("is owned by user {}, who could have forged it", found.uid());
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     // In as few system calls as can be: it is what each command begins with. One byte more, so that the end is seen at once.

@@ -332,10 +332,9 @@ fn hidden(
 /// For the root: whoever joins the container would find nothing there, the program all that there was.
 fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
-        Some((index, _)) => Err(at.index(*index).error_with_hint(
-            "\"/\" is the root itself, of which nothing would be left",
-            "name what is to be hidden",
-        )),
+        Some((index, _)) => Err(at
+            .index(*index)
+            .error_with_hint("\"/\" is the container's root, which cannot be masked", "mask paths below it")),
         None => Ok(paths),
     }
 }

@@ -8,7 +8,7 @@ use rustix::event::Timespec;
 
 use super::matching;
 use crate::cli::Context;
-use crate::container::{Container, ContainerId, Found};
+use crate::container::{Container, ContainerId, Found, PATIENCE, busy};
 use crate::error::Refusal;
 use crate::hooks::poststop;
 use crate::state::Status;
@@ -19,8 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long `delete` without --force waits for an init process that is dying already.
 const DYING: Duration = Duration::from_secs(1);
 
-/// How long whoever makes the container may take to see that it is not to be, and how often that is looked for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often to look whether whoever makes the container has given it up.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Delete what a stopped container holds
@@ -59,10 +58,7 @@ pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
             Found::InTheMaking(_) if !args.force => {
                 bail!("cannot delete container {} that is not stopped: creating", id.as_str())
             }
-            Found::InTheMaking(_) if Instant::now() > deadline => bail!(
-                "cannot delete container {}: another process that makes or deletes it has not finished within {PATIENCE:?}",
-                id.as_str()
-            ),
+            Found::InTheMaking(_) if Instant::now() > deadline => return Err(busy(id.as_str())),
             // Whoever makes it then fails, and undoes it: nobody else may.
             Found::InTheMaking(known) => known.as_ref().map_or(Ok(()), kill)?,
         }

@@ -18,12 +18,12 @@ pub(super) fn check(path: &Path) -> Result<()> {
         return Ok(());
     }
     let way_out = match geteuid().is_root() {
-        true => format!("call this program as that user, use another --root, or chown {}", path.display()),
+        true => format!("run this program as that user, use another --root, or chown {}", path.display()),
         false => "use --root for a directory of your own".to_owned(),
     };
     bail!(Hint(
         format!(
-            "root {} belongs to user {owner}, who could have it say that any process is a container's",
+            "root {} is owned by user {owner}, who could have forged the state of containers in it",
             path.display()
         ),
         way_out

@@ -45,7 +45,8 @@ impl PidFile {
     /// # Errors
     /// `path` names no file; it leads, by a symbolic link, to what is no regular file; `ENXIO` if nobody reads the pipe there.
     pub fn write(path: &Path, pid: i32) -> Result<Self> {
-        let name = path.file_name().ok_or_else(|| anyhow!("--pid-file {}: is no file", path.display()))?;
+        let name =
+            path.file_name().ok_or_else(|| anyhow!("--pid-file {}: has no file name", path.display()))?;
         let doing = || format!("write pid file {}", path.display());
         let text = pid.to_string();
         let path = path.to_owned();
@@ -91,8 +92,8 @@ fn is_special(path: &Path) -> Result<bool> {
     }
     match statat(CWD, path, AtFlags::empty()) {
         Ok(target) if kind(&target) != FileType::RegularFile => {
-            let message = "it is a symbolic link to what is no regular file".to_owned();
-            Err(Hint(message, "name that itself".to_owned()).into())
+            let message = "it is a symbolic link to something other than a regular file".to_owned();
+            Err(Hint(message, "name the target itself".to_owned()).into())
         }
         // It is replaced, wherever it leads.
         _ => Ok(false),
@@ -243,7 +244,7 @@ mod tests {
 
         symlink(at("fifo"), at("to-fifo")).unwrap();
         let error = line(&PidFile::write(&at("to-fifo"), 1).unwrap_err());
-        assert!(error.contains("it is a symbolic link to what is no regular file"), "{error}");
+        assert!(error.contains("it is a symbolic link to something other than a regular file"), "{error}");
         fs::write(at("target"), "").unwrap();
         for link in ["target", "nothing"] {
             symlink(at(link), at("link")).unwrap();

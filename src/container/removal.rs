@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::io::Errno;
 
 use super::directory::Directory;
@@ -17,8 +17,8 @@ use crate::cgroup;
 use crate::intel_rdt;
 use crate::state::State;
 
-/// How long somebody else may take who makes the container or removes it, too.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long another process may take to finish creating or deleting a container.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the last moments of a directory may be, in which it has no record any more.
 const LAST_MOMENTS: Duration = Duration::from_millis(20);
@@ -108,10 +108,7 @@ impl Container {
     /// Gives back the record, to one of all who do this: to the others, or if the container is not there any more, `None`.
     pub fn remove(self) -> Result<Option<State>> {
         if !self.directory.lock(PATIENCE)? {
-            let id = &self.state.id;
-            bail!(
-                "cannot delete container {id}: another process that makes or deletes it has not finished within {PATIENCE:?}"
-            );
+            return Err(busy(&self.state.id));
         }
         if !self.directory.is_current()? {
             return Ok(None);
@@ -131,6 +128,13 @@ impl Container {
         self.directory.remove()?;
         Ok(Some(self.state))
     }
+}
+
+/// That a container cannot be deleted, because [`PATIENCE`] was not enough.
+pub fn busy(id: &str) -> anyhow::Error {
+    anyhow!(
+        "cannot delete container {id}: another process is still creating or deleting it after {PATIENCE:?}"
+    )
 }
 
 /// Ends a unit and its cgroup, which was at `path`. One that is still used goes with what uses it, unless that `may_be_anothers`.

@@ -35,10 +35,12 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
         if let Some(earlier) = earlier {
             let at = Pointer::root().field("mounts").index(*index).field("source");
             let message = format_args!(
-                "{:?} is in the rootfs where /mounts/{earlier} comes to be, and ids are mapped before that",
+                "/mounts/{earlier} covers {:?} or a part of it, but is mounted only after the ids are mapped",
                 bind.source
             );
-            return Err(at.error_with_hint(message, "name the source of that mount, or map no ids here"));
+            return Err(
+                at.error_with_hint(message, "name the source of that mount, or remove the id mappings")
+            );
         }
         if bind.tree.is_none() {
             let source = Pointer::root().field("mounts").index(*index).field("source");

@@ -91,7 +91,7 @@ impl Program {
                 plain("cannot exec in a stopped container".into())
             }
             Step::JoinNamespacesOf { .. } => plain("join the container's namespaces".into()),
-            Step::HoldPidNamespace { .. } => plain("keep the pid namespace".into()),
+            Step::HoldPidNamespace { .. } => plain("hold the pid namespace".into()),
             Step::Successor { kinds: 0 } => plain("clone the process in the pid namespace".into()),
             Step::Successor { kinds } => {
                 plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
@@ -161,7 +161,7 @@ impl Program {
                 },
                 Part::Target => plain("mount the pty on /dev/console".into()),
                 Part::OnProc => Sentence {
-                    hint: Some("a link of the image leads there"),
+                    hint: Some("a symbolic link in the image leads there"),
                     ..plain("/dev/console cannot be mounted because it is inside /proc".into())
                 },
                 _ => plain("set up the terminal".into()),
@@ -185,7 +185,7 @@ impl Program {
                 Sentence {
                     hint: match errno {
                         Errno::ENODEV => Some("the container's /dev/null is not the null device"),
-                        Errno::EBUSY => Some("it is the root itself, of which nothing would be left"),
+                        Errno::EBUSY => Some("it resolves to the container's root, which cannot be masked"),
                         Errno::EINVAL => Some(TAKEN_AWAY),
                         _ => None,
                     },
@@ -338,7 +338,7 @@ fn is_beyond_bounding(who: &Identity) -> bool {
 }
 
 /// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2), open_tree(2).
-const TAKEN_AWAY: &str = "the mount there is unbindable, or was taken away by somebody who shares the rootfs";
+const TAKEN_AWAY: &str = "the mount there is unbindable, or was unmounted by somebody who shares the rootfs";
 
 fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
     match part {
@@ -386,7 +386,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
         Part::Target => Sentence {
             hint: match errno {
                 Errno::ENOTDIR => Some("one of the two is a directory and the other is not"),
-                Errno::EBUSY => Some("it leads to the root itself: set /root/path to what is to be the root"),
+                Errno::EBUSY => Some("it resolves to the container's root: set /root/path instead"),
                 _ => None,
             },
             field: Some(("destination", None)),

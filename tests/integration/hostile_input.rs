@@ -241,7 +241,7 @@ fn a_root_of_another_user_is_refused() -> Outcome {
     for words in [&["list"][..], &["state", "x"], &["delete", "--force", "x"]] {
         let output = Invocation::new(host::runtime()).arg("--root").arg(&root).args(words).output();
         assert_eq!(output.code(), 1);
-        let message = format!("root {} belongs to user {UID}, who could have it say that", root.display());
+        let message = format!("root {} is owned by user {UID}, who could have forged", root.display());
         assert!(output.stderr.contains(&message), "{}", output.stderr);
     }
     Ok(())
@@ -256,7 +256,7 @@ fn a_record_of_another_user_is_refused() -> Outcome {
     let output = container.on_id("state").output();
     assert_eq!(output.code(), 1);
     assert!(
-        output.stderr.contains(&format!("belongs to user {UID}, who could have written anything")),
+        output.stderr.contains(&format!("is owned by user {UID}, who could have forged it")),
         "{}",
         output.stderr
     );

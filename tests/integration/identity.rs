@@ -220,8 +220,7 @@ fn a_delete_by_force_waits_for_whoever_makes_the_container() -> Outcome {
 
     // Nobody waits for ever.
     let stopped = stopped_after(&container, container.create_with(NO_OPTIONS), "symlinkat,?symlink");
-    delete_by_force(&container)
-        .fails_with("another process that makes or deletes it has not finished within 10s");
+    delete_by_force(&container).fails_with("another process is still creating or deleting it after 10s");
     assert_eq!(stopped.ends_by(Signal::SIGKILL).code(), 137);
     delete_by_force(&container).succeeds();
     container.leaves_nothing();
@@ -489,7 +488,7 @@ fn a_pid_file_that_is_no_regular_file_is_written_to() -> Outcome {
     // As /dev/stdout may be.
     let link = at("link");
     symlink(&fifo, &link).unwrap();
-    run(&link).fails_with("symbolic link to what is no regular file");
+    run(&link).fails_with("symbolic link to something other than a regular file");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     fs::remove_file(&link).unwrap();
     symlink(at("target"), &link).unwrap();
