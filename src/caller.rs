@@ -8,7 +8,8 @@ use crate::sys::cred::{self, Sets};
 use crate::sys::process::{RLIMIT_STACK, is_secure_execution, rlimit};
 use crate::sys::stack::on_stack_of;
 
-/// How much of the stack there must be room for: much more than the most demanding command takes in a debug build.
+/// How much of the stack there must be room for: much more than the most demanding command takes in a debug
+/// build.
 const STACK: usize = 1 << 20;
 
 /// Makes sure that this process may go on with the rights that it has.
@@ -27,8 +28,9 @@ pub fn check_rights() -> Result<()> {
     Ok(())
 }
 
-/// Calls `function` where it has stack enough. The caller's limit is the container's, too, and stays as it is: some set a low one
-/// for the sake of programs with many threads, and before, that ended this program by SIGSEGV.
+/// Calls `function` where it has stack enough. The caller's limit is the container's, too, and stays as it
+/// is: some set a low one for the sake of programs with many threads, and before, that ended this program by
+/// SIGSEGV.
 ///
 /// # Errors
 /// There is no memory for another stack.
@@ -48,8 +50,9 @@ pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
     }
 }
 
-/// Whether executing the file gave more rights than its caller had. Security modules also make an execution "secure" when they
-/// change the label, as SELinux does where engines execute runtimes; then no capability is gained.
+/// Whether executing the file gave more rights than its caller had. Security modules also make an execution
+/// "secure" when they change the label, as SELinux does where engines execute runtimes; then no capability is
+/// gained.
 fn is_elevated(ids: [(u32, u32); 2], is_secure: bool, capabilities: impl FnOnce() -> Sets) -> bool {
     let [(_, effective_user), _] = ids;
     ids.iter().any(|(real, effective)| real != effective)

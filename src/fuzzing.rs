@@ -1,10 +1,13 @@
-//! Fuzz targets: one function for each decoder of what comes from outside, which takes any bytes and panics where a promise is broken.
+//! Fuzz targets: one function for each decoder of what comes from outside, which takes any bytes and panics
+//! where a promise is broken.
 //!
-//! The promises: nothing panics; an error names its document and what in it is wrong, and holds no control characters, wherever its
-//! words come from; what is taken and written again is taken as the same; deciding twice decides the same.
+//! The promises: nothing panics; an error names its document and what in it is wrong, and holds no control
+//! characters, wherever its words come from; what is taken and written again is taken as the same; deciding
+//! twice decides the same.
 //!
-//! `fuzz/` runs them under libFuzzer, `tests/fuzz.rs` with inputs of [`mutation`]'s making in every test run; `fuzz/README.md` tells
-//! how to run and to add one. The feature `fuzzing` is for tests: nothing of this is in a release.
+//! `fuzz/` runs them under libFuzzer, `tests/fuzz.rs` with inputs of [`mutation`]'s making in every test run;
+//! `fuzz/README.md` tells how to run and to add one. The feature `fuzzing` is for tests: nothing of this is
+//! in a release.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,

@@ -1,9 +1,10 @@
 //! Switches single defences off, so that the security tests can show that their attacks succeed without them.
 //!
-//! Only a build with the feature `weakened` can do that, and such a build is never released: otherwise [`is_off`] is `false` at
-//! compile time, and nothing of this is in the program.
+//! Only a build with the feature `weakened` can do that, and such a build is never released: otherwise
+//! [`is_off`] is `false` at compile time, and nothing of this is in the program.
 
-/// Whether the defence against `advisory` is switched off. `RUNTIME_WEAKENED` lists such names, separated by commas.
+/// Whether the defence against `advisory` is switched off. `RUNTIME_WEAKENED` lists such names, separated by
+/// commas.
 #[cfg(feature = "weakened")]
 pub fn is_off(advisory: &str) -> bool {
     static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();

@@ -1,7 +1,9 @@
-//! Runs each fuzz target of the library over the inputs in the repository, and over so many made from them; `fuzz/README.md`.
+//! Runs each fuzz target of the library over the inputs in the repository, and over so many made from them;
+//! `fuzz/README.md`.
 //!
-//! The inputs are the same every time, and no clock is looked at. `FUZZ_COUNT` is how many are made for each target, `FUZZ_SEED` a
-//! number that makes others. An input that breaks a promise is left in `target/fuzz/TARGET`, and its test fails.
+//! The inputs are the same every time, and no clock is looked at. `FUZZ_COUNT` is how many are made for each
+//! target, `FUZZ_SEED` a number that makes others. An input that breaks a promise is left in
+//! `target/fuzz/TARGET`, and its test fails.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -11,7 +13,8 @@ use std::{env, fs, panic};
 use libtest_mimic::{Arguments, Failed, Trial};
 use runtime::fuzzing::{Dice as _, Form, TARGETS, Target, Xorshift, mutation};
 
-/// How many inputs are made for each target: ten seconds of work for all of them, in a debug build. JSON takes longest.
+/// How many inputs are made for each target: ten seconds of work for all of them, in a debug build. JSON
+/// takes longest.
 const COUNT: u64 = 4_000;
 const COUNT_OF_JSON: u64 = 500;
 

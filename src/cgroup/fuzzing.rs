@@ -44,8 +44,9 @@ pub(crate) fn resources(text: &[u8]) {
     merges(&change, &in_force);
 }
 
-/// What is in force after a change can be kept and read again, and the same change again comes to the same. Not at once where it
-/// contradicts itself: shares, and a file of `unified` that makes the cgroup idle, which the shares of the next time end first.
+/// What is in force after a change can be kept and read again, and the same change again comes to the same.
+/// Not at once where it contradicts itself: shares, and a file of `unified` that makes the cgroup idle, which
+/// the shares of the next time end first.
 fn merges(change: &LinuxResources, in_force: &LinuxResources) {
     let after = |in_force: &Value| {
         let mut change = change.clone();

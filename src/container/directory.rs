@@ -1,12 +1,14 @@
-//! State directories, held open: what is done late there is done to the same container, whatever its path leads to by then.
+//! State directories, held open: what is done late there is done to the same container, whatever its path
+//! leads to by then.
 //!
-//! The lock on the directory itself (flock(2)) belongs to whoever makes a container, until it is recorded, and to whoever removes
-//! one. It ends with its owner, however that ends. Nobody else waits for it: those who change a container that is
-//! recorded take turns by a lock of their own (`lock.rs`).
+//! The lock on the directory itself (flock(2)) belongs to whoever makes a container, until it is recorded,
+//! and to whoever removes one. It ends with its owner, however that ends. Nobody else waits for it: those who
+//! change a container that is recorded take turns by a lock of their own (`lock.rs`).
 //!
-//! A new directory gets its name when it is locked, with renameat2(2): whoever finds it finds it locked, and whoever makes one
-//! knows that it is their own. Until then its name is one that no container can have. A `create` that is killed in between leaves
-//! an empty directory there, which [`Directory::clear_unnamed`] removes.
+//! A new directory gets its name when it is locked, with renameat2(2): whoever finds it finds it locked, and
+//! whoever makes one knows that it is their own. Until then its name is one that no container can have. A
+//! `create` that is killed in between leaves an empty directory there, which [`Directory::clear_unnamed`]
+//! removes.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -25,13 +27,15 @@ use rustix::io::{Errno, retry_on_intr};
 use super::{CGROUP, EXCERPT, FIFO, TRACER, UNIT, lock, oom, prepared};
 use crate::{input, state};
 
-/// How the names of directories begin that are about to become those of new containers. No container's name holds an `@`.
+/// How the names of directories begin that are about to become those of new containers. No container's name
+/// holds an `@`.
 const UNNAMED: &str = ".new@";
 
 /// How often a new directory may be cleared away before it has its name.
 const TRIES: u32 = 100;
 
-/// How long to wait at least and at most before it is looked again whether a lock is free: of that, nobody tells.
+/// How long to wait at least and at most before it is looked again whether a lock is free: of that, nobody
+/// tells.
 const BETWEEN_LOOKS: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -79,8 +83,8 @@ impl Directory {
         Ok(Self { path, held: Some(held) })
     }
 
-    /// Removes what a `create` has left that was killed before its directory had a name. Whoever is just about to give it one
-    /// makes another.
+    /// Removes what a `create` has left that was killed before its directory had a name. Whoever is just
+    /// about to give it one makes another.
     pub(super) fn clear_unnamed(root: &Path) {
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNNAMED))
@@ -181,7 +185,8 @@ impl Directory {
         }
     }
 
-    /// Removes it, which must be locked and current: the usual files one by one, which is quicker, and whatever else is there.
+    /// Removes it, which must be locked and current: the usual files one by one, which is quicker, and
+    /// whatever else is there.
     ///
     /// The record goes last: if something keeps it from that, there is one of what is left.
     pub(super) fn remove(&self) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Whose state directories are believed: what stands in them says which processes are killed and which cgroups removed.
+//! Whose state directories are believed: what stands in them says which processes are killed and which
+//! cgroups removed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,14 +1,15 @@
 //! `--pid-file`.
 //!
-//! A regular file, or none: a new file with the whole number takes its place, so that a reader finds none, the old one or the whole
-//! new one. It gets its name when it is complete (O_TMPFILE; open(2)), so whoever is killed on the way leaves nothing, or the
-//! next one's way is not blocked by it.
+//! A regular file, or none: a new file with the whole number takes its place, so that a reader finds none,
+//! the old one or the whole new one. It gets its name when it is complete (O_TMPFILE; open(2)), so whoever is
+//! killed on the way leaves nothing, or the next one's way is not blocked by it.
 //!
-//! A device, a pipe: it is written to, and never replaced, as by crun. runc puts a file in its place, and what was /dev/null for
-//! the whole host is a file then. It is opened without waiting for a reader.
+//! A device, a pipe: it is written to, and never replaced, as by crun. runc puts a file in its place, and
+//! what was /dev/null for the whole host is a file then. It is opened without waiting for a reader.
 //!
-//! A symbolic link is not followed (crun follows it, runc does not): the file takes its place, unless it leads to what is no
-//! regular file, as /dev/stdout does. What many use by that name is not ours to take away, nor is what it leads to ours to write to.
+//! A symbolic link is not followed (crun follows it, runc does not): the file takes its place, unless it
+//! leads to what is no regular file, as /dev/stdout does. What many use by that name is not ours to take
+//! away, nor is what it leads to ours to write to.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,7 +32,8 @@ const TRIES: u32 = 100;
 /// Less what the umask takes away.
 const MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// A pid file that has been written, by whoever has not succeeded yet: if that fails, it goes, unless it is another's by then.
+/// A pid file that has been written, by whoever has not succeeded yet: if that fails, it goes, unless it is
+/// another's by then.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
@@ -43,7 +45,8 @@ impl PidFile {
     /// Writes `pid` to the file at `path`. Digits alone: go-runc's reader takes nothing else.
     ///
     /// # Errors
-    /// `path` names no file; it leads, by a symbolic link, to what is no regular file; `ENXIO` if nobody reads the pipe there.
+    /// `path` names no file; it leads, by a symbolic link, to what is no regular file; `ENXIO` if nobody
+    /// reads the pipe there.
     pub fn write(path: &Path, pid: i32) -> Result<Self> {
         let name =
             path.file_name().ok_or_else(|| anyhow!("--pid-file {}: has no file name", path.display()))?;

@@ -28,7 +28,8 @@ impl Dice for Xorshift {
     }
 }
 
-/// The bytes of an input, so that a fuzzer that changes one of them changes one choice. Behind the last all are zeros.
+/// The bytes of an input, so that a fuzzer that changes one of them changes one choice. Behind the last all
+/// are zeros.
 #[derive(Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 

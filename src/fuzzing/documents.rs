@@ -1,4 +1,5 @@
-//! The documents that others write: config.json, process.json, the state file, and mount options by themselves.
+//! The documents that others write: config.json, process.json, the state file, and mount options by
+//! themselves.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! Inputs made from others: of JSON by what it holds, so that most of what comes of it still gets past the decoder; of all else by
-//! its bytes.
+//! Inputs made from others: of JSON by what it holds, so that most of what comes of it still gets past the
+//! decoder; of all else by its bytes.
 
 use serde_json::{Map, Number, Value, json};
 

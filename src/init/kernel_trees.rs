@@ -1,6 +1,6 @@
-//! What was mounted on /proc and on /sys. Paths below them are looked up there, and not by name again: meanwhile another container
-//! that shares the rootfs, or a volume in it, may have renamed the directory, and what is to be hidden would be missed;
-//! openat2(2), rename(2).
+//! What was mounted on /proc and on /sys. Paths below them are looked up there, and not by name again:
+//! meanwhile another container that shares the rootfs, or a volume in it, may have renamed the directory, and
+//! what is to be hidden would be missed; openat2(2), rename(2).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

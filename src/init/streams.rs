@@ -1,5 +1,6 @@
-//! Standard streams that are a device of the host's: whoever holds a descriptor can change the mode and the owner of the inode
-//! behind it, as root of a container without a user namespace does with `chmod 600 /proc/self/fd/0`; fchmod(2), proc_pid_fd(5).
+//! Standard streams that are a device of the host's: whoever holds a descriptor can change the mode and the
+//! owner of the inode behind it, as root of a container without a user namespace does with `chmod 600
+//! /proc/self/fd/0`; fchmod(2), proc_pid_fd(5).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -10,8 +11,8 @@ use rustix::mount::MountAttrFlags;
 
 use super::{mount, path};
 
-/// Devices of which one node is as good as another, and where a container has them; devices.txt. A terminal is not among them: it is
-/// given to the container to be used.
+/// Devices of which one node is as good as another, and where a container has them; devices.txt. A terminal
+/// is not among them: it is given to the container to be used.
 const DEVICES: [(u64, &CStr); 5] = [
     (mount::NULL_DEVICE, c"/dev/null"),
     (libc::makedev(1, 5), c"/dev/zero"),
@@ -20,11 +21,12 @@ const DEVICES: [(u64, &CStr); 5] = [
     (libc::makedev(1, 9), c"/dev/urandom"),
 ];
 
-/// Replaces each standard stream that is one of [`DEVICES`] by the container's node of the same device, opened in the same way.
+/// Replaces each standard stream that is one of [`DEVICES`] by the container's node of the same device,
+/// opened in the same way.
 ///
-/// A container without that node gets one that is nowhere else. Where none can be made, the stream stays: that is so in a user
-/// namespace, in which root may not change an inode of the host's either, and where a cgroup forbids the device, as no container
-/// of ours does.
+/// A container without that node gets one that is nowhere else. Where none can be made, the stream stays:
+/// that is so in a user namespace, in which root may not change an inode of the host's either, and where a
+/// cgroup forbids the device, as no container of ours does.
 pub fn own(root: BorrowedFd<'_>) -> Result<(), Errno> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for (stream, number) in streams.into_iter().zip(0..) {
@@ -47,8 +49,8 @@ pub fn is_null_device(file: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| is(&stat, mount::NULL_DEVICE))
 }
 
-/// The container's node at `path`, looked at before it is opened, since opening another device or a fifo may do something or wait,
-/// and after, since processes of the container may have put another in its place.
+/// The container's node at `path`, looked at before it is opened, since opening another device or a fifo may
+/// do something or wait, and after, since processes of the container may have put another in its place.
 fn open(root: BorrowedFd<'_>, path: &CStr, device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
     let found = path::open(root, path, OFlags::PATH)?;
     if !is(&rustix::fs::statat(&found, c"", AtFlags::EMPTY_PATH)?, device) {

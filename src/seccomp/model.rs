@@ -1,5 +1,5 @@
-//! What tests and fuzz targets hold the compiler of filters against: made-up profiles, and what their rules say, taken word by
-//! word. Shared with `tests/seccomp_oracle.rs`, by way of `fuzzing.rs`.
+//! What tests and fuzz targets hold the compiler of filters against: made-up profiles, and what their rules
+//! say, taken word by word. Shared with `tests/seccomp_oracle.rs`, by way of `fuzzing.rs`.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -189,7 +189,8 @@ fn any_profile(dice: &mut impl Dice) -> Value {
         "architectures": architectures, "syscalls": rules})
 }
 
-/// Compiles one profile for two machines, and holds `count` answers of each program against what the rules say.
+/// Compiles one profile for two machines, and holds `count` answers of each program against what the rules
+/// say.
 pub fn compare(dice: &mut impl Dice, count: u32) -> Compared {
     let mut compared = Compared::default();
     let profile = any_profile(dice);

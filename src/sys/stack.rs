@@ -17,8 +17,8 @@ extern "C" fn enter<R>(call: *mut Call<R>) {
     call.result = Some((call.function)());
 }
 
-/// Calls `function` on a stack of `size` bytes, a multiple of 64 KiB, which stays until the process ends. No limit of the process's
-/// changes.
+/// Calls `function` on a stack of `size` bytes, a multiple of 64 KiB, which stays until the process ends. No
+/// limit of the process's changes.
 ///
 /// # Errors
 /// `ENOMEM`; `ENOSYS` on processors that this has not been written for.

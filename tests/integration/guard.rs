@@ -1,8 +1,9 @@
-//! CVE-2019-5736: nobody in a container comes by a copy of the runtime's executable that can be made writable.
+//! CVE-2019-5736: nobody in a container comes by a copy of the runtime's executable that can be made
+//! writable.
 //!
-//! The copy is a read-only mount that is attached nowhere. It can be changed, by anybody with a user namespace of his own, as long
-//! as a descriptor of open_tree(2) is open; so these tests follow the runtime and look at its descriptors where it matters,
-//! whatever the timing is.
+//! The copy is a read-only mount that is attached nowhere. It can be changed, by anybody with a user
+//! namespace of his own, as long as a descriptor of open_tree(2) is open; so these tests follow the runtime
+//! and look at its descriptors where it matters, whatever the timing is.
 
 use std::{
     fs::{self, File},
@@ -215,8 +216,9 @@ fn a_command_with_the_name_of_another_as_a_word_holds_no_copy() -> Outcome {
     Ok(())
 }
 
-/// Opens its executable as soon as the program has become what the container says, while the runtime stands still where it has just
-/// let it go on, and tries to have it writable from another user namespace; the errno of that, or 0.
+/// Opens its executable as soon as the program has become what the container says, while the runtime stands
+/// still where it has just let it go on, and tries to have it writable from another user namespace; the errno
+/// of that, or 0.
 #[track_caller]
 fn attack(call: Invocation, copy: &Path) -> i32 {
     let mut trace = Trace::of(call);
@@ -282,7 +284,8 @@ fn a_copy_whose_descriptor_stays_open_can_be_made_writable() -> Outcome {
     Ok(())
 }
 
-/// The descriptor of the copy is one, and when the command line is read a second time, others come to have its number.
+/// The descriptor of the copy is one, and when the command line is read a second time, others come to have
+/// its number.
 fn a_descriptor_of_the_runtimes_own_is_not_the_callers_with_global_options_at_the_end() -> Outcome {
     need_own()?;
     let container = Container::idling();

@@ -1,5 +1,5 @@
-//! What others can put in the runtime's way before there is a container: values that control a terminal, files that are none, a
-//! stack that is too small, rights and directories that are somebody else's.
+//! What others can put in the runtime's way before there is a container: values that control a terminal,
+//! files that are none, a stack that is too small, rights and directories that are somebody else's.
 
 use std::{
     fs,

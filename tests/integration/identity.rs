@@ -1,4 +1,5 @@
-//! Who acts late acts on the same container still, and on no later one of its name; what is to happen once happens once.
+//! Who acts late acts on the same container still, and on no later one of its name; what is to happen once
+//! happens once.
 
 use std::{
     fs,
@@ -419,7 +420,8 @@ fn a_killed_start_leaves_a_status_that_is_true() -> Outcome {
     Ok(())
 }
 
-/// Both have found it created. The one that comes late has hooks to call, and would end the container if they failed.
+/// Both have found it created. The one that comes late has hooks to call, and would end the container if they
+/// failed.
 fn a_start_that_comes_late_does_not_end_what_another_has_started() -> Outcome {
     need_tracing()?;
     let container = Container::idle();

@@ -24,7 +24,8 @@ pub type Harm = Result<Option<String>, Skip>;
 /// Where the tests are that need a weakened build.
 pub const WITHOUT: &str = "without_its_defence";
 
-/// For each attack two tests: the runtime withstands it, and does not without the defence against that advisory.
+/// For each attack two tests: the runtime withstands it, and does not without the defence against that
+/// advisory.
 pub fn tests(name: &'static str, advisory: &'static str, attack: fn() -> Harm) -> [Test; 2] {
     let withstands = move || match attack()? {
         Some(harm) => panic!("{advisory}: {harm}"),
@@ -105,7 +106,8 @@ pub fn without_mounts_at(container: Container, top: &str) -> Container {
     })
 }
 
-/// Another container that shares a volume, at its fastest: exchanges two names until `act` has returned. Returns how often, too.
+/// Another container that shares a volume, at its fastest: exchanges two names until `act` has returned.
+/// Returns how often, too.
 pub fn while_exchanging<T>(one: &Path, other: &Path, act: impl FnOnce() -> T) -> (T, u64) {
     let (is_over, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let result = thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! What a process that is being born in a container shows to those who may look into it there: CAP_SYS_PTRACE.
+//! What a process that is being born in a container shows to those who may look into it there:
+//! CAP_SYS_PTRACE.
 
 use std::{
     collections::BTreeSet,
@@ -20,8 +21,8 @@ suite![
     cve_2016_9962_a_process_born_into_a_joined_pid_namespace_has_nothing_of_the_host,
 ];
 
-/// Who has CAP_SYS_PTRACE in the container may look into whatever is born there. Neither an environment of one line nor one of many
-/// pages stays, nor the command line with its paths of the host.
+/// Who has CAP_SYS_PTRACE in the container may look into whatever is born there. Neither an environment of
+/// one line nor one of many pages stays, nor the command line with its paths of the host.
 fn the_environment_of_the_caller_is_not_in_a_process_that_is_born() -> Outcome {
     need_own()?;
     Trace::need()?;
@@ -55,8 +56,8 @@ fn the_environment_of_the_caller_is_not_in_a_process_that_is_born() -> Outcome {
     Ok(())
 }
 
-/// Whoever has CAP_SYS_PTRACE in a pid namespace that a container joins can follow the links in /proc of the process that is born there.
-/// By then they lead to the container's own root, and to nothing else.
+/// Whoever has CAP_SYS_PTRACE in a pid namespace that a container joins can follow the links in /proc of the
+/// process that is born there. By then they lead to the container's own root, and to nothing else.
 fn cve_2016_9962_a_process_born_into_a_joined_pid_namespace_has_nothing_of_the_host() -> Outcome {
     need_own()?;
     Trace::need()?;
@@ -77,8 +78,8 @@ fn cve_2016_9962_a_process_born_into_a_joined_pid_namespace_has_nothing_of_the_h
     Ok(())
 }
 
-/// Follows a call that says `well`, and looks at what it brings into the pid namespace until it is the container's program; how many
-/// processes these are.
+/// Follows a call that says `well`, and looks at what it brings into the pid namespace until it is the
+/// container's program; how many processes these are.
 #[track_caller]
 fn assert_born_late(container: &Container, call: Invocation, namespace: &str, knows_pidns: bool) -> usize {
     let joined = fs::read_link(namespace).unwrap();
@@ -109,7 +110,8 @@ fn assert_born_late(container: &Container, call: Invocation, namespace: &str, kn
     seen.len()
 }
 
-/// Whether a descriptor of `pid` is of a directory on a file system of the host, and of none of the mounts that `pid` sees.
+/// Whether a descriptor of `pid` is of a directory on a file system of the host, and of none of the mounts
+/// that `pid` sees.
 fn leads_outside(pid: i32, path: &str) -> bool {
     let Ok(at) = fs::metadata(path) else { return false };
     let is_hosts = |mount: &str| {

@@ -12,7 +12,8 @@ use crate::{
 
 attacks![cve_2023_25809_the_cgroups_of_the_host_cannot_be_written: "CVE-2023-25809"];
 
-/// Without a cgroup namespace what is mounted on /sys/fs/cgroup is the host's, and must be read-only as it was asked to be.
+/// Without a cgroup namespace what is mounted on /sys/fs/cgroup is the host's, and must be read-only as it
+/// was asked to be.
 fn cve_2023_25809_the_cgroups_of_the_host_cannot_be_written() -> Harm {
     need_user_namespaces()?;
     let delegated = Delegated::new();

@@ -32,7 +32,8 @@ fn with_a_dev_of_its_own(container: Container) -> (Container, PathBuf) {
     (without_mounts_at(container, "/dev").edit(|spec| add_mount(spec, mount)), dev)
 }
 
-/// What is mounted over the first file is what the second shows, of which the container then has another name.
+/// What is mounted over the first file is what the second shows, of which the container then has another
+/// name.
 fn cve_2025_31133_a_null_device_that_is_a_link_masks_nothing() -> Harm {
     let container =
         Container::with_script("cat /etc/masked /proc/version").with_file("etc/masked", 0o644, "");

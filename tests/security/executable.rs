@@ -30,8 +30,8 @@ fn sacrifice(container: &Container) -> (PathBuf, Vec<u8>) {
     (copy, before)
 }
 
-/// Between create and start the init process still is the runtime. Whoever opens what it executes can write to it as soon as nobody
-/// executes it any more, unless it is a copy that cannot be written to.
+/// Between create and start the init process still is the runtime. Whoever opens what it executes can write
+/// to it as soon as nobody executes it any more, unless it is a copy that cannot be written to.
 fn cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe() -> Harm {
     let container = Container::idle();
     let (copy, before) = sacrifice(&container);
@@ -65,7 +65,8 @@ const DOCKERS: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// Opens the executable of every process that is no busybox, and writes to it as soon as nobody executes it any more.
+/// Opens the executable of every process that is no busybox, and writes to it as soon as nobody executes it
+/// any more.
 const OVERWRITE: &str = "trap 'exit 0' TERM; echo ready
 attack() {
     case $(readlink /proc/$$/fd/3) in */busybox) return ;; esac
@@ -85,7 +86,8 @@ while :; do
     round=$((round + 1)); echo $round >/tmp/round
 done";
 
-/// The live exploit: one container waits in the pid namespace that the other joins, whose program is the runtime.
+/// The live exploit: one container waits in the pid namespace that the other joins, whose program is the
+/// runtime.
 fn cve_2019_5736_a_neighbour_cannot_overwrite_the_runtime_that_it_has_opened() -> Harm {
     let attacker = Container::with_script(OVERWRITE).edit(|spec| {
         for set in ["bounding", "permitted", "effective"] {

@@ -1,4 +1,5 @@
-//! Masked and read-only paths, and the console: on what was mounted, whatever somebody has done to the names since.
+//! Masked and read-only paths, and the console: on what was mounted, whatever somebody has done to the names
+//! since.
 
 use serde_json::json;
 
@@ -12,7 +13,8 @@ suite![
     a_console_on_procfs_is_refused,
 ];
 
-/// The rootfs, or a volume in it, is another container's, too, which moves directories: after the mounts, before the paths.
+/// The rootfs, or a volume in it, is another container's, too, which moves directories: after the mounts,
+/// before the paths.
 fn with_a_swap(container: Container, script: &str) -> Container {
     let rootfs = container.bundle.rootfs();
     let script = format!("cat >/dev/null; cd {} && {script}", rootfs.display());

@@ -30,7 +30,8 @@ attacks![
     a_file_bound_onto_a_dangling_link_stays_inside,
 ];
 
-/// A script that fails if it does not see the mount that [`probe`] makes: the mount is in the host's tree then.
+/// A script that fails if it does not see the mount that [`probe`] makes: the mount is in the host's tree
+/// then.
 const LOOK: &str = "grep -q ' - tmpfs probe ' /proc/self/mountinfo";
 
 /// A container that looks for the mount that it is to have at `target`.
@@ -107,7 +108,8 @@ fn ghsa_3q8j_pf29_vwv8_a_read_only_tmpfs_that_is_exchanged_is_read_only() -> Har
     })
 }
 
-/// Another container shares the volume and exchanges what is to be read-only for a link to another mount of the container.
+/// Another container shares the volume and exchanges what is to be read-only for a link to another mount of
+/// the container.
 fn is_read_only(what: &str, ask: impl FnOnce(&mut Value)) -> Harm {
     need_other_than("crun", "looks such a path up twice (1.28)")?;
     let look = "awk '$5 ~ \"^/volume/\" && $6 !~ \"^ro\"' /proc/self/mountinfo";
@@ -205,7 +207,8 @@ fn a_device_path_through_a_link_stays_inside() -> Outcome {
     Ok(())
 }
 
-/// The image of a distribution that uses systemd-resolved has such a /etc/resolv.conf, and engines bind a file onto it.
+/// The image of a distribution that uses systemd-resolved has such a /etc/resolv.conf, and engines bind a
+/// file onto it.
 fn a_file_bound_onto_a_dangling_link_stays_inside() -> Outcome {
     need_other_than("runc", "refuses it")?;
     let outside = Outside::new();

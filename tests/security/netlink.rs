@@ -10,8 +10,9 @@ use crate::{
 
 attacks![cve_2021_43784_a_name_cannot_outgrow_its_length_field: "CVE-2021-43784"];
 
-/// An attribute of a netlink message has 16 bits for its length, and a bundle names a network device. A name of 64 KiB more than
-/// that says brings attributes of the attacker's: here `IFLA_MTU`, and what the kernel skips.
+/// An attribute of a netlink message has 16 bits for its length, and a bundle names a network device. A name
+/// of 64 KiB more than that says brings attributes of the attacker's: here `IFLA_MTU`, and what the kernel
+/// skips.
 fn cve_2021_43784_a_name_cannot_outgrow_its_length_field() -> Harm {
     need_own()?;
     need_pairs()?;

@@ -63,7 +63,8 @@ fn cve_2016_9962_a_container_cannot_get_into_the_runtime_that_enters_it() -> Har
     harm_if(output.stdout.contains("is in") || output.stdout.contains("->"), || format!("{output:#?}"))
 }
 
-/// A program in the image whose file has inheritable capabilities: whoever has such, too, gets them; capabilities(7).
+/// A program in the image whose file has inheritable capabilities: whoever has such, too, gets them;
+/// capabilities(7).
 fn with_a_trap(container: Container) -> Container {
     const CAP_NET_RAW: u32 = 1 << 13;
     const CAP_CHOWN: u32 = 1;

@@ -1,4 +1,5 @@
-//! /proc and /sys: what stands there must be what the kernel shows, and what the runtime writes there must reach the kernel.
+//! /proc and /sys: what stands there must be what the kernel shows, and what the runtime writes there must
+//! reach the kernel.
 
 use std::fs;
 
@@ -103,8 +104,8 @@ fn cve_2025_52881_a_sysctl_reaches_the_kernel_not_what_is_mounted_there() -> Har
     harm_if(now != "untouched", || format!("the runtime wrote {now:?} to it: {output:#?}"))
 }
 
-/// The container has covered its own /proc, and then gets a process that is to be confined. This host need have no AppArmor: the
-/// runtime is made to believe that it has.
+/// The container has covered its own /proc, and then gets a process that is to be confined. This host need
+/// have no AppArmor: the runtime is made to believe that it has.
 fn cve_2025_62596_a_label_reaches_the_kernel_not_what_is_mounted_there() -> Harm {
     need_own()?;
     let container = Container::with_script(

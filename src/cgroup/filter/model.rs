@@ -92,7 +92,8 @@ pub(super) fn any_rule(dice: &mut impl Dice, numbers: &[Option<u32>]) -> Rule {
     }
 }
 
-/// Compiles some rules, and holds the program's answers against theirs; its length, unless they allow everything.
+/// Compiles some rules, and holds the program's answers against theirs; its length, unless they allow
+/// everything.
 pub(in crate::cgroup) fn compare(dice: &mut impl Dice) -> Option<usize> {
     let rules: Vec<_> = (0..dice.roll(13)).map(|_| any_rule(dice, &NUMBERS)).collect();
     let filter = compile(&rules, &Pointer::root()).unwrap();

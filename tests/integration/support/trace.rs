@@ -73,7 +73,8 @@ impl Trace {
         self.running.pid()
     }
 
-    /// Lets the one that stands still go on, and says which does next, and where; `None` when the called one has ended.
+    /// Lets the one that stands still go on, and says which does next, and where; `None` when the called one
+    /// has ended.
     pub fn next(&mut self) -> Option<(i32, Stop)> {
         if let Some(pid) = self.stopped.take() {
             go_on(pid, 0);
@@ -127,7 +128,8 @@ impl Trace {
         }
     }
 
-    /// The next process of this thread that has a stop or an end to tell, which it still does; `None` if the called one has ended.
+    /// The next process of this thread that has a stop or an end to tell, which it still does; `None` if the
+    /// called one has ended.
     fn wait(&self) -> Option<i32> {
         let mut found = None;
         let told = wait::holds_within(host::patience(), || {
@@ -219,7 +221,8 @@ pub fn memory(pid: i32, address: u64, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// The numbers of the descriptors of `pid` that satisfy `is`, which gets what the link in /proc/PID/fd says and its path.
+/// The numbers of the descriptors of `pid` that satisfy `is`, which gets what the link in /proc/PID/fd says
+/// and its path.
 pub fn descriptors(pid: i32, is: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
@@ -232,8 +235,8 @@ pub fn descriptors(pid: i32, is: impl Fn(&str, &str) -> bool) -> Vec<String> {
     found
 }
 
-/// What somebody without any privilege but those of a user namespace of his own gets who has this descriptor of a read-only mount and
-/// would have it, or a copy of it, writable: 0 or an errno.
+/// What somebody without any privilege but those of a user namespace of his own gets who has this descriptor
+/// of a read-only mount and would have it, or a copy of it, writable: 0 or an errno.
 pub fn clear_read_only(mount: &OwnedFd) -> i32 {
     // SAFETY: the child makes nothing but system calls, and ends with one.
     let child = unsafe { libc::fork() };

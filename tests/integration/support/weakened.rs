@@ -1,6 +1,8 @@
-//! A build of the runtime that can do without single defences (`src/weakened.rs`), with which attacks show that they are some.
+//! A build of the runtime that can do without single defences (`src/weakened.rs`), with which attacks show
+//! that they are some.
 //!
-//! `WEAKENED` names it: `cargo build --features weakened --target-dir target/weakened`, which scripts/test does.
+//! `WEAKENED` names it: `cargo build --features weakened --target-dir target/weakened`, which scripts/test
+//! does.
 
 use std::{
     cell::Cell,
