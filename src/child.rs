@@ -40,7 +40,7 @@ impl Drop for Init {
     }
 }
 
-/// Clones the init process, or the intermediate before it, into `cgroup`, and says when it started, as [`state::ProcessStat`]
+/// Clones the init process, or the intermediate before it, into `cgroup`, and says when it started, as [`crate::process_stat`]
 /// does. One that `waits` at birth for this process may come there later: [`Cgroup::take_in`]. So does, and waits for that, what
 /// the kernel would kill there; [`Cgroup::kills_at_birth`] tells.
 pub fn clone(

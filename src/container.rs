@@ -325,8 +325,8 @@ impl Container {
         if self.state.cgroup().is_some_and(cgroup::is_frozen) {
             return Ok(Status::Paused);
         }
-        // A `start` that was killed before it could remove the pipe may have written to it. While the init process has yet to
-        // execute the program, and nobody has written, the container can be started.
+        // A `start` that was killed before it could remove the pipe may have written to it: then the init process executes the
+        // program, and the pipe alone says nothing.
         let waits = stat.never_executed && self.directory.exists(FIFO);
         Ok(if waits { Status::Created } else { Status::Running })
     }

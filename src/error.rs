@@ -149,7 +149,7 @@ impl fmt::Display for Stage {
 impl error::Error for Stage {}
 
 /// A context that tells what a change that went wrong could not take back. It has no words of its own, because the others come
-/// first: [`line`] has them.
+/// first: [`line()`] has them.
 #[derive(Debug)]
 pub struct NotPutBack(Vec<String>);
 

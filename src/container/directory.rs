@@ -188,7 +188,7 @@ impl Directory {
     /// Removes it, which must be locked and current: the usual files one by one, which is quicker, and
     /// whatever else is there.
     ///
-    /// The record goes last: if something keeps it from that, there is one of what is left.
+    /// The record goes after what every container has: if something keeps it from that, there is one of what is left.
     pub(super) fn remove(&self) -> Result<()> {
         for name in [EXCERPT, FIFO, CGROUP, state::FILE] {
             let _ = self.unlink(name);

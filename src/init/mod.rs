@@ -67,8 +67,8 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     if !weakened::is_off("CVE-2016-9962") {
         let _ = process::set_dumpable(false);
     }
-    // Who has CAP_SYS_PTRACE in the container is let at it all the same, and neither the environment of the runtime's caller nor
-    // the paths of the host on its command line are for him.
+    // A process with CAP_SYS_PTRACE in the container can read them all the same: the environment of the runtime's caller, and
+    // paths of the host on its command line.
     process::clear_arguments(c"runtime init".to_bytes());
     // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
     // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.

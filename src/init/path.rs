@@ -37,7 +37,7 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd,
     open_with(root, path, flags, INSIDE)
 }
 
-/// Holds what is at `path` inside `root`, by the rules of [`open`].
+/// Holds what is at `path` inside `root`, resolved as in a container whose root that is.
 pub fn open_inside(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     open(root, path, OFlags::PATH)
 }

@@ -46,7 +46,7 @@ struct Report<'a> {
     oom_kills: Option<u64>,
 }
 
-/// One line: an array with an object for each of `rows`. `host` as in [`super::table`].
+/// One line: an array with an object for each of `rows`. `host` as in [`super::table()`].
 pub fn report(rows: &[Seen], host: Option<u64>, now: SystemTime) -> Result<String> {
     let time = clock::rfc3339_nanos(now);
     let reports: Vec<_> = rows.iter().map(|seen| of(seen, host, &time)).collect();
