@@ -11,7 +11,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 
 use super::control_file;
 use super::events::Events;
-use crate::process_stat::process_stat;
+use crate::init;
+use crate::process_stat::{ProcessStat, process_stat};
 
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.
@@ -59,12 +60,17 @@ fn kill_by_main_threads(path: &Path) -> Result<()> {
 /// them: it sends SIGKILL to main threads, and a thread that has ended takes no signal (seen on Linux 6.18).
 /// Returns whether there were any.
 fn kill_without_main_threads(path: &Path) -> Result<bool> {
+    kill_those(path, |pid, stat| stat.outlives_main_thread(pid))
+}
+
+/// Kills the processes in the cgroup that are meant, each by its pidfd. Returns whether there were any.
+fn kill_those(path: &Path, is_meant: impl Fn(i32, &ProcessStat) -> Result<bool>) -> Result<bool> {
     let mut found = Vec::new();
     for pid in tasks(path) {
         let number = pid.as_raw_pid();
         let Some(stat) = process_stat(number)? else { continue };
         // pidfd_open(2) fails for a process that has ended, and for a thread of a threaded cgroup.
-        if stat.outlives_main_thread(number)?
+        if is_meant(number, &stat)?
             && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
         {
             found.push((pid, process));
@@ -149,13 +155,24 @@ pub fn remove_unless_used(path: &Path) -> Result<()> {
 }
 
 /// Removes the cgroup of a container that did not come to be, as [`remove_unless_used`] does. If whoever made it was killed just
-/// now, what is in it notices that, and is about to end.
+/// now, the init process notices that, and is about to end. One that does not, because it is stopped or frozen, is killed: it is
+/// told from the processes of another container, which may have come to the same cgroup, by what it calls itself and by never
+/// having executed a program.
 pub fn remove_abandoned(path: &Path) -> Result<()> {
     let context = || format!("remove cgroup {}", path.display());
     if let Some(events) = Events::open(path).with_context(context)? {
-        events.wait_until("populated", "0", Instant::now() + NOTICING).with_context(context)?;
+        let is_emptied =
+            || events.wait_until("populated", "0", Instant::now() + NOTICING).with_context(context);
+        if !is_emptied()? && kill_those(path, |pid, stat| Ok(stat.never_executed && is_named_init(pid)))? {
+            is_emptied()?;
+        }
     }
     remove_unless_used(path)
+}
+
+fn is_named_init(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).next() == Some(init::NAME.to_bytes()))
 }
 
 /// Whether there are processes in the cgroup or in those below it, and not only because the kernel has not finished with the

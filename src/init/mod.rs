@@ -58,6 +58,9 @@ use crate::weakened;
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
 
+/// What a process between clone and execve has in the place of a command line, as runc has it; proc_pid_cmdline(5).
+pub const NAME: &CStr = c"runtime init";
+
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Performs `steps` and becomes the program; ends the process if a step fails, having told the parent which.
@@ -69,7 +72,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     }
     // A process with CAP_SYS_PTRACE in the container can read them all the same: the environment of the runtime's caller, and
     // paths of the host on its command line.
-    process::clear_arguments(c"runtime init".to_bytes());
+    process::clear_arguments(NAME.to_bytes());
     // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
     // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
     take_no_signals();

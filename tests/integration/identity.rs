@@ -28,6 +28,7 @@ suite![
     a_delete_of_a_container_in_the_making_says_so_and_takes_nothing,
     a_delete_by_force_waits_for_whoever_makes_the_container,
     a_create_that_is_killed_before_its_directory_has_a_name_leaves_nothing,
+    a_delete_ends_an_init_process_that_stands_still_and_has_lost_its_parent,
     two_creates_of_one_name_make_one_container,
     create_and_delete_beside_each_other_lose_no_container,
     a_run_that_ends_late_removes_no_later_container,
@@ -244,6 +245,23 @@ fn a_create_that_is_killed_before_its_directory_has_a_name_leaves_nothing() -> O
     }
     container.launch();
     is_alive_and_well(&container);
+    Ok(())
+}
+
+/// It was stopped before its parent was killed, so that it could not notice.
+fn a_delete_ends_an_init_process_that_stands_still_and_has_lost_its_parent() -> Outcome {
+    need_tracing()?;
+    let container = Container::idle();
+    let told = container.beside("trace");
+    let words = ["strace", "-f", "-o", told.to_str().unwrap(), "-e", "trace=pivot_root"];
+    let words = words.into_iter().chain(["-e", "inject=pivot_root:signal=STOP:when=1"]);
+    let create = Stopped(Some(container.create_with(NO_OPTIONS).called_by(words).spawn()));
+    let has_told = |what: &str| fs::read_to_string(&told).unwrap_or_default().contains(what);
+    wait_until("the init process has stopped", || has_told("--- stopped by SIGSTOP ---"));
+    kill(create.child().unwrap(), Signal::SIGKILL).unwrap();
+    wait_until("its parent has ended", || has_told("+++ killed by SIGKILL +++"));
+    container.on_id("delete").fails_with("does not exist");
+    container.leaves_nothing();
     Ok(())
 }
 
