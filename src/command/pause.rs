@@ -23,12 +23,17 @@ pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
         Status::Created | Status::Running => {
             // All have stopped in the end or none, whoever wants to end this process meanwhile.
             Signals::block()?;
-            match cgroup::freeze(container.cgroup()?)? {
-                Freezing::Undone => bail!(
+            match cgroup::freeze(container.cgroup()?) {
+                Ok(Freezing::Done) => Ok(()),
+                // Its cgroup may have gone with it.
+                Ok(Freezing::Undone) | Err(_) if container.status()? == Status::Stopped => {
+                    Err(Refusal::NotRunning(container.state.id).into())
+                }
+                Ok(Freezing::Undone) => bail!(
                     "container {:?} was resumed by another command while it was being paused",
                     container.state.id
                 ),
-                Freezing::Done => Ok(()),
+                Err(error) => Err(error),
             }
         }
         // runc's text, that callers look for, whatever the reason.
