@@ -20,6 +20,7 @@ use crate::guard::Guard;
 use crate::init::step::Point;
 use crate::log::Log;
 use crate::plan::{ExecPlan, Wanted};
+use crate::process_stat::process_stat;
 use crate::program::{ExecWiring, Program};
 use crate::seccomp::{self, Filter};
 use crate::signals::Signals;
@@ -174,7 +175,11 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
             errno => anyhow!(errno).context("join the container's pid namespace"),
         })?;
     }
-    let (mut process, awaiting) = clone(own_cgroup, request.cgroup.as_ref(), state, &mut program, &theirs)?;
+    let born = clone(own_cgroup, request.cgroup.as_ref(), state, &mut program, &theirs);
+    let (mut process, awaiting) = born.map_err(|error| match is_too_late(&error, state) {
+        true => anyhow!("cannot exec in a stopped container"),
+        false => error,
+    })?;
     lent.map(OomScore::take_back).transpose()?;
     drop(theirs);
     // The words in these that runc's own tests look for are the names of what does the same in runc.
@@ -233,6 +238,14 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     }
     process.keep = true;
     Ok(Added { pid: process.pid, pidfd, terminal })
+}
+
+/// Whether the process could not be born because the init process is ending: then its pid namespace takes no other, which the
+/// kernel reports as a want of memory; pid_namespaces(7).
+fn is_too_late(error: &anyhow::Error, state: &State) -> bool {
+    let pid = state.init_process_pid;
+    let is_ending = || process_stat(pid)?.map_or(Ok(true), |stat| stat.is_dying(pid));
+    error.root_cause().downcast_ref() == Some(&Errno::NOMEM) && is_ending().unwrap_or(false)
 }
 
 /// What is not as it was asked for, and no reason to fail.

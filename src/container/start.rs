@@ -20,7 +20,7 @@ impl Container {
     pub fn start(&self) -> Result<()> {
         let path = self.directory().join(FIFO);
         let mut fifo = self.open_fifo(&path)?;
-        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
+        self.tell(&mut fifo, &path)?;
         self.remove_fifo(&path)
     }
 
@@ -34,7 +34,7 @@ impl Container {
         let mut fifo = self.open_fifo(&path)?;
         let news = self.directory.open_file(FIFO, OFlags::RDONLY | OFlags::NONBLOCK);
         let mut news = news.with_context(|| format!("open {}", path.display()))?;
-        fifo.write_all(b"0").with_context(|| format!("write to {}", path.display()))?;
+        self.tell(&mut fifo, &path)?;
         drop(fifo);
         self.remove_fifo(&path)?;
         loop {
@@ -101,6 +101,14 @@ impl Container {
         let id = self.state.id.clone();
         let is_there = self.directory.exists(state::FILE);
         if is_there { Refusal::AlreadyRunning(id) } else { Refusal::NoSuchContainer(id) }.into()
+    }
+
+    /// Writes what the init process waits for. It may have ended since the pipe was opened.
+    fn tell(&self, fifo: &mut File, path: &Path) -> Result<()> {
+        match fifo.write_all(b"0") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(self.stopped()),
+            written => written.with_context(|| format!("write to {}", path.display())),
+        }
     }
 
     /// The end of the pipe that this process writes to.
