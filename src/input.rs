@@ -2,7 +2,7 @@
 //! never waiting for a writer who does not come.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Cursor, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::error::Hint;
 /// How long a document may be: a thousand times the longest of an engine's.
 const MOST: u64 = 64 << 20;
 
-/// How long a named pipe is waited for until somebody writes to it.
+/// How long a pipe without a writer is waited for until one comes.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// What may be read beside a regular file.
@@ -62,11 +62,18 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
         return Err(wrong(&found));
     }
     if found.file_type().is_fifo() {
-        if !has_writer(&file).with_context(failed)? {
-            return Err(refused("nobody writes to this pipe".into(), "open it for writing first"));
-        }
+        let start = loop {
+            match look(&file, &PATIENCE).with_context(failed)? {
+                Seen::Nobody => {
+                    return Err(refused("nobody writes to this pipe".into(), "open it for writing first"));
+                }
+                Seen::Writer => {}
+                Seen::Start(start) => break start,
+            }
+        };
         // From now on a slow writer is waited for.
         rustix::fs::fcntl_setfl(&file, OFlags::empty()).with_context(failed)?;
+        return text(start.chain(&file)).with_context(failed);
     }
     text(&file).with_context(failed)
 }
@@ -148,11 +155,28 @@ fn no_longer_than(most: u64, text: Vec<u8>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether there is something to read, or was a writer who wrote nothing: the kernel tells of a hangup only
-/// if somebody has written since the pipe was opened here; fs/pipe.c, `pipe_poll`.
-fn has_writer(pipe: impl AsFd) -> io::Result<bool> {
+/// What is seen of a pipe that is read without waiting.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// No writer has come.
+    Nobody,
+    /// One is there and has yet to write, as a program in `<(…)` that takes its time.
+    Writer,
+    /// What was there to read; nothing if a writer has gone who wrote nothing.
+    Start(Cursor<Vec<u8>>),
+}
+
+/// Looks at `pipe` as soon as there is something to see, or after this time. That it has a writer shows only in read(2):
+/// poll(2) tells of a hangup only if somebody has written since the pipe was opened here; fs/pipe.c, `pipe_poll` and `pipe_read`.
+fn look(pipe: impl AsFd, patience: &Timespec) -> io::Result<Seen> {
     let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
-    Ok(retry_on_intr(|| poll(&mut waiting, Some(&PATIENCE)))? > 0)
+    let is_ready = retry_on_intr(|| poll(&mut waiting, Some(patience)))? > 0;
+    let mut start = Vec::with_capacity(4096);
+    match retry_on_intr(|| rustix::io::read(&pipe, spare_capacity(&mut start))) {
+        Ok(0) if !is_ready => Ok(Seen::Nobody),
+        Err(Errno::AGAIN) => Ok(Seen::Writer),
+        read => Ok(read.map(|_| Seen::Start(Cursor::new(start)))?),
+    }
 }
 
 fn name_of(kind: FileType) -> &'static str {
@@ -213,6 +237,24 @@ mod tests {
         });
         assert!(document(&path, Pipes::Taken).unwrap() == text);
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_writer_is_waited_for_however_long_it_takes_and_nobody_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let pipe = open(&path, OFlags::empty()).unwrap();
+        let now = || look(&pipe, &Timespec::default()).unwrap();
+        let writer = || OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(now(), Seen::Nobody);
+        let mut slow = writer();
+        assert_eq!((now(), now()), (Seen::Writer, Seen::Writer));
+        slow.write_all(b"{}").unwrap();
+        assert_eq!(now(), Seen::Start(Cursor::new(b"{}".to_vec())));
+        assert_eq!(now(), Seen::Writer);
+        drop(slow);
+        assert_eq!(now(), Seen::Start(Cursor::default()));
     }
 
     #[test]
