@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 
 use super::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
 use crate::error::line;
@@ -115,8 +116,34 @@ pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
     let open = |stream: &str| {
         let name = format!("{OUTPUT_ANNOTATIONS}{stream}");
         let Some(path) = annotations.get(&name) else { return Ok(None) };
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        file.map(|file| Some(file.into())).with_context(|| format!("open {path:?} of the annotation {name}"))
+        // A pipe that nobody reads must not be waited for, nor a terminal become ours; the hook itself waits as it likes.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = flags.bits().cast_signed();
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+        let set = |file: File| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file.into());
+        let opened = file.and_then(|file| Ok(set(file)?));
+        opened.map(Some).with_context(|| format!("open {path:?} of the annotation {name}"))
     };
     Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_for_the_output_that_nobody_reads_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let annotations =
+            BTreeMap::from([(format!("{OUTPUT_ANNOTATIONS}stdout"), path.to_str().unwrap().to_owned())]);
+        let error = line(&open_outputs(&annotations).unwrap_err());
+        assert!(error.ends_with("no such device or address (ENXIO)"), "{error}");
+        let _reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty());
+        let stdout = open_outputs(&annotations).unwrap().stdout.unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&stdout).unwrap().contains(OFlags::NONBLOCK));
+    }
 }
