@@ -1,5 +1,7 @@
 //! What this process has from whoever started it, and cannot be as it is.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use anyhow::{Result, anyhow, bail};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
@@ -12,6 +14,9 @@ use crate::sys::stack::on_stack_of;
 /// build.
 const STACK: usize = 1 << 20;
 
+/// `S_ISUID` and `S_ISGID`; inode(7).
+const SET_ID: u32 = 0o6000;
+
 /// Makes sure that this process may go on with the rights that it has.
 ///
 /// # Errors
@@ -19,7 +24,9 @@ const STACK: usize = 1 << 20;
 pub fn check_rights() -> Result<()> {
     let ids = [(getuid().as_raw(), geteuid().as_raw()), (getgid().as_raw(), getegid().as_raw())];
     let capabilities = || cred::capabilities().unwrap_or_default();
-    if is_elevated(ids, is_secure_execution(), capabilities) {
+    // Whoever is given them by another program, such as setpriv(1), has them from there.
+    let is_set_id = || std::fs::metadata("/proc/self/exe").is_ok_and(|file| file.mode() & SET_ID != 0);
+    if is_elevated(ids, is_set_id, is_secure_execution(), capabilities) {
         let message = "this program does not run with the setuid or setgid bit or with file capabilities, which would give \
                        everybody the rights of its owner";
         let hint = "remove them with chmod ug-s or setcap -r; ordinary users can run rootless containers without them";
@@ -53,9 +60,14 @@ pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
 /// Whether executing the file gave more rights than its caller had. Security modules also make an execution
 /// "secure" when they change the label, as SELinux does where engines execute runtimes; then no capability is
 /// gained.
-fn is_elevated(ids: [(u32, u32); 2], is_secure: bool, capabilities: impl FnOnce() -> Sets) -> bool {
+fn is_elevated(
+    ids: [(u32, u32); 2],
+    is_set_id: impl FnOnce() -> bool,
+    is_secure: bool,
+    capabilities: impl FnOnce() -> Sets,
+) -> bool {
     let [(_, effective_user), _] = ids;
-    ids.iter().any(|(real, effective)| real != effective)
+    ids.iter().any(|(real, effective)| real != effective) && is_set_id()
         || is_secure && effective_user != 0 && {
             let Sets { permitted, inheritable, .. } = capabilities();
             // Ambient capabilities, which are the caller's own gift, are inheritable.
@@ -72,14 +84,17 @@ mod tests {
         let sets = |permitted, inheritable| move || Sets { permitted, inheritable, effective: permitted };
         let user = [(1000, 1000), (1000, 1000)];
         // sudo(8), and root of a user namespace.
-        assert!(!is_elevated([(0, 0), (0, 0)], false, sets(u64::MAX, 0)));
-        assert!(!is_elevated([(0, 0), (0, 0)], true, sets(u64::MAX, 0)));
-        assert!(is_elevated([(1000, 0), (1000, 1000)], true, sets(u64::MAX, 0)));
-        assert!(is_elevated([(1000, 1000), (1000, 0)], true, sets(0, 0)));
+        assert!(!is_elevated([(0, 0), (0, 0)], || true, false, sets(u64::MAX, 0)));
+        assert!(!is_elevated([(0, 0), (0, 0)], || true, true, sets(u64::MAX, 0)));
+        assert!(is_elevated([(1000, 0), (1000, 1000)], || true, true, sets(u64::MAX, 0)));
+        assert!(is_elevated([(1000, 1000), (1000, 0)], || true, true, sets(0, 0)));
+        // Given by another program.
+        assert!(!is_elevated([(1000, 0), (1000, 1000)], || false, true, sets(u64::MAX, 0)));
+        assert!(!is_elevated([(0, 0), (0, 5)], || false, true, sets(u64::MAX, 0)));
         // File capabilities; a label that was changed, without and with ambient capabilities.
-        assert!(is_elevated(user, true, sets(1 << 21, 0)));
-        assert!(!is_elevated(user, true, sets(0, 0)));
-        assert!(!is_elevated(user, true, sets(1 << 21, 1 << 21)));
-        assert!(!is_elevated(user, false, sets(1 << 21, 0)));
+        assert!(is_elevated(user, || false, true, sets(1 << 21, 0)));
+        assert!(!is_elevated(user, || false, true, sets(0, 0)));
+        assert!(!is_elevated(user, || false, true, sets(1 << 21, 1 << 21)));
+        assert!(!is_elevated(user, || false, false, sets(1 << 21, 0)));
     }
 }

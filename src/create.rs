@@ -327,7 +327,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     }
     if state.creating {
         child.await_point(Point::Mounted)?;
-        hooks::before_the_switch(&hooks, &state, &child.interrupts).context(Stage::Init)?;
+        hooks::before_the_switch(&hooks, &state, &child).context(Stage::Init)?;
         child.go_on()?;
     }
     // There is nothing else to do until the init process is ready, and `start` or `exec` may come as soon as it is recorded.

@@ -46,7 +46,7 @@ impl Root {
         let path = self.directory(id);
         loop {
             let directory = match Directory::open(path.clone()) {
-                Err(Errno::NOENT | Errno::NOTDIR) => {
+                Err(Errno::NOENT) => {
                     Directory::clear_unnamed(&self.path);
                     return Ok(Found::Nothing);
                 }

@@ -4,16 +4,19 @@ use std::os::fd::AsFd as _;
 
 use anyhow::Result;
 
+use crate::child::Child;
 use crate::hooks::{HookPlan, Kind, Runner, Shared, open_outputs, poststop};
 use crate::init;
 use crate::log::Log;
 use crate::process::inherited_environment;
-use crate::signals::SignalQueue;
 use crate::state::{State, Status};
 
 /// Calls those that the runtime runs before the switch of the root; runtime.md § Lifecycle, steps 3 and 4.
-pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, interrupts: &SignalQueue) -> Result<()> {
-    let runner = Runner::new(state, Status::Creating, interrupts)?;
+///
+/// They end with the init process, for which they are: whoever deletes the container meanwhile need not wait for them.
+pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Child<'_>) -> Result<()> {
+    let init = child.init.pidfd.as_fd();
+    let runner = Runner::new(state, Status::Creating, &child.interrupts, Some(init))?;
     runner.run(Kind::Prestart, &hooks.prestart)?;
     runner.run(Kind::CreateRuntime, &hooks.create_runtime)
 }

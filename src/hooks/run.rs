@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use rustix::event::PollFlags;
+use rustix::event::{PollFlags, epoll};
 use rustix::fs::OFlags;
 
 use super::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
@@ -28,24 +28,38 @@ pub struct Runner<'a> {
     bundle: Option<OwnedFd>,
     /// A signal that asks this process to end ends the hook instead.
     interrupts: &'a SignalQueue,
+    /// Readable when there is such a signal, or when the container that is being made has ended.
+    interrupt: OwnedFd,
 }
 
 impl<'a> Runner<'a> {
-    /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`.
-    pub fn new(state: &State, status: Status, interrupts: &'a SignalQueue) -> Result<Self> {
+    /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`. With `init`, they are
+    /// in vain when that process has ended.
+    pub fn new(
+        state: &State,
+        status: Status,
+        interrupts: &'a SignalQueue,
+        init: Option<BorrowedFd<'_>>,
+    ) -> Result<Self> {
+        let interrupt = epoll::create(epoll::CreateFlags::CLOEXEC).context("prepare to run hooks")?;
+        for source in init.into_iter().chain([interrupts.as_fd()]) {
+            epoll::add(&interrupt, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+                .context("prepare to run hooks")?;
+        }
         Ok(Self {
             state: state.text(status)?,
             outputs: open_outputs(&state.annotations)?,
             env: inherited_environment(),
             bundle: File::open(&state.bundle).ok().map(OwnedFd::from),
             interrupts,
+            interrupt,
         })
     }
 
     /// Runs `hooks`, which are of this `kind`, one after the other.
     ///
     /// # Errors
-    /// The first that fails, with the end of its output; a signal that asks this process to end.
+    /// The first that fails, with the end of its output; a signal that asks this process to end; the end of the init process.
     pub fn run(&self, kind: Kind, hooks: &[Hook]) -> Result<()> {
         hooks.iter().enumerate().try_for_each(|(index, hook)| self.run_one(kind, index, hook))
     }
@@ -58,15 +72,20 @@ impl<'a> Runner<'a> {
             mask: None,
             variable: None,
             filter: None,
-            interrupt: Some((self.interrupts.as_fd(), PollFlags::IN)),
+            interrupt: Some((self.interrupt.as_fd(), PollFlags::IN)),
         };
         let mut said = Said::nothing();
         let ended = run(&hook.ready(&self.env)?, &around, &mut said);
         match ended {
             Ok(Ended::Exited(0)) => Ok(()),
             Ok(Ended::Interrupted) => {
-                let signal = self.interrupts.take()?.map_or_else(String::new, |signal| signal.to_string());
-                bail!("interrupted by {signal} while {} hook #{index} ran", kind.name())
+                let name = kind.name();
+                match self.interrupts.take()? {
+                    Some(signal) => bail!("interrupted by {signal} while {name} hook #{index} ran"),
+                    None => {
+                        bail!("the init process has ended while {name} hook #{index} ran: somebody killed it")
+                    }
+                }
             }
             ended => {
                 let ended = ended.map_err(|errno| Errno::from_raw(errno.raw_os_error()));
@@ -83,7 +102,7 @@ impl<'a> Runner<'a> {
 pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
     match state.hooks.poststart.as_slice() {
         [] => Ok(()),
-        hooks => Runner::new(state, Status::Running, interrupts)?.run(Kind::Poststart, hooks),
+        hooks => Runner::new(state, Status::Running, interrupts, None)?.run(Kind::Poststart, hooks),
     }
 }
 
@@ -96,7 +115,7 @@ pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
     }
     let mut run_all = || -> Result<()> {
         let interrupts = Signals::block()?.interrupts()?;
-        let runner = Runner::new(state, Status::Stopped, &interrupts)?;
+        let runner = Runner::new(state, Status::Stopped, &interrupts, None)?;
         for (index, hook) in hooks.iter().enumerate() {
             match runner.run_one(Kind::Poststop, index, hook) {
                 Err(error) if error.downcast_ref::<crate::error::Fault>().is_none() => return Err(error),
