@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Container, Outcome,
     container::NO_OPTIONS,
-    host::{self, need_own, need_program},
+    host::{self, need_own, need_program, need_set_id_bits},
     process::Invocation,
     suite::suite,
     user::{self, GID, UID},
@@ -266,6 +266,7 @@ fn a_record_of_another_user_is_refused() -> Outcome {
 }
 
 fn a_setuid_copy_refuses_to_run() -> Outcome {
+    need_set_id_bits()?;
     need_own()?;
     need_program("setpriv")?;
     let container = Container::new();

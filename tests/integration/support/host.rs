@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::StatVfsMountFlags;
+
 use super::weakened;
 
 /// Why a test cannot run here.
@@ -75,11 +77,16 @@ pub fn need_program(name: &str) -> Outcome {
 
 /// Device nodes that a test makes can be opened: the directory for temporary files is not mounted `nodev`.
 pub fn need_device_nodes() -> Outcome {
-    let flags = rustix::fs::statvfs(std::env::temp_dir()).unwrap().f_flag;
-    need(
-        !flags.contains(rustix::fs::StatVfsMountFlags::NODEV),
-        "a directory for temporary files without nodev",
-    )
+    need(!temporary_files_are(StatVfsMountFlags::NODEV), "a directory for temporary files without nodev")
+}
+
+/// Set-id bits of files that a test makes count.
+pub fn need_set_id_bits() -> Outcome {
+    need(!temporary_files_are(StatVfsMountFlags::NOSUID), "a directory for temporary files without nosuid")
+}
+
+fn temporary_files_are(mounted: StatVfsMountFlags) -> bool {
+    rustix::fs::statvfs(env::temp_dir()).unwrap().f_flag.contains(mounted)
 }
 
 /// An empty disk that a test may read.
