@@ -5,20 +5,21 @@
 mod hooks;
 mod id_maps;
 mod net_devices;
+mod preflight;
 mod record;
 mod trees;
 mod user_namespace;
 
 use std::cell::RefCell;
 use std::ffi::{CString, OsString};
-use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use self::hooks::Undone;
 use self::net_devices::NetDevices;
+use self::preflight::{is_born_alone, open_namespaces, require_kernel, require_safe_switch, warnings};
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
@@ -33,7 +34,7 @@ use crate::hooks::poststart;
 use crate::init::step::Point;
 use crate::intel_rdt;
 use crate::log::Log;
-use crate::namespaces::{self, Join, word};
+use crate::namespaces::Join;
 use crate::notify::NotifySocket;
 use crate::plan::Plan;
 use crate::program::{Births, Program, RootSwitch, User, Wiring};
@@ -398,80 +399,6 @@ fn begin(
         poststart(state, &child.interrupts)?;
     }
     request.pid_file.map(|path| PidFile::write(path, child.init.pid)).transpose()
-}
-
-/// What is not as the bundle asks, and no reason to fail.
-fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
-    let unknown = &bundle.unknown_capabilities;
-    let unknown =
-        (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
-    let mounts = plan.mounts.warnings.iter().cloned();
-    let rules = plan.cgroup.warnings.iter().cloned();
-    unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).chain(rules).collect()
-}
-
-/// Whether the processes cloned for the container run nothing and are seen by no other container's until the program may begin: no
-/// process of one is in a pid namespace that is still to be made, or in the user namespace, and no hook comes before.
-fn is_born_alone(plan: &Plan) -> bool {
-    let joins_user = plan.namespaces.join.iter().any(|join| join.kind == libc::CLONE_NEWUSER);
-    plan.namespaces.is_new(libc::CLONE_NEWPID) && !joins_user && !plan.hooks.precede_the_switch()
-}
-
-/// # Errors
-/// Without pivot_root(2) the host's mounts stay below the container's root. In a private tree they stay even when the host unmounts
-/// them; runc refuses that, too.
-fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
-    match (switch, plan.propagation) {
-        (Switch::Move, Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _))) => {
-            let at = Pointer::root().field("linux").field("rootfsPropagation");
-            let message = "a rootfsPropagation of [r]private is not safe without pivot_root";
-            Err(at.error_with_hint(message, "drop --no-pivot, or use \"rslave\""))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// # Errors
-/// On a kernel older than 5.14, which lacks mount_setattr(2), cgroup.kill and others that there is no replacement for here.
-fn require_kernel() -> Result<()> {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
-    match (numbers.next(), numbers.next().unwrap_or(0)) {
-        (Some(major), minor) if (major, minor) < (5, 14) => {
-            bail!("this kernel is Linux {release}, and containers need Linux 5.14 or newer")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Opens the namespaces to join.
-///
-/// # Errors
-/// Besides those of opening: a namespace that is the runtime's own, where something of the container would change the host.
-fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
-    let open = |join: &Join| {
-        let file = fs::File::open(&join.path).with_context(|| Fault {
-            pointer: join.at(),
-            message: format!("open {} namespace {:?}", word(join.kind), join.path),
-            hint: None,
-        })?;
-        if let Some(changed) = plan.changes(join.kind)
-            && is_own(file.as_fd(), join.kind)
-        {
-            let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
-            return Err(join.at().error_with_hint(message, format_args!("{changed} would change the host")));
-        }
-        Ok((join.clone(), file.into()))
-    };
-    plan.namespaces.join.iter().map(open).collect()
-}
-
-fn is_own(namespace: BorrowedFd<'_>, kind: i32) -> bool {
-    let Some((_, _, link)) = namespaces::LINKS.iter().find(|(other, _, _)| *other == kind) else {
-        return false;
-    };
-    namespaces::is_at(namespace, Path::new(&format!("/proc/self/ns/{link}")))
 }
 
 fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
-use super::is_own;
+use super::preflight::is_own;
 use crate::child::{Child, raise_hard_limits};
 use crate::error::{Fault, Pointer};
 use crate::init::step::Point;

@@ -83,7 +83,7 @@ impl<'a> Runner<'a> {
                 match self.interrupts.take()? {
                     Some(signal) => bail!("interrupted by {signal} while {name} hook #{index} ran"),
                     None => {
-                        bail!("the init process has ended while {name} hook #{index} ran: somebody killed it")
+                        bail!("the init process ended while {name} hook #{index} was running")
                     }
                 }
             }

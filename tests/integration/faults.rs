@@ -34,19 +34,6 @@ pub fn tests() -> Vec<Test> {
 /// How many points of each scenario are tried in every test run.
 const SAMPLE: usize = 10;
 
-/// A defect that is known and has not been mended yet. Where it no longer occurs the test fails, so that it is removed from here.
-#[derive(Debug)]
-struct Known {
-    scenarios: &'static [&'static str],
-    call: &'static str,
-    /// `kill`, an errno, or nothing for any.
-    kind: &'static str,
-    /// In the path that the call is about.
-    about: &'static str,
-}
-
-const KNOWN: &[Known] = &[];
-
 /// What is wrong after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wrong {
@@ -131,16 +118,6 @@ fn sample<'a>(scenario: &str, points: impl Iterator<Item = &'a Point>) -> BTreeS
     chosen
 }
 
-impl Known {
-    fn is_at(&self, scenario: &str, point: &Point, about: &str) -> bool {
-        let is_kind = self.kind.is_empty() || point.kind.to_string() == self.kind;
-        self.scenarios.contains(&scenario)
-            && point.place.call == self.call
-            && is_kind
-            && about.contains(self.about)
-    }
-}
-
 /// What `FAULTS` asks for of a scenario.
 enum Asked {
     Sample,
@@ -168,7 +145,6 @@ struct Figures {
     not_reached: usize,
     clean: usize,
     forced: usize,
-    known: usize,
     wrong: BTreeMap<Wrong, usize>,
 }
 
@@ -183,18 +159,13 @@ fn sweep(scenario: &Scenario) -> Outcome {
     let dry = dry_run(scenario, &setup);
     checks::ready(scenario, &setup, &mut Problems::default());
     let all = points(&dry.seen);
-    let is_known = |point: &Point| KNOWN.iter().any(|known| known.is_at(scenario.name, point, &all[point]));
     let chosen: BTreeSet<Point> = match &asked {
         Asked::One(point) => BTreeSet::from([point.clone()]),
         Asked::All => all.keys().cloned().collect(),
-        _ => {
-            let known = all.keys().filter(|point| is_known(point)).cloned();
-            sample(scenario.name, all.keys()).into_iter().chain(known).collect()
-        }
+        _ => sample(scenario.name, all.keys()).into_iter().collect(),
     };
     let mut figures = Figures::default();
     let mut failures = Vec::new();
-    let mut occurred = BTreeSet::new();
     for point in &chosen {
         let (traced, problems) = one(scenario, &setup, point);
         if let Asked::One(_) = asked {
@@ -203,36 +174,19 @@ fn sweep(scenario: &Scenario) -> Outcome {
         let about = traced.seen.iter().find(|seen| seen.place == point.place).map_or("", |seen| &seen.about);
         figures.count(&traced, &problems);
         for (wrong, text) in problems.list {
-            let known = KNOWN.iter().position(|known| known.is_at(scenario.name, point, about));
-            match known {
-                Some(known) => {
-                    occurred.insert(known);
-                    figures.known += 1;
-                }
-                None => {
-                    *figures.wrong.entry(wrong).or_default() += 1;
-                    let Traced { code, stderr, .. } = &traced;
-                    failures.push(format!(
-                        "FAULTS={}:{point} ({about}): {text}; status {code}, {stderr:?}",
-                        scenario.name
-                    ));
-                    eprintln!("{}", failures.last().unwrap());
-                }
-            }
+            *figures.wrong.entry(wrong).or_default() += 1;
+            let Traced { code, stderr, .. } = &traced;
+            failures.push(format!(
+                "FAULTS={}:{point} ({about}): {text}; status {code}, {stderr:?}",
+                scenario.name
+            ));
+            eprintln!("{}", failures.last().unwrap());
         }
     }
     checks::end(&setup, None, &mut Problems::default());
     let left = leftovers::of(&setup.container.id).into_iter().filter(|what| !what.starts_with("directory "));
     failures.extend(left.map(|what| format!("left in the end: {what}")));
     eprintln!("faults {:<22} {figures} of {} points, {:.0?}", scenario.name, all.len(), start.elapsed());
-    if !matches!(asked, Asked::One(_)) {
-        let expected = (0..KNOWN.len()).filter(|index| KNOWN[*index].scenarios.contains(&scenario.name));
-        failures.extend(
-            expected
-                .filter(|index| !occurred.contains(index))
-                .map(|index| format!("no longer occurs: {:?}", KNOWN[index])),
-        );
-    }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     Ok(())
 }
@@ -256,14 +210,13 @@ impl fmt::Display for Figures {
         write!(
             f,
             "tried {:>5}, clean {:>5}, cleaned by delete --force {:>4}, leaked {}, success misreported {}, otherwise wrong {}, \
-             known {}, not reached {};",
+             not reached {};",
             self.tried,
             self.clean,
             self.forced,
             wrong(Wrong::Leaked),
             wrong(Wrong::Misreported),
             wrong(Wrong::Otherwise),
-            self.known,
             self.not_reached,
         )
     }

@@ -169,7 +169,7 @@ fn a_create_that_is_deleted_meanwhile_undoes_itself_and_no_later_container() -> 
     // The hook is in vain, and is not waited for.
     delete_by_force(&container).succeeds();
     let created = creating.wait();
-    let text = "the init process has ended while createRuntime hook #0 ran";
+    let text = "the init process ended while createRuntime hook #0 was running";
     assert!(created.code() == 1 && created.stderr.contains(text), "{created:#?}");
     assert_eq!(count(&container), 1);
     container.leaves_nothing();
