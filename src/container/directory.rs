@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::event::{Timespec, poll};
 use rustix::fs::{
     Access, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, accessat, flock, fstat, mkdirat, openat,
@@ -171,6 +171,19 @@ impl Directory {
     pub(super) fn unlock(&self) {
         if let Some(held) = &self.held {
             let _ = flock(held, FlockOperation::Unlock);
+        }
+    }
+
+    /// # Errors
+    /// If it belongs to a user who could have put anything into it; [`input::is_trusted`].
+    pub(super) fn require_trusted(&self) -> Result<()> {
+        let owner = match &self.held {
+            Some(held) => fstat(held).with_context(|| format!("look at {}", self.path.display()))?.st_uid,
+            None => return Ok(()),
+        };
+        match input::is_trusted(owner) {
+            true => Ok(()),
+            false => bail!("{} is owned by user {owner}, who could have forged it", self.path.display()),
         }
     }
 

@@ -64,6 +64,8 @@ impl Root {
             if !directory.is_current()? {
                 continue;
             }
+            // What it names is about to be removed.
+            directory.require_trusted()?;
             // Whoever made it may have recorded it since.
             return Ok(match record(&directory)? {
                 Some(state) => Found::Recorded(Container { directory, state }),

@@ -262,6 +262,15 @@ fn a_record_of_another_user_is_refused() -> Outcome {
     );
     chown(&record, Some(0), Some(0)).unwrap();
     container.delete_by_force();
+
+    // Nor does a directory without one say what is to be removed.
+    let directory = container.state_directory();
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::symlink(container.cgroup(), directory.join("cgroup")).unwrap();
+    chown(&directory, Some(UID), Some(GID)).unwrap();
+    let text = format!("is owned by user {UID}, who could have forged it");
+    container.runtime().args(["delete", "--force", &container.id]).fails_with(&text);
+    fs::remove_dir_all(&directory).unwrap();
     Ok(())
 }
 
