@@ -215,7 +215,9 @@ fn a_delete_by_force_waits_for_whoever_makes_the_container() -> Outcome {
     let deleting = delete_by_force(&container).spawn();
     assert!(!holds_within(A_WHILE, || is_over(&deleting)), "somebody makes it");
     let output = stopped.goes_on();
-    assert_eq!((deleting.wait().code(), output.code()), (0, 0), "{output:#?}");
+    assert_eq!(deleting.wait().code(), 0);
+    // Whoever of the two is faster: the container has been made and deleted, or has not come to be.
+    assert!(output.code() == 0 || output.stderr.contains("ended by signal 9"), "{output:#?}");
     container.leaves_nothing();
 
     // Nobody waits for ever.
