@@ -103,6 +103,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri knows neither PROT_NONE nor assembly")]
     fn a_function_has_as_much_stack_as_was_asked_for() {
         let outcome = on_stack_of(16 << 20, || sum(5_000).to_string());
         assert_eq!(outcome.unwrap(), (5_000_u64 * 5_001 / 2).to_string());
