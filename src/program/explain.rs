@@ -338,7 +338,8 @@ fn is_beyond_bounding(who: &Identity) -> bool {
 }
 
 /// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2), open_tree(2).
-const TAKEN_AWAY: &str = "the mount there is unbindable, or was unmounted by somebody who shares the rootfs";
+const TAKEN_AWAY: &str =
+    "the mount there is unbindable, or was unmounted by another process that shares the rootfs";
 
 fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
     match part {
