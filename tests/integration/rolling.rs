@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Container, Invocation, Outcome, Output,
-    host::{CGROUPS, machine, need, need_controller, need_own},
+    host::{CGROUPS, machine, need, need_controller, need_own, need_sys_resource},
     process::Running,
     suite::suite,
 };
@@ -52,9 +52,12 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn of(scripts: &[&str]) -> Self {
-        let members: Vec<_> = scripts.iter().map(|script| Container::with_script(script)).collect();
+        Self::launched(scripts.iter().map(|script| Container::with_script(script)).collect())
+    }
+
+    fn launched(members: Vec<Container>) -> Self {
         let fleet = Self { members };
-        (0..scripts.len()).for_each(|at| fleet.launch(at));
+        (0..fleet.members.len()).for_each(|at| fleet.launch(at));
         fleet
     }
 
@@ -219,10 +222,14 @@ fn the_third_of_five_ends_and_the_first_two_are_as_before() -> Outcome {
 fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Outcome {
     need_own()?;
     need_controller("memory")?;
-    // A shell that lives on when its child is killed, which wants 40 MB and to be killed first.
+    need_sys_resource()?;
+    // A shell that lives on when its child is killed, which wants 40 MB. The kernel may take a second process while the memory
+    // of the first is still on its way back: never the shell, then.
     let hungry = "trap 'exit 0' TERM; while :; do \
                   head -c 40000000 /dev/zero | (echo 1000 >/proc/self/oom_score_adj; exec tail >/dev/null); done";
-    let fleet = Fleet::of(&[PATIENT, PATIENT, hungry, PATIENT, PATIENT]);
+    let scripts = [PATIENT, PATIENT, hungry, PATIENT, PATIENT];
+    let never = |spec: &mut Value| spec["process"]["oomScoreAdj"] = json!(-1000);
+    let fleet = Fleet::launched(scripts.map(|script| Container::with_script(script).edit(never)).into());
     let output =
         fleet.roll(json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } }), &["--settle", moment()]);
     let output = output.output();
