@@ -4,63 +4,22 @@
 //! the program is made of.
 
 mod bundle;
-mod bytes;
-mod caller;
-mod capabilities;
 mod cgroup;
-mod change;
-mod child;
 mod cli;
-mod clock;
 mod command;
-#[cfg(test)]
-mod conformance;
 mod container;
-mod create;
-mod dbus;
-mod devices;
-mod document;
-mod duration;
 mod error;
-mod exec;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
-mod guard;
-mod holder;
-mod hooks;
+mod host;
 pub mod init;
-mod input;
-mod intel_rdt;
-mod log;
-mod lsm;
-mod mask;
-mod memory_policy;
-mod mountinfo;
-mod mounts;
-mod namespaces;
-mod net_devices;
-mod network;
-mod notify;
-mod path;
+mod launch;
+mod monitor;
 mod plan;
-mod printable;
-mod process;
-mod process_stat;
 mod program;
 mod revision;
-mod seccomp;
-mod signals;
-mod state;
-mod supervise;
-pub mod sync;
 pub mod sys;
-mod sysctl;
-mod terminal;
-mod time_namespace;
-mod unix_socket;
-mod usage;
-mod user_namespace;
-mod weakened;
 
-pub use cli::main;
+pub use command::dispatch::{Failure, dispatch};
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use command::fuzzing;
+pub use host::caller;

@@ -19,15 +19,16 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use runtime::init::protocol;
+use runtime::init::protocol::Message;
 use runtime::init::step::{
     Bind, Ended, Entry, Filter, Held, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point,
     RunHook, Step, Target, TargetRule, Within,
 };
-use runtime::sync::Message;
 use runtime::sys::mount::{Attributes, Reach};
 use runtime::sys::process::{Argv, Cloned, clone3, exit_now};
 use runtime::sys::seccomp::Instruction;
-use runtime::{init, sync, sys};
+use runtime::{init, sys};
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
@@ -87,7 +88,7 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(BorrowedFd<'_>)) -> End {
                 let _ = rustix::net::send(&ours, b"g", SendFlags::NOSIGNAL);
             } else {
                 let network = fs::File::open("/proc/self/ns/net").unwrap();
-                let _ = sync::send_descriptor(ours.as_fd(), b"n", network.as_fd());
+                let _ = protocol::send_descriptor(ours.as_fd(), b"n", network.as_fd());
             }
             for _ in 0..2 {
                 // It may have failed already.
@@ -98,14 +99,14 @@ fn in_a_child(namespaces: i32, child: impl FnOnce(BorrowedFd<'_>)) -> End {
             let mut status = wait(pidfd.as_fd());
             let mut hook_said = Vec::new();
             let said = loop {
-                let mut bytes = [0; sync::LONGEST];
-                let (count, successor) = sync::receive(ours.as_fd(), &mut bytes).unwrap_or((0, None));
+                let mut bytes = [0; protocol::LONGEST];
+                let (count, successor) = protocol::receive(ours.as_fd(), &mut bytes).unwrap_or((0, None));
                 if let Some(successor) = successor {
-                    assert_eq!(&bytes[..count], sync::SUCCESSOR);
+                    assert_eq!(&bytes[..count], protocol::SUCCESSOR);
                     status = wait(successor.as_fd());
                     continue;
                 }
-                match sync::said(&bytes[..count]) {
+                match protocol::said(&bytes[..count]) {
                     Some(words) => hook_said = words.to_vec(),
                     None => match bytes[..count].try_into().ok().and_then(Message::from_bytes) {
                         Some(Message::Reached(Point::Born) | Message::Listening(_)) => {}

@@ -2,8 +2,8 @@
 //!
 //! The library is opened at run time, `LIBSECCOMP` or the system's: it is linked to nothing, needs no headers, and where it
 //! is missing the tests say so. It answers wrongly for some profiles with several rules for a call (2.5.4 to 2.6.1; see
-//! `src/seccomp/rules.rs`), or never ends while it compiles them, so the profiles made up here keep to what it can do. What the
-//! others mean is tested in `src/seccomp/tests.rs`.
+//! `src/plan/linux/seccomp/rules.rs`), or never ends while it compiles them, so the profiles made up here keep to what it can do. What the
+//! others mean is tested in `src/plan/linux/seccomp/tests.rs`.
 #![allow(unsafe_code, reason = "a C library is called")]
 #![allow(
     clippy::panic,
@@ -431,7 +431,7 @@ const EQUAL: [&str; 1] = ["SCMP_CMP_EQ"];
 const EQUALITIES: [&str; 3] = ["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ"];
 const ORDERS: [&str; 5] = ["SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_EQ"];
 
-/// Rules for one call that the library gets right: what it cannot do is named at the top of `src/seccomp/rules.rs`.
+/// Rules for one call that the library gets right: what it cannot do is named at the top of `src/plan/linux/seccomp/rules.rs`.
 fn rules_for(name: &str, dice: &mut Xorshift) -> Vec<Value> {
     let rule = |(action, errno): (&str, Option<u32>), args: Vec<Value>| json!({"names": [name], "action": action, "errnoRet": errno, "args": args});
     let conditions = |dice: &mut Xorshift, most: u64, operators: &[&str], values: &[u64]| -> Vec<Value> {

@@ -7,11 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 
-use super::control_file;
-use super::controllers::{self, Enabled};
+use super::controllers::Enabled;
 use super::filter::Filter;
 use super::fs::Mount;
-use super::resources::{self, Limits, WhenRefused, Write};
+use super::resources::{Limits, WhenRefused, Write};
+use super::{control_file, controllers, resources};
 use crate::error::Fault;
 use crate::sys::bpf;
 

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 
-use super::control_file::{self, lists};
+use super::control_file;
+use super::control_file::lists;
 use super::fs::Mount;
 use super::resources::{Limits, Write};
 use crate::error::Fault;
-use crate::mountinfo;
+use crate::host::mountinfo;
 
 /// Controllers that may be used in a threaded cgroup; cgroup-v2.rst § Threads.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{control_file, removal};
 use crate::error::{Hint, Pointer};
-use crate::mountinfo;
+use crate::host::mountinfo;
 
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 

@@ -1,4 +1,4 @@
-//! Fuzz targets of this room; see `crate::fuzzing`.
+//! Fuzz targets of this room; `command/fuzzing/` lists them.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -10,9 +10,9 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::Value;
 
 use super::{avg10, control_file, filter, fs, resources, stats, update, usage};
-use crate::document;
-use crate::error::Pointer;
-use crate::fuzzing::{Bytes, promised};
+use crate::bundle::document;
+use crate::error::{Pointer, promised};
+use crate::host::dice::Bytes;
 
 /// A resources.json, for a container whose limits are those behind the first NUL.
 pub(crate) fn resources(text: &[u8]) {

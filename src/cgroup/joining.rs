@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::control_file::{self, lists};
+use super::control_file;
+use super::control_file::lists;
 use super::fs::Mount;
 
 /// A cgroup that is open.

@@ -12,6 +12,7 @@
 //! Sources: config-linux.md § Control groups; the kernel's admin-guide/cgroup-v2.rst; cgroups(7).
 
 mod apply;
+pub mod change;
 mod control_file;
 mod controllers;
 mod devices;
@@ -21,6 +22,7 @@ mod freeze;
 mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod intel_rdt;
 mod joining;
 mod oom;
 mod ownership;
@@ -31,6 +33,7 @@ mod systemd;
 mod update;
 mod usage;
 
+use crate::host::environment::SystemdInstance;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -39,7 +42,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::Linux;
 
 use crate::error::{Fault, Pointer, errno};
-use crate::user_namespace::Rootless;
+use crate::host::rootless::Rootless;
 
 use resources::WhenRefused;
 
@@ -48,7 +51,7 @@ pub use joining::{Below, Destination};
 pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, counted, oom_counts, shortage};
 pub use removal::{is_populated, is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
-pub use systemd::{Asking, Buses, Unit, Whose};
+pub use systemd::{Asking, Unit};
 pub use update::{Planned, Source, Update};
 #[cfg(test)]
 pub use usage::Memory;
@@ -63,7 +66,7 @@ const DELEGATE: &str =
 pub enum Driver {
     /// This program, on the file system.
     Cgroupfs,
-    Systemd(Whose),
+    Systemd(SystemdInstance),
 }
 
 /// What was decided about a container's cgroup.
@@ -379,7 +382,7 @@ mod tests {
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
         unlimited.forgo("").unwrap();
-        let asking = Asking { buses: &Buses::default(), signals: None };
+        let asking = Asking { buses: &crate::host::environment::Buses::default(), signals: None };
         assert_eq!(unlimited.create(Rootless::Auto, asking, |_| Ok(())).unwrap().path(), None);
     }
 }

@@ -11,8 +11,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 
 use super::control_file;
 use super::events::Events;
+use crate::host::process::{ProcessStat, process_stat};
 use crate::init;
-use crate::process_stat::{ProcessStat, process_stat};
 
 /// How long processes may take to die of SIGKILL. Those that are stuck in the kernel, on a dead network file system for
 /// example, take longer, and no runtime can help that.

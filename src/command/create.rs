@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::making::Making;
-use crate::cli::Context;
+use super::Context;
+use super::create_args::Making;
 use crate::container::ContainerId;
-use crate::create::Start;
-use crate::signals::Signals;
+use crate::host::signals::Signals;
+use crate::launch::create::Start;
 
 /// Create a container; `start` then starts its program
 #[derive(Debug, clap::Args)]

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::event::Timespec;
 
-use super::matching;
-use crate::cli::Context;
+use super::{Context, matching};
+use crate::container::hooks::poststop;
+use crate::container::state::Status;
 use crate::container::{Container, ContainerId, Found, PATIENCE, busy};
 use crate::error::Refusal;
-use crate::hooks::poststop;
-use crate::state::Status;
 
 /// How long the init process may take to die; runc's limit.
 const DEADLINE: Duration = Duration::from_secs(10);

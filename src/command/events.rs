@@ -12,13 +12,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::retry_on_intr;
 use serde::Serialize;
 
-use crate::cgroup::{self, OomWatch, Stats};
-use crate::cli::Context;
+use super::Context;
+use crate::bundle::input;
+use crate::cgroup;
+use crate::cgroup::{OomWatch, Stats};
+use crate::cli::duration::Duration;
 use crate::container::ContainerId;
-use crate::duration::Duration;
-use crate::error::Refusal;
-use crate::input;
-use crate::printable;
+use crate::error::{Refusal, printable};
 
 /// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
 ///

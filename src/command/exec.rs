@@ -6,16 +6,19 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Context;
+use crate::bundle::input;
+use crate::bundle::input::Pipes;
 use crate::cgroup::Below;
-use crate::cli::Context;
-use crate::cli::usual::{self, Known, Usual};
+use crate::cli::fast_path;
+use crate::cli::fast_path::{Known, Usual};
 use crate::container::ContainerId;
-use crate::exec::{self, Added, Request, WhenPaused};
-use crate::input::{self, Pipes};
+use crate::host::signals::{Signal, Signals};
+use crate::launch::exec;
+use crate::launch::exec::{Added, Request, WhenPaused};
+use crate::launch::supervise::{End, supervise};
 use crate::plan::{Changes, Wanted};
-use crate::signals::{Signal, Signals};
-use crate::supervise::{End, supervise};
-use crate::weakened;
+use crate::sys::weakened;
 
 /// Run one more process in a container
 ///
@@ -107,7 +110,7 @@ pub const OPTIONS: [Known; 18] = [
 impl Exec {
     /// Of a command line of the usual form.
     pub fn usual(words: &[OsString]) -> Option<Self> {
-        let Usual { options, rest } = usual::read(words, &OPTIONS)?;
+        let Usual { options, rest } = fast_path::read(words, &OPTIONS)?;
         let mut exec = Self { words: rest.to_vec(), ..Self::default() };
         for (name, value) in options {
             match name {

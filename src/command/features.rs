@@ -11,9 +11,11 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
-use crate::cli::{COMMIT, Context, SPEC_VERSION};
-use crate::plan::ANNOTATIONS;
-use crate::{capabilities, hooks, memory_policy, mounts, namespaces, seccomp};
+use super::Context;
+use crate::cli::global::{COMMIT, SPEC_VERSION};
+use crate::plan::linux::{memory_policy, namespaces, seccomp};
+use crate::plan::process::capabilities;
+use crate::plan::{ANNOTATIONS, hooks, mounts};
 
 /// Print what this program can do, as JSON
 ///
@@ -160,7 +162,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::conformance::{planned, values};
+    use crate::command::conformance::{planned, values};
 
     fn document() -> Value {
         serde_json::to_value(Document::new()).unwrap()

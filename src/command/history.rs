@@ -5,13 +5,14 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::Context;
 use super::list::{Format, Owners};
 use super::table::table;
-use crate::change::{Change, shown};
-use crate::cli::Context;
+use crate::cgroup::change::{Change, shown};
 use crate::container::ContainerId;
-use crate::printable;
-use crate::revision::{self, History as Revisions, Revision};
+use crate::error::printable;
+use crate::revision;
+use crate::revision::{History as Revisions, Revision};
 
 /// List how the limits of a container have changed
 ///

@@ -4,12 +4,11 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
-use super::matching;
+use super::{Context, matching};
 use crate::cgroup;
-use crate::cli::Context;
 use crate::container::Container;
 use crate::error::Refusal;
-use crate::signals::Signal;
+use crate::host::signals::Signal;
 use crate::sys::Errno;
 
 /// Send a signal to a container's init process

@@ -6,12 +6,11 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Context;
 use super::table::table;
-use crate::cli::Context;
 use crate::container::Container;
-use crate::error::{Refusal, line};
-use crate::printable;
-use crate::state::{Report, Status};
+use crate::container::state::{Report, Status};
+use crate::error::{Refusal, line, printable};
 
 /// List the containers
 #[derive(Debug, clap::Args)]

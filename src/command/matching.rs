@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use regex::Regex;
 
-use crate::cli::Context;
+use super::Context;
 use crate::container::Container;
 use crate::error::{Refusal, line};
 

@@ -2,12 +2,13 @@
 
 use anyhow::{Result, bail};
 
-use crate::cgroup::{self, Freezing};
-use crate::cli::Context;
+use super::Context;
+use crate::cgroup;
+use crate::cgroup::Freezing;
 use crate::container::ContainerId;
+use crate::container::state::Status;
 use crate::error::Refusal;
-use crate::signals::Signals;
-use crate::state::Status;
+use crate::host::signals::Signals;
 
 /// Stop all processes of a container until `resume`
 #[derive(Debug, clap::Args)]

@@ -7,11 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Context;
 use super::list::Format;
 use crate::cgroup;
-use crate::cli::Context;
 use crate::container::{Container, ContainerId};
-use crate::printable;
+use crate::error::printable;
 
 /// List the processes of a container
 ///

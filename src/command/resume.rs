@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 
+use super::Context;
 use crate::cgroup;
-use crate::cli::Context;
 use crate::container::ContainerId;
-use crate::state::Status;
+use crate::container::state::Status;
 
 /// Let the processes of a paused container go on
 #[derive(Debug, clap::Args)]

@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Context;
 use super::list::Format;
 use super::update::{dry_run, listed, make};
-use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::revision::{Asker, Wanted};
 
@@ -39,7 +39,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     if args.format.is_some() {
         bail!("--format is of no use without --dry-run");
     }
-    let by = Asker::of_this_process(context.words, cli::sudo_uid());
+    let by = Asker::of_this_process(context.words, crate::host::environment::sudo_uid());
     let made = make(&args.id, &wanted, &by, context)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let put_back = !made.put_back.is_empty();

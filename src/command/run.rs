@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::delete;
-use super::making::Making;
+use super::create_args::Making;
+use super::{Context, delete};
 use crate::bundle::CONFIG;
-use crate::cgroup::{self, OomWitness};
-use crate::cli::Context;
+use crate::cgroup;
+use crate::cgroup::OomWitness;
 use crate::container::{Container, ContainerId};
-use crate::create::{Created, Start};
-use crate::signals::{Signal, Signals};
-use crate::supervise::{End, supervise};
+use crate::host::signals::{Signal, Signals};
+use crate::launch::create::{Created, Start};
+use crate::launch::supervise::{End, supervise};
 use crate::sys::process::set_child_subreaper;
 
 /// Create a container, start its program, wait for it and delete the container

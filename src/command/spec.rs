@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
+use super::Context;
 use crate::bundle::CONFIG;
-use crate::cli::{Context, SPEC_VERSION};
+use crate::cli::global::SPEC_VERSION;
 
 /// Create a new specification file, config.json
 ///

@@ -1,17 +1,17 @@
 //! `runtime start`: lets the program of a created container begin.
 
+use crate::host::environment::Environment;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::delete;
-use crate::cli::{self, Context};
+use super::{Context, delete};
+use crate::container::hooks::poststart;
+use crate::container::state::Status;
 use crate::container::{Container, ContainerId};
 use crate::error::Refusal;
-use crate::hooks::poststart;
-use crate::notify::NotifySocket;
-use crate::signals::Signals;
-use crate::state::Status;
+use crate::host::notify::NotifySocket;
+use crate::host::signals::Signals;
 use crate::sys::process::unblock_all_signals;
 
 /// Start the program of a created container
@@ -31,7 +31,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
         status => bail!("cannot start a container in the {status} state"),
     }
     // Before the program can use it.
-    let notify = match &cli::environment().notify_socket {
+    let notify = match &Environment::own().notify_socket {
         Some(host) => Some(NotifySocket::bind(&container.held_directory(), host)?),
         None => None,
     };

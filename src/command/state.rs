@@ -5,9 +5,10 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::{Context, usual};
+use super::Context;
+use crate::cli::fast_path;
 use crate::container::ContainerId;
-use crate::printable;
+use crate::error::printable;
 
 /// Print the state of a container
 #[derive(Debug, PartialEq, clap::Args)]
@@ -20,7 +21,7 @@ pub struct State {
 impl State {
     /// Of a command line of the usual form: the name alone.
     pub fn usual(words: &[OsString]) -> Option<Self> {
-        let [id] = usual::read(words, &[])?.rest else { return None };
+        let [id] = fast_path::read(words, &[])?.rest else { return None };
         Some(Self { id: id.to_str()?.parse().ok()? })
     }
 }

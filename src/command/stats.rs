@@ -9,15 +9,16 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::retry_on_intr;
 use rustix::stdio;
 
+use super::Context;
 use super::list::Format;
-use crate::cli::{self, Context};
+use crate::cli::duration::Duration;
 use crate::container::ContainerId;
-use crate::duration::Duration;
-use crate::printable;
-use crate::terminal::keys::Key;
-use crate::terminal::screen::{self, Event, Line, Place, Screen, Size};
-use crate::usage::text::Charset;
-use crate::usage::{Io, Meter, Seen, host_memory, lines, report, table};
+use crate::error::printable;
+use crate::host::terminal::keys::Key;
+use crate::host::terminal::screen;
+use crate::host::terminal::screen::{Event, Line, Place, Screen, Size};
+use crate::monitor::text::Charset;
+use crate::monitor::{Io, Meter, Seen, host_memory, lines, report, table};
 
 /// How often, if nobody says otherwise.
 pub(super) const INTERVAL: Length = Length::from_secs(1);
@@ -53,7 +54,7 @@ pub struct Stats {
 pub fn run(args: &Stats, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?;
     let mut meter = Meter::new(&context.root, &args.ids)?;
-    let charset = cli::charset();
+    let charset = Charset::of_stdout();
     let seen = meter.look()?;
     complain(&mut meter);
     if args.no_stream {
@@ -217,6 +218,6 @@ fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
 }
 
 /// As shells tell the end by a signal, and docker this one.
-pub(super) fn status(signal: crate::signals::Signal) -> u8 {
+pub(super) fn status(signal: crate::host::signals::Signal) -> u8 {
     u8::try_from(signal.number() + 128).unwrap_or(u8::MAX)
 }

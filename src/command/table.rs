@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::printable::is_harmful;
+use crate::error::printable::is_harmful;
 
 /// Rows with three blanks between the columns, of which the last is as long as it is, and the others at least so wide with the blanks.
 /// What a terminal would act on is a question mark.

@@ -1,19 +1,20 @@
 //! `runtime top`: what containers use, on the whole of a terminal.
 
+use crate::monitor::text::Charset;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration as Length, Instant};
 
 use anyhow::{Result, bail};
 
-use super::ps;
 use super::stats::{FIRST, INTERVAL, complain, interval, status};
-use crate::cli::{self, Context};
+use super::{Context, ps};
+use crate::cli::duration::Duration;
 use crate::container::{ContainerId, Root};
-use crate::duration::Duration;
 use crate::error::line;
-use crate::terminal::screen::{self, Event, Place, Screen};
-use crate::usage::screen::{Data, Then, View};
-use crate::usage::{Meter, Watch};
+use crate::host::terminal::screen;
+use crate::host::terminal::screen::{Event, Place, Screen};
+use crate::monitor::screen::{Data, Then, View};
+use crate::monitor::{Meter, Watch};
 
 /// Watch what containers use, on the whole of a terminal
 ///
@@ -33,7 +34,7 @@ pub struct Top {
 
 pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?.unwrap_or(INTERVAL);
-    let Some(charset) = cli::charset() else {
+    let Some(charset) = Charset::of_stdout() else {
         bail!(
             "standard output is no terminal that can be painted on, or TERM does not say so (`runtime stats` prints a table instead)"
         );

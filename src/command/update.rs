@@ -10,18 +10,20 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
+use super::Context;
 use super::list::Format;
 use super::table::table;
-use crate::bytes;
+use crate::bundle::input;
+use crate::bundle::input::Pipes;
 use crate::cgroup::Source;
-use crate::change::{Change, shown};
-use crate::cli::{self, Context};
+use crate::cgroup::change::{Change, shown};
+use crate::cli::bytes;
+use crate::cli::duration::Duration;
 use crate::container::ContainerId;
-use crate::duration::Duration;
-use crate::input::{self, Pipes};
-use crate::printable;
-use crate::revision::{self, Asker, Event, Loss, Made, Roll, Target, Wanted};
-use crate::signals::SignalQueue;
+use crate::error::printable;
+use crate::host::signals::SignalQueue;
+use crate::revision;
+use crate::revision::{Asker, Event, Loss, Made, Roll, Target, Wanted};
 
 /// Change the limits of a container, or of several, one after the other
 ///
@@ -148,7 +150,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     if args.dry_run {
         return dry_run(&args.ids, &wanted, args.format.unwrap_or(Format::Table), context);
     }
-    let by = Asker::of_this_process(context.words, cli::sudo_uid());
+    let by = Asker::of_this_process(context.words, crate::host::environment::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
             let made = make(id, &wanted, &by, context)?;

@@ -25,7 +25,8 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{CGROUP, EXCERPT, FIFO, TRACER, UNIT, lock, oom, prepared};
-use crate::{input, state};
+use crate::bundle::input;
+use crate::container::state;
 
 /// How the names of directories begin that are about to become those of new containers. No container's name
 /// holds an `@`.

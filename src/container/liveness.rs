@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Container;
 use crate::cgroup;
-use crate::process_stat::{ProcessStat, process_stat};
-use crate::state::Status;
+use crate::container::state::Status;
+use crate::host::process::{ProcessStat, process_stat};
 
 /// How often to check on an init process that is dying: its pidfd stays silent while it waits for a zombie.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);

@@ -19,10 +19,11 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::directory::Directory;
 use super::{Container, ContainerId, Prepared, Root};
+use crate::bundle::input;
+use crate::container::state;
+use crate::container::state::State;
 use crate::error::Refusal;
-use crate::input;
-use crate::signals::{Signal, SignalQueue};
-use crate::state::{self, State};
+use crate::host::signals::{Signal, SignalQueue};
 
 /// How often whoever takes signals instead of being ended by them looks whether it is its turn: of that, nobody tells.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };

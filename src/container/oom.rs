@@ -8,8 +8,9 @@ use rustix::fs::OFlags;
 
 use super::directory::Directory;
 use super::{Container, NewContainer};
-use crate::cgroup::{self, OomCounts, OomSeen, Shortage};
-use crate::state;
+use crate::cgroup;
+use crate::cgroup::{OomCounts, OomSeen, Shortage};
+use crate::container::state;
 
 /// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
 pub(super) const OOM_COUNTS: &str = "oom-kills";

@@ -1,4 +1,4 @@
-//! Whose state directories are believed: what stands in them says which processes are killed and which
+//! SystemdInstance state directories are believed: what stands in them says which processes are killed and which
 //! cgroups removed.
 
 use std::fs;
@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use rustix::process::geteuid;
 
+use crate::bundle::input;
 use crate::error::Hint;
-use crate::input;
 
 /// Refuses a container root at `path` that another user than root could have filled. It may be missing.
 pub(super) fn check(path: &Path) -> Result<()> {

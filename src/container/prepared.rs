@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use crate::state::{self, State};
+use crate::container::state;
+use crate::container::state::State;
 
 /// What is to be the state file.
 pub(super) const NAME: &str = ".state.json";

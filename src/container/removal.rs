@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use super::directory::Directory;
 use super::{CGROUP, Container, ContainerId, Root, UNIT, prepared, record};
 use crate::cgroup;
-use crate::intel_rdt;
-use crate::state::State;
+use crate::cgroup::intel_rdt;
+use crate::container::state::State;
 
 /// How long another process may take to finish creating or deleting a container.
 pub const PATIENCE: Duration = Duration::from_secs(10);

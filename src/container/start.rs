@@ -10,10 +10,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::{Container, FIFO};
+use crate::container::state;
 use crate::error::Refusal;
-use crate::hooks::last_words;
-use crate::signals::SignalQueue;
-use crate::state;
+use crate::host::signals::SignalQueue;
+use crate::plan::hooks::last_words;
 
 impl Container {
     /// Lets a created container's program start.

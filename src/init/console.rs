@@ -10,8 +10,8 @@ use rustix::termios::Winsize;
 use super::path::NumberedPath;
 use super::step::{Failure, Of as _, Part};
 use super::{mount, path};
-use crate::sync;
-use crate::weakened;
+use crate::init::protocol;
+use crate::sys::weakened;
 
 /// devpts; linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -50,7 +50,7 @@ pub fn open(
     }
     let number = rustix::fs::fstat(&peer)?.st_rdev;
     let name = NumberedPath::new(b"/dev/pts/", rustix::fs::minor(number));
-    sync::send_descriptor(socket, name.as_cstr().to_bytes(), master.as_fd())?;
+    protocol::send_descriptor(socket, name.as_cstr().to_bytes(), master.as_fd())?;
     rustix::process::ioctl_tiocsctty(&peer)?;
     rustix::stdio::dup2_stdin(&peer)?;
     rustix::stdio::dup2_stdout(&peer)?;

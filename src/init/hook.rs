@@ -16,9 +16,9 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::step::{Ended, Failure, Filter, Hook, Outputs, Part, RunHook, Within};
 use super::{Init, reason, take_no_signals};
-use crate::sync::{SAID_MOST, send_said};
-use crate::sys::process::{self, Cloned};
-use crate::sys::seccomp;
+use crate::init::protocol::{SAID_MOST, send_said};
+use crate::sys::process::Cloned;
+use crate::sys::{process, seccomp};
 
 /// The mode mask of the files that a hook makes outside of the container.
 const USUAL_MASK: Mode = Mode::WGRP.union(Mode::WOTH);

@@ -29,6 +29,7 @@ mod label;
 mod mount;
 mod path;
 mod procfs;
+pub mod protocol;
 pub mod step;
 mod streams;
 mod sysctl;
@@ -48,12 +49,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use self::kernel_trees::KernelTrees;
+use self::protocol::{Message, SIZE};
 use self::step::{Failure, Filter, Of as _, Part, Step};
-use crate::printable::is_harmful;
-use crate::sync::{self, Message, SIZE};
+use crate::error::printable::is_harmful;
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::sys::{keyring, net, process, scheduling, seccomp, signal};
-use crate::weakened;
+use crate::sys::{keyring, net, process, scheduling, seccomp, signal, weakened};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
@@ -256,13 +256,13 @@ impl<'a> Init<'a> {
             // What it says must not come before the parent has heard of it.
             return await_byte(self.parent);
         };
-        let told = sync::send_descriptor(self.parent, sync::SUCCESSOR, pidfd.as_fd());
+        let told = protocol::send_descriptor(self.parent, protocol::SUCCESSOR, pidfd.as_fd());
         // If nobody was told, the parent has gone, and so the successor will.
         process::exit_now(i32::from(told.is_err()))
     }
 
     fn join_new_network(&self) -> Result<(), Errno> {
-        let (_, namespace) = sync::receive(self.parent, &mut [0; SIZE])?;
+        let (_, namespace) = protocol::receive(self.parent, &mut [0; SIZE])?;
         process::setns(namespace.ok_or(Errno::PIPE)?.as_fd(), libc::CLONE_NEWNET)
     }
 

@@ -18,7 +18,7 @@ use super::step::{
 };
 use super::{copy_up, path, procfs};
 use crate::sys::mount::{Attributes, Reach, set_attributes};
-use crate::weakened;
+use crate::sys::weakened;
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// `MOUNT_ATTR__ATIME`: which of the choices about access times is in force.

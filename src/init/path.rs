@@ -5,8 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 
-use crate::sys::Errno;
-use crate::weakened;
+use crate::sys::{Errno, weakened};
 
 /// The longest path, with its NUL, that the kernel takes; limits.h.
 pub const PATH_MAX: usize = 4096;

@@ -12,9 +12,10 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::mount::detached;
 use super::path::is_on_procfs;
-use crate::sync::{self, SIZE};
+use crate::init::protocol;
+use crate::init::protocol::SIZE;
 use crate::sys::process::{Cloned, clone3, close_range, exit_now, setns};
-use crate::weakened;
+use crate::sys::weakened;
 
 /// The number of a procfs's root; `PROC_ROOT_INO`, linux/proc_fs.h.
 const ROOT: u64 = 1;
@@ -65,7 +66,7 @@ pub fn context_of(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<Own
         Cloned::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let (_, context) = sync::receive(ours.as_fd(), &mut [0; SIZE])?;
+    let (_, context) = protocol::receive(ours.as_fd(), &mut [0; SIZE])?;
     await_end(sender.as_fd())?;
     context.ok_or(Errno::PIPE)
 }
@@ -89,7 +90,7 @@ fn send_messenger(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>, to: BorrowedF
 
 fn send_context(to: BorrowedFd<'_>) -> Result<(), Errno> {
     let context = rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    sync::send_descriptor(to, b"p", context.as_fd())
+    protocol::send_descriptor(to, b"p", context.as_fd())
 }
 
 /// Ends this process with the errno as its status.

@@ -13,7 +13,7 @@ use crate::sys::process::Argv;
 use crate::sys::scheduling::Scheduler;
 use crate::sys::seccomp::Instruction;
 
-/// One thing for the init process to do. `program.rs` decides which and in what order.
+/// One thing for the init process to do. `program/` decides which and in what order.
 #[derive(Debug)]
 pub enum Step {
     /// Closes the descriptors in these ranges, first and last: what the parent works with, which leads to the host.
@@ -402,6 +402,6 @@ impl<T> Of<T> for Result<T, crate::sys::Errno> {
 
 /// `Part::Item` of an index.
 pub fn item(index: usize) -> Part {
-    // 15 bits is what a message has room for; see sync.rs.
+    // 15 bits is what a message has room for; see protocol.rs.
     Part::Item(u16::try_from(index).unwrap_or(u16::MAX).min(0x7fff))
 }

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::Process;
 
-use crate::capabilities;
-use crate::document;
+use crate::bundle::document;
 use crate::error::Pointer;
-use crate::memory_policy::{self, MemoryPolicy};
-use crate::path;
-use crate::process::{self, ProcessPlan};
-use crate::weakened;
+use crate::host::path;
+use crate::plan::linux::memory_policy;
+use crate::plan::linux::memory_policy::MemoryPolicy;
+use crate::plan::process;
+use crate::plan::process::{ProcessPlan, capabilities};
+use crate::sys::weakened;
 
 /// A process that can be added.
 #[derive(Debug)]

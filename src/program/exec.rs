@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::process::Last;
 use super::{Origin, Program};
+use crate::host::lsm::Labels;
 use crate::init::step::Step;
-use crate::lsm::Labels;
 use crate::plan::ExecPlan;
-use crate::seccomp::Filter;
+use crate::plan::linux::seccomp::Filter;
 
 /// What the parent has prepared for the new process.
 #[derive(Debug)]

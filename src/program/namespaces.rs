@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Origin, Program};
 use crate::init::step::{Point, Step};
-use crate::namespaces::{Join, NamespacePlan};
+use crate::plan::linux::namespaces::{Join, NamespacePlan};
 use crate::sys::process::CLONE_NEWTIME;
 
 /// The user namespace of the container.

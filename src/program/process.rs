@@ -7,15 +7,15 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 
 use super::{Origin, Program};
-use crate::hooks;
+use crate::host::lsm::Labels;
 use crate::init::step::Step;
-use crate::lsm::Labels;
-use crate::memory_policy::MemoryPolicy;
-use crate::process::{Affinity, ProcessPlan};
-use crate::seccomp::Filter;
+use crate::plan::hooks;
+use crate::plan::linux::memory_policy::MemoryPolicy;
+use crate::plan::linux::seccomp::Filter;
+use crate::plan::process::{Affinity, ProcessPlan};
 use crate::sys::cred::CAP_SYS_ADMIN;
 use crate::sys::process::Argv;
-use crate::weakened;
+use crate::sys::weakened;
 
 /// What the last part needs besides the process.
 pub(super) struct Last<'a> {

@@ -3,11 +3,12 @@
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
-use crate::cgroup::{self, Planned, Source};
-use crate::change::Change;
+use crate::cgroup;
+use crate::cgroup::change::Change;
+use crate::cgroup::intel_rdt::{OpenClass, SCHEMATA};
+use crate::cgroup::{Planned, Source, intel_rdt};
 use crate::container::Container;
 use crate::error::{NotPutBack, Pointer};
-use crate::intel_rdt::{self, OpenClass, SCHEMATA};
 
 /// A class of service and limits of it, each with where it is from.
 type OfClass<'a> = (OpenClass, Vec<(&'a str, &'a str)>);

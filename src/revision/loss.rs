@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::cgroup::{self, OomCounts, Shortage};
+use crate::cgroup;
+use crate::cgroup::{OomCounts, Shortage};
 use crate::container::Container;
 
 /// In words that follow on the container's name; also the context of an error.

@@ -7,15 +7,15 @@ use serde_json::value::RawValue;
 
 use super::decided::{Applied, Decided};
 use super::loss::{Before, Loss};
-use super::unfinished::{self, Begun};
-use super::{Asker, History, New};
+use super::unfinished::Begun;
+use super::{Asker, History, New, unfinished};
 use crate::cgroup::Source;
-use crate::change::Change;
-use crate::clock;
+use crate::cgroup::change::Change;
+use crate::container::state::{Identity, Status};
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::{NotPutBack, Pointer, Refusal};
-use crate::signals::{SignalQueue, Signals};
-use crate::state::{Identity, Status};
+use crate::host::clock;
+use crate::host::signals::{SignalQueue, Signals};
 
 /// What is to be changed.
 #[derive(Clone, Debug)]

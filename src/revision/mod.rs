@@ -24,9 +24,9 @@ pub use self::loss::Loss;
 pub use self::make::{Made, Target, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
 pub use self::unfinished::unfinished;
-use crate::change::Change;
+use crate::cgroup::change::Change;
+use crate::container::state::State;
 use crate::error::Hint;
-use crate::state::State;
 
 /// How many revisions are kept: as many as kubectl keeps. The first is always one of them.
 pub const KEPT: usize = 10;

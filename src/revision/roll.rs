@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::watch::{Verdict, Watch, settle};
 use super::{Asker, Loss, Made, Target, Wanted, make, preview};
-use crate::change::Change;
+use crate::cgroup::change::Change;
+use crate::container::state::Identity;
 use crate::container::{ContainerId, Interrupted, Root};
 use crate::error::{Refusal, line};
-use crate::signals::{Signal, SignalQueue, Signals};
-use crate::state::Identity;
+use crate::host::signals::{Signal, SignalQueue, Signals};
 
 /// How to go about it.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::History;
 use super::decided::Decided;
-use crate::change::Change;
+use crate::cgroup::change::Change;
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::Pointer;
 

@@ -16,10 +16,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
 use super::loss::Loss;
-use crate::cgroup::{self, OomCounts, OomWatch};
+use crate::cgroup;
+use crate::cgroup::{OomCounts, OomWatch};
 use crate::container::Container;
 use crate::error::Refusal;
-use crate::signals::{Signal, SignalQueue};
+use crate::host::signals::{Signal, SignalQueue};
 
 /// The kernel computes averages of pressure this often.
 const PRESSURE_PERIOD: Duration = Duration::from_secs(2);

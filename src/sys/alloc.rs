@@ -157,7 +157,7 @@ mod tests {
     /// Also past the end of the stretch, where the system's allocator takes over. Miri runs it, too, and sees what no assertion does.
     #[test]
     fn a_piece_keeps_what_is_written_to_it_until_it_is_given_back() {
-        use crate::fuzzing::{Dice as _, Xorshift};
+        use crate::command::fuzzing::{Dice as _, Xorshift};
 
         static ARENA: Arena = Arena::new();
         let mut dice = Xorshift(0x9e37_79b9_7f4a_7c15);

@@ -15,6 +15,7 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
 pub mod stack;
+pub mod weakened;
 
 pub use rustix::io::Errno;
 

@@ -4,17 +4,16 @@
 //! shape is reported by line, column and field; wrong meaning by the JSON pointer of the value. `{home}` stands for the
 //! directory of the test, `{id}` for the container's name. After each, nothing is left.
 
-use std::{fs, os::unix::fs::symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::remove_namespace,
-    container::NO_OPTIONS,
-    host::{has_controller, is_own, need},
-    suite::suite,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{has_controller, is_own, need};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     every_broken_bundle_is_refused_with_its_message,

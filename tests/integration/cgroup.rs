@@ -2,20 +2,18 @@
 //!
 //! Every value is read from outside and, through /sys/fs/cgroup, from inside.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::cgroups_path,
-    container::NO_OPTIONS,
-    host::{
-        CGROUPS, has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own,
-    },
-    leftovers,
-    suite::suite,
+use crate::support::bundle::cgroups_path;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{
+    CGROUPS, has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own,
 };
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, leftovers};
 
 suite![
     the_cgroup_is_where_the_path_says,

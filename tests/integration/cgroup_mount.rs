@@ -1,15 +1,14 @@
 //! The cgroups that a container sees, and whose they are: config-linux.md § Cgroup ownership.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::remove_namespace,
-    host::{need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     a_writable_cgroup_belongs_to_the_containers_user,

@@ -1,20 +1,15 @@
 //! Where in the tree of cgroups a container's can be, what it takes there, and how that is said if it does not go: nested and
 //! threaded cgroups, those that others have left, and the limits of the tree itself.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{cgroups_path, remove_namespace},
-    host::{self, CGROUPS, need, need_controller, need_other_than, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::{cgroups_path, remove_namespace};
+use crate::support::host::{self, CGROUPS, need, need_controller, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
 
 suite![
     every_missing_level_hands_controllers_down,

@@ -1,15 +1,14 @@
 //! Global options, `list`, `spec`, `--version`, `--help`, logs.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path};
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    host::{kind, need_other_than, need_own, patience, runtime},
-    suite::suite,
-    workspace,
-};
+use crate::support::host::{kind, need_other_than, need_own, patience, runtime};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, workspace};
 
 suite![
     version_names_the_program_first,

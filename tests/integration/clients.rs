@@ -4,19 +4,17 @@
 //! a root file system, sources of bind mounts, namespaces to join and a program that exist here. Then it runs, once the
 //! fields are gone of which it says that this host lacks what they need.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::user_namespace,
-    container::NO_OPTIONS,
-    host::{has_capability, has_controller, need_id_mapping, need_own},
-    suite::suite,
-    workspace,
-};
+use crate::support::bundle::user_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{has_capability, has_controller, need_id_mapping, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, workspace};
 
 suite![
     every_file_has_the_shape_of_its_type,

@@ -1,17 +1,15 @@
 //! Descriptors and sockets that pass through the runtime: --preserve-fds, LISTEN_FDS, NOTIFY_SOCKET.
 
-use std::{fs, os::unix::net::UnixDatagram};
+use std::fs;
+use std::os::unix::net::UnixDatagram;
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Outcome,
-    container::NO_OPTIONS,
-    host::{need_other_than, need_own},
-    suite::suite,
-    wait::holds_within,
-    wait_until,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::wait::holds_within;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     no_other_descriptor_reaches_the_process,

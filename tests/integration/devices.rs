@@ -4,13 +4,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, bind},
-    container::NO_OPTIONS,
-    host::{is_own, need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::{add_mount, bind};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     the_default_devices_are_there_and_work,

@@ -2,11 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    host::{is_own, need_other_than},
-    suite::suite,
-};
+use crate::support::host::{is_own, need_other_than};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     null_is_nothing_wherever_it_stands,

@@ -2,13 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, show_disk},
-    container::{NO_OPTIONS, WAIT},
-    host::{self, need, need_controller, need_disk, need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::{add_mount, show_disk};
+use crate::support::container::{NO_OPTIONS, WAIT};
+use crate::support::host::{self, need, need_controller, need_disk, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 use super::cgroup::device_numbers;
 

@@ -4,13 +4,13 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome, Output,
-    bundle::remove_namespace,
-    container::WAIT,
-    host::{CGROUPS, has_controller, is_own, need, need_controller, need_disk, need_other_than, need_own},
-    suite::suite,
+use crate::support::bundle::remove_namespace;
+use crate::support::container::WAIT;
+use crate::support::host::{
+    CGROUPS, has_controller, is_own, need, need_controller, need_disk, need_other_than, need_own,
 };
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, Output};
 
 use super::cgroup::device_numbers;
 

@@ -1,21 +1,18 @@
 //! `exec`: how a process begins and ends, and what it is given.
 
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::{
-    exec_process::process_file,
-    support::{
-        Container, Invocation, Outcome,
-        container::NO_OPTIONS,
-        host::{kind, need_other_than, need_own, need_program},
-        suite::suite,
-        wait_until,
-    },
-    terminal::{ConsoleSocket, receive_descriptor},
-};
+use crate::exec_process::process_file;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{kind, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
+use crate::terminal::{ConsoleSocket, receive_descriptor};
 
 suite![
     a_program_runs_beside_the_containers_own,

@@ -1,16 +1,14 @@
 //! `exec`: in which cgroup the new process is, and when it runs if that is frozen; `ps`, which lists what is in it.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::remove_namespace,
-    host::{CGROUPS, is_own, need, need_controller, need_other_than, need_own, need_program},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::host::{CGROUPS, is_own, need, need_controller, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
 
 suite![
     a_process_is_born_in_the_containers_cgroup,

@@ -1,25 +1,21 @@
 //! `exec`: into which namespaces the process comes, and what of the host it does not take there.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use nix::{
-    sys::{signal::Signal, stat::Mode},
-    unistd::mkfifo,
-};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 
-use crate::{
-    exec_cgroup::freeze,
-    exec_process::{process_file, value},
-    support::{
-        Container, Outcome,
-        bundle::remove_namespace,
-        container::{NO_OPTIONS, ROOT_OUTSIDE},
-        host::{self, is_own, need, need_other_than, need_own, need_program, need_sys_resource},
-        suite::suite,
-        wait_until,
-    },
-};
+use crate::exec_cgroup::freeze;
+use crate::exec_process::{process_file, value};
+use crate::support::bundle::remove_namespace;
+use crate::support::container::{NO_OPTIONS, ROOT_OUTSIDE};
+use crate::support::host::{self, is_own, need, need_other_than, need_own, need_program, need_sys_resource};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     the_process_is_in_all_namespaces_of_the_container,

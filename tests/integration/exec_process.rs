@@ -1,15 +1,15 @@
 //! `exec`: what the process is: the container's own, what options make of it, or what a process.json says.
 
-use std::{fs, io::Write as _, os::fd::AsRawFd as _};
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    container::NO_OPTIONS,
-    host::{need_other_than, need_own, need_program},
-    suite::suite,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     the_process_is_the_containers_own_with_another_program,

@@ -11,20 +11,15 @@
 mod checks;
 mod scenarios;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fmt,
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use std::{env, fmt};
 
 use self::scenarios::{Scenario, Setup, scenario};
-use crate::support::{
-    Outcome,
-    host::{machine, need, need_own},
-    injector::{Kind, Point, Seen, Traced, trace},
-    leftovers,
-    suite::Test,
-};
+use crate::support::host::{machine, need, need_own};
+use crate::support::injector::{Kind, Point, Seen, Traced, trace};
+use crate::support::suite::Test;
+use crate::support::{Outcome, leftovers};
 
 pub fn tests() -> Vec<Test> {
     let names = scenarios::NAMES.iter();

@@ -4,12 +4,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    container::NO_OPTIONS,
-    host::{need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     the_document_is_what_engines_look_for,

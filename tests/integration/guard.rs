@@ -5,32 +5,24 @@
 //! namespace of his own, as long as a descriptor of open_tree(2) is open; so these tests follow the runtime
 //! and look at its descriptors where it matters, whatever the timing is.
 
-use std::{
-    fs::{self, File},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
-    path::Path,
-    thread,
-};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::thread;
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde_json::json;
 
-use crate::{
-    seccomp::{continue_all, with_agent},
-    support::{
-        Container, Invocation, Outcome,
-        bundle::{add_mount, bind, capabilities, join_namespace, remove_namespace},
-        container::NO_OPTIONS,
-        host::{self, need_own},
-        suite::suite,
-        trace::{Stop, Trace, clear_read_only, descriptors, memory},
-        weakened::{need_weakened, without},
-    },
-    terminal::ConsoleSocket,
-};
+use crate::seccomp::{continue_all, with_agent};
+use crate::support::bundle::{add_mount, bind, capabilities, join_namespace, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{self, need_own};
+use crate::support::suite::suite;
+use crate::support::trace::{Stop, Trace, clear_read_only, descriptors, memory};
+use crate::support::weakened::{need_weakened, without};
+use crate::support::{Container, Invocation, Outcome};
+use crate::terminal::ConsoleSocket;
 
 suite![
     exec_holds_no_copy_when_its_process_is_born,

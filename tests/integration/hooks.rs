@@ -1,25 +1,18 @@
 //! Hooks: config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{bind, join_namespace},
-    container::NO_OPTIONS,
-    host::{is_own, kind, need_other_than, need_own, need_program, runtime},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::{bind, join_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, kind, need_other_than, need_own, need_program, runtime};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     hooks_are_called_in_the_order_of_the_lifecycle,

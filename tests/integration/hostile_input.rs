@@ -1,23 +1,19 @@
 //! What others can put in the runtime's way before there is a container: values that control a terminal,
 //! files that are none, a stack that is too small, rights and directories that are somebody else's.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, chown, symlink},
-    path::Path,
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
 
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    container::NO_OPTIONS,
-    host::{self, need_own, need_program, need_set_id_bits},
-    process::Invocation,
-    suite::suite,
-    user::{self, GID, UID},
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{self, need_own, need_program, need_set_id_bits};
+use crate::support::process::Invocation;
+use crate::support::suite::suite;
+use crate::support::user::{self, GID, UID};
+use crate::support::{Container, Outcome};
 
 suite![
     no_message_controls_a_terminal_or_is_two_lines,

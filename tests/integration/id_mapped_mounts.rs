@@ -1,20 +1,16 @@
 //! ID-mapped mounts: config.md § Mounts, `uidMappings`, `gidMappings`, options `idmap` and `ridmap`.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, lchown},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, join_namespace},
-    container::{NO_OPTIONS, ROOT_OUTSIDE},
-    host::{is_own, need_id_mapping, need_other_than, need_own, need_program},
-    suite::suite,
-};
+use crate::support::bundle::{add_mount, join_namespace};
+use crate::support::container::{NO_OPTIONS, ROOT_OUTSIDE};
+use crate::support::host::{is_own, need_id_mapping, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     without_a_user_namespace_the_ids_are_those_outside,

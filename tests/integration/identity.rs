@@ -1,27 +1,22 @@
 //! Who acts late acts on the same container still, and on no later one of its name; what is to happen once
 //! happens once.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink},
-    path::Path,
-    time::Duration,
-};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Output,
-    bundle::remove_namespace,
-    container::NO_OPTIONS,
-    host::{machine, need, need_device_nodes, need_own, need_program},
-    process::Running,
-    suite::suite,
-    wait::holds_within,
-    wait_until,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{machine, need, need_device_nodes, need_own, need_program};
+use crate::support::process::Running;
+use crate::support::suite::suite;
+use crate::support::wait::holds_within;
+use crate::support::{Container, Invocation, Outcome, Output, wait_until};
 
 suite![
     a_create_that_is_deleted_meanwhile_undoes_itself_and_no_later_container,

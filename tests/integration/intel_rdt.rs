@@ -5,11 +5,9 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Outcome,
-    host::{is_own, need},
-    suite::suite,
-};
+use crate::support::host::{is_own, need};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![a_class_of_service_is_refused_where_there_are_none, a_wrong_class_of_service_is_refused];
 

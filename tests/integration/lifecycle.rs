@@ -1,18 +1,16 @@
 //! `create`, `start`, `state`, `kill`, `delete` by hand.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::remove_namespace,
-    container::NO_OPTIONS,
-    host::{is_own, kind, need_other_than, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, kind, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     a_container_goes_through_its_states,

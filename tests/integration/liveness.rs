@@ -1,24 +1,19 @@
 //! When a container counts as stopped, and what `kill` and `delete` do while its processes live or die.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use nix::{sys::stat::Mode, unistd::mkfifo};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
-use crate::support::{
-    Container, Outcome,
-    bundle::remove_namespace,
-    elf,
-    hold::Held,
-    host::{need, need_own},
-    subreaper::run_under_idle_subreaper,
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::hold::Held;
+use crate::support::host::{need, need_own};
+use crate::support::subreaper::run_under_idle_subreaper;
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, elf, wait_until};
 
 suite![
     a_container_lives_on_without_its_main_thread,

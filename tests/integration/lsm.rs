@@ -1,23 +1,18 @@
 //! What security modules are told about the process: AppArmor profiles, SELinux labels.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    sync::LazyLock,
-};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Outcome,
-    bundle::add_mount,
-    container::NO_OPTIONS,
-    host::{machine, need, need_other_than, need_own, need_program},
-    suite::suite,
-    workspace,
-};
+use crate::support::bundle::add_mount;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{machine, need, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, workspace};
 
 suite![
     a_profile_without_apparmor_is_refused_by_its_field,

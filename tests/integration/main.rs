@@ -34,7 +34,9 @@ mod exec_process;
 mod faults;
 #[cfg(not(target_arch = "x86_64"))]
 mod faults {
-    use crate::support::{Outcome, host::need, suite::suite};
+    use crate::support::Outcome;
+    use crate::support::host::need;
+    use crate::support::suite::suite;
 
     suite![each_command];
 
@@ -87,14 +89,13 @@ mod user_namespace_mounts;
 mod user_namespaces;
 mod without_cgroup;
 
-use std::{
-    env,
-    os::unix::process::CommandExt as _,
-    process::{Command, ExitCode},
-};
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 
 use libtest_mimic::Arguments;
-use support::{host, suite::Test, workspace};
+use support::suite::Test;
+use support::{host, workspace};
 
 fn tests() -> Vec<Test> {
     [

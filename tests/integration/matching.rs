@@ -4,12 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{
-    Container, Outcome,
-    host::{need_other_than, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     kill_reaches_every_container_that_matches_and_no_other,

@@ -1,19 +1,15 @@
 //! config.md § Mounts.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{PROPAGATIONS, add_mount, bind, remove_namespace},
-    container::NO_OPTIONS,
-    host::{is_own, kind, need, need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::{PROPAGATIONS, add_mount, bind, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, kind, need, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     the_default_mounts_are_there,

@@ -1,16 +1,15 @@
 //! Namespaces, new and joined: config-linux.md § Namespaces.
 
-use std::{fs, path::PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{join_namespace, remove_namespace},
-    container::NO_OPTIONS,
-    host::{is_own, kind, need, need_own, need_program},
-    suite::suite,
-};
+use crate::support::bundle::{join_namespace, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, kind, need, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     listed_namespaces_are_new_and_others_are_the_callers,

@@ -2,17 +2,16 @@
 //!
 //! Each test has a network namespace of its own in the place of the host's, with a pair of devices in it.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Output,
-    bundle::{join_namespace, remove_namespace},
-    container::NO_OPTIONS,
-    host::{kind, need, need_other_than, need_own, need_program},
-    suite::suite,
-};
+use crate::support::bundle::{join_namespace, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{kind, need, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Output};
 
 suite![
     a_device_keeps_what_it_has_but_for_addresses_of_the_link,

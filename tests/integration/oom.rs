@@ -1,17 +1,15 @@
 //! The truth about kills for want of memory: who says that there was one, and of what nobody says so.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{cgroups_path, remove_namespace},
-    container::{NO_OPTIONS, WAIT},
-    host::{CGROUPS, need_controller, need_other_than, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::{cgroups_path, remove_namespace};
+use crate::support::container::{NO_OPTIONS, WAIT};
+use crate::support::host::{CGROUPS, need_controller, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     a_limit_too_low_for_the_init_process_is_named,

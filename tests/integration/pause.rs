@@ -1,14 +1,12 @@
 //! `pause` and `resume`, and what the other commands do to a paused container.
 
-use std::{fs, path::PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
-use crate::support::{
-    Container, Outcome,
-    bundle::remove_namespace,
-    host::{self, CGROUPS, need, need_other_than, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::host::{self, CGROUPS, need, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     pause_stops_every_process_and_resume_lets_them_go_on,

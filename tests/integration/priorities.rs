@@ -1,19 +1,18 @@
 //! Who gets how much where there is not enough for all: the weights and protections of cgroup v2, made to count.
 
-use std::{fs, io::Write as _, path::Path};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{cgroups_path, show_disk},
-    host::{CGROUPS, by_systemd, has_controller, need, need_controller, need_disk, need_own},
-    rootfs,
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::{cgroups_path, show_disk};
+use crate::support::host::{CGROUPS, by_systemd, has_controller, need, need_controller, need_disk, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, rootfs, wait_until};
 
-use super::{cgroup::device_numbers, enforcement::counter};
+use super::cgroup::device_numbers;
+use super::enforcement::counter;
 
 suite![
     processor_time_goes_by_weight,

@@ -1,24 +1,20 @@
 //! What runs, as whom and with what: config.md § Process.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
-};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use rustix::{
-    fs::statfs,
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-};
+use rustix::fs::statfs;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::remove_namespace,
-    container::NO_OPTIONS,
-    host::{has_capability, need, need_other_than, need_own, need_program, need_sys_resource},
-    suite::suite,
+use crate::support::bundle::remove_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{
+    has_capability, need, need_other_than, need_own, need_program, need_sys_resource,
 };
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     arguments_arrive_as_they_are,

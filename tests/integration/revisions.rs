@@ -4,12 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    host::{has_controller, need, need_controller, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::host::{has_controller, need, need_controller, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
 
 suite![
     a_container_that_was_never_updated_has_one_revision,

@@ -1,21 +1,19 @@
 //! `update` of several containers in order: watched, and all taken back when one does not bear it.
 
-use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Output,
-    host::{CGROUPS, machine, need, need_controller, need_own, need_sys_resource},
-    process::Running,
-    suite::suite,
-};
+use crate::support::host::{CGROUPS, machine, need, need_controller, need_own, need_sys_resource};
+use crate::support::process::Running;
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Output};
 
-use super::{
-    revisions::read_only,
-    turns::{locked_directory, wait_at},
-};
+use super::revisions::read_only;
+use super::turns::{locked_directory, wait_at};
 
 suite![
     all_are_updated_in_order,

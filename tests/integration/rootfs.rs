@@ -1,20 +1,15 @@
 //! The root file system: switching to it, read-only paths, masked paths, propagation.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::PROPAGATIONS,
-    container::NO_OPTIONS,
-    host::{is_own, need_other_than, need_own, need_program},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::PROPAGATIONS;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
 
 suite![
     the_root_is_the_rootfs_and_nothing_else,

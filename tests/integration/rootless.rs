@@ -1,25 +1,20 @@
 //! Containers of an ordinary user: without privileges outside of their user namespaces.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{add_mount, bind, join_namespace, remove_namespace},
-    container::NO_OPTIONS,
-    host::{
-        CGROUPS, cgroup_parent, has_controller, is_own, kind, need, need_other_than, need_own, need_program,
-    },
-    process::Running,
-    suite::suite,
-    user::{self, GID, RANGE, UID, need_ranges, need_user_namespaces},
-    wait_until, workspace,
+use crate::support::bundle::{add_mount, bind, join_namespace, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{
+    CGROUPS, cgroup_parent, has_controller, is_own, kind, need, need_other_than, need_own, need_program,
 };
+use crate::support::process::Running;
+use crate::support::suite::suite;
+use crate::support::user::{self, GID, RANGE, UID, need_ranges, need_user_namespaces};
+use crate::support::{Container, Invocation, Outcome, wait_until, workspace};
 use crate::terminal::{ConsoleSocket, read_all};
 
 suite![

@@ -4,12 +4,10 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    container::NO_OPTIONS,
-    host::{need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     run_gives_back_the_exit_status_of_the_process,

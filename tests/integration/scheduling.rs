@@ -5,11 +5,9 @@ use std::{fs, thread};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    host::{has_capability, need, need_controller, need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::host::{has_capability, need, need_controller, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     a_scheduler_is_set,

@@ -1,23 +1,18 @@
 //! Filters of system calls: `linux.seccomp`, as the kernel enforces them.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    process::Command,
-    sync::{Arc, Mutex},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    agent::{Agent, Call, Met, Say},
-    container::NO_OPTIONS,
-    elf::{self, Gate, calling},
-    host::{kind, machine, need, need_other_than, need_own},
-    suite::suite,
-    user, workspace,
-};
+use crate::support::agent::{Agent, Call, Met, Say};
+use crate::support::container::NO_OPTIONS;
+use crate::support::elf::{self, Gate, calling};
+use crate::support::host::{kind, machine, need, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, user, workspace};
 
 suite![
     a_call_is_answered_with_the_errno_of_its_rule,

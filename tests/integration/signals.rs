@@ -1,21 +1,16 @@
 //! Signals that reach the runtime itself, and those that its caller ignores.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    container::NO_OPTIONS,
-    host::{CGROUPS, cgroup_parent, need_own},
-    suite::suite,
-    wait::holds_within,
-    wait_until, workspace,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{CGROUPS, cgroup_parent, need_own};
+use crate::support::suite::suite;
+use crate::support::wait::holds_within;
+use crate::support::{Container, Invocation, Outcome, wait_until, workspace};
 
 suite![
     a_signal_during_create_undoes_everything,

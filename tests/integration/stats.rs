@@ -1,22 +1,19 @@
 //! `stats`: what containers use, through a pipe, as JSON and in a terminal. Only this runtime has it.
 
-use std::{
-    fs,
-    io::Read as _,
-    process::{Command, Stdio},
-};
+use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Pty,
-    bundle::remove_namespace,
-    host::{self, CGROUPS, has_controller, need, need_controller, need_disk, need_own, need_program},
-    pty::ENDING_SIGNALS,
-    suite::suite,
-    wait_until,
+use crate::support::bundle::remove_namespace;
+use crate::support::host::{
+    self, CGROUPS, has_controller, need, need_controller, need_disk, need_own, need_program,
 };
+use crate::support::pty::ENDING_SIGNALS;
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Pty, wait_until};
 
 use super::cgroup::device_numbers;
 

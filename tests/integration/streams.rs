@@ -1,24 +1,20 @@
 //! Standard streams of the caller that are devices of the host: the container gets its own nodes of them, so
 //! that it cannot change the mode or the owner of the host's.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mkfifoat, mknodat};
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{add_mount, bind, remove_namespace},
-    container::NO_OPTIONS,
-    host::{need_device_nodes, need_other_than, need_own},
-    suite::suite,
-    user::need_user_namespaces,
-    weakened::{need_weakened, without},
-};
+use crate::support::bundle::{add_mount, bind, remove_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_device_nodes, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::user::need_user_namespaces;
+use crate::support::weakened::{need_weakened, without};
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     the_null_device_of_the_caller_is_out_of_reach_for_run,

@@ -1,25 +1,21 @@
 //! `--systemd-cgroup`: the container's cgroup is that of a scope which systemd makes. On a host that systemd has booted:
 //! `scripts/vm --systemd`.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::{fs::MetadataExt as _, net::UnixListener},
-    path::Path,
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{join_namespace, remove_namespace},
-    container::WAIT,
-    host::{is_own, machine, need, need_other_than, need_own, need_program},
-    suite::suite,
-    user,
-    wait::wait_until,
-};
+use crate::support::bundle::{join_namespace, remove_namespace};
+use crate::support::container::WAIT;
+use crate::support::host::{is_own, machine, need, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::wait::wait_until;
+use crate::support::{Container, Invocation, Outcome, user};
 
 suite![
     a_scope_has_the_limits_and_goes_with_the_container,

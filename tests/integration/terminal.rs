@@ -1,29 +1,21 @@
 //! Consoles: `terminal: true`, console sockets, window sizes.
 
-use std::{
-    fs::{self, File},
-    io::{IoSliceMut, Read as _, Write as _},
-    mem::MaybeUninit,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::net::UnixListener,
-    },
-};
+use std::fs::{self, File};
+use std::io::{IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
 
-use rustix::{
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-    pty::{OpenptFlags, openpt, ptsname},
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::pty::{OpenptFlags, openpt, ptsname};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::bind,
-    container::NO_OPTIONS,
-    host::{is_own, need, need_other_than, need_own, need_program},
-    suite::suite,
-    wait::wait_to_read,
-};
+use crate::support::bundle::bind;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{is_own, need, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::wait::wait_to_read;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     a_terminal_session_under_script_looks_like_a_terminal,

@@ -1,16 +1,15 @@
 //! Time namespaces and the offsets of their clocks: config-linux.md § Offset for Time Namespace.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::join_namespace,
-    container::NO_OPTIONS,
-    host::{has_capability, need, need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::join_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{has_capability, need, need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     a_new_time_namespace_has_the_clocks_of_the_host,

@@ -2,12 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome, Pty,
-    host::{need_controller, need_own},
-    pty::ENDING_SIGNALS,
-    suite::suite,
-};
+use crate::support::host::{need_controller, need_own};
+use crate::support::pty::ENDING_SIGNALS;
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Pty};
 
 use super::stats::{Neighbour, UTF8, beginning};
 

@@ -1,21 +1,16 @@
 //! The small things on which a drop-in runtime stumbles: how Go's programs read a command line, what engines do with output and
 //! log. Each test has the number that its trap has among those who collect them.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    container::NO_OPTIONS,
-    host::{copy_runtime, kind, need_other_than, need_own, runtime},
-    suite::suite,
-    workspace,
-};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{copy_runtime, kind, need_other_than, need_own, runtime};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, workspace};
 
 suite![
     t1_every_long_option_of_every_command_takes_one_dash,

@@ -1,17 +1,16 @@
 //! Whose turn it is to change a container, and that nobody comes to another of its name that is made meanwhile.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome, Output, host::need_own, process::Running, suite::suite, wait_until,
-};
+use crate::support::host::need_own;
+use crate::support::process::Running;
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Output, wait_until};
 
 use super::revisions::{depth, history, launched, state_file, update_to};
 

@@ -1,16 +1,17 @@
 //! `update`: other limits for a container that runs. What the options and documents mean is read back from the kernel here;
 //! `enforcement.rs` makes it act on them.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
+use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Output,
-    container::{NO_OPTIONS, WAIT},
-    host::{has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own},
-    suite::suite,
+use crate::support::container::{NO_OPTIONS, WAIT};
+use crate::support::host::{
+    has_controller, is_own, kind, need, need_controller, need_disk, need_other_than, need_own,
 };
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Output};
 
 use super::cgroup::device_numbers;
 

@@ -4,23 +4,20 @@
 //! it cannot be opened, or a file of the same content stands in its place that the call may not write to (RLIMIT_FSIZE). Which
 //! writes there are, `update --dry-run` says.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    host::{has_controller, machine, need, need_disk, need_own, need_program},
-    suite::suite,
-    wait_until,
-};
+use crate::support::host::{has_controller, machine, need, need_disk, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, wait_until};
 
-use super::{
-    cgroup::device_numbers,
-    revisions::{depth, history, launched, read_only, update_to},
-    update::everything,
-};
+use super::cgroup::device_numbers;
+use super::revisions::{depth, history, launched, read_only, update_to};
+use super::update::everything;
 
 suite![
     a_file_that_cannot_be_opened_takes_every_other_write_back,

@@ -6,19 +6,14 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Invocation, Outcome, Output,
-    container::WAIT,
-    host::{need_controller, need_own},
-    suite::suite,
-    wait_until,
-};
+use crate::support::container::WAIT;
+use crate::support::host::{need_controller, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome, Output, wait_until};
 
-use super::{
-    enforcement::counter,
-    revisions::read_only,
-    rolling::{Fleet, PATIENT},
-};
+use super::enforcement::counter;
+use super::revisions::read_only;
+use super::rolling::{Fleet, PATIENT};
 
 suite![
     a_refused_update_has_killed_nobody,

@@ -4,13 +4,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{capabilities, join_namespace, remove_namespace},
-    container::{NO_OPTIONS, ROOT_OUTSIDE},
-    host::{is_own, need, need_other_than, need_own, need_program},
-    suite::suite,
-};
+use crate::support::bundle::{capabilities, join_namespace, remove_namespace};
+use crate::support::container::{NO_OPTIONS, ROOT_OUTSIDE};
+use crate::support::host::{is_own, need, need_other_than, need_own, need_program};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     a_joined_user_namespace_owns_what_is_new_beside_it,

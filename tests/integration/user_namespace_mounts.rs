@@ -1,21 +1,17 @@
 //! Mounts and devices in a user namespace, whose root is an ordinary user of the host.
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{PROPAGATIONS, add_mount, bind},
-    container::NO_OPTIONS,
-    host::{kind, need_other_than, need_own, need_program, patience},
-    suite::suite,
-    wait_until,
-};
+use crate::support::bundle::{PROPAGATIONS, add_mount, bind};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{kind, need_other_than, need_own, need_program, patience};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome, wait_until};
 
 suite![
     what_only_the_hosts_root_can_reach_is_mounted,

@@ -1,16 +1,16 @@
 //! User namespaces: config-linux.md § User namespace mappings.
 
-use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, bind, capabilities, remove_namespace, user_namespace},
-    container::{NO_OPTIONS, ROOT_OUTSIDE},
-    host::{need_other_than, need_own, need_program, need_sys_resource},
-    suite::suite,
-};
+use crate::support::bundle::{add_mount, bind, capabilities, remove_namespace, user_namespace};
+use crate::support::container::{NO_OPTIONS, ROOT_OUTSIDE};
+use crate::support::host::{need_other_than, need_own, need_program, need_sys_resource};
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     root_inside_is_an_ordinary_user_outside,

@@ -4,12 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::remove_namespace,
-    host::{need_other_than, need_own},
-    suite::suite,
-};
+use crate::support::bundle::remove_namespace;
+use crate::support::host::{need_other_than, need_own};
+use crate::support::suite::suite;
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     the_container_stays_in_its_callers_cgroup,

@@ -1,22 +1,17 @@
 //! What attacks have in common.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{fs, thread};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 
-use crate::support::{
-    Container,
-    host::{Skip, machine},
-    suite::Test,
-    weakened::{current, need_weakened, without},
-};
+use crate::support::Container;
+use crate::support::host::{Skip, machine};
+use crate::support::suite::Test;
+use crate::support::weakened::{current, need_weakened, without};
 
 /// The harm that an attack did, in words, if it did any.
 pub type Harm = Result<Option<String>, Skip>;

@@ -1,20 +1,16 @@
 //! What a process that is being born in a container shows to those who may look into it there:
 //! CAP_SYS_PTRACE.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use crate::support::{
-    Container, Invocation, Outcome,
-    bundle::{capabilities, join_namespace},
-    container::NO_OPTIONS,
-    host::need_own,
-    suite::suite,
-    trace::{Stop, Trace, descriptors, memory},
-};
+use crate::support::bundle::{capabilities, join_namespace};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::need_own;
+use crate::support::suite::suite;
+use crate::support::trace::{Stop, Trace, descriptors, memory};
+use crate::support::{Container, Invocation, Outcome};
 
 suite![
     the_environment_of_the_caller_is_not_in_a_process_that_is_born,

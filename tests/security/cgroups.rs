@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::attack::{Harm, attacks, harm_if};
-use crate::{
-    rootless::Delegated,
-    support::{
-        Container, bundle::remove_namespace, container::NO_OPTIONS, host::CGROUPS, user::need_user_namespaces,
-    },
-};
+use crate::rootless::Delegated;
+use crate::support::Container;
+use crate::support::bundle::remove_namespace;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::CGROUPS;
+use crate::support::user::need_user_namespaces;
 
 attacks![cve_2023_25809_the_cgroups_of_the_host_cannot_be_written: "CVE-2023-25809"];
 

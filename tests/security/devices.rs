@@ -1,19 +1,15 @@
 //! /dev of an image or a volume: devices that are something else.
 
-use std::{
-    fs,
-    os::unix::{fs::symlink, net::UnixListener},
-    path::PathBuf,
-};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::attack::{Harm, Outside, attacks, harm_if, replace, without_mounts_at};
-use crate::support::{
-    Container,
-    bundle::{add_mount, bind},
-    wait_until,
-};
+use crate::support::bundle::{add_mount, bind};
+use crate::support::{Container, wait_until};
 
 attacks![
     cve_2025_31133_a_null_device_that_is_a_link_masks_nothing: "CVE-2025-31133",

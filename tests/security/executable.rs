@@ -1,21 +1,16 @@
 //! The runtime's own executable, which a container must not write to.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
-    os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::json;
 
 use super::attack::{Harm, attacks, harm_if};
-use crate::support::{
-    Container, Invocation,
-    bundle::{add_mount, bind, join_namespace},
-    host, wait_until,
-};
+use crate::support::bundle::{add_mount, bind, join_namespace};
+use crate::support::{Container, Invocation, host, wait_until};
 
 attacks![
     cve_2019_5736_the_runtime_cannot_be_overwritten_through_proc_self_exe: "guard",

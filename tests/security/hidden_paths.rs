@@ -4,7 +4,10 @@
 use serde_json::json;
 
 use super::attack::{replace, without_mounts_at};
-use crate::support::{Container, Outcome, bundle::add_mount, host::need_own, suite::suite};
+use crate::support::bundle::add_mount;
+use crate::support::host::need_own;
+use crate::support::suite::suite;
+use crate::support::{Container, Outcome};
 
 suite![
     proc_and_sys_are_hidden_where_they_were_mounted,

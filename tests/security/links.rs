@@ -1,18 +1,14 @@
 //! Links of an image on the way to what the runtime mounts, makes or covers.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, symlink},
-};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, symlink};
 
 use serde_json::{Value, json};
 
 use super::attack::{Harm, Outside, attacks, harm_if, race, replace};
-use crate::support::{
-    Container, Outcome,
-    bundle::{add_mount, bind},
-    host::{need_other_than, need_own},
-};
+use crate::support::bundle::{add_mount, bind};
+use crate::support::host::{need_other_than, need_own};
+use crate::support::{Container, Outcome};
 
 attacks![
     cve_2019_18837_a_mount_target_that_links_outside_stays_inside: "CVE-2019-18837",

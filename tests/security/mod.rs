@@ -3,7 +3,7 @@
 //!
 //! An attack says what harm it did. On the runtime under test it must do none: whether the container is
 //! refused or runs harmlessly is the runtime's choice, unless the advisory says otherwise. On a build that
-//! does without the defence (`src/weakened.rs`) it must do harm, or it would prove nothing; those tests are
+//! does without the defence (`src/sys/weakened.rs`) it must do harm, or it would prove nothing; those tests are
 //! in `security::without_its_defence::`. SECURITY.md has the table.
 
 mod attack;

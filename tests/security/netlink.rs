@@ -3,10 +3,9 @@
 use serde_json::json;
 
 use super::attack::{Harm, attacks, harm_if};
-use crate::{
-    net_devices::{PAIR, need_pairs, run_in_a_net},
-    support::{Container, host::need_own},
-};
+use crate::net_devices::{PAIR, need_pairs, run_in_a_net};
+use crate::support::Container;
+use crate::support::host::need_own;
 
 attacks![cve_2021_43784_a_name_cannot_outgrow_its_length_field: "CVE-2021-43784"];
 

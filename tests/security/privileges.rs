@@ -1,12 +1,16 @@
 //! Who a process is, what it may do, and what it gets from the runtime besides.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::fs::XattrFlags;
 use serde_json::{Value, json};
 
 use super::attack::{Harm, Outside, attacks, harm_if};
-use crate::support::{Container, Output, bundle::capabilities, container::NO_OPTIONS, host::Outcome};
+use crate::support::bundle::capabilities;
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::Outcome;
+use crate::support::{Container, Output};
 
 attacks![
     cve_2016_8867_a_user_is_given_no_ambient_capabilities: "CVE-2016-8867",

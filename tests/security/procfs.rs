@@ -6,12 +6,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::attack::{Harm, attacks, harm_if, replace, without_mounts_at};
-use crate::support::{
-    Container,
-    bundle::{add_mount, bind, capabilities},
-    container::NO_OPTIONS,
-    host::{need_other_than, need_own},
-};
+use crate::support::Container;
+use crate::support::bundle::{add_mount, bind, capabilities};
+use crate::support::container::NO_OPTIONS;
+use crate::support::host::{need_other_than, need_own};
 
 attacks![
     cve_2019_16884_a_mount_over_proc_files_is_refused: "CVE-2019-16884",

@@ -1,12 +1,11 @@
 //! SECURITY.md's table of advisories names tests that exist, and all of them.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
+use std::fs;
 
 use super::attack::WITHOUT;
-use crate::support::{
-    host::{self, Outcome, need_own},
-    suite::Test,
-};
+use crate::support::host::{self, Outcome, need_own};
+use crate::support::suite::Test;
 
 const DOCUMENT: &str = include_str!("../../SECURITY.md");
 

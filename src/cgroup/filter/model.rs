@@ -7,7 +7,7 @@
 )]
 
 use super::*;
-use crate::fuzzing::Dice;
+use crate::host::dice::Dice;
 
 /// A process that wants to do something with a device.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
-use super::super::devices;
 use super::model::{Question, allowed, any_rule, compare, is_all_reachable, run};
 use super::*;
-use crate::fuzzing::{Dice as _, Xorshift};
+use crate::cgroup::devices;
+use crate::host::dice::{Dice as _, Xorshift};
 
 #[test]
 fn the_program_answers_as_the_rules_do() {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::properties::Property;
-use crate::dbus::{self, Value};
 use crate::error::{Pointer, line};
+use crate::host::dbus;
+use crate::host::dbus::Value;
 
 const PREFIX: &str = "org.systemd.property.";
 

@@ -17,6 +17,7 @@ mod manager;
 mod names;
 mod properties;
 
+use crate::host::environment::{Buses, SystemdInstance};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -29,31 +30,12 @@ use self::properties::Property;
 use super::fs::Mount;
 use super::resources::Limits;
 use super::{Destination, control_file, removal};
-use crate::dbus::{Address, Value};
 use crate::error::{Hint, Pointer, line};
-use crate::holder::Holder;
-use crate::signals::Signals;
+use crate::host::dbus::{Address, Value};
+use crate::host::placeholder::Holder;
+use crate::host::signals::Signals;
 
 const PIDS_MAX: &str = "pids.max";
-
-/// Whose systemd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    System,
-    /// That of the user, for whoever is not root of the host.
-    User,
-}
-
-/// Where systemd is to be found, as the environment says.
-#[derive(Clone, Debug, Default)]
-pub struct Buses {
-    /// `XDG_RUNTIME_DIR`
-    pub runtime_dir: Option<PathBuf>,
-    /// `DBUS_SESSION_BUS_ADDRESS`
-    pub session: Option<std::ffi::OsString>,
-    /// `DBUS_SYSTEM_BUS_ADDRESS`
-    pub system: Option<std::ffi::OsString>,
-}
 
 /// How systemd is asked to make a scope.
 #[derive(Clone, Copy, Debug)]
@@ -61,34 +43,6 @@ pub struct Asking<'a> {
     pub buses: &'a Buses,
     /// Those that ask this process to end do not wait for systemd.
     pub signals: Option<&'a Signals>,
-}
-
-impl Buses {
-    /// The addresses to try, in this order: first that of the manager itself, which needs no bus and no bus's permission. `uid` is
-    /// the user's, whose session is looked for where logind has it if the environment says nothing, as after `su` or from cron;
-    /// but not root's, who may be anybody's in a user namespace.
-    fn of(&self, whose: Whose, uid: u32) -> Vec<Address> {
-        let own = |directory: &Path| Address::of(&directory.join("systemd/private"));
-        let list = |text: &Option<std::ffi::OsString>| text.as_deref().map(Address::list).unwrap_or_default();
-        match whose {
-            Whose::System => {
-                let mut addresses = vec![own(Path::new("/run"))];
-                addresses.extend(list(&self.system));
-                addresses.push(Address::of(Path::new("/run/dbus/system_bus_socket")));
-                addresses
-            }
-            Whose::User => {
-                let session = list(&self.session);
-                let is_usual = self.runtime_dir.is_none() && session.is_empty() && uid != 0;
-                let usual = is_usual.then(|| PathBuf::from(format!("/run/user/{uid}")));
-                let directory = self.runtime_dir.as_ref().or(usual.as_ref());
-                let mut addresses: Vec<_> = directory.iter().map(|directory| own(directory)).collect();
-                addresses.extend(session);
-                addresses.extend(directory.iter().map(|directory| Address::of(&directory.join("bus"))));
-                addresses
-            }
-        }
-    }
 }
 
 /// The unit of a container, as its state records it.
@@ -136,7 +90,7 @@ impl Unit {
 #[derive(Debug)]
 pub(super) struct ScopePlan {
     names: Names,
-    whose: Whose,
+    whose: SystemdInstance,
     properties: Vec<Property>,
 }
 
@@ -145,14 +99,14 @@ impl ScopePlan {
     pub(super) fn plan<'a>(
         path: Option<&Path>,
         id: &str,
-        whose: Whose,
+        whose: SystemdInstance,
         annotations: impl Iterator<Item = (&'a String, &'a String)>,
         limits: &mut Limits,
     ) -> Result<Self> {
         let root = Pointer::root();
         let slice = match whose {
-            Whose::System => "system.slice",
-            Whose::User => "user.slice",
+            SystemdInstance::System => "system.slice",
+            SystemdInstance::User => "user.slice",
         };
         let names = Names::plan(path, id, slice, &root.field("linux").field("cgroupsPath"))?;
         properties::round(limits);
@@ -181,7 +135,7 @@ impl ScopePlan {
         mount: &Mount,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Scope> {
-        let addresses = asking.buses.of(self.whose, rustix::process::geteuid().as_raw());
+        let addresses = asking.buses.addresses(self.whose, rustix::process::geteuid().as_raw());
         let interrupts = asking.signals.map(Signals::interrupts).transpose()?;
         let mut manager = Manager::connect(addresses.clone(), interrupts)?;
         let unit = Unit {
@@ -391,7 +345,7 @@ pub(super) fn round(limits: &mut Limits) {
 mod tests {
     use super::*;
     use crate::cgroup::resources;
-    use crate::dbus::fake::{Call, Fake, Reply};
+    use crate::host::dbus::fake::{Call, Fake, Reply};
 
     #[test]
     fn a_manager_is_asked_directly_before_a_bus_is() {
@@ -401,21 +355,21 @@ mod tests {
             system: None,
         };
         let addresses = |buses: &Buses, whose, uid| {
-            buses.of(whose, uid).iter().map(|bus| bus.as_str().to_owned()).collect::<Vec<_>>()
+            buses.addresses(whose, uid).iter().map(|bus| bus.as_str().to_owned()).collect::<Vec<_>>()
         };
         let expected = [
             "unix:path=/run/user/1/systemd/private",
             "unix:path=/tmp/bus,guid=1",
             "unix:path=/run/user/1/bus",
         ];
-        assert_eq!(addresses(&buses, Whose::User, 1), expected);
+        assert_eq!(addresses(&buses, SystemdInstance::User, 1), expected);
         let expected = ["unix:path=/run/systemd/private", "unix:path=/run/dbus/system_bus_socket"];
-        assert_eq!(addresses(&buses, Whose::System, 0), expected);
+        assert_eq!(addresses(&buses, SystemdInstance::System, 0), expected);
         let expected = ["unix:path=/run/user/1000/systemd/private", "unix:path=/run/user/1000/bus"];
-        assert_eq!(addresses(&Buses::default(), Whose::User, 1000), expected);
-        assert_eq!(addresses(&Buses::default(), Whose::User, 0), [""; 0]);
+        assert_eq!(addresses(&Buses::default(), SystemdInstance::User, 1000), expected);
+        assert_eq!(addresses(&Buses::default(), SystemdInstance::User, 0), [""; 0]);
         let session = Buses { session: Some("unix:path=/b".into()), ..Buses::default() };
-        assert_eq!(addresses(&session, Whose::User, 1000), ["unix:path=/b"]);
+        assert_eq!(addresses(&session, SystemdInstance::User, 1000), ["unix:path=/b"]);
     }
 
     #[test]
@@ -424,7 +378,7 @@ mod tests {
         let mut limits = resources::plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap();
         let annotations = [("org.systemd.property.TasksMax".to_owned(), "uint64 9".to_owned())];
         let annotations = annotations.iter().map(|(key, value)| (key, value));
-        let plan = ScopePlan::plan(None, "c", Whose::User, annotations, &mut limits).unwrap();
+        let plan = ScopePlan::plan(None, "c", SystemdInstance::User, annotations, &mut limits).unwrap();
         let tasks: Vec<_> =
             plan.properties.iter().filter(|property| property.name == "TasksMax").map(|p| &p.value).collect();
         assert_eq!(tasks, [&Value::Uint64(9), &Value::Uint64(7)]);

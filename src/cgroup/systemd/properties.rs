@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 
 use crate::cgroup::resources::{Limits, WhenRefused, Write};
-use crate::dbus::Value;
 use crate::error::Pointer;
+use crate::host::dbus::Value;
 
 /// One property of a unit.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
+use crate::cgroup::change::Change;
 use crate::cgroup::control_file;
-use crate::change::Change;
 
 /// What was written to one cgroup, and how to take it back.
 ///

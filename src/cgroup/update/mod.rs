@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use serde_json::value::{RawValue, to_raw_value};
 
 use self::journal::Journal;
-use super::resources::{self, Limits, WhenRefused, Write};
-use super::systemd::{self, Told};
-use super::{Unit, apply, control_file, controllers, fs};
-use crate::change::Change;
-use crate::document;
+use super::resources::{Limits, WhenRefused, Write};
+use super::systemd::Told;
+use super::{Unit, apply, control_file, controllers, fs, resources, systemd};
+use crate::bundle::document;
+use crate::cgroup::change::Change;
 use crate::error::{Fault, NotPutBack, Pointer, line};
 
 /// Where the values of a change come from, for messages.

@@ -1,26 +1,18 @@
 //! What must be so after a command into which a fault was put.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::{
-    sys::signal::{Signal, kill as send},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, kill as send};
+use nix::unistd::Pid;
 
-use super::{
-    Problems,
-    scenarios::{Scenario, Setup, values},
-};
-use crate::support::{
-    Invocation, Output,
-    injector::{Kind, Point, Traced},
-    leftovers::has_word,
-    wait::holds_within,
-};
+use super::Problems;
+use super::scenarios::{Scenario, Setup, values};
+use crate::support::injector::{Kind, Point, Traced};
+use crate::support::leftovers::has_word;
+use crate::support::wait::holds_within;
+use crate::support::{Invocation, Output};
 
 /// How long what was killed, or notices that its parent was, may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);

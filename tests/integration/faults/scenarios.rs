@@ -1,19 +1,16 @@
 //! The commands into which faults are put, each with what it finds and what must be so afterwards.
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
-    path::PathBuf,
-};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::{Problems, checks};
-use crate::support::{
-    Container, Invocation, Outcome,
-    host::has_controller,
-    injector::{Point, Traced},
-};
+use crate::support::host::has_controller;
+use crate::support::injector::{Point, Traced};
+use crate::support::{Container, Invocation, Outcome};
 
 /// What a scenario has besides the runtime.
 pub struct Setup {

@@ -1,23 +1,17 @@
 //! A seccomp agent: takes the listener from the runtime and answers for the kernel; seccomp_unotify(2).
 #![allow(unsafe_code, reason = "ioctl(2) has no safe form")]
 
-use std::{
-    io::IoSliceMut,
-    mem::MaybeUninit,
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    ioctl::{self, Updater, opcode},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::ioctl::{self, Updater, opcode};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
 
 use super::wait::wait_to_read;

@@ -1,16 +1,12 @@
 //! A bundle in the making: a root file system and a config.json that starts as that of `spec`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{
-    host::{CGROUPS, by_systemd, cgroup_parent},
-    rootfs, workspace,
-};
+use super::host::{CGROUPS, by_systemd, cgroup_parent};
+use super::{rootfs, workspace};
 
 /// A bundle in a directory of its own, which goes when the fixture goes.
 #[derive(Debug)]

@@ -1,23 +1,17 @@
 //! A container that a test drives through the command line.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, thread};
 
 use serde_json::{Value, json};
 
-use super::{
-    Bundle, Invocation, Output,
-    bundle::{remove_namespace, show_disk, user_namespace},
-    host::{CGROUPS, by_systemd, kind},
-    leftovers, rootfs, user, wait,
-};
+use super::bundle::{remove_namespace, show_disk, user_namespace};
+use super::host::{CGROUPS, by_systemd, kind};
+use super::{Bundle, Invocation, Output, leftovers, rootfs, user, wait};
 
 pub const NO_OPTIONS: [&str; 0] = [];
 

@@ -1,11 +1,9 @@
 //! Threads that cannot exit.
 #![allow(unsafe_code, reason = "ptrace(2) has no safe form")]
 
-use std::{
-    io, ptr,
-    sync::mpsc::{self, Sender},
-    thread::{self, JoinHandle},
-};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::{io, ptr};
 
 /// A thread of another process that exits no sooner than this is dropped.
 #[derive(Debug)]

@@ -1,13 +1,11 @@
 //! What this machine can do, and which runtime is tested.
 #![allow(unsafe_code, reason = "bpf(2) has no safe form")]
 
-use std::{
-    env, fmt, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+use std::{env, fmt, fs};
 
 use rustix::fs::StatVfsMountFlags;
 

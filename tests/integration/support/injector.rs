@@ -7,26 +7,21 @@
 //! while others wait in between, which a place among all calls would not.
 #![allow(unsafe_code, reason = "pre_exec has no safe form")]
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    os::unix::{fs::FileExt as _, process::CommandExt as _},
-    str::FromStr,
-    sync::mpsc::{RecvTimeoutError, Sender, channel},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::str::FromStr;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
-use nix::{
-    errno::Errno,
-    sys::{
-        ptrace::{self, Options},
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
-};
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::{Invocation, calls, wait};
 

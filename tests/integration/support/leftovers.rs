@@ -3,9 +3,12 @@
 //! Everything that belongs to a test carries its unique name: the path of its cgroup, of its bundle and of its state
 //! directory; mounts and processes are recognised by them.
 
-use std::{cell::RefCell, fs, path::Path};
+use std::cell::RefCell;
+use std::fs;
+use std::path::Path;
 
-use super::{host::CGROUPS, workspace};
+use super::host::CGROUPS;
+use super::workspace;
 
 thread_local! {
     static WATCHED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };

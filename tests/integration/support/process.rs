@@ -1,16 +1,12 @@
 //! One call of a program, with a deadline.
 
-use std::{
-    ffi::OsStr,
-    fmt,
-    fs::File,
-    os::unix::{
-        fs::FileExt as _,
-        process::{CommandExt as _, ExitStatusExt as _},
-    },
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-};
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::{host, user, wait, weakened};
 

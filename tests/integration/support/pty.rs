@@ -1,17 +1,14 @@
 //! A program on a terminal of its own: what it shows there, and what is typed.
 
-use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    process::{Child, Command, ExitStatus, Stdio},
-};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
-use nix::{sys::signal::Signal, unistd::Pid};
-use rustix::{
-    fs::{Mode, OFlags},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
-};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use super::{Invocation, host, wait};
 

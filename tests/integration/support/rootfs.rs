@@ -1,11 +1,9 @@
 //! A root file system made from a static busybox.
 
-use std::{
-    env, fs,
-    os::unix::fs::{PermissionsExt as _, lchown, symlink},
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::{env, fs};
 
 use super::{Invocation, workspace};
 

@@ -1,13 +1,11 @@
 //! A process that orphans are reparented to and that never reaps them, like `sleep infinity` as process 1 of
 //! a CI container. It is the program of the tests, called with [`OPTION`] as its first argument.
 
-use std::{
-    env,
-    process::{Command, ExitCode},
-    thread,
-};
+use std::process::{Command, ExitCode};
+use std::{env, thread};
 
-use super::{Invocation, process::Running};
+use super::Invocation;
+use super::process::Running;
 
 const OPTION: &str = "--idle-subreaper";
 

@@ -1,14 +1,13 @@
 //! Functions become tests of libtest-mimic.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    panic::{self, AssertUnwindSafe},
-};
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-use super::{host::Outcome, leftovers};
+use super::host::Outcome;
+use super::leftovers;
 
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };

@@ -1,18 +1,15 @@
 //! Follows a call of the runtime, and whatever it starts, from one system call to the next; ptrace(2).
 #![allow(unsafe_code, reason = "ptrace(2), waitid(2) and fork(2) have no safe form")]
 
-use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    marker::PhantomData,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::FileExt as _,
-    },
-    ptr,
-};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::ptr;
 
-use super::{Invocation, Output, host, process::Running, wait};
+use super::process::Running;
+use super::{Invocation, Output, host, wait};
 
 /// Where a process stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,13 @@
 //! An ordinary user of this machine, whom only the tests know: root of the suite becomes it to call the runtime.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, lchown},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
 
-use super::{
-    host::{self, Outcome, need, need_program},
-    weakened, workspace,
-};
+use super::host::{self, Outcome, need, need_program};
+use super::{weakened, workspace};
 
 const NAME: &str = "runtime-test";
 pub const UID: u32 = 61_234;

@@ -1,15 +1,11 @@
 //! Waiting for something to become true, with a deadline.
 
-use std::{
-    os::fd::AsFd,
-    process::{Child, ExitStatus},
-    time::{Duration, Instant},
-};
+use std::os::fd::AsFd;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::host;
 

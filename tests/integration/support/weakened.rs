@@ -1,15 +1,13 @@
-//! A build of the runtime that can do without single defences (`src/weakened.rs`), with which attacks show
+//! A build of the runtime that can do without single defences (`src/sys/weakened.rs`), with which attacks show
 //! that they are some.
 //!
 //! `WEAKENED` names it: `cargo build --features weakened --target-dir target/weakened`, which scripts/test
 //! does.
 
-use std::{
-    cell::Cell,
-    env,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::cell::Cell;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::host::{Outcome, need, need_own};
 

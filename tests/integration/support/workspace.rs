@@ -1,14 +1,9 @@
 //! The directory of this test process and the names in it.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
 
 use super::leftovers;
 

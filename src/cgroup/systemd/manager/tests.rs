@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::dbus::fake::{Call, Fake, Reply};
 use crate::error::{Pointer, line};
+use crate::host::dbus::fake::{Call, Fake, Reply};
 
 #[test]
 fn the_version_is_the_first_number() {

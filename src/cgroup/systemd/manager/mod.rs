@@ -1,0 +1,452 @@
+//! Asking systemd, by D-Bus: the manager of the system or that of a user. All requests of one command have one deadline, and what
+//! systemd answers is told as it is.
+//!
+//! Who does not answer may still do what it was asked to, and does it in the order in which it was asked.
+//!
+//! Source: org.freedesktop.systemd1(5).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::event::Timespec;
+use rustix::io::Errno;
+
+use super::properties::Property;
+use crate::error::{Hint, errno, line};
+use crate::host::dbus::{Address, Connection, Interrupted, Place, Refused, TimedOut, Value};
+use crate::host::signals::{Signal, SignalQueue};
+
+/// How long all requests of a command and the jobs that they begin may take. A manager that reads its files anew is deaf for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for what undoes them, when it listens and when it has not for that long.
+const CLEANING: Duration = Duration::from_secs(10);
+const BRIEF: Duration = Duration::from_secs(1);
+
+const MANAGER: Place<'static> = Place {
+    program: "org.freedesktop.systemd1",
+    object: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
+const PEER: Place<'static> = Place { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
+/// Of the job at this path.
+const fn job_at(object: &str) -> Place<'_> {
+    Place { object, interface: "org.freedesktop.systemd1.Job", ..MANAGER }
+}
+const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+
+/// What it says when a job has ended.
+const JOB_REMOVED: &str = "JobRemoved";
+
+/// The end of the address at which a manager itself listens, without a bus between.
+const PRIVATE: &str = "/systemd/private";
+
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
+/// How long a manager may be gone that executes itself anew, and for how long nobody looks after it meanwhile.
+const ABSENCE: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// How long the first one that is looked for may be gone. What nobody listens at may be left over from one that is no more.
+const FIRST_ABSENCE: Duration = Duration::from_secs(2);
+
+/// What a bus says of a program that has left it.
+const GONE: [&str; 4] = [
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+];
+
+/// A connection to one manager.
+#[derive(Debug)]
+pub(super) struct Manager {
+    buses: Vec<Address>,
+    /// Signals that ask this process to end.
+    interrupts: Option<SignalQueue>,
+    connection: Connection,
+    /// The one of `buses` at which it is.
+    address: Address,
+    /// How long it may take, and until when that is.
+    patience: Duration,
+    deadline: Instant,
+}
+
+impl Manager {
+    /// Connects to the first of `buses` at which there is somebody. `interrupts` end the waiting for it.
+    pub(super) fn connect(buses: Vec<Address>, interrupts: Option<SignalQueue>) -> Result<Self> {
+        // The words of runc.
+        let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
+        let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
+                    DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
+        Self::within(PATIENCE, FIRST_ABSENCE, buses, interrupts).map_err(|error| {
+            match error.is::<WasInterrupted>() {
+                true => error,
+                false => error.context(Hint(doing.into(), hint.into())),
+            }
+        })
+    }
+
+    /// Connects to the manager of a unit that there is, at the first of `buses` at which there is somebody.
+    pub(super) fn reach(buses: Vec<Address>) -> Result<Self> {
+        let doing = "ask the systemd that has made the container's scope";
+        let hint = "it was at one of the addresses in state.json when the container was made";
+        Self::within(PATIENCE, FIRST_ABSENCE, buses, None)
+            .map_err(|error| error.context(Hint(doing.into(), hint.into())))
+    }
+
+    fn within(
+        patience: Duration,
+        absence: Duration,
+        buses: Vec<Address>,
+        interrupts: Option<SignalQueue>,
+    ) -> Result<Self> {
+        let deadline = Instant::now() + patience;
+        let (connection, address) = connect(&buses, interrupts.as_ref(), absence, patience, deadline)?;
+        Ok(Self { buses, interrupts, connection, address, patience, deadline })
+    }
+
+    /// From now on, nothing ends the waiting but another deadline: for who undoes what was done. `is_deaf` says whether it has
+    /// not answered before.
+    pub(super) fn clean_up(&mut self, is_deaf: bool) {
+        self.interrupts = None;
+        self.connection.ignore_interrupts();
+        self.patience = if is_deaf { BRIEF } else { CLEANING };
+        self.deadline = Instant::now() + self.patience;
+    }
+
+    fn is_private(&self) -> bool {
+        is_private(&self.address)
+    }
+
+    fn told(&self, error: anyhow::Error) -> anyhow::Error {
+        told(error, self.interrupts.as_ref(), &self.address, self.patience)
+    }
+
+    /// Makes a request that may be made twice, until it is not cut off: a manager that executes itself anew drops everybody.
+    fn persist<T>(&mut self, mut request: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let until = Instant::now() + ABSENCE;
+        loop {
+            match request(self) {
+                Err(error) if was_cut_off(&error) && Instant::now() < until.min(self.deadline) => {
+                    pause();
+                    let interrupts = self.interrupts.as_ref();
+                    (self.connection, self.address) =
+                        connect(&self.buses, interrupts, ABSENCE, self.patience, self.deadline)?;
+                }
+                result => return result.map_err(|error| self.told(error)),
+            }
+        }
+    }
+
+    fn call(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<Value>> {
+        self.persist(|manager| manager.connection.call(place, member, arguments, manager.deadline))
+    }
+
+    /// The manager's own cgroup, below which all of its units are; empty for the root.
+    pub(super) fn control_group(&mut self) -> Result<String> {
+        self.property("ControlGroup")
+    }
+
+    /// The number of its version; 0 if that is no number.
+    pub(super) fn version(&mut self) -> Result<u32> {
+        Ok(version(&self.property("Version")?))
+    }
+
+    fn property(&mut self, name: &str) -> Result<String> {
+        let doing = || format!("ask systemd for its {name}");
+        let arguments = [Value::text(MANAGER.interface), Value::text(name)];
+        let answer = self.call(PROPERTIES, "Get", &arguments).with_context(doing)?;
+        answer.into_iter().next().and_then(Value::into_text).with_context(doing)
+    }
+
+    /// These properties of the scope `unit` with the values that they have now.
+    pub(super) fn properties(&mut self, unit: &str, properties: &[Property]) -> Result<Vec<Property>> {
+        let doing = || format!("ask systemd for unit {unit:?}");
+        let object = self.call(MANAGER, "GetUnit", &[Value::text(unit)]).with_context(doing)?;
+        let object = object.into_iter().next().and_then(Value::into_text).with_context(doing)?;
+        let place = Place { object: &object, ..PROPERTIES };
+        let now = properties.iter().map(|property| {
+            let arguments =
+                [Value::text("org.freedesktop.systemd1.Scope"), Value::text(property.name.clone())];
+            match self.call(place, "Get", &arguments).with_context(doing)?.pop() {
+                Some(Value::Variant(value)) => Ok(Property { value: *value, ..property.clone() }),
+                _ => bail!("{}: no value of {}", doing(), property.name),
+            }
+        });
+        now.collect()
+    }
+
+    /// Starts the scope `unit` with these properties, which say what is in it, and waits until it is there. `is_there` is whether
+    /// what is to be in it is there by now.
+    ///
+    /// # Errors
+    /// What systemd answers, with the property that it means, if it says so. The scope may be there all the same.
+    pub(super) fn start(
+        &mut self,
+        unit: &str,
+        properties: &[Property],
+        is_there: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
+        let doing = || format!("start unit {unit:?}");
+        let arguments = [
+            Value::text(unit),
+            Value::text("replace"),
+            encoded(properties),
+            // Of other units that it needs: none.
+            Value::Array("(sa(sv))".into(), Vec::new()),
+        ];
+        let mut tries = 0_u32;
+        let mut job = None;
+        let result = self.persist(|manager| {
+            tries = tries.saturating_add(1);
+            // The one before was cut off, but not before it was done.
+            if tries > 1 && is_there()? {
+                return Ok(None);
+            }
+            let deadline = manager.deadline;
+            manager.await_jobs()?;
+            let mut answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
+            if answer.as_ref().is_err_and(|error| is_refused(error, UNIT_EXISTS)) {
+                // One that has failed keeps its name until it is forgotten.
+                manager.reset_failed(unit);
+                answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
+            }
+            let begun = job.insert(job_of(answer?)?);
+            manager.end_of(begun).map(Some)
+        });
+        if let (Err(error), Some(job)) = (&result, job)
+            && is_unanswered(error)
+        {
+            // What it waits for may come later than anybody who wants the unit.
+            self.clean_up(false);
+            let _ = self.connection.call(job_at(&job), "Cancel", &[], self.deadline);
+        }
+        match result.map_err(|error| blame(error, properties, doing))? {
+            Some(result) if result != "done" => {
+                bail!("{}: the job's result is {result:?}, see systemctl status {unit}", doing())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends `unit` with everything in it, and forgets it, even if it has failed. One that is not there has ended.
+    pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
+        let arguments = [Value::text(unit), Value::text("replace")];
+        let stopped = self.persist(|manager| {
+            manager.await_jobs()?;
+            match manager.connection.call(MANAGER, "StopUnit", &arguments, manager.deadline) {
+                // Whatever became of the job: what is left of the unit is seen by who removes its cgroup.
+                Ok(answer) => {
+                    manager.end_of(&job_of(answer)?)?;
+                    manager.reset_failed(unit);
+                    Ok(())
+                }
+                Err(error) if is_refused(&error, NO_SUCH_UNIT) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        stopped.with_context(|| format!("stop unit {unit:?}"))
+    }
+
+    /// Changes properties of `unit`, all or none, until it ends; and waits until systemd has written what comes of them to control
+    /// files, which it does after it has answered, but before it listens to anybody again.
+    pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
+        let arguments = [Value::text(unit), Value::Bool(true), encoded(properties)];
+        let doing = || format!("set properties of unit {unit:?}");
+        let set = self.call(MANAGER, "SetUnitProperties", &arguments);
+        set.map_err(|error| blame(error, properties, doing))?;
+        self.call(PEER, "Ping", &[]).map(drop).with_context(doing)
+    }
+
+    /// Moves a process into the cgroup of `unit`, which this process may not be allowed to do itself.
+    pub(super) fn attach(&mut self, unit: &str, pid: i32) -> Result<()> {
+        let pids = Value::Array("u".into(), vec![Value::Uint32(pid.unsigned_abs())]);
+        let attached =
+            self.call(MANAGER, "AttachProcessesToUnit", &[Value::text(unit), Value::text(""), pids]);
+        attached.map(drop).with_context(|| format!("attach process {pid} to unit {unit:?}"))
+    }
+
+    /// One that has not failed, or is gone, is as it should be.
+    pub(super) fn reset_failed(&mut self, unit: &str) {
+        let _ = self.connection.call(MANAGER, "ResetFailedUnit", &[Value::text(unit)], self.deadline);
+    }
+
+    /// Has the ends of jobs told, before one begins. The manager itself tells them to whoever is connected to it.
+    fn await_jobs(&mut self) -> Result<()> {
+        self.connection.expect(MANAGER, JOB_REMOVED);
+        if self.is_private() {
+            return Ok(());
+        }
+        self.connection.subscribe(MANAGER, JOB_REMOVED, self.deadline)?;
+        self.connection.call(MANAGER, "Subscribe", &[], self.deadline).map(drop)
+    }
+
+    /// Waits for the end of the job at this path, and gives its result.
+    fn end_of(&mut self, job: &str) -> Result<String> {
+        loop {
+            let told = self.connection.signal(self.deadline)?;
+            // The number of the job, its path, the unit, the result.
+            if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
+                && path == job
+            {
+                return Ok(result.clone());
+            }
+        }
+    }
+}
+
+fn is_private(address: &Address) -> bool {
+    address.as_str().ends_with(PRIVATE)
+}
+
+fn job_of(answer: Vec<Value>) -> Result<String> {
+    answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")
+}
+
+/// Connects to the first of `buses` at which there is somebody; says which. One that is not there any more may be gone for this
+/// long; one that does not answer is not looked for elsewhere.
+fn connect(
+    buses: &[Address],
+    interrupts: Option<&SignalQueue>,
+    absence: Duration,
+    patience: Duration,
+    deadline: Instant,
+) -> Result<(Connection, Address)> {
+    let until = deadline.min(Instant::now() + absence);
+    loop {
+        let mut failures = Vec::new();
+        for address in buses {
+            let interrupt = interrupts.map(|queue| queue.as_fd().try_clone_to_owned()).transpose()?;
+            let connection = match is_private(address) {
+                true => Connection::direct(address, interrupt, deadline),
+                false => Connection::bus(address, MANAGER.program, interrupt, deadline),
+            };
+            match connection {
+                Ok(connection) => return Ok((connection, address.clone())),
+                Err(error) if error.is::<Interrupted>() || error.is::<TimedOut>() => {
+                    return Err(told(error, interrupts, address, patience));
+                }
+                // The others name it themselves.
+                Err(error) if errno(&error).is_none() => {
+                    failures.push(error.context(format!("ask at {}", address.as_str())));
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        if failures.iter().any(was_cut_off) && Instant::now() < until {
+            pause();
+            continue;
+        }
+        // The one that would have been right is the last that is more than not there.
+        let is_missing = |error: &anyhow::Error| errno(error) == Some(nix::errno::Errno::ENOENT);
+        let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
+        return Err(match failures.is_empty() {
+            true => anyhow!("there is no address to connect to"),
+            false => failures.swap_remove(shown),
+        });
+    }
+}
+
+/// There is nothing to wait for: what will be there is not.
+fn pause() {
+    let _ = rustix::event::poll(&mut [], Some(&BETWEEN_LOOKS));
+}
+
+/// Whether the manager was there and is not, as when it executes itself anew.
+fn was_cut_off(error: &anyhow::Error) -> bool {
+    use nix::errno::Errno::{ECONNREFUSED, ECONNRESET, EPIPE};
+    matches!(errno(error), Some(ECONNREFUSED | ECONNRESET | EPIPE))
+        || GONE.iter().any(|name| is_refused(error, name))
+}
+
+fn encoded(properties: &[Property]) -> Value {
+    let pair = |property: &Property| {
+        let value = Value::Variant(Box::new(property.value.clone()));
+        Value::Struct(vec![Value::text(property.name.clone()), value])
+    };
+    Value::Array("(sv)".into(), properties.iter().map(pair).collect())
+}
+
+fn is_refused(error: &anyhow::Error, name: &str) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.name == name)
+}
+
+/// That it is not known whether systemd has done or will do what it was asked to, unlike when it refuses to.
+pub(super) fn is_unanswered(error: &anyhow::Error) -> bool {
+    error.is::<Deaf>() || error.is::<WasInterrupted>() || was_cut_off(error)
+}
+
+/// That it has not answered in time.
+pub(super) fn is_deaf(error: &anyhow::Error) -> bool {
+    error.is::<Deaf>()
+}
+
+/// Whoever was asked there has not answered in time.
+#[derive(Debug)]
+struct Deaf {
+    address: Address,
+    patience: Duration,
+}
+
+impl fmt::Display for Deaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "systemd did not answer within {:?} at {}", self.patience, self.address.as_str())
+    }
+}
+
+/// By this signal.
+#[derive(Debug)]
+struct WasInterrupted(Signal);
+
+impl fmt::Display for WasInterrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {} before the program was started", self.0)
+    }
+}
+
+impl std::error::Error for WasInterrupted {}
+
+/// Says who did not answer in time, who answered, and which signal came.
+fn told(
+    error: anyhow::Error,
+    interrupts: Option<&SignalQueue>,
+    address: &Address,
+    patience: Duration,
+) -> anyhow::Error {
+    if error.is::<Interrupted>()
+        && let Some(Ok(Some(signal))) = interrupts.map(SignalQueue::take)
+    {
+        return WasInterrupted(signal).into();
+    }
+    if error.is::<TimedOut>() {
+        return anyhow!(Errno::TIMEDOUT).context(Deaf { address: address.clone(), patience });
+    }
+    match error.downcast::<Refused>() {
+        Ok(refused) => anyhow!(refused).context("systemd answered"),
+        Err(error) => error,
+    }
+}
+
+/// The error with the place of the property that it names, if it names one, or else with what was done.
+fn blame(error: anyhow::Error, properties: &[Property], doing: impl Fn() -> String) -> anyhow::Error {
+    let text = error.downcast_ref::<Refused>().map(|refused| refused.text.clone()).unwrap_or_default();
+    let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let named = properties.iter().find(|property| words.contains(&&*property.name));
+    match named.filter(|property| !property.at.is_root()) {
+        Some(Property { name, at, .. }) => at.error(format_args!("{name} of the unit: {}", line(&error))),
+        None => error.context(doing()),
+    }
+}
+
+/// `257.4-1~deb13`, `v252` and `252 (252-13.el9)` begin with a number.
+fn version(text: &str) -> u32 {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,238 @@
+//! The global options.
+//!
+//! The definition of a command is built only when it is the one that was asked for: all of them together take longer than
+//! making a network namespace.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+
+use super::fast_path::{self, Known, Usual};
+use super::go_flags;
+use super::usage::Wrong;
+use crate::host::log::{Format, Level};
+use crate::host::rootless::Rootless;
+
+/// The version of the runtime specification whose fields this runtime knows.
+pub const SPEC_VERSION: &str = "1.3.0";
+
+/// What this program was built from.
+pub const COMMIT: &str = match option_env!("RUNTIME_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// Runs bundles, directories with config.json and a root file system, as containers:
+///
+///     # runtime run BUNDLE
+///
+/// creates a container, starts its program, waits for it and cleans up. `create`, `start`, `state`, `kill` and `delete` are
+/// the same step by step, for the programs that manage containers.
+#[derive(Debug, Parser)]
+#[command(name = "runtime", args_override_self = true, verbatim_doc_comment)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Option<Words>,
+}
+
+/// The word that ends the global options, and those behind it.
+#[derive(Debug, clap::Subcommand)]
+pub enum Words {
+    #[command(external_subcommand)]
+    Named(Vec<OsString>),
+}
+
+#[derive(Debug, PartialEq, Args)]
+pub struct Global {
+    /// Log what happens, too, not only errors and warnings
+    #[arg(long)]
+    pub debug: bool,
+    /// Append the log to this file, or send it to journald:ID or syslog:ID, instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<OsString>,
+    /// Format of the log: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: Format,
+    /// What is logged: error, warning or debug
+    #[arg(long, value_name = "LEVEL", default_value = "warning")]
+    pub log_level: Level,
+    /// Directory of the containers' state [default: /run/runtime, for ordinary users $XDG_RUNTIME_DIR/runtime]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Let systemd make the cgroups; the same as --cgroup-manager systemd
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Who makes the cgroups of new containers: cgroupfs, systemd, or disabled for none
+    #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
+    pub cgroup_manager: CgroupManager,
+    /// Whether to do without cgroups where they may not be made: true, false, or auto, for all but the host's root
+    #[arg(long, value_name = "BOOL", default_value = "auto")]
+    pub rootless: Rootless,
+    /// Print the version
+    #[arg(short, long, short_alias = 'V')]
+    pub version: bool,
+}
+
+impl Global {
+    /// What the log is to hold.
+    pub fn level(&self) -> Level {
+        if self.debug { Level::Debug } else { self.log_level }
+    }
+
+    /// Who makes the cgroups, of both options.
+    pub fn manager(&self) -> CgroupManager {
+        if self.systemd_cgroup { CgroupManager::Systemd } else { self.cgroup_manager }
+    }
+}
+
+/// Who makes the cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
+}
+
+impl FromStr for Rootless {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match go_flags::truth(text.as_ref()) {
+            Some(true) => Ok(Self::True),
+            Some(false) => Ok(Self::False),
+            None if text.eq_ignore_ascii_case("auto") => Ok(Self::Auto),
+            None => bail!("invalid value {text:?} (known are true, false and auto)"),
+        }
+    }
+}
+
+/// The global options, for command lines of the usual form.
+const GLOBAL: [Known; 9] = [
+    ("debug", None, false),
+    ("log", None, true),
+    ("log-format", None, true),
+    ("log-level", None, true),
+    ("root", None, true),
+    ("systemd-cgroup", None, false),
+    ("cgroup-manager", None, true),
+    ("rootless", None, true),
+    ("version", Some('v'), false),
+];
+
+impl Global {
+    /// The global options of a command line of the usual form, and what follows them.
+    pub fn usual(arguments: &[OsString]) -> Option<(Self, &[OsString])> {
+        let Usual { options, rest } = fast_path::read(arguments, &GLOBAL)?;
+        let mut global = Self {
+            debug: false,
+            log: None,
+            log_format: Format::default(),
+            log_level: Level::Warning,
+            root: None,
+            systemd_cgroup: false,
+            cgroup_manager: CgroupManager::Cgroupfs,
+            rootless: Rootless::Auto,
+            version: false,
+        };
+        for (name, value) in options {
+            match name {
+                "debug" => global.debug = true,
+                "log" => global.log = Some(value.to_owned()),
+                "log-format" => global.log_format = value.to_str()?.parse().ok()?,
+                "log-level" => global.log_level = value.to_str()?.parse().ok()?,
+                "root" => global.root = Some(value.into()),
+                "systemd-cgroup" => global.systemd_cgroup = true,
+                _ => return None,
+            }
+        }
+        Some((global, rest))
+    }
+}
+
+/// The global options among `arguments`, and the words of the command.
+///
+/// # Errors
+/// [`Wrong`], or [`HelpWanted`](super::usage::HelpWanted).
+pub fn parse(arguments: &[OsString]) -> Result<Cli> {
+    match Global::usual(arguments) {
+        Some((global, command @ [_, ..])) => {
+            Ok(Cli { global, command: Some(Words::Named(command.to_vec())) })
+        }
+        _ => parse_with_clap(arguments),
+    }
+}
+
+/// As [`parse`], but always by clap.
+pub fn parse_with_clap(arguments: &[OsString]) -> Result<Cli> {
+    let definition = Cli::command();
+    // The first that is no option is the command's name.
+    let words = go_flags::normal(arguments.iter().cloned(), &definition, |_| true)?;
+    // The first word stands for the program's name.
+    let matches = definition.try_get_matches_from([OsString::new()].into_iter().chain(words));
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| Wrong::new(None, &error).into())
+}
+
+/// The global options.
+#[cfg(test)]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// The name under which we were called, if it is one that callers take for a runtime's: they parse the first line.
+pub fn program_name(argument: Option<&OsStr>) -> String {
+    let name = argument.map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
+    name.filter(|name| matches!(*name, "runc" | "crun")).unwrap_or("runtime").to_owned()
+}
+
+/// What `--version` prints.
+pub fn version(name: &str) -> String {
+    format!("{name} version {}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_global_options_mean_the_same_without_clap() {
+        let lines = [
+            "state id",
+            "--root /r --log /l --log-format json state id",
+            "--root=/r --root=/s --systemd-cgroup --systemd-cgroup create --bundle b id",
+            "--debug --log-format text --log-level debug -root /r exec -t id sh",
+            "-log=journald:x --log-level=error --log-format=json delete --force id",
+        ];
+        fast_path::assert_alike(
+            &Cli::command(),
+            &GLOBAL,
+            &lines,
+            |arguments| Global::usual(arguments).map(|(global, rest)| (global, rest.to_vec())),
+            |arguments| match parse_with_clap(arguments).unwrap() {
+                Cli { global, command: Some(Words::Named(words)) } => (global, words),
+                Cli { command: None, .. } => panic!("no command"),
+            },
+        );
+    }
+
+    #[test]
+    fn unusual_global_options_are_left_to_clap() {
+        for line in [
+            "--version",
+            "--rootless auto x",
+            "--cgroup-manager x y",
+            "--log-format xml x",
+            "--debug=1 x",
+            "--root",
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(Global::usual(&words).is_none(), "{line}");
+        }
+    }
+}

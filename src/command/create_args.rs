@@ -1,0 +1,89 @@
+//! The options that `create` and `run` share.
+
+use crate::host::environment::Environment;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::Context;
+use crate::bundle::Bundle;
+use crate::cli::global::CgroupManager;
+use crate::container::ContainerId;
+use crate::host::signals::Signals;
+use crate::launch::create;
+use crate::launch::create::{Cgroups, Created, Keyring, Request, Start, Switch};
+
+#[derive(Debug, clap::Args)]
+pub struct Making {
+    /// Path to the bundle directory [default: the current directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Use this file instead of the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Send the terminal to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Send a descriptor of the container's first process to whoever listens on this UNIX socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Write the process ID of the container to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Use MS_MOVE and chroot instead of pivot_root, for hosts whose root is a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Do not make a session keyring for the container
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass this many file descriptors on, from 3 (after those of LISTEN_FDS)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+impl Making {
+    /// Opens the bundle at `path`: while a signal still ends this process, for its configuration may come
+    /// through a pipe.
+    pub fn open(&self, path: &Path) -> Result<Bundle> {
+        Bundle::open(path, self.config.as_deref())
+    }
+
+    /// Makes the container `id` from the bundle.
+    ///
+    /// From the call on, signals wait: one that asks this process to end undoes what was made so far.
+    pub fn create(
+        &self,
+        bundle: &Bundle,
+        id: &ContainerId,
+        program: Start,
+        signals: &Signals,
+        context: &Context<'_>,
+    ) -> Result<Created> {
+        let cgroups = match context.cgroup_manager {
+            CgroupManager::Cgroupfs => Cgroups::Own,
+            CgroupManager::Disabled => Cgroups::Disabled,
+            CgroupManager::Systemd => Cgroups::Systemd,
+        };
+        create::create(
+            bundle,
+            &Request {
+                id,
+                root: &context.root,
+                program,
+                pid_file: self.pid_file.as_deref(),
+                console_socket: self.console_socket.as_deref(),
+                pidfd_socket: self.pidfd_socket.as_deref(),
+                switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
+                keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
+                cgroups,
+                rootless: context.rootless,
+                preserve_fds: self.preserve_fds,
+                environment: &Environment::own(),
+                signals,
+                log: context.log,
+                executable: RefCell::new(context.executable.take()),
+            },
+        )
+    }
+}

@@ -1,0 +1,13 @@
+//! Command lines, up to where a command would begin to do something.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+/// Each line is a word; the program's name is not among them.
+pub(super) fn command_line(input: &[u8]) {
+    let words: Vec<_> =
+        input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
+    if let Some(error) = crate::command::dispatch::check(&words) {
+        super::promised(&error, &[]);
+    }
+}

@@ -1,0 +1,168 @@
+//! The hooks that are run in the runtime's own namespaces.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use rustix::event::{PollFlags, epoll};
+use rustix::fs::OFlags;
+
+use crate::container::state::{State, Status};
+use crate::error::line;
+use crate::host::signals::{SignalQueue, Signals};
+use crate::init::hook::{Around, Said, run};
+use crate::init::step::{Ended, Outputs};
+use crate::plan::hooks::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
+use crate::plan::process::inherited_environment;
+
+/// What the hooks of one moment have in common.
+pub struct Runner<'a> {
+    state: Vec<u8>,
+    outputs: Outputs,
+    env: Vec<CString>,
+    /// Where they start, as in crun: the bundle, if it is still there.
+    bundle: Option<OwnedFd>,
+    /// A signal that asks this process to end ends the hook instead.
+    interrupts: &'a SignalQueue,
+    /// Readable when there is such a signal, or when the container that is being made has ended.
+    interrupt: OwnedFd,
+}
+
+impl<'a> Runner<'a> {
+    /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`. With `init`, they are
+    /// in vain when that process has ended.
+    pub fn new(
+        state: &State,
+        status: Status,
+        interrupts: &'a SignalQueue,
+        init: Option<BorrowedFd<'_>>,
+    ) -> Result<Self> {
+        let interrupt = epoll::create(epoll::CreateFlags::CLOEXEC).context("prepare to run hooks")?;
+        for source in init.into_iter().chain([interrupts.as_fd()]) {
+            epoll::add(&interrupt, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+                .context("prepare to run hooks")?;
+        }
+        Ok(Self {
+            state: state.text(status)?,
+            outputs: open_outputs(&state.annotations)?,
+            env: inherited_environment(),
+            bundle: File::open(&state.bundle).ok().map(OwnedFd::from),
+            interrupts,
+            interrupt,
+        })
+    }
+
+    /// Runs `hooks`, which are of this `kind`, one after the other.
+    ///
+    /// # Errors
+    /// The first that fails, with the end of its output; a signal that asks this process to end; the end of the init process.
+    pub fn run(&self, kind: Kind, hooks: &[Hook]) -> Result<()> {
+        hooks.iter().enumerate().try_for_each(|(index, hook)| self.run_one(kind, index, hook))
+    }
+
+    fn run_one(&self, kind: Kind, index: usize, hook: &Hook) -> Result<()> {
+        let around = Around {
+            state: [&self.state, b"", b""],
+            outputs: &self.outputs,
+            directory: self.bundle.as_ref().map(|bundle| bundle.as_fd()),
+            mask: None,
+            variable: None,
+            filter: None,
+            interrupt: Some((self.interrupt.as_fd(), PollFlags::IN)),
+        };
+        let mut said = Said::nothing();
+        let ended = run(&hook.ready(&self.env)?, &around, &mut said);
+        match ended {
+            Ok(Ended::Exited(0)) => Ok(()),
+            Ok(Ended::Interrupted) => {
+                let name = kind.name();
+                match self.interrupts.take()? {
+                    Some(signal) => bail!("interrupted by {signal} while {name} hook #{index} ran"),
+                    None => {
+                        bail!("the init process ended while {name} hook #{index} was running")
+                    }
+                }
+            }
+            ended => {
+                let ended = ended.map_err(|errno| Errno::from_raw(errno.raw_os_error()));
+                Err(failure(kind.at(index), &label(kind, index, hook), ended, said.last()))
+            }
+        }
+    }
+}
+
+/// Runs the poststart hooks of a container whose program has begun.
+///
+/// # Errors
+/// As [`Runner::run`]; the container must then be ended: runtime.md § Lifecycle, step 9.
+pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
+    match state.hooks.poststart.as_slice() {
+        [] => Ok(()),
+        hooks => Runner::new(state, Status::Running, interrupts, None)?.run(Kind::Poststart, hooks),
+    }
+}
+
+/// Runs the poststop hooks of a container of which nothing is left but this `state`. A failure is a warning, and the next one is
+/// run all the same; an interrupt ends them all.
+pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
+    let hooks = &state.hooks.poststop;
+    if hooks.is_empty() {
+        return;
+    }
+    let mut run_all = || -> Result<()> {
+        let interrupts = Signals::block()?.interrupts()?;
+        let runner = Runner::new(state, Status::Stopped, &interrupts, None)?;
+        for (index, hook) in hooks.iter().enumerate() {
+            match runner.run_one(Kind::Poststop, index, hook) {
+                Err(error) if error.downcast_ref::<crate::error::Fault>().is_none() => return Err(error),
+                Err(error) => warn(&line(&error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = run_all() {
+        warn(&line(&error.context("run the poststop hooks")));
+    }
+}
+
+/// Opens the files that crun's annotations name for the output of hooks.
+pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
+    let open = |stream: &str| {
+        let name = format!("{OUTPUT_ANNOTATIONS}{stream}");
+        let Some(path) = annotations.get(&name) else { return Ok(None) };
+        // A pipe that nobody reads must not be waited for, nor a terminal become ours; the hook itself waits as it likes.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = flags.bits().cast_signed();
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+        let set = |file: File| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file.into());
+        let opened = file.and_then(|file| Ok(set(file)?));
+        opened.map(Some).with_context(|| format!("open {path:?} of the annotation {name}"))
+    };
+    Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_for_the_output_that_nobody_reads_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let annotations =
+            BTreeMap::from([(format!("{OUTPUT_ANNOTATIONS}stdout"), path.to_str().unwrap().to_owned())]);
+        let error = line(&open_outputs(&annotations).unwrap_err());
+        assert!(error.ends_with("no such device or address (ENXIO)"), "{error}");
+        let _reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, rustix::fs::Mode::empty());
+        let stdout = open_outputs(&annotations).unwrap().stdout.unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&stdout).unwrap().contains(OFlags::NONBLOCK));
+    }
+}

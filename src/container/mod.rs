@@ -1,0 +1,458 @@
+//! Containers as the file system knows them: a directory for each below the container root (`--root`).
+
+mod directory;
+pub mod filter;
+pub mod hooks;
+mod liveness;
+mod lock;
+mod oom;
+mod owner;
+mod pid_file;
+mod prepared;
+mod removal;
+mod start;
+pub mod state;
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags};
+
+use self::directory::Directory;
+pub use self::lock::{Interrupted, Lock};
+pub use self::pid_file::PidFile;
+pub use self::prepared::Prepared;
+pub use self::removal::{Found, PATIENCE, busy};
+use self::state::{Report, State, Status};
+use crate::bundle::input;
+use crate::bundle::input::Pipes;
+use crate::cgroup;
+use crate::error::{Hint, Refusal};
+use crate::host::signals::Signal;
+use crate::sys::Errno;
+
+/// The pipe that a created container waits on for its start.
+const FIFO: &str = "exec.fifo";
+
+/// There since a process was added that can have CAP_SYS_PTRACE.
+const TRACER: &str = "tracer";
+
+/// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
+const CGROUP: &str = "cgroup";
+
+/// The unit of that cgroup, if systemd has made it.
+const UNIT: &str = "unit.json";
+
+/// What of `config.json` is kept for `exec`.
+const EXCERPT: &str = "config.json";
+
+/// The name of a container: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        if text.is_empty() {
+            bail!("container ID cannot be empty");
+        }
+        if text.len() > 255 || matches!(text, "." | "..") || !text.chars().all(allowed) {
+            bail!(
+                "invalid container ID format: {text:?} (use letters, digits, \"_\", \"+\", \"-\" and \".\")"
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The directory that holds the state directories.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Named by the user, not by us.
+    is_explicit: bool,
+    /// Whether it is in the directory of a user's session, from which what is old and not sticky may be cleared away.
+    is_in_session: bool,
+}
+
+impl Root {
+    /// The directory named with `--root`, made absolute.
+    ///
+    /// # Errors
+    /// If it is `/`, or another user's.
+    pub fn explicit(path: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(path).with_context(|| format!("find root {}", path.display()))?;
+        let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        // The same directory has other names: where it is mounted a second time, for example.
+        let may_be_top = place(&absolute).is_some_and(|found| Some(found) == place(Path::new("/")));
+        let is_top = || fs::canonicalize(&absolute).is_ok_and(|path| path == Path::new("/"));
+        if may_be_top && is_top() {
+            bail!("--root {}: the container root cannot be /", path.display());
+        }
+        owner::check(&absolute)?;
+        Ok(Self { path: absolute, is_explicit: true, is_in_session: false })
+    }
+
+    /// `runtime` in the directory of the user's session, `XDG_RUNTIME_DIR`, or else in /run.
+    ///
+    /// # Errors
+    /// If it is another user's.
+    pub fn default_in(session: Option<&Path>) -> Result<Self> {
+        let path = session.unwrap_or(Path::new("/run")).join("runtime");
+        owner::check(&path)?;
+        Ok(Self { path, is_explicit: false, is_in_session: session.is_some() })
+    }
+
+    fn make(&self) -> Result<()> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path).and_then(|()| {
+            // The XDG base directory specification, "XDG_RUNTIME_DIR".
+            match self.is_in_session {
+                true => fs::set_permissions(&self.path, Permissions::from_mode(0o1700)),
+                false => Ok(()),
+            }
+        });
+        made.with_context(|| Hint(format!("make root {}", self.path.display()), self.way_out().into()))
+    }
+
+    fn way_out(&self) -> &'static str {
+        match self.is_explicit {
+            true => "--root must name a directory that can be made or used",
+            false => "set XDG_RUNTIME_DIR, or use --root, for a directory of your own",
+        }
+    }
+
+    fn directory(&self, id: &ContainerId) -> PathBuf {
+        self.path.join(id.as_str())
+    }
+
+    /// Makes the directory of a new container. It is nobody else's until the container is recorded.
+    pub fn create(&self, id: &ContainerId) -> Result<NewContainer> {
+        let mut made = Directory::make(&self.path, id.as_str());
+        if matches!(made, Err(Errno::NOENT)) {
+            self.make()?;
+            made = Directory::make(&self.path, id.as_str());
+        }
+        let doing = || format!("make {}", self.directory(id).display());
+        match made {
+            Err(Errno::EXIST) => bail!("container with given ID already exists: {:?}", id.as_str()),
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                Err(anyhow!(errno).context(Hint(doing(), self.way_out().into())))
+            }
+            made => Ok(NewContainer { directory: made.with_context(doing)?, keep: false }),
+        }
+    }
+
+    /// # Errors
+    /// [`Refusal::NoSuchContainer`].
+    pub fn load(&self, id: &ContainerId) -> Result<Container> {
+        match Directory::open(self.directory(id)) {
+            Ok(directory) => Container::recorded(directory, id),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()),
+            Err(errno) => Err(errno).with_context(|| format!("open {}", self.directory(id).display())),
+        }
+    }
+
+    /// The names of all directories, sorted. A missing default root is an empty one.
+    pub fn ids(&self) -> Result<Vec<ContainerId>> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.is_explicit => return Ok(Vec::new()),
+            entries => entries.with_context(|| {
+                Hint(format!("read root {}", self.path.display()), self.way_out().to_owned())
+            })?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read root {}", self.path.display()))?;
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+/// The directory of a container in the making; removed on drop, unless kept or somebody else's by then.
+#[derive(Debug)]
+pub struct NewContainer {
+    directory: Directory,
+    keep: bool,
+}
+
+impl NewContainer {
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes the pipe that the init process will wait on, and opens it for both, so that it can be read without waiting for
+    /// whoever writes.
+    pub fn make_fifo(&self) -> Result<OwnedFd> {
+        let path = self.path().join(FIFO);
+        let (from, way) = self.directory.way(FIFO);
+        rustix::fs::mknodat(from, way, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
+            .with_context(|| format!("make {}", path.display()))?;
+        let file = self.directory.open_file(FIFO, OFlags::RDWR);
+        Ok(file.with_context(|| format!("open {}", path.display()))?.into())
+    }
+
+    /// Notes where the cgroup will be.
+    pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
+        let (from, way) = self.directory.way(CGROUP);
+        rustix::fs::symlinkat(cgroup, from, way)
+            .with_context(|| format!("make {}", self.path().join(CGROUP).display()))
+    }
+
+    /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
+    pub fn note_unit(&self, unit: &cgroup::Unit) -> Result<()> {
+        let text = serde_json::to_vec(unit).context("encode the unit")?;
+        self.directory
+            .write(UNIT, &text)
+            .with_context(|| format!("write {}", self.path().join(UNIT).display()))
+    }
+
+    /// Writes what is to be the state file.
+    pub fn prepare(&self, state: &State) -> Result<Prepared<'_>> {
+        Prepared::write(self.directory.way("").0, self.path(), state)
+    }
+
+    /// Writes what [`Container::excerpt`] reads.
+    pub fn save_excerpt(&self, text: &[u8]) -> Result<()> {
+        let made = self.directory.open_file(EXCERPT, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL);
+        made.and_then(|mut file| file.write_all(text))
+            .with_context(|| format!("write {}", self.path().join(EXCERPT).display()))
+    }
+
+    /// Leaves it to others: it has been recorded.
+    pub fn release(&self) {
+        self.directory.unlock();
+    }
+
+    /// Keeps all others from it again, for what has been recorded is to be undone. False if somebody else has deleted it since, or
+    /// is about to and takes too long: then nothing of it is this process's to undo any more.
+    pub fn take_back(&mut self) -> bool {
+        let is_own = self.directory.lock(removal::PATIENCE).is_ok_and(|is_locked| is_locked)
+            && self.directory.is_current().is_ok_and(|is_current| is_current);
+        self.keep = !is_own;
+        is_own
+    }
+
+    pub fn keep(mut self, state: State) -> Container {
+        self.keep = true;
+        Container { directory: std::mem::take(&mut self.directory), state }
+    }
+}
+
+impl Drop for NewContainer {
+    fn drop(&mut self) {
+        if !self.keep && self.directory.is_current().is_ok_and(|is_current| is_current) {
+            let _ = self.directory.remove();
+        }
+    }
+}
+
+/// What is recorded in a state directory, if anything is.
+fn record(directory: &Directory) -> Result<Option<State>> {
+    let path = || directory.path().join(state::FILE).display().to_string();
+    match directory.read(state::FILE) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
+            let way_out = "if it cannot be mended, end its processes and remove the directory";
+            Hint(format!("decode {}", path()), way_out.to_owned())
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path())),
+    }
+}
+
+/// A container that has been recorded.
+#[derive(Debug)]
+pub struct Container {
+    directory: Directory,
+    pub state: State,
+}
+
+impl Container {
+    /// The one that is recorded there.
+    fn recorded(directory: Directory, id: &ContainerId) -> Result<Self> {
+        match record(&directory)? {
+            Some(state) => Ok(Self { directory, state }),
+            None => Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()),
+        }
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A path that leads to its directory as long as this is there, and never to that of a later container of its name.
+    pub fn held_directory(&self) -> PathBuf {
+        self.directory.held_path()
+    }
+
+    /// Closes its directory: for whoever holds many containers and only shows them.
+    pub fn let_go(&mut self) {
+        self.directory.let_go();
+    }
+
+    /// Whether processes of the container can look into others that come into their pid namespace, from now on also if `more`.
+    pub fn may_trace(&self, more: bool) -> Result<bool> {
+        if self.state.may_trace || self.directory.exists(TRACER) {
+            return Ok(true);
+        }
+        if more {
+            let made = self.directory.write(TRACER, b"");
+            made.with_context(|| format!("make {}", self.directory().join(TRACER).display()))?;
+        }
+        Ok(false)
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        // First of all: a container that was killed while it was paused has stopped, and its cgroup is still frozen.
+        let Some(stat) = self.living()? else { return Ok(Status::Stopped) };
+        // Nobody changes anything of it before it is made, whatever a hook has done to its cgroup.
+        if self.state.creating {
+            return Ok(Status::Creating);
+        }
+        if self.state.cgroup().is_some_and(cgroup::is_frozen) {
+            return Ok(Status::Paused);
+        }
+        // A `start` that was killed before it could remove the pipe may have written to it: then the init process executes the
+        // program, and the pipe alone says nothing.
+        let waits = stat.never_executed && self.directory.exists(FIFO);
+        Ok(if waits { Status::Created } else { Status::Running })
+    }
+
+    /// Its cgroup.
+    ///
+    /// # Errors
+    /// If it has none of its own: then nothing can be done to all of its processes and to no others.
+    pub fn cgroup(&self) -> Result<&Path> {
+        self.state.cgroup().ok_or_else(|| {
+            if let (Some(unit), Some(path)) = (&self.state.systemd, self.state.recorded_cgroup()) {
+                let (id, name) = (&self.state.id, &unit.name);
+                return anyhow!("container {id:?} has no cgroup any more: {} went with {name}", path.display());
+            }
+            if let Some(path) = self.state.recorded_cgroup() {
+                let (id, path) = (&self.state.id, path.display());
+                return anyhow!("container {id:?} has no cgroup any more: {path} was removed, and is another's now");
+            }
+            let message = format!("container {:?} has no cgroup of its own", self.state.id);
+            let hint = "it was made with --cgroup-manager disabled, or by a user who may make none there: systemd-run --user \
+                        --scope -p Delegate=yes gives one that is the user's";
+            Hint(message, hint.to_owned()).into()
+        })
+    }
+
+    /// What `state` prints.
+    pub fn report<'a>(&'a self, status: Status, owner: &'a str) -> Report<'a> {
+        let state = &self.state;
+        Report {
+            oci_version: &state.oci_version,
+            id: &state.id,
+            pid: if status == Status::Stopped { 0 } else { state.init_process_pid },
+            status,
+            bundle: &state.bundle,
+            rootfs: &state.rootfs,
+            created: &state.created,
+            annotations: &state.annotations,
+            owner,
+            oom_killed: status == Status::Stopped && self.shortage().is_some(),
+        }
+    }
+
+    /// The init process, held so that its number cannot come to mean another one; `None` if it has ended.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.state.init_process_pid) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            // EINVAL before Linux 6.9: the number is still in use for a session or a process group. ENOENT
+            // (seen on 6.18): it is that of another process's thread by now.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
+            pidfd => pidfd.with_context(|| format!("open process {pid}"))?,
+        };
+        // In this order: what is alive now is what the descriptor is of.
+        Ok(self.is_alive()?.then_some(pidfd))
+    }
+
+    /// What `exec` needs of `config.json`: as it was when the container was made, or, of a container that was made by an older
+    /// version of this program, as it is now in the bundle.
+    pub fn excerpt(&self) -> Result<Vec<u8>> {
+        match self.directory.read(EXCERPT) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                input::document(&Path::new(&self.state.bundle).join(crate::bundle::CONFIG), Pipes::Refused)
+            }
+            text => text.with_context(|| format!("read {}", self.directory().join(EXCERPT).display())),
+        }
+    }
+
+    /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
+    /// cgroup, which may hold others, is left alone. With neither, nobody knows which the others are, and the init process
+    /// alone is ended.
+    pub fn kill_all(&self) -> Result<()> {
+        match (self.state.cgroup(), self.init()?) {
+            (Some(cgroup), _) if !self.state.private_pid_namespace => cgroup::kill(cgroup),
+            (_, Some(init)) => Signal::KILL.send(init.as_fd()).context("kill the init process"),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_leave_the_container_root() {
+        for id in ["", ".", "..", "a/b", "a b", "ä", "a\0", "a:b"] {
+            assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
+        }
+        for id in ["a", "A_1+2-3.4", "...", ".a"] {
+            assert_eq!(id.parse::<ContainerId>().unwrap().as_str(), id);
+        }
+    }
+
+    #[test]
+    fn a_state_directory_goes_with_all_that_may_be_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        for names in
+            [&[UNIT, oom::OOM_COUNTS][..], &[oom::SHORTAGE], &[state::FILE, oom::OOM_COUNTS, "other"]]
+        {
+            let made = Directory::make(directory.path(), "c").unwrap();
+            names.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+            drop(NewContainer { directory: made, keep: false });
+            assert!(!path.exists(), "{names:?}");
+        }
+        // Nor does one that is not there any more do any harm.
+        let made = Directory::make(directory.path(), "c").unwrap();
+        fs::remove_dir(&path).unwrap();
+        made.remove().unwrap();
+    }
+
+    #[test]
+    fn the_top_directory_cannot_be_the_container_root() {
+        assert!(Root::explicit(Path::new("/")).is_err());
+        assert!(Root::explicit(Path::new("/..//.")).is_err());
+    }
+
+    #[test]
+    fn an_ordinary_user_has_a_root_of_their_own() {
+        assert_eq!(
+            Root::default_in(Some(Path::new("/run/user/1000"))).unwrap().path,
+            Path::new("/run/user/1000/runtime")
+        );
+        assert_eq!(Root::default_in(None).unwrap().path, Path::new("/run/runtime"));
+    }
+}

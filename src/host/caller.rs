@@ -1,0 +1,101 @@
+//! What this process has from whoever started it, and cannot be as it is.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Result, anyhow, bail};
+use rustix::process::{getegid, geteuid, getgid, getuid};
+
+use crate::error::Hint;
+use crate::sys::cred;
+use crate::sys::cred::Sets;
+use crate::sys::process::{RLIMIT_STACK, is_secure_execution, rlimit};
+use crate::sys::stack::on_stack_of;
+
+/// How much of the stack there must be room for: much more than the most demanding command takes in a debug
+/// build.
+const STACK: usize = 1 << 20;
+
+/// `S_ISUID` and `S_ISGID`; inode(7).
+const SET_ID: u32 = 0o6000;
+
+/// Makes sure that this process may go on with the rights that it has.
+///
+/// # Errors
+/// Whoever calls it gains rights by that.
+pub fn check_rights() -> Result<()> {
+    let ids = [(getuid().as_raw(), geteuid().as_raw()), (getgid().as_raw(), getegid().as_raw())];
+    let capabilities = || cred::capabilities().unwrap_or_default();
+    // Whoever is given them by another program, such as setpriv(1), has them from there.
+    let is_set_id = || std::fs::metadata("/proc/self/exe").is_ok_and(|file| file.mode() & SET_ID != 0);
+    if is_elevated(ids, is_set_id, is_secure_execution(), capabilities) {
+        let message = "this program does not run with the setuid or setgid bit or with file capabilities, which would give \
+                       everybody the rights of its owner";
+        let hint = "remove them with chmod ug-s or setcap -r; ordinary users can run rootless containers without them";
+        bail!(Hint(message.into(), hint.into()));
+    }
+    Ok(())
+}
+
+/// Calls `function` where it has stack enough. The caller's limit is the container's, too, and stays as it
+/// is: some set a low one for the sake of programs with many threads, and before, that ended this program by
+/// SIGSEGV.
+///
+/// # Errors
+/// There is no memory for another stack.
+pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
+    match rlimit(RLIMIT_STACK) {
+        Ok((soft, _)) if soft < STACK as u64 => {
+            let failed = || {
+                let message = format!(
+                    "the stack limit of {} KiB is too low, and another stack cannot be allocated",
+                    soft >> 10
+                );
+                Hint(message, format!("raise it, for example with `ulimit -s {}`", STACK >> 10))
+            };
+            on_stack_of(STACK, function).map_err(|errno| anyhow!(errno).context(failed()))
+        }
+        _ => Ok(function()),
+    }
+}
+
+/// Whether executing the file gave more rights than its caller had. Security modules also make an execution
+/// "secure" when they change the label, as SELinux does where engines execute runtimes; then no capability is
+/// gained.
+fn is_elevated(
+    ids: [(u32, u32); 2],
+    is_set_id: impl FnOnce() -> bool,
+    is_secure: bool,
+    capabilities: impl FnOnce() -> Sets,
+) -> bool {
+    let [(_, effective_user), _] = ids;
+    ids.iter().any(|(real, effective)| real != effective) && is_set_id()
+        || is_secure && effective_user != 0 && {
+            let Sets { permitted, inheritable, .. } = capabilities();
+            // Ambient capabilities, which are the caller's own gift, are inheritable.
+            permitted & !inheritable != 0
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gains_rights_by_executing_the_file_is_elevated() {
+        let sets = |permitted, inheritable| move || Sets { permitted, inheritable, effective: permitted };
+        let user = [(1000, 1000), (1000, 1000)];
+        // sudo(8), and root of a user namespace.
+        assert!(!is_elevated([(0, 0), (0, 0)], || true, false, sets(u64::MAX, 0)));
+        assert!(!is_elevated([(0, 0), (0, 0)], || true, true, sets(u64::MAX, 0)));
+        assert!(is_elevated([(1000, 0), (1000, 1000)], || true, true, sets(u64::MAX, 0)));
+        assert!(is_elevated([(1000, 1000), (1000, 0)], || true, true, sets(0, 0)));
+        // Given by another program.
+        assert!(!is_elevated([(1000, 0), (1000, 1000)], || false, true, sets(u64::MAX, 0)));
+        assert!(!is_elevated([(0, 0), (0, 5)], || false, true, sets(u64::MAX, 0)));
+        // File capabilities; a label that was changed, without and with ambient capabilities.
+        assert!(is_elevated(user, || false, true, sets(1 << 21, 0)));
+        assert!(!is_elevated(user, || false, true, sets(0, 0)));
+        assert!(!is_elevated(user, || false, true, sets(1 << 21, 1 << 21)));
+        assert!(!is_elevated(user, || false, false, sets(1 << 21, 0)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a bus is; the D-Bus Specification, § Server Addresses. UNIX sockets only: whoever has credentials is on this machine.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::host::unix_socket::Target;
+
+/// One address, as it is written: `unix:path=/run/dbus/system_bus_socket`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(String);
+
+impl Address {
+    /// The socket at `path`.
+    pub fn of(path: &Path) -> Self {
+        let mut text = "unix:path=".to_owned();
+        for byte in path.as_os_str().as_bytes() {
+            match byte {
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'/' | b'\\' | b'*' | b'.' => {
+                    text.push(char::from(*byte));
+                }
+                _ => text.push_str(&format!("%{byte:02x}")),
+            }
+        }
+        Self(text)
+    }
+
+    /// The addresses in a list such as `DBUS_SESSION_BUS_ADDRESS` holds, in the order in which they are to be tried.
+    pub fn list(text: &OsStr) -> Vec<Self> {
+        let text = text.to_string_lossy();
+        text.split(';')
+            .filter(|address| !address.is_empty())
+            .map(|address| Self(address.to_owned()))
+            .collect()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// # Errors
+    /// If it is not that of a UNIX socket, or makes no sense.
+    pub(super) fn socket(&self) -> Result<Target> {
+        let refused = || format!("use the D-Bus address {:?}", self.0);
+        let Some(keys) = self.0.strip_prefix("unix:") else {
+            bail!("{}: only those of UNIX sockets are supported", refused());
+        };
+        for key in keys.split(',') {
+            match key.split_once('=') {
+                Some(("path", path)) => {
+                    return Ok(Target::Path(PathBuf::from(unescape(path).with_context(refused)?)));
+                }
+                Some(("abstract", name)) => {
+                    return Ok(Target::Abstract(unescape(name).with_context(refused)?.into_vec()));
+                }
+                _ => {}
+            }
+        }
+        bail!("{}: it names neither a path nor an abstract socket", refused())
+    }
+}
+
+fn unescape(text: &str) -> Result<OsString> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, behind) = rest.split_first_chunk::<2>().context("an escape ends too early")?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits)?, 16)?);
+        rest = behind;
+    }
+    Ok(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_survives_its_address() {
+        for path in ["/run/dbus/system_bus_socket", "/a b,c;d%e=ä"] {
+            let address = Address::of(Path::new(path));
+            assert!(!address.as_str().contains([' ', ',', ';']), "{address:?}");
+            assert_eq!(address.socket().unwrap(), Target::Path(path.into()));
+        }
+    }
+
+    #[test]
+    fn addresses_are_tried_in_their_order_and_other_keys_passed_over() {
+        let list = Address::list(OsStr::new("unix:abstract=/tmp/x%20y,guid=12;unix:guid=3,path=/b;;"));
+        let sockets: Vec<_> = list.iter().map(|address| address.socket().unwrap()).collect();
+        assert_eq!(sockets, [Target::Abstract(b"/tmp/x y".to_vec()), Target::Path("/b".into())]);
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for text in ["tcp:host=localhost,port=1", "unix:tmpdir=/tmp", "unix:path=%2", "unix:path=%zz", "x"] {
+            assert!(Address(text.into()).socket().is_err(), "{text}");
+        }
+    }
+}

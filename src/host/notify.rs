@@ -1,0 +1,243 @@
+//! sd_notify(3) for the container: a socket of its own, from which only the news that it is ready goes on to the
+//! socket in the runtime's `NOTIFY_SOCKET`; the service manager then watches the process that stays.
+//!
+//! ```text
+//! create   make_directory   ROOT/ID/notify, bind-mounted at /run/notify; NOTIFY_SOCKET is set inside
+//! start    bind, relay      notify.sock in it; waits until the container is ready or has ended
+//! run      both; detached: relay; in the foreground: supervise calls forward
+//! ```
+//! As runc has it, down to the names inside.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+};
+
+use crate::host::unix_socket;
+use crate::sys::Errno;
+
+/// Where the container sees the directory, mounted read-only, nosuid, nodev and noexec.
+pub const MOUNT_POINT: &CStr = c"/run/notify";
+/// What tells the container's program of it.
+pub const ENVIRONMENT: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
+
+/// How many messages are taken at a time.
+const MESSAGES: u32 = 64;
+const SOCKET_NAME: &str = "notify.sock";
+/// How long a service manager may take to say that it has read everything; runc's limit.
+const BARRIER: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// The directory that is mounted in the container whose state directory is `state_dir`.
+pub fn directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("notify")
+}
+
+/// Makes [`directory`], mode 0755 whatever the umask.
+pub fn make_directory(state_dir: &Path) -> Result<()> {
+    let path = directory(state_dir);
+    DirBuilder::new()
+        .mode(0o755)
+        .create(&path)
+        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
+        .with_context(|| format!("make {}", path.display()))
+}
+
+/// The container's socket and the connection to the host's.
+#[derive(Debug)]
+pub struct NotifySocket {
+    container: OwnedFd,
+    host: OwnedFd,
+}
+
+impl NotifySocket {
+    /// Makes the socket in the directory of `state_dir` and connects to `host`, the value of the runtime's own
+    /// `NOTIFY_SOCKET`: a path, or an abstract name that begins with `@`.
+    pub fn bind(state_dir: &Path, host: &OsStr) -> Result<Self> {
+        let host = match host.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddrUnix::new_abstract_name(name)
+                .and_then(|address| unix_socket::connect_to(&address, SocketType::DGRAM))
+                .with_context(|| format!("connect to {}", host.display())),
+            None => unix_socket::connect(Path::new(host), SocketType::DGRAM),
+        };
+        Ok(Self {
+            host: host.context("use NOTIFY_SOCKET")?,
+            container: unix_socket::bind(&directory(state_dir), SOCKET_NAME, SocketType::DGRAM)?,
+        })
+    }
+
+    /// Waits until the container says that it is ready, and tells the host, with `main_pid` as the process to watch; or
+    /// until the container's init process, that of `pidfd`, has ended.
+    ///
+    /// Returns when the host has read it, or after 30 seconds: who leaves earlier may be gone before the service
+    /// manager looks where the message came from; sd_notify_barrier(3).
+    pub fn relay(&self, pidfd: BorrowedFd<'_>, main_pid: i32) -> Result<()> {
+        loop {
+            let ended = {
+                let mut waiting =
+                    [PollFd::new(&self.container, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None))
+                    .context("wait for the container to be ready")?;
+                let [_, init] = &waiting;
+                !init.revents().is_empty()
+            };
+            // Looked at even then: its last word may be that it was ready.
+            if self.forward(main_pid)? {
+                return self.wait_until_read();
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what the container has sent, without waiting, and tells the host if that was that it is ready: then true.
+    pub fn forward(&self, main_pid: i32) -> Result<bool> {
+        let mut message = [0; 4096];
+        let mut was_ready = false;
+        // Whoever floods the socket must not keep us from signals.
+        for _ in 0..MESSAGES {
+            match rustix::net::recv(&self.container, &mut message, RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    if let Some(line) = ready_line(message.get(..length).unwrap_or_default()) {
+                        self.tell_host(&[line, b"\n"].concat())?;
+                        self.tell_host(format!("MAINPID={main_pid}\n").as_bytes())?;
+                        was_ready = true;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(was_ready),
+                Err(errno) => return Err(errno).context("read the container's notification"),
+            }
+        }
+        Ok(was_ready)
+    }
+
+    fn tell_host(&self, message: &[u8]) -> Result<()> {
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.host, message, SendFlags::NOSIGNAL))
+            .map(drop)
+            .context("send to NOTIFY_SOCKET")
+    }
+
+    /// The manager closes the pipe's end that comes with `BARRIER=1` when it has read all that was sent before.
+    fn wait_until_read(&self) -> Result<()> {
+        let (ours, theirs) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make the barrier's pipe")?;
+        {
+            let descriptors = [theirs.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let text = [IoSlice::new(b"BARRIER=1")];
+            rustix::net::sendmsg(&self.host, &text, &mut control, SendFlags::NOSIGNAL)
+                .context("send to NOTIFY_SOCKET")?;
+        }
+        drop(theirs);
+        // A manager that does not know barriers, or closes late, is no failure: the news is delivered.
+        let mut closed = [PollFd::new(&ours, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut closed, Some(&BARRIER)))
+            .map(drop)
+            .context("wait for the service manager")
+    }
+
+    /// Readable when there is something to [`NotifySocket::forward`].
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.container.as_fd()
+    }
+}
+
+/// The line of `message` that says that the container is ready.
+fn ready_line(message: &[u8]) -> Option<&[u8]> {
+    message.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY="))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        host: UnixDatagram,
+        proxy: NotifySocket,
+    }
+
+    fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let host_path = directory.path().join("host.sock");
+        let host = UnixDatagram::bind(&host_path).unwrap();
+        make_directory(directory.path()).unwrap();
+        let proxy = NotifySocket::bind(directory.path(), host_path.as_os_str()).unwrap();
+        Fixture { directory, host, proxy }
+    }
+
+    impl Fixture {
+        fn container_says(&self, message: &[u8]) {
+            let path = directory(self.directory.path()).join(SOCKET_NAME);
+            UnixDatagram::unbound().unwrap().send_to(message, path).unwrap();
+        }
+
+        fn host_hears(&self) -> Vec<u8> {
+            let mut message = [0; 128];
+            let length = self.host.recv(&mut message).unwrap();
+            message[..length].to_vec()
+        }
+    }
+
+    #[test]
+    fn only_the_news_of_being_ready_goes_on() {
+        let fixture = fixture();
+        fixture.container_says(b"STATUS=loading");
+        assert!(!fixture.proxy.forward(7).unwrap());
+        fixture.container_says(b"STATUS=up\nREADY=1\nMAINPID=1");
+        assert!(fixture.proxy.forward(7).unwrap());
+        assert_eq!(fixture.host_hears(), b"READY=1\n");
+        assert_eq!(fixture.host_hears(), b"MAINPID=7\n");
+    }
+
+    #[test]
+    fn waiting_ends_when_the_host_has_read_the_barrier_away() {
+        let fixture = fixture();
+        fixture.container_says(b"READY=1");
+        let us = pidfd_open(Pid::from_raw(std::process::id().cast_signed()).unwrap(), PidfdFlags::empty())
+            .unwrap();
+        std::thread::scope(|scope| {
+            // The kernel drops the descriptor of a message that is read without asking for it.
+            let host = scope.spawn(|| [fixture.host_hears(), fixture.host_hears(), fixture.host_hears()]);
+            fixture.proxy.relay(us.as_fd(), 7).unwrap();
+            assert_eq!(host.join().unwrap()[2], b"BARRIER=1");
+        });
+    }
+
+    #[test]
+    fn waiting_ends_when_the_container_does() {
+        let fixture = fixture();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&ended), PidfdFlags::empty()).unwrap();
+        fixture.proxy.relay(pidfd.as_fd(), 7).unwrap();
+        ended.wait().unwrap();
+    }
+
+    #[test]
+    fn the_host_may_have_an_abstract_name() {
+        use std::os::linux::net::SocketAddrExt as _;
+        let name = format!("runtime-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let _host = UnixDatagram::bind_addr(&address).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        make_directory(directory.path()).unwrap();
+        NotifySocket::bind(directory.path(), OsStr::new(&format!("@{name}"))).unwrap();
+    }
+}

@@ -1,0 +1,76 @@
+//! A process that this one has cloned, and what /proc says of any.
+
+mod stat;
+
+use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
+
+pub use self::stat::*;
+use crate::error::{Fault, Pointer};
+use crate::host::signals::Signal;
+use crate::init::protocol;
+
+/// The new process until it is its own; killed on drop, unless kept.
+#[derive(Debug)]
+pub struct Process {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub keep: bool,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = Signal::KILL.send(self.pidfd.as_fd());
+            let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+impl Process {
+    /// Hands a descriptor of the process to who wants one, with what the process is: `standard` or `setns`, as runc says it.
+    pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
+        let Some(socket) = to else { return Ok(()) };
+        protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd()).context("use the pidfd socket")
+    }
+
+    /// Writes the `oom_score_adj` that is asked for at `at`.
+    pub fn adjust_oom_score(&self, score: i32, at: Pointer) -> Result<()> {
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        fs::write(&path, score.to_string()).with_context(|| Fault {
+            pointer: at,
+            message: format!("write {score} to {path}"),
+            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+        })
+    }
+}
+
+/// When process `pid` started, if it is there.
+pub fn start(pid: i32) -> Result<u64> {
+    Ok(process_stat(pid)?.map_or(0, |stat| stat.start))
+}
+
+/// One directory for each thread, and two for the directory itself; proc_pid_task(5).
+pub fn is_single_threaded() -> bool {
+    // Where it cannot be looked at, nothing is known against it.
+    fs::metadata("/proc/self/task").map_or(true, |tasks| tasks.nlink() == 3)
+}
+
+/// The number of a process; proc_pid_fdinfo(5).
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let number =
+        text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).and_then(|n| n.parse().ok());
+    number.filter(|pid| *pid > 0).with_context(|| format!("{path} names no process"))
+}
+
+pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .context("make a socket pair")
+}

@@ -1,0 +1,185 @@
+//! A terminal that has been taken from its user for a while, and how it was before.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::retry_on_intr;
+use rustix::stdio;
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+
+use super::screen::Place;
+use super::stream;
+use crate::sys::Errno;
+
+/// How long a terminal may take for what puts it back in order.
+const PATIENCE_AT_THE_END: Duration = Duration::from_millis(500);
+
+/// Standard input and output as somebody paints on them. Its owner gives it back in the end, and a panic does: after one, a
+/// release build drops nothing.
+#[derive(Debug)]
+pub(super) struct Loan {
+    place: Place,
+    output: OwnedFd,
+    keyboard: Option<OwnedFd>,
+    is_taken: AtomicBool,
+    /// The modes of the keyboard before, while it is taken.
+    saved: Mutex<Option<Termios>>,
+}
+
+impl Loan {
+    /// Not taken yet. From now on, a panic gives the terminal back before it is told.
+    pub(super) fn new(place: Place) -> Result<Arc<Self>> {
+        let keyboard =
+            rustix::termios::isatty(stdio::stdin()).then(|| stream::own(stdio::stdin(), OFlags::RDONLY));
+        let loan = Arc::new(Self {
+            place,
+            output: stream::own(stdio::stdout(), OFlags::WRONLY).context("use standard output")?,
+            keyboard: keyboard.transpose().context("use standard input")?,
+            is_taken: AtomicBool::new(false),
+            saved: Mutex::new(None),
+        });
+        let (shared, tell) = (Arc::clone(&loan), panic::take_hook());
+        panic::set_hook(Box::new(move |panic| {
+            shared.give_back(&mut VecDeque::new());
+            tell(panic);
+        }));
+        Ok(loan)
+    }
+
+    pub(super) fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+
+    /// `None` if standard input is no terminal.
+    pub(super) fn keyboard(&self) -> Option<BorrowedFd<'_>> {
+        self.keyboard.as_ref().map(|keyboard| keyboard.as_fd())
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::Relaxed)
+    }
+
+    /// Makes keys come one by one and unseen; false if the terminal is another job's at present.
+    pub(super) fn take(&self) -> bool {
+        if self.is_in_background() {
+            return false;
+        }
+        if let Some(keyboard) = &self.keyboard
+            && let Ok(mut modes) = rustix::termios::tcgetattr(keyboard)
+            && let Ok(mut saved) = self.saved.try_lock()
+        {
+            // Not our own, when a stop is over that nobody announced.
+            if saved.is_none() || modes.local_modes.contains(LocalModes::ICANON) {
+                *saved = Some(modes.clone());
+            }
+            modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+            // One by one, whatever somebody has wanted for reading without lines.
+            modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+            modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+            // It worked or the terminal is gone, which its reader finds out.
+            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
+        }
+        self.is_taken.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Somebody else has the terminal now.
+    pub(super) fn lose(&self) {
+        self.is_taken.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes the terminal what it was, after what is `pending` has been written, if it takes that.
+    pub(super) fn give_back(&self, pending: &mut VecDeque<u8>) {
+        if !self.is_taken.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        pending.extend(self.place.leave().bytes());
+        let deadline = Instant::now() + PATIENCE_AT_THE_END;
+        while self.write(pending).is_ok() && !pending.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(left) = Timespec::try_from(left) else { break };
+            let output = PollFd::new(&self.output, PollFlags::OUT);
+            if !matches!(retry_on_intr(|| poll(&mut [output.clone()], Some(&left))), Ok(1..)) {
+                break;
+            }
+        }
+        pending.clear();
+        let saved = self.saved.try_lock().ok().and_then(|mut saved| saved.take());
+        // In the background they are the shell's.
+        if let (Some(keyboard), Some(saved)) = (&self.keyboard, saved)
+            && !self.is_in_background()
+        {
+            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &saved);
+        }
+    }
+
+    /// Whether it is another job's. Without job control a terminal is nobody's.
+    pub(super) fn is_in_background(&self) -> bool {
+        let owner = rustix::termios::tcgetpgrp(&self.output);
+        owner.is_ok_and(|group| group != rustix::process::getpgrp())
+    }
+
+    /// Writes as much of what is `pending` as goes without blocking.
+    pub(super) fn write(&self, pending: &mut VecDeque<u8>) -> Result<(), Errno> {
+        while !pending.is_empty() {
+            let (bytes, _) = pending.as_slices();
+            match retry_on_intr(|| rustix::io::write(&self.output, bytes)) {
+                Ok(length) => drop(pending.drain(..length)),
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
+    use rustix::pty::OpenptFlags;
+
+    use crate::host::terminal::screen::{Event, Screen};
+
+    use super::*;
+
+    const PEER: OpenptFlags = OpenptFlags::RDWR.union(OpenptFlags::NOCTTY).union(OpenptFlags::CLOEXEC);
+    const NAME: &str = "host::terminal::loan::tests::a_panic_gives_the_terminal_back_before_it_is_told";
+    /// Set in the process that panics.
+    const PANICS: &str = "TEST_PANICS_WHILE_IT_PAINTS";
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        if std::env::var_os(PANICS).is_some() {
+            // As in a release build, nothing is dropped.
+            let mut screen = std::mem::ManuallyDrop::new(Screen::open(Place::Alternate).unwrap());
+            assert_eq!(screen.next(Instant::now(), &[]).unwrap(), Event::Due);
+            panic!("a mistake of ours");
+        }
+        let master = rustix::pty::openpt(PEER).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let inside = rustix::pty::ioctl_tiocgptpeer(&master, PEER).unwrap();
+        let stdio = || Stdio::from(inside.try_clone().unwrap());
+        let mut panics = Command::new(std::env::current_exe().unwrap());
+        panics.args(["--exact", NAME, "--nocapture"]).env(PANICS, "");
+        let status = panics.stdin(stdio()).stdout(stdio()).stderr(stdio()).status().unwrap();
+        assert!(!status.success());
+        let (mut master, mut written) = (File::from(master), [0; 4096]);
+        let length = master.read(&mut written).unwrap();
+        let written = String::from_utf8_lossy(&written[..length]).into_owned();
+        let (_, painted) = written.split_once("\x1b[?1049h").unwrap();
+        let (painted, after) = painted.split_once("\x1b[?25h\x1b[?1049l").unwrap();
+        assert!(!painted.contains("mistake") && after.contains("a mistake of ours"), "{written:?}");
+        let modes = rustix::termios::tcgetattr(&inside).unwrap();
+        assert!(modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{modes:?}");
+    }
+}

@@ -1,0 +1,60 @@
+//! When network devices are moved: as soon as there is a namespace to move them to, and before the init process can set sysctls
+//! of theirs.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result};
+
+use crate::init::step::Point;
+use crate::launch::child::Child;
+use crate::launch::net_devices::{Moved, move_into};
+use crate::plan::linux::namespaces::Join;
+use crate::plan::linux::net_devices::NetDevice;
+
+/// Those that the container is to have. When it does not come to be, they return.
+#[derive(Default)]
+pub(super) struct NetDevices {
+    wanted: Vec<NetDevice>,
+    moved: Option<Moved>,
+}
+
+impl NetDevices {
+    pub(super) fn of(wanted: Vec<NetDevice>) -> Self {
+        Self { wanted, moved: None }
+    }
+
+    /// Moves them into the network namespace, if it is one that is joined.
+    pub(super) fn join(&mut self, namespaces: &[(Join, OwnedFd)]) -> Result<()> {
+        match namespaces.iter().find(|(join, _)| join.kind == libc::CLONE_NEWNET) {
+            Some((_, namespace)) => self.move_into(namespace.as_fd()),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves them into the one that the init process makes in its new user namespace.
+    pub(super) fn follow(&mut self, child: &Child<'_>) -> Result<()> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        child.await_point(Point::InNamespaces)?;
+        let path = format!("/proc/{}/ns/net", child.init.pid);
+        let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
+        self.move_into(namespace.as_fd())?;
+        child.go_on()
+    }
+
+    pub(super) fn move_into(&mut self, namespace: BorrowedFd<'_>) -> Result<()> {
+        if !self.wanted.is_empty() {
+            self.moved = Some(move_into(namespace, &self.wanted)?);
+        }
+        Ok(())
+    }
+
+    /// They are the namespace's from now on.
+    pub(super) fn keep(self) {
+        if let Some(moved) = self.moved {
+            moved.keep();
+        }
+    }
+}

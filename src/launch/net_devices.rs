@@ -1,0 +1,156 @@
+//! The host's interfaces that become the container's.
+//!
+//! The parent moves them as soon as there is a network namespace to move them to. When the container comes to be they are the
+//! namespace's, and nobody moves them back; when it does not, they return with name, addresses and state.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+
+use crate::error::Fault;
+use crate::host::netlink::{Address, Socket};
+use crate::plan::linux::net_devices::NetDevice;
+use crate::sys::Errno;
+use crate::sys::process::setns;
+
+/// The runtime's own network namespace.
+const OWN: &str = "/proc/self/ns/net";
+
+/// How many indices are tried for an interface.
+const MOST_INDICES: i32 = 1 << 16;
+
+/// Interfaces in the container's network namespace. They return on drop, unless kept there.
+#[derive(Debug)]
+pub struct Moved {
+    own: File,
+    here: Socket,
+    there: Socket,
+    devices: Vec<Origin>,
+}
+
+/// Where an interface comes from, and what it had there.
+#[derive(Debug)]
+struct Origin {
+    name: String,
+    index: i32,
+    /// The index there.
+    new_index: i32,
+    was_up: bool,
+    addresses: Vec<Address>,
+}
+
+/// Moves `devices` into the network namespace `namespace`, and sets them up there.
+///
+/// # Errors
+/// Then all of them are where they were.
+pub fn move_into(namespace: BorrowedFd<'_>, devices: &[NetDevice]) -> Result<Moved> {
+    let own = File::open(OWN).with_context(|| format!("open {OWN}"))?;
+    let here = Socket::open().context("open a netlink socket")?;
+    setns(namespace, libc::CLONE_NEWNET).context("enter the container's network namespace")?;
+    let there = Socket::open();
+    setns(own.as_fd(), libc::CLONE_NEWNET).context("return to the runtime's own network namespace")?;
+    let there = there.context("open a netlink socket in the container's network namespace")?;
+    let mut moved = Moved { own, here, there, devices: Vec::with_capacity(devices.len()) };
+    for device in devices {
+        moved.take(device, namespace)?;
+    }
+    Ok(moved)
+}
+
+impl Moved {
+    /// Leaves the interfaces to the container.
+    pub fn keep(mut self) {
+        self.devices.clear();
+    }
+
+    fn take(&mut self, device: &NetDevice, namespace: BorrowedFd<'_>) -> Result<()> {
+        let doing = |what: String, hint: Option<&str>| Fault {
+            pointer: device.at(),
+            message: what,
+            hint: hint.map(str::to_owned),
+        };
+        let name = &device.host;
+        let look = || doing(format!("look at network device {name:?}"), None);
+        let Some(link) = self.here.link(name).with_context(look)? else {
+            return Err(Errno::NODEV).with_context(|| {
+                doing(format!("find network device {name:?} in the runtime's network namespace"), None)
+            });
+        };
+        let inside = &device.inside;
+        if !device.is_template() && self.there.link(inside).with_context(look)?.is_some() {
+            let message = format!("network device {inside:?} exists in the container's network namespace");
+            return Err(device.at().error_with_hint(message, "give it another \"name\""));
+        }
+        // Before it goes down, with which those of IPv6 go.
+        let addresses = self.here.addresses(link.index).with_context(look)?;
+        let addresses: Vec<_> = addresses.into_iter().filter(Address::is_permanent).collect();
+        let new_index = self.free_index(link.index).with_context(look)?;
+        self.devices.push(Origin {
+            name: name.clone(),
+            index: link.index,
+            new_index,
+            was_up: link.is_up,
+            addresses: addresses.clone(),
+        });
+        self.here.move_link(link.index, namespace, new_index, inside).map_err(|errno| {
+            let hint = match errno {
+                Errno::INVAL => Some("the kernel does not let this kind of device leave its namespace"),
+                Errno::PERM => Some(
+                    "it needs CAP_NET_ADMIN in the namespace where it is, which rootless containers have not",
+                ),
+                _ => None,
+            };
+            let what = format!("move network device {name:?} to the container's network namespace");
+            anyhow::Error::from(errno).context(doing(what, hint))
+        })?;
+        for address in addresses.iter().filter(|address| address.is_global()) {
+            let give = || doing(format!("give network device {inside:?} its addresses again"), None);
+            self.there.add_address(new_index, address).with_context(give)?;
+        }
+        let set_up = || doing(format!("set network device {inside:?} up"), None);
+        self.there.set_up(new_index).with_context(set_up)
+    }
+
+    /// Its own, if nobody there has it, or the next after it: a known index finds an interface whose name the kernel chooses.
+    fn free_index(&mut self, wanted: i32) -> Result<i32, Errno> {
+        for index in wanted..wanted.saturating_add(MOST_INDICES) {
+            let is_promised = self.devices.iter().any(|device| device.new_index == index);
+            if !is_promised && !self.there.is_used(index)? {
+                return Ok(index);
+            }
+        }
+        Err(Errno::BUSY)
+    }
+
+    fn give_back(&mut self, origin: &Origin) -> Result<(), Errno> {
+        if self.here.link(&origin.name)?.is_some() {
+            // It has never left.
+            return Ok(());
+        }
+        let index = match self.there.move_link(origin.new_index, self.own.as_fd(), origin.index, &origin.name)
+        {
+            // Somebody has taken its old one.
+            Err(Errno::BUSY) => {
+                self.there.move_link(origin.new_index, self.own.as_fd(), origin.new_index, &origin.name)?;
+                origin.new_index
+            }
+            moved => moved.map(|()| origin.index)?,
+        };
+        for address in &origin.addresses {
+            // The kernel gives some by itself, and the next one matters as much.
+            let _ = self.here.add_address(index, address);
+        }
+        if origin.was_up { self.here.set_up(index) } else { Ok(()) }
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        // The last one first: its name may be that which another had.
+        while let Some(origin) = self.devices.pop() {
+            // An error here must not hide the one that led here.
+            let _ = self.give_back(&origin);
+        }
+    }
+}

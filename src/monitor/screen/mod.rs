@@ -1,0 +1,331 @@
+//! The pictures of `top`: all containers with the host above them, one container with its processes, and the keys.
+//!
+//! What keys do to a [`View`] and how it looks at a size are pure.
+
+mod detail;
+mod list;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::host::Host;
+use super::processes::{Process, Watch};
+use super::text::{Charset, cut};
+use super::{Seen, graph};
+use crate::cgroup::Limit;
+use crate::container::state::Status;
+use crate::host::terminal::keys::Key;
+use crate::host::terminal::screen::{Line, Size, Style};
+
+/// How many values of the past are kept: more than any terminal is wide.
+const KEPT: usize = 512;
+
+/// What the graphs are drawn from, the newest last.
+#[derive(Debug, Default)]
+struct History {
+    /// In hundredths of a percent of one processor.
+    cpu: Vec<Option<u64>>,
+    /// In bytes.
+    memory: Vec<Option<u64>>,
+}
+
+impl History {
+    fn remember(&mut self, cpu: Option<u64>, memory: Option<u64>) {
+        for (values, value) in [(&mut self.cpu, cpu), (&mut self.memory, memory)] {
+            if values.len() == KEPT {
+                values.remove(0);
+            }
+            values.push(value);
+        }
+    }
+
+    /// Up to the limit or, without one, to one processor or whatever more there was.
+    fn cpu_bars(&self, limit: Limit, room: usize, charset: Charset) -> String {
+        let full = match limit {
+            Limit::At(limit) => limit,
+            _ => highest(&self.cpu).max(10_000),
+        };
+        graph::bars(&self.cpu, full, room, charset)
+    }
+
+    /// Up to the limit or, without one, to the memory of the host.
+    fn memory_bars(&self, limit: Limit, host: Option<u64>, room: usize, charset: Charset) -> String {
+        let full = match (limit, host) {
+            (Limit::At(limit), _) => limit,
+            (_, Some(host)) => host,
+            (_, None) => highest(&self.memory),
+        };
+        graph::bars(&self.memory, full, room, charset)
+    }
+}
+
+fn highest(values: &[Option<u64>]) -> u64 {
+    values.iter().flatten().copied().max().unwrap_or(0)
+}
+
+/// What there is to show.
+#[derive(Debug)]
+pub struct Data {
+    host: Host,
+    /// The share of all processors that was used since the last look, in hundredths of a percent.
+    host_cpu: Option<u64>,
+    host_history: History,
+    seen: Vec<Seen>,
+    /// By the names of the containers, with the pids of their init processes: another of the same name has another history.
+    history: BTreeMap<String, (i32, History)>,
+    /// Of the container that is shown alone; or why they are not known.
+    processes: Result<Vec<Process>, String>,
+}
+
+impl Data {
+    /// Nothing, so far.
+    pub fn new() -> Self {
+        Self {
+            host: Host::default(),
+            host_cpu: None,
+            host_history: History::default(),
+            seen: Vec::new(),
+            history: BTreeMap::new(),
+            processes: Ok(Vec::new()),
+        }
+    }
+
+    /// Takes in what a look has shown.
+    pub fn update(&mut self, seen: Vec<Seen>) {
+        let host = Host::look();
+        self.host_cpu = host.cpu_since(&self.host);
+        self.host_history
+            .remember(self.host_cpu, host.memory.map(|memory| memory.total.saturating_sub(memory.available)));
+        self.host = host;
+        self.history.retain(|id, _| seen.iter().any(|seen| seen.id == *id));
+        for seen in &seen {
+            let memory = seen.usage.as_ref().and_then(|usage| usage.memory);
+            let (pid, history) = self.history.entry(seen.id.clone()).or_default();
+            if std::mem::replace(pid, seen.pid) != seen.pid {
+                *history = History::default();
+            }
+            history.remember(seen.rates.cpu, memory.map(|memory| memory.used()));
+        }
+        self.seen = seen;
+    }
+
+    fn history_of(&self, seen: &Seen) -> Option<&History> {
+        self.history.get(&seen.id).map(|(_, history)| history)
+    }
+
+    /// In bytes.
+    fn host_memory(&self) -> Option<u64> {
+        self.host.memory.map(|memory| memory.total)
+    }
+
+    /// Takes in what the processes `pids` do.
+    pub fn update_processes(&mut self, watch: &mut Watch, pids: Result<Vec<i32>, String>) {
+        self.processes = pids.map(|pids| watch.look(&pids));
+    }
+}
+
+/// Those with the highest keys first; of those that are equal, the first.
+fn highest_first<T>(all: &[T], key: impl Fn(&T) -> Option<u64>) -> Vec<&T> {
+    let keys = all.iter().map(key).collect();
+    places(keys).into_iter().filter_map(|place| all.get(place)).collect()
+}
+
+fn places(keys: Vec<Option<u64>>) -> Vec<usize> {
+    let mut keys: Vec<_> = keys.into_iter().map(Reverse).zip(0..).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, place)| place).collect()
+}
+
+/// By what the containers or processes are put in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Cpu,
+    Memory,
+    Pids,
+    Io,
+    Name,
+}
+
+/// The key for each, and its word.
+const ORDERS: [(char, Order, &str); 5] = [
+    ('c', Order::Cpu, "cpu"),
+    ('m', Order::Memory, "memory"),
+    ('p', Order::Pids, "pids"),
+    ('i', Order::Io, "io"),
+    ('n', Order::Name, "name"),
+];
+
+/// What is shown, and how.
+#[derive(Debug)]
+pub struct View {
+    charset: Charset,
+    order: Order,
+    /// The name of the container that is marked; the first one if there is no such one.
+    marked: Option<String>,
+    /// The container that is shown alone.
+    alone: Option<String>,
+    /// Whether it was from the beginning.
+    is_of_one: bool,
+    /// How many processes have been scrolled past.
+    scrolled: usize,
+    shows_help: bool,
+}
+
+/// What is to be done after a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Paint,
+    /// Another container is shown: its processes have to be looked at first.
+    Look,
+    End,
+}
+
+impl View {
+    /// Of all containers, or of one.
+    pub fn new(one: Option<&str>, charset: Charset) -> Self {
+        Self {
+            charset,
+            order: Order::Cpu,
+            marked: None,
+            alone: one.map(str::to_owned),
+            is_of_one: one.is_some(),
+            scrolled: 0,
+            shows_help: false,
+        }
+    }
+
+    /// The name of the container that is shown alone.
+    pub fn alone(&self) -> Option<&str> {
+        self.alone.as_deref()
+    }
+
+    /// Does what `key` asks for.
+    pub fn press(&mut self, key: Key, data: &Data, size: Size) -> Then {
+        if key == Key::Letter('q') {
+            return Then::End;
+        }
+        if self.shows_help {
+            self.shows_help = false;
+            return Then::Paint;
+        }
+        match key {
+            Key::Letter('?' | 'h') => self.shows_help = true,
+            Key::Escape | Key::Backspace if self.alone.is_some() && !self.is_of_one => self.alone = None,
+            Key::Escape => return Then::End,
+            Key::Enter if self.alone.is_none() => {
+                self.alone = self.in_order(&data.seen).get(self.mark(&data.seen)).map(|seen| seen.id.clone());
+                self.scrolled = 0;
+                return Then::Look;
+            }
+            Key::Letter(letter) => {
+                if let Some((_, order, _)) =
+                    ORDERS.iter().find(|(key, _, _)| *key == letter.to_ascii_lowercase())
+                {
+                    self.order = *order;
+                }
+            }
+            key => self.move_by(key, data, size),
+        }
+        Then::Paint
+    }
+
+    fn move_by(&mut self, key: Key, data: &Data, size: Size) {
+        let (place, count) = match &self.alone {
+            Some(_) => (self.scrolled, data.processes.as_ref().map_or(0, Vec::len)),
+            None => (self.mark(&data.seen), data.seen.len()),
+        };
+        let page = size.rows / 2;
+        let place = match key {
+            Key::Up => place.saturating_sub(1),
+            Key::Down => place + 1,
+            Key::PageUp => place.saturating_sub(page),
+            Key::PageDown => place + page,
+            Key::Home => 0,
+            Key::End => count,
+            _ => place,
+        };
+        let place = place.min(count.saturating_sub(1));
+        match &self.alone {
+            Some(_) => self.scrolled = place,
+            None => self.marked = self.in_order(&data.seen).get(place).map(|seen| seen.id.clone()),
+        }
+    }
+
+    /// In the place of a container that has ended, all are shown.
+    pub fn settle(&mut self, data: &Data) {
+        if self.alone.as_ref().is_some_and(|id| !data.seen.iter().any(|seen| seen.id == *id))
+            && !self.is_of_one
+        {
+            self.alone = None;
+        }
+    }
+
+    fn in_order<'a>(&self, seen: &'a [Seen]) -> Vec<&'a Seen> {
+        let key: fn(&Seen) -> Option<u64> = match self.order {
+            Order::Cpu => |seen| seen.rates.cpu,
+            Order::Memory => |seen| Some(seen.usage.as_ref()?.memory?.used()),
+            Order::Pids => |seen| seen.usage.as_ref()?.pids,
+            Order::Io => |seen| seen.rates.io.map(|io| io.read.saturating_add(io.written)),
+            Order::Name => |_| None,
+        };
+        // They are in the order of their names.
+        highest_first(seen, key)
+    }
+
+    /// The place of the marked one.
+    fn mark(&self, seen: &[Seen]) -> usize {
+        let is_marked = |seen: &&Seen| Some(&seen.id) == self.marked.as_ref();
+        self.in_order(seen).iter().position(is_marked).unwrap_or(0)
+    }
+
+    /// The picture.
+    pub fn lines(&self, data: &Data, size: Size) -> Vec<Line> {
+        let mut lines = if self.shows_help {
+            self.help()
+        } else {
+            match self.alone() {
+                Some(id) => self.one(id, data, size),
+                None => self.all(data, size),
+            }
+        };
+        lines.truncate(size.rows);
+        for line in &mut lines {
+            line.text = cut(&line.text, size.columns, self.charset);
+            if line.style == Style::Inverse {
+                let blanks = size.columns.saturating_sub(super::text::width(&line.text));
+                line.text.push_str(&" ".repeat(blanks));
+            }
+        }
+        lines
+    }
+
+    fn help(&self) -> Vec<Line> {
+        let text = "\
+Keys
+
+  c m p i n     put in order by cpu, memory, pids, io, name
+  up, down      mark a container, or scroll its processes; also page up, page down, home, end
+  enter         show the marked container and its processes
+  escape        back to all containers; from there, end
+  q             end
+  ?             this page
+
+CPU %           of one processor
+MEM             without files that have not been used lately; % of the limit or, without one, of the host's memory
+HISTORY         up to the limit; without one, up to one processor or the host's memory
+PRESSURE        % of the last ten seconds in which a process had to wait
+-               not known here: cgroup v2 lacks the controller, or the kernel does not measure it";
+        let mut lines: Vec<_> = text.lines().map(Line::plain).collect();
+        if let Some(title) = lines.first_mut() {
+            title.style = Style::Bold;
+        }
+        lines
+    }
+}
+
+fn is_paused(seen: &&Seen) -> bool {
+    seen.status == Status::Paused
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,405 @@
+//! Programs that are called at moments in the life of a container; config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
+//!
+//! | Kind | When | Where |
+//! |---|---|---|
+//! | prestart, createRuntime | `create`: the mounts are made, `/` is still the host's | the runtime's namespaces |
+//! | createContainer | right after them | the container's namespaces, in the directory that will be `/` |
+//! | startContainer | `start`: nothing is left but execve | the container, as the program's user |
+//! | poststart | `start`: the program has begun | the runtime's namespaces |
+//! | poststop | `delete`: nothing is left of the container | the runtime's namespaces |
+//!
+//! The init process runs those of the container, as steps; `container/hooks.rs` runs the others. How a hook is run is the same for both and
+//! stands in `init/hook.rs`.
+
+use std::ffi::CString;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::errno::Errno;
+use oci_spec::runtime;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Fault, Pointer};
+use crate::host::signals::Signal;
+use crate::init::step;
+use crate::init::step::{Ended, Outputs, RunHook, Within};
+use crate::sys::process::Argv;
+
+/// The moments at which hooks are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+/// The annotations, all of crun's, that name files for the output of hooks, as far as they are alike.
+pub const OUTPUT_ANNOTATIONS: &str = "run.oci.hooks.";
+
+/// The names of the kinds of hooks, in the order of their calls.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.name())
+}
+
+const KINDS: [Kind; 6] = [
+    Kind::Prestart,
+    Kind::CreateRuntime,
+    Kind::CreateContainer,
+    Kind::StartContainer,
+    Kind::Poststart,
+    Kind::Poststop,
+];
+
+impl Kind {
+    /// The place in `config.json`.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Prestart => "/hooks/prestart",
+            Self::CreateRuntime => "/hooks/createRuntime",
+            Self::CreateContainer => "/hooks/createContainer",
+            Self::StartContainer => "/hooks/startContainer",
+            Self::Poststart => "/hooks/poststart",
+            Self::Poststop => "/hooks/poststop",
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    pub fn at(self, index: usize) -> Pointer {
+        Pointer::root().field("hooks").field(self.name()).index(index)
+    }
+}
+
+/// One hook, as planned and as recorded: its strings hold no NUL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Absolute.
+    pub path: String,
+    /// With the name of the program; never empty.
+    pub args: Vec<String>,
+    /// `None`: that of whoever runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// In seconds, from 1; `None`: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+}
+
+/// All hooks of a container, each list in the order of its calls.
+#[derive(Clone, Debug, Default)]
+pub struct HookPlan {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+/// What the commands after `create` must know of the hooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Later {
+    /// Whether the init process has hooks to run when it is started.
+    #[serde(default)]
+    pub start_container: bool,
+    #[serde(default)]
+    pub poststart: Vec<Hook>,
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
+}
+
+impl Later {
+    pub fn is_empty(&self) -> bool {
+        !self.start_container && self.poststart.is_empty() && self.poststop.is_empty()
+    }
+}
+
+/// Decides about the object at `at` (`/hooks`).
+pub fn plan(hooks: Option<&runtime::Hooks>, at: &Pointer) -> Result<HookPlan> {
+    let Some(hooks) = hooks else { return Ok(HookPlan::default()) };
+    let list = |hooks: &Option<Vec<runtime::Hook>>, kind: Kind| -> Result<Vec<Hook>> {
+        let at = at.field(kind.name());
+        let hooks = hooks.iter().flatten().enumerate();
+        hooks.map(|(index, hook)| one(hook, &at.index(index))).collect()
+    };
+    Ok(HookPlan {
+        #[allow(deprecated, reason = "the specification keeps it, and BuildKit uses it")]
+        prestart: list(hooks.prestart(), Kind::Prestart)?,
+        create_runtime: list(hooks.create_runtime(), Kind::CreateRuntime)?,
+        create_container: list(hooks.create_container(), Kind::CreateContainer)?,
+        start_container: list(hooks.start_container(), Kind::StartContainer)?,
+        poststart: list(hooks.poststart(), Kind::Poststart)?,
+        poststop: list(hooks.poststop(), Kind::Poststop)?,
+    })
+}
+
+fn one(hook: &runtime::Hook, at: &Pointer) -> Result<Hook> {
+    let path = hook.path().to_string_lossy().into_owned();
+    if !hook.path().is_absolute() {
+        return Err(at.field("path").error(format_args!("{path:?} is not an absolute path")));
+    }
+    if let Some(timeout) = hook.timeout()
+        && timeout <= 0
+    {
+        return Err(at.field("timeout").error_with_hint(
+            format_args!("{timeout} is not greater than zero"),
+            "leave it out for a hook that may take as long as it needs",
+        ));
+    }
+    let args = hook.args().clone().unwrap_or_default();
+    without_nul(std::slice::from_ref(&path), |_| at.field("path"))?;
+    without_nul(&args, |index| at.field("args").index(index))?;
+    without_nul(hook.env().as_deref().unwrap_or_default(), |index| at.field("env").index(index))?;
+    Ok(Hook {
+        args: if args.is_empty() { vec![path.clone()] } else { args },
+        path,
+        env: hook.env().clone(),
+        timeout: hook.timeout(),
+    })
+}
+
+fn without_nul(texts: &[String], at: impl Fn(usize) -> Pointer) -> Result<()> {
+    match texts.iter().position(|text| text.contains('\0')) {
+        Some(index) => Err(at(index).error("contains a NUL character")),
+        None => Ok(()),
+    }
+}
+
+impl HookPlan {
+    /// Whether the parent has hooks to run between the mounts and the switch of the root.
+    pub fn meets(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+
+    /// Whether there are hooks before the switch of the root, for which all namespaces must be there.
+    pub fn precede_the_switch(&self) -> bool {
+        self.meets() || !self.create_container.is_empty()
+    }
+
+    pub fn later(&self) -> Later {
+        Later {
+            start_container: !self.start_container.is_empty(),
+            poststart: self.poststart.clone(),
+            poststop: self.poststop.clone(),
+        }
+    }
+}
+
+impl Hook {
+    /// In kernel form; `env` is the environment of a hook that has none of its own.
+    pub fn ready(&self, env: &[CString]) -> Result<step::Hook> {
+        let strings = |texts: &[String]| -> Result<Vec<CString>> {
+            texts.iter().map(|text| CString::new(text.as_str()).context("a NUL character")).collect()
+        };
+        Ok(step::Hook {
+            path: CString::new(self.path.as_str()).context("a NUL character")?,
+            argv: Argv::new(strings(&self.args)?),
+            envp: match &self.env {
+                Some(own) => Argv::new(strings(own)?),
+                None => Argv::with_room(env.to_vec()),
+            },
+            timeout: self.timeout,
+        })
+    }
+}
+
+/// What the hooks of the init process have in common.
+#[derive(Debug)]
+pub struct Shared {
+    /// The state up to the pid, for createContainer and for startContainer.
+    pub creating: Rc<[u8]>,
+    pub created: Rc<[u8]>,
+    pub outputs: Rc<Outputs>,
+    /// The runtime's own environment.
+    pub env: Vec<CString>,
+}
+
+/// The steps of the init process for createContainer hooks.
+pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>> {
+    let (kind, within) = (Kind::CreateContainer, Within::Rootfs);
+    steps(kind, hooks, &shared.env, |hook, complaint| RunHook {
+        hook,
+        filter: None,
+        state: shared.creating.clone(),
+        outputs: shared.outputs.clone(),
+        within,
+        complaint,
+    })
+}
+
+/// The steps of the init process for startContainer hooks; `env` is the program's environment, which runc hands on to a hook that
+/// has none or an empty one.
+pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Result<Vec<RunHook>> {
+    let (kind, within) = (Kind::StartContainer, Within::Container);
+    let with_own = |hook: &Hook| Hook { env: hook.env.clone().filter(|env| !env.is_empty()), ..hook.clone() };
+    let hooks: Vec<_> = hooks.iter().map(with_own).collect();
+    steps(kind, &hooks, env, |hook, complaint| RunHook {
+        hook,
+        filter: None,
+        state: shared.created.clone(),
+        outputs: shared.outputs.clone(),
+        within,
+        complaint,
+    })
+}
+
+fn steps(
+    kind: Kind,
+    hooks: &[Hook],
+    env: &[CString],
+    step: impl Fn(step::Hook, CString) -> RunHook,
+) -> Result<Vec<RunHook>> {
+    let one = |(index, hook): (usize, &Hook)| {
+        let complaint = format!("config.json: {}: {}", kind.at(index), label(kind, index, hook));
+        Ok(step(hook.ready(env)?, CString::new(complaint).context("a NUL character")?))
+    };
+    hooks.iter().enumerate().map(one).collect()
+}
+
+/// The words of runc, whose tests look for them: it counts from 0.
+pub fn label(kind: Kind, index: usize, hook: &Hook) -> String {
+    format!("error running {} hook #{index}: {:?}", kind.name(), hook.path)
+}
+
+/// The error that a hook of the init process has ended with, or could not be begun with.
+pub fn failure_of_step(
+    pointer: Pointer,
+    step: &RunHook,
+    ended: std::result::Result<Ended, Errno>,
+    said: &[u8],
+) -> anyhow::Error {
+    let complaint = step.complaint.to_string_lossy();
+    let label = complaint.strip_prefix(&format!("config.json: {pointer}: ")).unwrap_or(&complaint);
+    failure(pointer, label, ended, said)
+}
+
+/// The error that a hook has ended with, or could not be begun with.
+pub fn failure(
+    pointer: Pointer,
+    label: &str,
+    ended: std::result::Result<Ended, Errno>,
+    said: &[u8],
+) -> anyhow::Error {
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(errno) => {
+            let fault = Fault { pointer, message: format!("{label}: exec"), hint: hint(errno) };
+            return anyhow!(errno).context(fault);
+        }
+    };
+    let mut message = format!("{label}: {}", reason(ended));
+    if let Some(words) = last_words(said) {
+        message.push_str(&format!(", output: {words}"));
+    }
+    Fault { pointer, message, hint: None }.into()
+}
+
+fn hint(errno: Errno) -> Option<String> {
+    let hint = match errno {
+        Errno::ENOEXEC => "it is neither a program for this machine nor a script that begins with #!",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn reason(ended: Ended) -> String {
+    match ended {
+        Ended::Exited(status) => format!("exit status {status}"),
+        // The words of Go's os/exec, which runc's own tests look for.
+        Ended::Killed(signal) if i32::from(signal) == libc::SIGSYS => {
+            "ended by SIGSYS: bad system call".into()
+        }
+        Ended::Killed(signal) => match Signal::from_number(signal.into()) {
+            Some(signal) => format!("ended by {signal}"),
+            None => format!("ended by signal {signal}"),
+        },
+        Ended::TimedOut => "ran past its timeout and was killed".into(),
+        Ended::Interrupted => "was interrupted".into(),
+    }
+}
+
+/// What a hook has said last, on one line and without what would control a terminal.
+pub fn last_words(said: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(said.trim_ascii());
+    (!text.is_empty()).then(|| format!("{text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(hooks: Value) -> Result<HookPlan> {
+        let hooks: runtime::Hooks = serde_json::from_value(hooks).unwrap();
+        plan(Some(&hooks), &Pointer::root().field("hooks"))
+    }
+
+    fn refused(hooks: Value) -> String {
+        line(&planned(hooks).unwrap_err())
+    }
+
+    #[test]
+    fn the_program_is_named_by_its_path_unless_its_arguments_say_otherwise() {
+        let plan = planned(json!({"prestart": [
+            {"path": "/bin/a"}, {"path": "/bin/a", "args": []}, {"path": "/bin/a", "args": ["b", "c"]}
+        ]}))
+        .unwrap();
+        let args: Vec<_> = plan.prestart.iter().map(|hook| hook.args.join(" ")).collect();
+        assert_eq!(args, ["/bin/a", "/bin/a", "b c"]);
+    }
+
+    #[test]
+    fn no_environment_is_another_thing_than_an_empty_one() {
+        let plan =
+            planned(json!({"poststop": [{"path": "/a"}, {"path": "/a", "env": []}]})).unwrap().poststop;
+        assert_eq!((plan[0].env.as_ref(), plan[1].env.as_ref()), (None, Some(&Vec::new())));
+        let later = Later { poststop: plan, ..Later::default() };
+        let text = serde_json::to_string(&later).unwrap();
+        assert_eq!(serde_json::from_str::<Later>(&text).unwrap(), later);
+    }
+
+    #[test]
+    fn a_hook_says_what_is_wrong_with_it() {
+        assert_eq!(
+            refused(json!({"createRuntime": [{"path": "/a"}, {"path": "b"}]})),
+            "config.json: /hooks/createRuntime/1/path: \"b\" is not an absolute path"
+        );
+        assert_eq!(
+            refused(json!({"poststart": [{"path": "/a", "timeout": 0}]})),
+            "config.json: /hooks/poststart/0/timeout: 0 is not greater than zero (leave it out for a hook that may take \
+             as long as it needs)"
+        );
+        assert_eq!(
+            refused(json!({"startContainer": [{"path": "/a", "args": ["a", "b\0"]}]})),
+            "config.json: /hooks/startContainer/0/args/1: contains a NUL character"
+        );
+    }
+
+    #[test]
+    fn a_failure_names_kind_place_reason_and_last_words() {
+        let hook = &planned(json!({"prestart": [{"path": "/a b"}]})).unwrap().prestart[0];
+        let label = label(Kind::Prestart, 0, hook);
+        let said = |ended, said: &[u8]| line(&failure(Kind::Prestart.at(0), &label, ended, said));
+        assert_eq!(
+            said(Ok(Ended::Exited(3)), b"one\ntwo\x1b[2J\n"),
+            "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": exit status 3, \
+             output: \"one\\ntwo\\u{1b}[2J\""
+        );
+        assert_eq!(
+            said(Ok(Ended::Killed(9)), b" \n"),
+            "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": ended by SIGKILL"
+        );
+        assert_eq!(
+            said(Err(Errno::ENOENT), b""),
+            "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": exec: \
+             no such file or directory (ENOENT)"
+        );
+    }
+}

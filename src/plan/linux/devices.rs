@@ -1,0 +1,208 @@
+//! Device nodes and the links of /dev; config-linux.md § Default Devices, § Devices.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::Result;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+
+use crate::error::Pointer;
+use crate::host::path;
+use crate::init::step::{Entry, Step};
+
+/// The nodes that every container has: name, major, minor.
+const DEFAULT: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The links that every container has.
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// What is made in each directory; /dev is the first.
+#[derive(Debug)]
+pub struct DevicePlan {
+    directories: Vec<Directory>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    path: CString,
+    entries: Vec<Entry>,
+    /// For each entry, its place in `/linux/devices` if it comes from there.
+    places: Vec<Option<usize>>,
+}
+
+/// Decides about `devices`, the value at `at` (`/linux/devices`).
+pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
+    let mut plan = DevicePlan {
+        directories: vec![Directory { path: c"/dev".into(), entries: Vec::new(), places: Vec::new() }],
+    };
+    let mut own = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let at = at.index(index);
+        let path = path::inside(device.path(), &at.field("path"))?;
+        if device.path().is_relative() {
+            return Err(at.field("path").error(format_args!("{:?} is a relative path", device.path())));
+        }
+        let text = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        let (Some(directory), Some(name)) = (text.parent(), text.file_name()) else {
+            return Err(at.field("path").error(format_args!("{:?} is the root itself", device.path())));
+        };
+        let entry = node(device, path::c_string(Path::new(name), &at)?, &at)?;
+        // Always the link into the container's own devpts, see below.
+        if path.as_bytes() == b"/dev/ptmx" {
+            continue;
+        }
+        plan.add(path::c_string(directory, &at)?, entry, Some(index));
+        own.push(path);
+    }
+    for (name, major, minor) in DEFAULT {
+        if !own.iter().any(|path| path.as_bytes() == format!("/dev/{name}").as_bytes()) {
+            let mode = libc::S_IFCHR | 0o666;
+            let entry = Entry::Node {
+                name: CString::new(name)?,
+                mode,
+                device: libc::makedev(major, minor),
+                uid: 0,
+                gid: 0,
+                ready: None,
+            };
+            plan.add(c"/dev".into(), entry, None);
+        }
+    }
+    for (name, target) in LINKS {
+        plan.add(
+            c"/dev".into(),
+            Entry::Link { name: CString::new(name)?, target: CString::new(target)? },
+            None,
+        );
+    }
+    let ptmx = Entry::ReplacingLink { name: c"ptmx".into(), target: c"pts/ptmx".into() };
+    plan.add(c"/dev".into(), ptmx, None);
+    Ok(plan)
+}
+
+impl DevicePlan {
+    /// The steps, each with the places in `/linux/devices` of its entries. `has_kcore`: whether /proc/kcore exists, to which
+    /// /dev/core then points.
+    pub fn steps(mut self, has_kcore: bool) -> Vec<(Vec<Option<usize>>, Step)> {
+        if has_kcore {
+            let core = Entry::Link { name: c"core".into(), target: c"/proc/kcore".into() };
+            self.add(c"/dev".into(), core, None);
+        }
+        self.directories
+            .into_iter()
+            .map(|Directory { path, entries, places }| (places, Step::Populate { directory: path, entries }))
+            .collect()
+    }
+
+    /// What is made for an element of `/linux/devices`, with its place there.
+    pub fn configured(&mut self) -> impl Iterator<Item = (usize, &mut Entry)> {
+        let all = self
+            .directories
+            .iter_mut()
+            .flat_map(|directory| directory.places.iter().copied().zip(&mut directory.entries));
+        all.filter_map(|(place, entry)| Some((place?, entry)))
+    }
+
+    fn add(&mut self, directory: CString, entry: Entry, place: Option<usize>) {
+        match self.directories.iter_mut().find(|existing| existing.path == directory) {
+            Some(existing) => {
+                existing.entries.push(entry);
+                existing.places.push(place);
+            }
+            None => self.directories.push(Directory {
+                path: directory,
+                entries: vec![entry],
+                places: vec![place],
+            }),
+        }
+    }
+}
+
+fn node(device: &LinuxDevice, name: CString, at: &Pointer) -> Result<Entry> {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => libc::S_IFBLK,
+        LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
+        LinuxDeviceType::P => libc::S_IFIFO,
+        LinuxDeviceType::A => {
+            return Err(at
+                .field("type")
+                .error_with_hint("type \"a\" is no device", "use \"b\", \"c\" or \"p\""));
+        }
+    };
+    let number = |value: i64, field: &str, most: u32| {
+        u32::try_from(value)
+            .ok()
+            .filter(|number| *number <= most)
+            .ok_or_else(|| at.field(field).error(format_args!("{value} is not between 0 and {most}")))
+    };
+    for (id, field) in [(device.uid(), "uid"), (device.gid(), "gid")] {
+        // To chown(2) it means "leave it as it is".
+        if id == Some(u32::MAX) {
+            return Err(at.field(field).error(format_args!("{} is no id", u32::MAX)));
+        }
+    }
+    // 12 and 20 bits are what the kernel has for them.
+    let device_number = match device.typ() {
+        LinuxDeviceType::P => 0,
+        _ => {
+            libc::makedev(number(device.major(), "major", 0xfff)?, number(device.minor(), "minor", 0xf_ffff)?)
+        }
+    };
+    Ok(Entry::Node {
+        name,
+        mode: kind | device.file_mode().map_or(0o666, |mode| mode & 0o7777),
+        device: device_number,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+        ready: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(value: serde_json::Value) -> Result<DevicePlan> {
+        let devices: Vec<LinuxDevice> = serde_json::from_value(value).unwrap();
+        plan(&devices, &Pointer::root().field("linux").field("devices"))
+    }
+
+    #[test]
+    fn a_configured_device_takes_the_place_of_a_default_one() {
+        let plan =
+            planned(json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 384}]))
+                .unwrap();
+        let nodes: Vec<_> = plan.directories[0]
+            .entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Node { name, mode, .. } if name.as_c_str() == c"null" => Some(mode & 0o7777),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(nodes, [0o600]);
+    }
+
+    #[test]
+    fn devices_are_made_in_the_directory_that_their_path_names() {
+        let plan = planned(json!([{"path": "/dev/net/../net/tun", "type": "c", "major": 10, "minor": 200}]))
+            .unwrap();
+        assert_eq!(plan.directories[1].path.as_c_str(), c"/dev/net");
+    }
+
+    #[test]
+    fn a_wrong_number_is_named_with_its_range() {
+        let error = planned(json!([{"path": "/dev/x", "type": "b", "major": -2, "minor": 0}])).unwrap_err();
+        assert_eq!(line(&error), "config.json: /linux/devices/0/major: -2 is not between 0 and 4095");
+    }
+}

@@ -1,0 +1,342 @@
+//! User namespaces: which ids of the host the container's ids are; config-linux.md § User namespace mappings,
+//! user_namespaces(7).
+//!
+//! What is decided here is what the kernel would refuse without saying why. `launch/user_namespace/` tells the kernel, once there
+//! is a process in the namespace.
+
+use anyhow::Result;
+use oci_spec::runtime::{Linux, LinuxIdMapping};
+
+use crate::error::Pointer;
+use crate::plan::linux::namespaces::NamespacePlan;
+
+/// As many lines as the kernel takes.
+const MOST_RANGES: usize = 340;
+/// As many bytes as it takes: less than a page.
+const MOST_BYTES: usize = 4095;
+
+/// Consecutive ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    pub inside: u32,
+    pub outside: u32,
+    /// At least 1; no range goes beyond the largest id.
+    pub size: u32,
+}
+
+/// Ids of one kind, users or groups, in the order of `config.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Map(Vec<Range>);
+
+/// What a user namespace maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdMaps {
+    pub users: Map,
+    pub groups: Map,
+}
+
+impl Map {
+    /// The id outside that `inside` is.
+    pub fn outside(&self, inside: u32) -> Option<u32> {
+        let range = self.0.iter().find(|range| inside.wrapping_sub(range.inside) < range.size)?;
+        range.outside.checked_add(inside.wrapping_sub(range.inside))
+    }
+
+    /// The kernel's text of a map, as in /proc/PID/uid_map; `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let one = |line: &str| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some(Range { inside: next()?, outside: next()?, size: next()? })
+        };
+        text.lines().map(one).collect::<Option<Vec<_>>>().map(Self)
+    }
+
+    /// The lines of /proc/PID/uid_map.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|Range { inside, outside, size }| format!("{inside} {outside} {size}\n")).collect()
+    }
+
+    /// Whether this maps one id, which outside is `id`: that much a process may do without privileges.
+    pub fn is_only(&self, id: u32) -> bool {
+        matches!(&self.0[..], [range] if range.size == 1 && range.outside == id)
+    }
+
+    fn plan(ranges: &[LinuxIdMapping], at: &Pointer) -> Result<Self> {
+        let range = |range: &LinuxIdMapping| Range {
+            inside: range.container_id(),
+            outside: range.host_id(),
+            size: range.size(),
+        };
+        let place = |index: usize, field: &str| at.index(index).field(field);
+        Self::checked(ranges.iter().map(range).collect(), at, place)
+    }
+
+    /// These ranges, which stand at `at`, a number of one of them at `place`.
+    ///
+    /// # Errors
+    /// What the kernel would refuse without saying why.
+    pub fn checked(
+        ranges: Vec<Range>,
+        at: &Pointer,
+        place: impl Fn(usize, &'static str) -> Pointer,
+    ) -> Result<Self> {
+        if ranges.len() > MOST_RANGES {
+            return Err(at.error(format_args!(
+                "{} ranges are more than the {MOST_RANGES} of the kernel",
+                ranges.len()
+            )));
+        }
+        for (index, range) in ranges.iter().enumerate() {
+            if range.size == 0 {
+                return Err(place(index, "size").error("0 ids are no range"));
+            }
+            for (first, field) in [(range.inside, "containerID"), (range.outside, "hostID")] {
+                if first.checked_add(range.size).is_none() {
+                    let message = format_args!("{} ids from {first} on go beyond 4294967294", range.size);
+                    return Err(place(index, field).error(message));
+                }
+            }
+            let overlap =
+                |a: u32, b: u32, size: u32| a.wrapping_sub(b) < size || b.wrapping_sub(a) < range.size;
+            for (other_index, other) in ranges.iter().enumerate().take(index) {
+                for (first, other_first, field) in
+                    [(range.inside, other.inside, "containerID"), (range.outside, other.outside, "hostID")]
+                {
+                    if overlap(first, other_first, other.size) {
+                        let message = format_args!(
+                            "the {} ids from {first} on overlap with those of range {other_index}",
+                            range.size
+                        );
+                        return Err(place(index, field).error(message));
+                    }
+                }
+            }
+        }
+        let map = Self(ranges);
+        if map.text().len() > MOST_BYTES {
+            return Err(at.error(format_args!(
+                "the ranges are longer than the {MOST_BYTES} bytes that the kernel takes"
+            )));
+        }
+        Ok(map)
+    }
+}
+
+impl IdMaps {
+    /// Decides about `uidMappings` and `gidMappings` in the object at `at`; `None` if there are none.
+    ///
+    /// # Errors
+    /// One without the other; ranges that the kernel would refuse.
+    pub fn plan(
+        users: Option<&Vec<LinuxIdMapping>>,
+        groups: Option<&Vec<LinuxIdMapping>>,
+        at: &Pointer,
+    ) -> Result<Option<Self>> {
+        let given = |ranges: Option<&'_ Vec<LinuxIdMapping>>| ranges.is_some_and(|ranges| !ranges.is_empty());
+        match (given(users), given(groups)) {
+            (false, false) => return Ok(None),
+            (true, true) => {}
+            (has_users, _) => {
+                let (missing, other) = if has_users { ("gid", "uid") } else { ("uid", "gid") };
+                return Err(at.field(&format!("{missing}Mappings")).error_with_hint(
+                    format_args!("is missing beside {other}Mappings"),
+                    "a user namespace that maps no users or no groups is of no use",
+                ));
+            }
+        }
+        let map = |ranges: Option<&Vec<LinuxIdMapping>>, field: &str| {
+            Map::plan(ranges.map(Vec::as_slice).unwrap_or_default(), &at.field(field))
+        };
+        Ok(Some(Self { users: map(users, "uidMappings")?, groups: map(groups, "gidMappings")? }))
+    }
+
+    /// Whether both say the same, in whatever order.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let sorted = |Map(ranges): &Map| {
+            let mut ranges = ranges.clone();
+            ranges.sort_unstable();
+            ranges
+        };
+        sorted(&self.users) == sorted(&other.users) && sorted(&self.groups) == sorted(&other.groups)
+    }
+
+    /// # Errors
+    /// If one of these, which stand in the object at `at` (`/process/user`), is not mapped.
+    pub fn require(&self, uid: u32, gid: u32, more_groups: &[u32], at: &Pointer) -> Result<()> {
+        let missing = |at: Pointer, message: String, field: &str| {
+            Err(at.error_with_hint(message, format_args!("add it to /linux/{field}")))
+        };
+        // The words of runc.
+        if self.users.outside(uid).is_none() {
+            let message = format!("cannot setuid to unmapped uid {uid} in user namespace");
+            return missing(at.field("uid"), message, "uidMappings");
+        }
+        if self.groups.outside(gid).is_none() {
+            let message = format!("cannot setgid to unmapped gid {gid} in user namespace");
+            return missing(at.field("gid"), message, "gidMappings");
+        }
+        match more_groups.iter().enumerate().find(|(_, gid)| self.groups.outside(**gid).is_none()) {
+            Some((index, gid)) => missing(
+                at.field("additionalGids").index(index),
+                format!("gid {gid} is unmapped in the user namespace"),
+                "gidMappings",
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Decides about the mappings of `linux`, which stands at `at`.
+///
+/// # Errors
+/// Mappings without a user namespace; a new one without mappings.
+pub fn plan(linux: Option<&Linux>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<IdMaps>> {
+    let users = linux.and_then(|linux| linux.uid_mappings().as_ref());
+    let groups = linux.and_then(|linux| linux.gid_mappings().as_ref());
+    for (ranges, field) in [(users, "uidMappings"), (groups, "gidMappings")] {
+        if ranges.is_some_and(|ranges| !ranges.is_empty()) {
+            namespaces.require(libc::CLONE_NEWUSER, &at.field(field), "mapping ids")?;
+        }
+    }
+    let maps = IdMaps::plan(users, groups, at)?;
+    if maps.is_none() && namespaces.is_new(libc::CLONE_NEWUSER) {
+        return Err(at.field("uidMappings").error_with_hint(
+            "is missing: a new user namespace needs mappings",
+            "as in [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}], and gidMappings too; or give the path \
+             of a user namespace to join",
+        ));
+    }
+    Ok(maps)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::line;
+
+    fn planned(linux: Value) -> Result<Option<IdMaps>> {
+        let mut linux = linux;
+        let namespaces = linux["namespaces"].take();
+        let at = Pointer::root().field("linux");
+        let namespaces: Vec<_> = serde_json::from_value(namespaces).unwrap_or_default();
+        let namespaces = crate::plan::linux::namespaces::plan(&namespaces, &at.field("namespaces"))?;
+        plan(Some(&serde_json::from_value(linux).unwrap()), &namespaces, &at)
+    }
+
+    fn new(uids: &Value) -> Value {
+        json!({"namespaces": [{"type": "user"}], "uidMappings": uids,
+            "gidMappings": [{"containerID": 0, "hostID": 5, "size": 1}]})
+    }
+
+    fn refused(linux: Value) -> String {
+        line(&planned(linux).unwrap_err())
+    }
+
+    #[test]
+    fn the_kernels_text_becomes_ranges() {
+        let map = Map::parse("         0     100000      65536\n     70000          7          1\n").unwrap();
+        assert_eq!(map.text(), "0 100000 65536\n70000 7 1\n");
+        assert_eq!(Map::parse("").unwrap(), Map::default());
+        assert_eq!(Map::parse("0 1\n"), None);
+    }
+
+    #[test]
+    fn several_ranges_are_kept_in_their_order() {
+        let maps = planned(new(&json!([
+            {"containerID": 10, "hostID": 1000, "size": 5}, {"containerID": 0, "hostID": 2000, "size": 1}
+        ])))
+        .unwrap()
+        .unwrap();
+        assert_eq!(maps.users.text(), "10 1000 5\n0 2000 1\n");
+        assert_eq!(maps.users.outside(14), Some(1004));
+        assert_eq!((maps.users.outside(15), maps.users.outside(9)), (None, None));
+        assert_eq!(maps.users.outside(0), Some(2000));
+    }
+
+    #[test]
+    fn ranges_that_the_kernel_would_refuse_are_named() {
+        assert_eq!(
+            refused(new(&json!([{"containerID": 0, "hostID": 1, "size": 0}]))),
+            "config.json: /linux/uidMappings/0/size: 0 ids are no range"
+        );
+        assert_eq!(
+            refused(new(&json!([{"containerID": 0, "hostID": 4_294_967_290_u32, "size": 6}]))),
+            "config.json: /linux/uidMappings/0/hostID: 6 ids from 4294967290 on go beyond 4294967294"
+        );
+        assert!(planned(new(&json!([{"containerID": 0, "hostID": 4_294_967_290_u32, "size": 5}]))).is_ok());
+        assert_eq!(
+            refused(new(&json!([
+                {"containerID": 0, "hostID": 100, "size": 10}, {"containerID": 5, "hostID": 200, "size": 1}
+            ]))),
+            "config.json: /linux/uidMappings/1/containerID: the 1 ids from 5 on overlap with those of range 0"
+        );
+        assert_eq!(
+            refused(new(&json!([
+                {"containerID": 0, "hostID": 100, "size": 10}, {"containerID": 50, "hostID": 91, "size": 10}
+            ]))),
+            "config.json: /linux/uidMappings/1/hostID: the 10 ids from 91 on overlap with those of range 0"
+        );
+    }
+
+    #[test]
+    fn there_are_no_more_ranges_than_the_kernel_takes() {
+        let ranges = |count: u32, first: u32| {
+            let one = |i| json!({"containerID": first + 2 * i, "hostID": first + 2 * i, "size": 1});
+            new(&Value::Array((0..count).map(one).collect()))
+        };
+        assert!(planned(ranges(340, 0)).is_ok());
+        assert_eq!(
+            refused(ranges(341, 0)),
+            "config.json: /linux/uidMappings: 341 ranges are more than the 340 of the kernel"
+        );
+        assert_eq!(
+            refused(ranges(340, 1_000_000_000)),
+            "config.json: /linux/uidMappings: the ranges are longer than the 4095 bytes that the kernel takes"
+        );
+    }
+
+    #[test]
+    fn mappings_and_a_new_user_namespace_need_each_other() {
+        let one = json!([{"containerID": 0, "hostID": 5, "size": 1}]);
+        assert!(
+            refused(json!({"namespaces": [{"type": "user"}]})).starts_with(
+                "config.json: /linux/uidMappings: is missing: a new user namespace needs mappings"
+            )
+        );
+        assert_eq!(
+            refused(json!({"namespaces": [], "uidMappings": one, "gidMappings": one})),
+            "config.json: /linux/uidMappings: mapping ids needs a user namespace (add {\"type\": \"user\"} to \
+             /linux/namespaces)"
+        );
+        assert!(
+            refused(json!({"namespaces": [{"type": "user"}], "uidMappings": one}))
+                .starts_with("config.json: /linux/gidMappings: is missing beside uidMappings")
+        );
+    }
+
+    #[test]
+    fn ids_of_the_process_must_be_mapped() {
+        let maps = planned(new(&json!([{"containerID": 1, "hostID": 1000, "size": 5}]))).unwrap().unwrap();
+        let at = Pointer::root().field("process").field("user");
+        let refused = |uid, gid, groups: &[u32]| line(&maps.require(uid, gid, groups, &at).unwrap_err());
+        assert!(maps.require(5, 0, &[0], &at).is_ok());
+        assert_eq!(
+            refused(0, 0, &[]),
+            "config.json: /process/user/uid: cannot setuid to unmapped uid 0 in user namespace (add it to \
+             /linux/uidMappings)"
+        );
+        assert_eq!(
+            refused(5, 1, &[]),
+            "config.json: /process/user/gid: cannot setgid to unmapped gid 1 in user namespace (add it to \
+             /linux/gidMappings)"
+        );
+        assert_eq!(
+            refused(5, 0, &[0, 7]),
+            "config.json: /process/user/additionalGids/1: gid 7 is unmapped in the user namespace (add it to \
+             /linux/gidMappings)"
+        );
+    }
+}

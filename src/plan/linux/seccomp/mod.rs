@@ -1,0 +1,103 @@
+//! Filters of system calls: config-linux.md § Seccomp, seccomp(2).
+//!
+//! A profile becomes rules (`profile.rs`, `rules.rs`), these become ranges of numbers for each architecture (`ranges.rs`), and
+//! those a program of classic BPF (`bpf.rs`), all before anything is made. What the program answers is what libseccomp's
+//! would; `tests/seccomp_oracle.rs` holds one against the other. Why not libseccomp: what it makes is longer and takes longer to load,
+//! it is wrong about some profiles (see `rules.rs`), and it is a C library.
+
+mod arch;
+mod bpf;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod interpreter;
+mod known;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod model;
+mod profile;
+mod ranges;
+mod rules;
+mod stored;
+mod syscalls;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::Result;
+use oci_spec::runtime::LinuxSeccomp;
+
+use self::arch::Arch;
+pub use self::known::{actions, architectures, flags, operators};
+use crate::error::Pointer;
+use crate::init::step;
+use crate::sys::seccomp;
+use crate::sys::seccomp::Instruction;
+
+/// `BPF_MAXINSNS`; linux/bpf_common.h.
+const LONGEST: usize = 4096;
+
+/// What decides about every system call of the container.
+///
+/// `create` keeps it in the state directory (`container/filter.rs`), so that `exec` loads the same one without
+/// reading a `config.json` that may be another by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    pub program: Rc<[Instruction]>,
+    /// `SECCOMP_FILTER_FLAG_*`, but for `NEW_LISTENER`, which is used if there is a listener.
+    pub flags: u32,
+    /// Who decides about calls with `SCMP_ACT_NOTIFY`.
+    pub listener: Option<Listener>,
+    /// Names in the profile that no system call has. Not kept.
+    pub unknown: Vec<String>,
+}
+
+/// A seccomp agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Of its UNIX socket; absolute.
+    pub path: PathBuf,
+    /// What it is told besides the container's state.
+    pub metadata: Option<String>,
+}
+
+/// What to do about names that no system call has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// As runc does: an older kernel has not got the call anyway.
+    Ignore,
+    /// As crun does on demand.
+    Refuse,
+}
+
+/// Decides about the object at `at` (`/linux/seccomp`).
+pub fn plan(seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer) -> Result<Filter> {
+    let Some(native) = Arch::native() else {
+        return Err(at.error("this program makes filters on x86_64 and aarch64 only"));
+    };
+    plan_for(native, seccomp, unknown, at)
+}
+
+fn plan_for(native: Arch, seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer) -> Result<Filter> {
+    let profile = profile::read(seccomp, native, unknown, at)?;
+    let program = bpf::compile(&ranges::sections(&profile), profile.default);
+    if program.len() > LONGEST {
+        let message = format_args!("takes {} instructions, and the kernel takes {LONGEST}", program.len());
+        return Err(at.field("syscalls").error_with_hint(message, "use fewer conditions"));
+    }
+    let unknown = profile.unknown.into_iter().map(str::to_owned).collect();
+    Ok(Filter { program: program.into(), flags: profile.flags, listener: profile.listener, unknown })
+}
+
+impl Filter {
+    /// As the init process loads it.
+    pub fn step(&self) -> step::Filter {
+        step::Filter { program: self.program.clone(), flags: self.flags }
+    }
+
+    /// What happens with it, in the words of runc, for the debug log.
+    pub fn notes(&self) -> Vec<String> {
+        let unknown = self.unknown.iter().map(|name| format!("unknown seccomp syscall {name:?} ignored"));
+        let flags = seccomp::with_listener(self.flags, self.listener.is_some());
+        unknown.chain([format!("seccomp filter flags: {flags}")]).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! Kernel parameters of the container's namespaces; config-linux.md § Sysctl, namespaces(7).
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+
+use anyhow::Result;
+
+use crate::error::Pointer;
+use crate::plan::linux::namespaces::NamespacePlan;
+
+/// The parameters that an ipc namespace has of its own, besides fs.mqueue.
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// One kernel parameter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    /// As the bundle names it.
+    pub key: String,
+    /// Below /proc/sys.
+    pub path: CString,
+    pub value: CString,
+    /// The kind of namespace (`CLONE_NEW*`) that has it.
+    pub namespace: i32,
+}
+
+/// Kernel parameters in the order of their names.
+pub type Settings = Vec<Setting>;
+
+/// Decides about the object at `at` (`/linux/sysctl`).
+///
+/// # Errors
+/// If a parameter belongs to no namespace of the container, because it would change the host.
+pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Settings> {
+    let mut settings = Vec::with_capacity(sysctl.len());
+    for (key, value) in sysctl {
+        let at = at.field(key);
+        let name = with_dots(key);
+        let namespace = namespace_of(&name, &at)?;
+        namespaces.require(namespace, &at, &format!("{name:?}"))?;
+        // In a name with dots, a slash stands for a dot in a component, as in net.ipv4.conf.eno1/100.rp_filter.
+        let path: String = name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect();
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            return Err(at.error(format_args!("{key:?} is no name of a kernel parameter")));
+        }
+        let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL character"));
+        let (path, value) = (c_string(path)?, c_string(value.clone())?);
+        settings.push(Setting { key: key.clone(), path, value, namespace });
+    }
+    settings.sort();
+    Ok(settings)
+}
+
+/// # Errors
+/// If a parameter is another domain name than `/domainname`; as in crun.
+pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Result<()> {
+    let other =
+        settings.iter().find(|set| set.path.as_c_str() == c"kernel/domainname" && *set.value != *name);
+    match other {
+        Some(Setting { key, value, .. }) => Err(at.field(key).error_with_hint(
+            format_args!("{value:?} conflicts with /domainname, which is {name:?}"),
+            "use /domainname alone",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// sysctl(8): whichever of `.` and `/` comes first is the separator.
+fn with_dots(key: &str) -> String {
+    match key.find(['.', '/']).and_then(|first| key.get(first..=first)) {
+        Some("/") => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => key.to_owned(),
+    }
+}
+
+fn namespace_of(name: &str, at: &Pointer) -> Result<i32> {
+    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        return Ok(libc::CLONE_NEWIPC);
+    }
+    if name.starts_with("net.") {
+        return Ok(libc::CLONE_NEWNET);
+    }
+    // Limits on what is in the user namespace; namespaces(7), "The /proc/sys/user directory".
+    if name.starts_with("user.") {
+        return Ok(libc::CLONE_NEWUSER);
+    }
+    match name {
+        "kernel.domainname" => Ok(libc::CLONE_NEWUTS),
+        "kernel.hostname" => {
+            Err(at.error_with_hint(format_args!("{name:?} is refused"), "use /hostname instead"))
+        }
+        _ => {
+            Err(at.error(format_args!("{name:?} is not in a namespace of its own: it would change the host")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::line;
+
+    fn planned(name: &str, kinds: i32) -> Result<Settings> {
+        let namespaces = NamespacePlan { new: kinds, ..NamespacePlan::default() };
+        let at = Pointer::root().field("linux").field("sysctl");
+        plan(&HashMap::from([(name.to_owned(), "1".to_owned())]), &namespaces, &at)
+    }
+
+    #[test]
+    fn either_separator_names_the_same_file() {
+        for name in ["net.ipv4.conf.eno1/100.rp_filter", "net/ipv4/conf/eno1.100/rp_filter"] {
+            let settings = planned(name, libc::CLONE_NEWNET).unwrap();
+            assert_eq!(settings[0].path.as_c_str(), c"net/ipv4/conf/eno1.100/rp_filter");
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_the_host_is_refused() {
+        let error = planned("kernel.panic", libc::CLONE_NEWIPC).unwrap_err();
+        assert_eq!(
+            line(&error),
+            "config.json: /linux/sysctl/kernel.panic: \"kernel.panic\" is not in a namespace of its own: it would change \
+             the host"
+        );
+        assert!(planned("net.ipv4.ip_forward", libc::CLONE_NEWIPC).is_err());
+        assert!(planned("user.max_mnt_namespaces", libc::CLONE_NEWUSER).is_ok());
+        assert!(line(&planned("user.max_mnt_namespaces", 0).unwrap_err()).contains("needs a user namespace"));
+        assert!(
+            line(&planned("kernel.hostname", libc::CLONE_NEWUTS).unwrap_err())
+                .contains("\"kernel.hostname\" is refused (use /hostname instead)")
+        );
+        assert!(planned("net./../kernel/panic", libc::CLONE_NEWNET).is_err());
+    }
+}

@@ -1,0 +1,377 @@
+//! Everything decided, before anything is made: defaults filled in, contradictions refused, names resolved to numbers.
+
+mod exec;
+pub mod hooks;
+pub mod linux;
+pub mod mounts;
+pub mod process;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use oci_spec::runtime::{LinuxPersonalityDomain, Spec};
+
+pub use self::exec::{Changes, ExecPlan, Source, Wanted};
+use self::hooks::HookPlan;
+use self::linux::devices::DevicePlan;
+use self::linux::id_maps::IdMaps;
+use self::linux::memory_policy::MemoryPolicy;
+use self::linux::namespaces::NamespacePlan;
+use self::linux::net_devices::NetDevice;
+use self::linux::seccomp::Filter;
+use self::linux::sysctl::Settings;
+use self::linux::{devices, id_maps, memory_policy, namespaces, net_devices, seccomp, sysctl, time_offsets};
+use self::mounts::{Label, MountPlan};
+use self::process::ProcessPlan;
+use crate::bundle::Bundle;
+use crate::cgroup;
+use crate::cgroup::intel_rdt::RdtPlan;
+use crate::cgroup::{CgroupPlan, Driver, intel_rdt};
+use crate::error::Pointer;
+use crate::host::path;
+use crate::sys::mount::Reach;
+
+/// Annotations of crun's that have an effect, besides those that say where hooks write to.
+pub const ANNOTATIONS: [&str; 2] = [CONTEXT_TYPE, UNKNOWN_SYSTEM_CALLS];
+const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
+const UNKNOWN_SYSTEM_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+/// A container that can be made.
+#[derive(Debug)]
+pub struct Plan {
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub annotations: BTreeMap<String, String>,
+    pub rootfs: PathBuf,
+    pub read_only: bool,
+    pub hostname: Option<CString>,
+    pub domainname: Option<CString>,
+    pub namespaces: NamespacePlan,
+    /// What its user namespace maps, as far as the bundle says.
+    pub id_maps: Option<IdMaps>,
+    pub mounts: MountPlan,
+    /// SELinux's label of the container's files.
+    pub label: Option<Label>,
+    pub devices: DevicePlan,
+    pub process: ProcessPlan,
+    pub cgroup: CgroupPlan,
+    pub sysctl: Settings,
+    /// With their places in the arrays they come from.
+    pub masked_paths: Vec<(usize, CString)>,
+    pub read_only_paths: Vec<(usize, CString)>,
+    /// `MS_*` of `/`, if asked for.
+    pub propagation: Option<(u64, Reach)>,
+    pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
+    pub seccomp: Option<Filter>,
+    /// Whether a cgroup of its own keeps the container from some of the processors.
+    pub has_cpu_list: bool,
+    pub hooks: HookPlan,
+    pub net_devices: Vec<NetDevice>,
+    pub intel_rdt: Option<RdtPlan>,
+}
+
+impl Plan {
+    /// Decides about `bundle`, for a container `id` whose cgroup `driver` makes.
+    ///
+    /// # Errors
+    /// Names the first value of `config.json` that is wrong, contradicts another or asks for what this version lacks.
+    pub fn new(bundle: &Bundle, id: &str, driver: Driver) -> Result<Self> {
+        let rootfs = bundle.rootfs()?;
+        Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id, driver)
+    }
+
+    /// What of the container changes the namespace of `kind` (`CLONE_NEW*`) that it is in, in words.
+    pub fn changes(&self, kind: i32) -> Option<&'static str> {
+        match kind {
+            libc::CLONE_NEWNS => Some("its mounts"),
+            libc::CLONE_NEWUTS if self.hostname.is_some() => Some("/hostname"),
+            libc::CLONE_NEWUTS if self.domainname.is_some() => Some("/domainname"),
+            libc::CLONE_NEWNET if !self.net_devices.is_empty() => Some("/linux/netDevices"),
+            kind if self.sysctl.iter().any(|setting| setting.namespace == kind) => Some("/linux/sysctl"),
+            _ => None,
+        }
+    }
+
+    /// Whether something of the image can come to mount in the container: its program, and what it turns into, or a hook, which has
+    /// all capabilities. Whom an administrator sends in by `exec` is his affair.
+    pub fn may_mount(&self) -> bool {
+        self.process.capabilities.may_have(caps::Capability::CAP_SYS_ADMIN)
+            || !self.hooks.start_container.is_empty()
+    }
+
+    /// Pure: looks at nothing but its arguments.
+    pub fn with_rootfs(
+        spec: &Spec,
+        bundle: &Path,
+        rootfs: PathBuf,
+        id: &str,
+        driver: Driver,
+    ) -> Result<Self> {
+        let root = Pointer::root();
+        let at = root.field("linux");
+        let linux = spec.linux().as_ref();
+        let mut namespaces = namespaces::plan(
+            linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
+            &at.field("namespaces"),
+        )?;
+        if let Some(offsets) = linux.and_then(|linux| linux.time_offsets().as_ref()) {
+            namespaces.time_offsets = time_offsets::plan(offsets, &namespaces, &at.field("timeOffsets"))?;
+        }
+        let id_maps = id_maps::plan(linux, &namespaces, &at)?;
+        let Some(process) = spec.process() else {
+            return Err(root.field("process").error("is missing: there is no program to run"));
+        };
+        let process = process::plan(process, &root.field("process"))?;
+        let label = linux
+            .and_then(|linux| linux.mount_label().as_deref())
+            .filter(|label| !label.is_empty())
+            .map(|label| mount_label(label, spec, &root))
+            .transpose()?;
+        let around = mounts::Around {
+            bundle,
+            rootfs: &rootfs,
+            mount_namespace: namespaces.has(libc::CLONE_NEWNS),
+            label: label.as_ref(),
+        };
+        let mounts =
+            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
+        let devices = devices::plan(
+            linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
+            &at.field("devices"),
+        )?;
+        require_mount_namespace(spec, &namespaces, &root)?;
+        let name = |name: Option<&String>, field: &str| uts_name(name, &namespaces, &root.field(field));
+        let paths = |paths: Option<&Vec<String>>, field: &str| hidden(paths, &namespaces, &at.field(field));
+        let sysctl = match linux.and_then(|linux| linux.sysctl().as_ref()) {
+            Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
+            None => Settings::default(),
+        };
+        let domainname = name(spec.domainname().as_ref(), "domainname")?;
+        if let Some(name) = &domainname {
+            sysctl::require_domainname(&sysctl, name, &at.field("sysctl"))?;
+        }
+        let mut plan = Self {
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+            hostname: name(spec.hostname().as_ref(), "hostname")?,
+            domainname,
+            masked_paths: without_root(
+                paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
+                &at.field("maskedPaths"),
+            )?,
+            read_only_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref()), "readonlyPaths")?,
+            propagation: linux
+                .and_then(|linux| linux.rootfs_propagation().as_deref())
+                .filter(|text| !text.is_empty())
+                .map(|text| propagation(text, &namespaces, &at.field("rootfsPropagation")))
+                .transpose()?,
+            personality: linux
+                .and_then(|linux| linux.personality().as_ref())
+                .map(|wanted| personality(wanted, &at.field("personality")))
+                .transpose()?,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy().as_ref())
+                .map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy")))
+                .transpose()?,
+            seccomp: linux
+                .and_then(|linux| linux.seccomp().as_ref())
+                .map(|wanted| seccomp::plan(wanted, unknown_system_calls(spec), &at.field("seccomp")))
+                .transpose()?,
+            has_cpu_list: linux
+                .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
+                .is_some_and(|list| !list.is_empty()),
+            intel_rdt: linux
+                .and_then(|linux| linux.intel_rdt().as_ref())
+                .map(|wanted| intel_rdt::plan(wanted, &at.field("intelRdt")))
+                .transpose()?,
+            net_devices: linux
+                .and_then(|linux| linux.net_devices().as_ref())
+                .map(|devices| net_devices::plan(devices, &namespaces, &at.field("netDevices")))
+                .transpose()?
+                .unwrap_or_default(),
+            hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
+            cgroup: cgroup::plan(linux, id, driver, spec.annotations().iter().flatten(), &at)?,
+            bundle: bundle.to_path_buf(),
+            rootfs,
+            namespaces,
+            id_maps,
+            mounts,
+            label,
+            devices,
+            process,
+            sysctl,
+        };
+        plan.give_cgroup(plan.id_maps.clone().as_ref());
+        plan.require_mapped()?;
+        Ok(plan)
+    }
+
+    /// Decides about what depends on what a user namespace that exists already maps.
+    pub fn know_maps(&mut self, maps: IdMaps) -> Result<()> {
+        self.give_cgroup(Some(&maps));
+        self.id_maps = Some(maps);
+        self.require_mapped()
+    }
+
+    /// Gives a cgroup that the container can write to to the user of its process.
+    fn give_cgroup(&mut self, maps: Option<&IdMaps>) {
+        if !self.namespaces.is_new(libc::CLONE_NEWCGROUP) || !self.mounts.has_writable_cgroups() {
+            return;
+        }
+        // Nobody, if the user is not mapped or in a user namespace that nothing is known of yet.
+        let owner = match maps {
+            Some(maps) => maps.users.outside(self.process.uid),
+            None => Some(self.process.uid).filter(|_| !self.namespaces.has(libc::CLONE_NEWUSER)),
+        };
+        owner.into_iter().for_each(|uid| self.cgroup.give_to(uid));
+    }
+
+    /// # Errors
+    /// If an id that the bundle names is not among those that its user namespace is known to map; if a mount is to be mapped as
+    /// none.
+    pub fn require_mapped(&self) -> Result<()> {
+        let maps = self.id_maps.as_ref();
+        if maps.is_some() || !self.namespaces.has(libc::CLONE_NEWUSER) {
+            for (_, mapping) in &self.mounts.id_mappings {
+                mapping.resolve(maps)?;
+            }
+        }
+        let Some(maps) = maps else { return Ok(()) };
+        let process = &self.process;
+        let at = Pointer::root().field("process").field("user");
+        maps.require(process.uid, process.gid, &process.groups, &at)?;
+        for (key, id, mount, option) in self.mounts.ids() {
+            let (map, field) =
+                if key == "uid" { (&maps.users, "uidMappings") } else { (&maps.groups, "gidMappings") };
+            if map.outside(id).is_none() {
+                let at = Pointer::root().field("mounts").index(mount).field("options").index(option);
+                return Err(at.error_with_hint(
+                    format_args!("\"{key}={id}\": {id} is unmapped in the user namespace"),
+                    format_args!("add it to /linux/{field}, or leave the option out"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// crun's annotation.
+fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
+    let mut annotations = spec.annotations().iter().flatten();
+    match annotations.find(|(key, _)| *key == UNKNOWN_SYSTEM_CALLS) {
+        Some((_, value)) if value != "0" => seccomp::Unknown::Refuse,
+        _ => seccomp::Unknown::Ignore,
+    }
+}
+
+/// Which of SELinux's parameters the label is for is told in an annotation of crun's; mount(8).
+fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
+    let context = path::c_string(Path::new(context), &root.field("linux").field("mountLabel"))?;
+    let key = match spec.annotations().as_ref().and_then(|all| all.get(CONTEXT_TYPE)).map(String::as_str) {
+        None | Some("context") => c"context",
+        Some("fscontext") => c"fscontext",
+        Some("defcontext") => c"defcontext",
+        Some("rootcontext") => c"rootcontext",
+        Some(other) => {
+            return Err(root.field("annotations").field(CONTEXT_TYPE).error_with_hint(
+                format_args!("unknown kind of context {other:?}"),
+                "use context, fscontext, defcontext or rootcontext",
+            ));
+        }
+    };
+    Ok(Label { key, context })
+}
+
+/// Without a mount namespace the root would be made read-only, and the devices in it, on the host.
+fn require_mount_namespace(spec: &Spec, namespaces: &NamespacePlan, root: &Pointer) -> Result<()> {
+    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+        namespaces.require(libc::CLONE_NEWNS, &root.field("root").field("readonly"), "a read-only root")?;
+    }
+    match spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()) {
+        Some(devices) if !devices.is_empty() => {
+            namespaces.require(libc::CLONE_NEWNS, &root.field("linux").field("devices"), "making devices")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<CString>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    namespaces.require(libc::CLONE_NEWUTS, at, &format!("{name:?}"))?;
+    // __NEW_UTS_LEN; sethostname(2).
+    if name.len() > 64 {
+        return Err(at.error(format_args!("{name:?} is longer than 64 bytes")));
+    }
+    path::c_string(Path::new(name), at).map(Some)
+}
+
+fn hidden(
+    paths: Option<&Vec<String>>,
+    namespaces: &NamespacePlan,
+    at: &Pointer,
+) -> Result<Vec<(usize, CString)>> {
+    let paths = paths.map(Vec::as_slice).unwrap_or_default();
+    if !paths.is_empty() {
+        namespaces.require(libc::CLONE_NEWNS, at, "hiding paths")?;
+    }
+    let mut planned: Vec<(usize, CString)> = Vec::with_capacity(paths.len());
+    let mut seen = HashSet::with_capacity(paths.len());
+    for (index, path) in paths.iter().enumerate() {
+        let at = at.index(index);
+        if !path.starts_with('/') {
+            return Err(at.error(format_args!("{path:?} is not an absolute path")));
+        }
+        let clean = path::inside(Path::new(path), &at)?;
+        if seen.insert(clean.clone()) {
+            planned.push((index, clean));
+        }
+    }
+    Ok(planned)
+}
+
+/// # Errors
+/// For the root: whoever joins the container would find nothing there, the program all that there was.
+fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
+    match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
+        Some((index, _)) => Err(at
+            .index(*index)
+            .error_with_hint("\"/\" is the container's root, which cannot be masked", "mask paths below it")),
+        None => Ok(paths),
+    }
+}
+
+fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Reach)> {
+    namespaces.require(libc::CLONE_NEWNS, at, &format!("{text:?}"))?;
+    let (kind, reach) = match text.strip_prefix('r') {
+        Some(kind) => (kind, Reach::WholeTree),
+        None => (text, Reach::ThisMount),
+    };
+    let flag = match kind {
+        "private" => libc::MS_PRIVATE,
+        "slave" => libc::MS_SLAVE,
+        "shared" => libc::MS_SHARED,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => {
+            return Err(at.error_with_hint(
+                format_args!("unknown propagation {text:?}"),
+                "use private, slave, shared or unbindable, with an r before it for the whole tree",
+            ));
+        }
+    };
+    Ok((flag, reach))
+}
+
+fn personality(wanted: &oci_spec::runtime::LinuxPersonality, at: &Pointer) -> Result<u32> {
+    if wanted.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(at.field("flags").error("no flag of a personality is defined"));
+    }
+    Ok(match wanted.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        // PER_LINUX32; personality(2).
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}
