@@ -2,16 +2,16 @@
 
 use std::sync::OnceLock;
 
-use runtime::fuzzing::{self, Target, Xorshift, mutation};
+use runtime::fuzzing::{self, FuzzTarget, Xorshift, mutation};
 
 /// The target of this name, which this program is for.
-pub fn target(name: &str) -> &'static Target {
-    static TARGET: OnceLock<Target> = OnceLock::new();
+pub fn target(name: &str) -> &'static FuzzTarget {
+    static TARGET: OnceLock<FuzzTarget> = OnceLock::new();
     TARGET.get_or_init(|| fuzzing::target(name))
 }
 
 /// Changes the first `size` bytes of `data`, by what they mean or as libFuzzer does; the size they have then.
-pub fn mutate(target: &Target, data: &mut [u8], size: usize, most: usize, seed: u32) -> usize {
+pub fn mutate(target: &FuzzTarget, data: &mut [u8], size: usize, most: usize, seed: u32) -> usize {
     let mut dice = Xorshift(u64::from(seed) << 16 | 1);
     if seed % 4 == 0 {
         return libfuzzer_sys::fuzzer_mutate(data, size, most);

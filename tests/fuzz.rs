@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::{env, fs, panic};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use runtime::fuzzing::{Dice as _, Form, TARGETS, Target, Xorshift, mutation};
+use runtime::fuzzing::{Dice as _, Form, FuzzTarget, TARGETS, Xorshift, mutation};
 
 /// How many inputs are made for each target: ten seconds of work for all of them, in a debug build. JSON
 /// takes longest.
@@ -43,7 +43,7 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-fn fuzz(target: &Target) -> Result<(), Failed> {
+fn fuzz(target: &FuzzTarget) -> Result<(), Failed> {
     let own = files(&format!("fuzz/corpus/{}", target.name), "");
     let clients = target.clients.map(|ending| files("tests/fixtures/clients", ending)).unwrap_or_default();
     let inputs: Vec<_> = own.iter().chain(&clients).map(|file| fs::read(file).unwrap()).collect();
@@ -69,7 +69,7 @@ fn fuzz(target: &Target) -> Result<(), Failed> {
     Ok(())
 }
 
-fn run(target: &Target, input: &[u8]) -> Result<(), String> {
+fn run(target: &FuzzTarget, input: &[u8]) -> Result<(), String> {
     panic::catch_unwind(|| (target.run)(input)).map_err(|panic| match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(panic) => panic.downcast_ref::<&str>().map_or("a panic", |text| text).to_owned(),
@@ -77,7 +77,7 @@ fn run(target: &Target, input: &[u8]) -> Result<(), String> {
 }
 
 /// Leaves `input` where it can be looked at, and copied into the corpus.
-fn keep(target: &Target, input: &[u8]) -> PathBuf {
+fn keep(target: &FuzzTarget, input: &[u8]) -> PathBuf {
     let directory = Path::new("target/fuzz").join(target.name);
     fs::create_dir_all(&directory).unwrap();
     let file = directory.join("broken-promise");
@@ -93,7 +93,7 @@ fn each_target_has_its_file() -> Result<(), Failed> {
     let found: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(found, names);
     let manifest = fs::read_to_string("fuzz/Cargo.toml").unwrap();
-    for Target { name, .. } in TARGETS {
+    for FuzzTarget { name, .. } in TARGETS {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "fuzz/Cargo.toml lacks {name}");
     }
     Ok(())

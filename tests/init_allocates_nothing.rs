@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use runtime::init::protocol;
 use runtime::init::protocol::Message;
 use runtime::init::step::{
-    Bind, Ended, Entry, Filter, Held, Hook, Identity, Mount, OldStyle, Outputs, Parameter, Part, Point,
-    RunHook, Step, Target, TargetRule, Within,
+    Bind, Ended, Entry, Filter, Held, Hook, Identity, Mount, MountTarget, OldStyle, Outputs, Parameter, Part,
+    Point, RunHook, Step, TargetRule, Within,
 };
-use runtime::sys::mount::{Attributes, Reach};
+use runtime::sys::mount::{Attributes, Recursion};
 use runtime::sys::process::{Argv, Cloned, clone3, exit_now};
 use runtime::sys::seccomp::Instruction;
 use runtime::{init, sys};
@@ -131,8 +131,8 @@ fn c(text: impl AsRef<[u8]>) -> CString {
     CString::new(text.as_ref()).unwrap()
 }
 
-fn at(path: &str) -> Target {
-    Target { path: c(path), rule: TargetRule::Usual }
+fn at(path: &str) -> MountTarget {
+    MountTarget { path: c(path), rule: TargetRule::Usual }
 }
 
 fn tmpfs(path: &str, copy_up: bool) -> Step {
@@ -141,7 +141,7 @@ fn tmpfs(path: &str, copy_up: bool) -> Step {
         source: Some(c("tmpfs")),
         parameters: vec![Parameter { key: c("size"), value: Some(c("1m")), option: 0 }],
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID,
-        propagation: Some((libc::MS_PRIVATE, Reach::ThisMount)),
+        propagation: Some((libc::MS_PRIVATE, Recursion::ThisMount)),
         target: at(path),
         old_style: None,
         stand_in: None,
@@ -215,7 +215,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         Step::TimeOffsets { offsets: c("boottime 5 0\n") },
         Step::NewSession,
         Step::JoinNewNetwork,
-        Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Reach::WholeTree },
+        Step::HostPropagation { path: c("/"), propagation: libc::MS_SLAVE, reach: Recursion::WholeTree },
         Step::OpenRootfs {
             path: c(rootfs.as_os_str().as_encoded_bytes()),
             tree: None,
@@ -235,7 +235,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
             parameters: Vec::new(),
             attributes: MountAttrFlags::empty(),
             propagation: None,
-            target: Target { path: c("/proc"), rule: TargetRule::KernelDirectory },
+            target: MountTarget { path: c("/proc"), rule: TargetRule::KernelDirectory },
             old_style: None,
             stand_in: None,
             label: None,
@@ -264,7 +264,7 @@ fn program(rootfs: &Path, name: &str) -> Vec<Step> {
         hook(Within::Rootfs, "cat; i=0; while [ $i -lt 999 ]; do echo many words; i=$((i+1)); done", None),
         hook(Within::Rootfs, "exec <&-; sleep 1000 & exit 0", Some(60)),
         Step::PivotRoot { cut_off: true },
-        Step::RootPropagation { propagation: libc::MS_PRIVATE, reach: Reach::WholeTree },
+        Step::RootPropagation { propagation: libc::MS_PRIVATE, reach: Recursion::WholeTree },
         Step::MakeDirectory { path: c("/made/on/the/way") },
         Step::Seal { path: c("/full"), mount: None, attributes: read_only },
         Step::Seal { path: c("/held"), mount: Some(held), attributes: read_only },

@@ -32,7 +32,7 @@ impl Bundle {
     /// Reads the bundle at `path`; with `config`, a file that takes the place of its `config.json`.
     ///
     /// # Errors
-    /// Wrong JSON or a value of the wrong type, with line, column and the pointer of the value.
+    /// UsageError JSON or a value of the wrong type, with line, column and the pointer of the value.
     pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
         let path = std::path::absolute(path).with_context(|| format!("find bundle {}", path.display()))?;
         let file = config.map_or_else(|| path.join(CONFIG), Path::to_path_buf);

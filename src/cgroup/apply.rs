@@ -20,7 +20,7 @@ const LICENSE: &CStr = c"Apache-2.0";
 
 /// The cgroup to act on.
 #[derive(Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct CgroupDir<'a> {
     pub(super) dir: BorrowedFd<'a>,
     pub(super) path: &'a Path,
     /// Whether it was just made, and so holds nothing that came before.
@@ -30,7 +30,7 @@ pub(super) struct Target<'a> {
 /// Writes every limit, by `write_file`, or says which one cannot be.
 pub(super) fn limits(
     limits: &Limits,
-    target: &Target<'_>,
+    target: &CgroupDir<'_>,
     mount: &Mount,
     enabled: &Enabled,
     mut write_file: impl FnMut(&str, &str) -> Result<(), Errno>,
@@ -66,7 +66,7 @@ pub(super) fn limits(
 
 fn once_more(
     again: &mut Vec<&Write>,
-    target: &Target<'_>,
+    target: &CgroupDir<'_>,
     write_file: &mut impl FnMut(&str, &str) -> Result<(), Errno>,
 ) -> Result<()> {
     again.drain(..).try_for_each(|write| {
@@ -78,7 +78,7 @@ fn once_more(
 fn not_taken(
     write: &Write,
     (file, value): (&str, &String),
-    target: &Target<'_>,
+    target: &CgroupDir<'_>,
     errno: Errno,
 ) -> anyhow::Error {
     let message = format!("write {value:?} to {}", target.path.join(file).display());
@@ -103,7 +103,7 @@ fn not_taken(
 }
 
 /// Refuses a limit below what is in use, where the specification asks for that check.
-fn check_ceilings(limits: &Limits, target: &Target<'_>) -> Result<()> {
+fn check_ceilings(limits: &Limits, target: &CgroupDir<'_>) -> Result<()> {
     for ceiling in &limits.ceilings {
         // If the usage cannot be read, neither can the limit be written, and that says more.
         let usage =
@@ -117,7 +117,7 @@ fn check_ceilings(limits: &Limits, target: &Target<'_>) -> Result<()> {
 }
 
 /// Attaches the device filter; `None` allows every device.
-pub(super) fn filter(filter: Option<&Filter>, target: &Target<'_>) -> Result<()> {
+pub(super) fn filter(filter: Option<&Filter>, target: &CgroupDir<'_>) -> Result<()> {
     let cgroup = target.path.display();
     let before = if target.fresh { Vec::new() } else { attached(target.dir)? };
     if let Some(filter) = filter {

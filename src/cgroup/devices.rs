@@ -15,7 +15,7 @@ use crate::error::Pointer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) allow: bool,
-    pub(super) kind: Kind,
+    pub(super) kind: DeviceKind,
     /// `None` is any.
     pub(super) major: Option<u32>,
     pub(super) minor: Option<u32>,
@@ -23,7 +23,7 @@ pub(super) struct Rule {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum DeviceKind {
     Any,
     Block,
     Char,
@@ -49,22 +49,22 @@ impl Access {
     }
 }
 
-/// Every container's devices. Making a node is allowed for all, because one that the rules do not name is of no use.
+/// Every container's devices. CreateArgs a node is allowed for all, because one that the rules do not name is of no use.
 const DEFAULT: [Rule; 11] = [
-    Rule { access: Access::MKNOD, ..allow(Kind::Char, None, None) },
-    Rule { access: Access::MKNOD, ..allow(Kind::Block, None, None) },
-    allow(Kind::Char, Some(1), Some(3)),    // null
-    allow(Kind::Char, Some(1), Some(5)),    // zero
-    allow(Kind::Char, Some(1), Some(7)),    // full
-    allow(Kind::Char, Some(1), Some(8)),    // random
-    allow(Kind::Char, Some(1), Some(9)),    // urandom
-    allow(Kind::Char, Some(5), Some(0)),    // tty
-    allow(Kind::Char, Some(5), Some(2)),    // ptmx
-    allow(Kind::Char, Some(136), None),     // pts/*
-    allow(Kind::Char, Some(10), Some(200)), // net/tun, which VPNs in containers count on
+    Rule { access: Access::MKNOD, ..allow(DeviceKind::Char, None, None) },
+    Rule { access: Access::MKNOD, ..allow(DeviceKind::Block, None, None) },
+    allow(DeviceKind::Char, Some(1), Some(3)),    // null
+    allow(DeviceKind::Char, Some(1), Some(5)),    // zero
+    allow(DeviceKind::Char, Some(1), Some(7)),    // full
+    allow(DeviceKind::Char, Some(1), Some(8)),    // random
+    allow(DeviceKind::Char, Some(1), Some(9)),    // urandom
+    allow(DeviceKind::Char, Some(5), Some(0)),    // tty
+    allow(DeviceKind::Char, Some(5), Some(2)),    // ptmx
+    allow(DeviceKind::Char, Some(136), None),     // pts/*
+    allow(DeviceKind::Char, Some(10), Some(200)), // net/tun, which VPNs in containers count on
 ];
 
-const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>) -> Rule {
+const fn allow(kind: DeviceKind, major: Option<u32>, minor: Option<u32>) -> Rule {
     Rule { allow: true, kind, major, minor, access: Access::ALL }
 }
 
@@ -79,9 +79,9 @@ pub(super) fn plan(
         Ok(Rule {
             allow: rule.allow(),
             kind: match rule.typ() {
-                None | Some(LinuxDeviceType::A) => Kind::Any,
-                Some(LinuxDeviceType::B) => Kind::Block,
-                Some(LinuxDeviceType::C | LinuxDeviceType::U) => Kind::Char,
+                None | Some(LinuxDeviceType::A) => DeviceKind::Any,
+                Some(LinuxDeviceType::B) => DeviceKind::Block,
+                Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Char,
                 Some(LinuxDeviceType::P) => {
                     return Err(at.field("type").error("\"p\" is no type of device: \"a\", \"b\" or \"c\""));
                 }
@@ -142,8 +142,8 @@ mod tests {
         );
         let (given, default) =
             (rules.as_deref().unwrap().split_at(2).0, rules.as_deref().unwrap().split_at(2).1);
-        let deny = Rule { allow: false, ..allow(Kind::Any, None, None) };
-        assert_eq!(given, [deny, Rule { access: Access(3), ..allow(Kind::Block, Some(8), None) }]);
+        let deny = Rule { allow: false, ..allow(DeviceKind::Any, None, None) };
+        assert_eq!(given, [deny, Rule { access: Access(3), ..allow(DeviceKind::Block, Some(8), None) }]);
         assert_eq!(default, DEFAULT);
     }
 

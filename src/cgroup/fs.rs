@@ -17,7 +17,7 @@ const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Where a container's cgroup goes: config-linux.md § Cgroups Path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CgroupPath {
     /// An absolute path in the specification: below the root of the hierarchy.
     BelowRoot(PathBuf),
     /// A relative path, or none: below the parent of the runtime's own cgroup, which itself holds processes and so can
@@ -25,7 +25,7 @@ pub(super) enum Place {
     BesideOwn(PathBuf),
 }
 
-impl Place {
+impl CgroupPath {
     /// Decides by `cgroupsPath`, which stands at `at`; without one, the container's `id` is the name.
     ///
     /// The `slice:prefix:name` of the other driver is a plain relative path here, as in runc.
@@ -254,20 +254,23 @@ fn check_unused(made: &Made) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn place(path: &str) -> Result<Place> {
-        Place::plan(Some(Path::new(path)), "c1", &Pointer::root().field("linux").field("cgroupsPath"))
+    fn place(path: &str) -> Result<CgroupPath> {
+        CgroupPath::plan(Some(Path::new(path)), "c1", &Pointer::root().field("linux").field("cgroupsPath"))
     }
 
     #[test]
     fn an_absolute_path_is_below_the_root_and_any_other_beside_the_own_cgroup() {
-        assert_eq!(place("/docker//x/./y/").unwrap(), Place::BelowRoot("docker/x/y".into()));
-        assert_eq!(place("docker/x").unwrap(), Place::BesideOwn("docker/x".into()));
+        assert_eq!(place("/docker//x/./y/").unwrap(), CgroupPath::BelowRoot("docker/x/y".into()));
+        assert_eq!(place("docker/x").unwrap(), CgroupPath::BesideOwn("docker/x".into()));
         assert_eq!(
             place("system.slice:docker:12").unwrap(),
-            Place::BesideOwn("system.slice:docker:12".into())
+            CgroupPath::BesideOwn("system.slice:docker:12".into())
         );
-        assert_eq!(place("").unwrap(), Place::BesideOwn("c1".into()));
-        assert_eq!(Place::plan(None, "c1", &Pointer::root()).unwrap(), Place::BesideOwn("c1".into()));
+        assert_eq!(place("").unwrap(), CgroupPath::BesideOwn("c1".into()));
+        assert_eq!(
+            CgroupPath::plan(None, "c1", &Pointer::root()).unwrap(),
+            CgroupPath::BesideOwn("c1".into())
+        );
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Destination {
     }
 
     /// Puts process `pid` into it.
-    pub fn take_in(&self, pid: i32) -> Result<(), Errno> {
+    pub fn attach(&self, pid: i32) -> Result<(), Errno> {
         put(self.fd(), pid)
     }
 

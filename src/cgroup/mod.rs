@@ -48,10 +48,10 @@ use resources::WhenRefused;
 
 pub use freeze::{Freezing, freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::{OomCounts, OomFiles, OomSeen, OomWatch, OomWitness, Shortage, counted, oom_counts, shortage};
+pub use oom::{OomCounts, OomFiles, OomReport, OomSeen, OomWatch, OomWitness, counted, oom_counts, shortage};
 pub use removal::{is_populated, is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
-pub use systemd::{Asking, Unit};
+pub use systemd::{ScopeRequest, Unit};
 pub use update::{Planned, Source, Update};
 #[cfg(test)]
 pub use usage::Memory;
@@ -73,7 +73,7 @@ pub enum Driver {
 #[derive(Debug)]
 pub struct CgroupPlan {
     /// `None` if it is to have no cgroup of its own.
-    place: Option<Place>,
+    place: Option<DriverPlan>,
     /// Whether the bundle names a place.
     is_named: bool,
     limits: resources::Limits,
@@ -86,8 +86,8 @@ pub struct CgroupPlan {
 }
 
 #[derive(Debug)]
-enum Place {
-    Directory(fs::Place),
+enum DriverPlan {
+    Directory(fs::CgroupPath),
     Scope(systemd::ScopePlan),
 }
 
@@ -111,9 +111,9 @@ pub fn plan<'a>(
     let rules = devices::plan(rules, &resources_at.field("devices"), |warning| warnings.push(warning))?;
     let mut limits = resources.map(|r| resources::plan(r, &resources_at)).transpose()?.unwrap_or_default();
     let place = match driver {
-        Driver::Cgroupfs => Place::Directory(fs::Place::plan(path, id, &at.field("cgroupsPath"))?),
+        Driver::Cgroupfs => DriverPlan::Directory(fs::CgroupPath::plan(path, id, &at.field("cgroupsPath"))?),
         Driver::Systemd(whose) => {
-            Place::Scope(systemd::ScopePlan::plan(path, id, whose, annotations, &mut limits)?)
+            DriverPlan::Scope(systemd::ScopePlan::plan(path, id, whose, annotations, &mut limits)?)
         }
     };
     Ok(CgroupPlan {
@@ -128,7 +128,7 @@ pub fn plan<'a>(
 
 impl CgroupPlan {
     /// Decides that the cgroup is to be that of the user with this id outside of the container.
-    pub fn give_to(&mut self, uid: u32) {
+    pub fn chown(&mut self, uid: u32) {
         self.owner = Some(uid);
     }
 
@@ -137,7 +137,7 @@ impl CgroupPlan {
     ///
     /// # Errors
     /// A limit was asked for, which there is nothing to write to; `way_out` is the hint.
-    pub fn forgo(&mut self, way_out: &str) -> Result<()> {
+    pub fn without_limits(&mut self, way_out: &str) -> Result<()> {
         if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
             let message =
                 format_args!("{} = {:?} needs a cgroup of the container's own", limit.file, limit.value);
@@ -155,22 +155,22 @@ impl CgroupPlan {
     pub fn create(
         &self,
         rootless: Rootless,
-        asking: Asking<'_>,
+        asking: ScopeRequest<'_>,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Cgroup> {
         let place = match &self.place {
             None => return Ok(Cgroup::default()),
-            Some(Place::Directory(place)) => place,
-            Some(Place::Scope(scope)) => {
+            Some(DriverPlan::Directory(place)) => place,
+            Some(DriverPlan::Scope(scope)) => {
                 let mount = fs::Mount::find()?;
                 let mut scope = scope.start(asking, &mount, before)?;
                 let made = fs::Made::found(&scope.path)?;
                 let place = scope.path.strip_prefix(&mount.path)?.to_owned();
-                self.put_into_force(&mount, &place, &made, rootless, Some(&mut scope))?;
-                return Ok(Cgroup { made: Some(made), scope: Some(scope), kills_at_birth: false });
+                self.apply_limits(&mount, &place, &made, rootless, Some(&mut scope))?;
+                return Ok(Cgroup { made: Some(made), scope: Some(scope), attaches_late: false });
             }
         };
-        let is_excused = || !self.is_named && rootless.is_so();
+        let is_excused = || !self.is_named && rootless.is_enabled();
         let found = fs::Mount::find().and_then(|mount| Ok((mount, place.resolve()?)));
         let (mount, place) = match found {
             Err(error) if is_excused() => return self.do_without(error),
@@ -180,7 +180,7 @@ impl CgroupPlan {
         let made = match fs::make(&mount, &place) {
             Err(error) if is_not_permitted(&error) && is_excused() => return self.do_without(error),
             // The words of runc.
-            Err(error) if is_not_permitted(&error) && self.is_named && rootless.is_so() => {
+            Err(error) if is_not_permitted(&error) && self.is_named && rootless.is_enabled() => {
                 return Err(error.context(Fault {
                     pointer: Pointer::root().field("linux").field("cgroupsPath"),
                     message: "unable to apply cgroup configuration".into(),
@@ -189,11 +189,11 @@ impl CgroupPlan {
             }
             made => made?,
         };
-        self.put_into_force(&mount, &place, &made, rootless, None)?;
-        Ok(Cgroup { made: Some(made), scope: None, kills_at_birth: false })
+        self.apply_limits(&mount, &place, &made, rootless, None)?;
+        Ok(Cgroup { made: Some(made), scope: None, attaches_late: false })
     }
 
-    fn put_into_force(
+    fn apply_limits(
         &self,
         mount: &fs::Mount,
         place: &Path,
@@ -202,7 +202,7 @@ impl CgroupPlan {
         mut scope: Option<&mut systemd::Scope>,
     ) -> Result<()> {
         let enabled = controllers::enable(mount, place, made.dir.as_fd(), &self.limits)?;
-        let target = apply::Target { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
+        let target = apply::CgroupDir { dir: made.dir.as_fd(), path: &made.path, fresh: made.fresh };
         let write = |file: &str, value: &str| {
             let other = scope.as_deref_mut().and_then(|scope| scope.meanwhile(file, value));
             control_file::write(target.dir, file, other.as_deref().unwrap_or(value))
@@ -210,7 +210,7 @@ impl CgroupPlan {
         apply::limits(&self.limits, &target, mount, &enabled, write)?;
         match apply::filter(self.filter.as_ref(), &target) {
             // As in runc: what the user may do to devices outside is all that they can do inside.
-            Err(_) if rootless.is_so() => {}
+            Err(_) if rootless.is_enabled() => {}
             result => result?,
         }
         match self.owner {
@@ -252,7 +252,7 @@ pub struct Cgroup {
     /// If it is systemd's.
     scope: Option<systemd::Scope>,
     /// Whether the kernel kills what is cloned into it.
-    kills_at_birth: bool,
+    attaches_late: bool,
 }
 
 impl Cgroup {
@@ -276,29 +276,29 @@ impl Cgroup {
         self.scope.as_ref().map(|scope| &scope.unit)
     }
 
-    /// For a process that may not be born into the cgroup, whether [`Cgroup::take_in`] puts it there.
-    pub fn stand_apart(&mut self) -> bool {
-        self.scope.as_mut().map(systemd::Scope::stand_apart).is_some()
+    /// For a process that may not be born into the cgroup, whether [`Cgroup::attach`] puts it there.
+    pub fn isolate(&mut self) -> bool {
+        self.scope.as_mut().map(systemd::Scope::isolate).is_some()
     }
 
-    /// Notes that the kernel has killed at birth what was cloned into it; `joining.rs` says why. [`Cgroup::take_in`] puts the
+    /// Notes that the kernel has killed at birth what was cloned into it; `joining.rs` says why. [`Cgroup::attach`] puts the
     /// next one there.
-    pub fn has_killed_at_birth(&mut self) {
-        self.kills_at_birth = true;
+    pub fn attach_late(&mut self) {
+        self.attaches_late = true;
     }
 
     /// Whether it has.
-    pub fn kills_at_birth(&self) -> bool {
-        self.kills_at_birth
+    pub fn attaches_late(&self) -> bool {
+        self.attaches_late
     }
 
     /// Puts the first process of the container into the cgroup, unless it was born there.
-    pub fn take_in(&self, pid: i32) -> Result<()> {
-        if let Some(made) = self.made.as_ref().filter(|_| self.kills_at_birth) {
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        if let Some(made) = self.made.as_ref().filter(|_| self.attaches_late) {
             return joining::put(made.dir.as_fd(), pid)
                 .with_context(|| format!("write {pid} to {}/cgroup.procs", made.path.display()));
         }
-        self.scope.as_ref().map_or(Ok(()), |scope| scope.take_in(pid))
+        self.scope.as_ref().map_or(Ok(()), |scope| scope.attach(pid))
     }
 
     /// What it counts, if it is one that may be gone as soon as its last process has ended.
@@ -375,14 +375,14 @@ mod tests {
     fn a_container_without_a_cgroup_may_ask_for_no_limit() {
         let mut limited = planned(r#"{"pids": {"limit": 5}}"#);
         assert_eq!(
-            crate::error::line(&limited.forgo("drop it").unwrap_err()),
+            crate::error::line(&limited.without_limits("drop it").unwrap_err()),
             "config.json: /linux/resources/pids/limit: pids.max = \"5\" needs a cgroup of the container's own (drop it)"
         );
         assert!(limited.place.is_some());
         let mut unlimited =
             planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
-        unlimited.forgo("").unwrap();
-        let asking = Asking { buses: &crate::host::environment::Buses::default(), signals: None };
+        unlimited.without_limits("").unwrap();
+        let asking = ScopeRequest { buses: &crate::host::environment::Buses::default(), signals: None };
         assert_eq!(unlimited.create(Rootless::Auto, asking, |_| Ok(())).unwrap().path(), None);
     }
 }

@@ -32,7 +32,7 @@ pub struct OomCounts {
 
 /// That the kernel has killed processes for want of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shortage {
+pub struct OomReport {
     /// How many processes it has killed as far as the cgroup has counted.
     pub kills: u64,
     /// How many of them since somebody has asked for the counts.
@@ -42,7 +42,7 @@ pub struct Shortage {
     limit: Option<String>,
 }
 
-impl fmt::Display for Shortage {
+impl fmt::Display for OomReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.limit {
             Some(limit) => write!(f, "out of memory: memory.max = {limit}"),
@@ -51,7 +51,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-impl Shortage {
+impl OomReport {
     /// As an error: it was the init process that was killed, before it was the program. The words are runc's.
     pub fn of_init(&self) -> anyhow::Error {
         let doing = "container init was OOM-killed (memory limit too low?)";
@@ -91,7 +91,7 @@ fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
 }
 
 /// Why the kernel has killed processes in the cgroup or in those below it, if it has since these were its counts.
-pub fn shortage(path: &Path, known: OomCounts) -> Option<Shortage> {
+pub fn shortage(path: &Path, known: OomCounts) -> Option<OomReport> {
     let dir = control_file::open_dir(path).ok()?;
     let counts = counts(dir.as_fd())?;
     let limit = if counts.own > known.own { control_file::read(dir.as_fd(), MAX).ok() } else { None };
@@ -202,11 +202,11 @@ impl OomWitness {
 
 impl OomSeen {
     /// Why the kernel has killed processes, if it has since these were the counts.
-    pub fn shortage(&self, known: OomCounts) -> Option<Shortage> {
+    pub fn shortage(&self, known: OomCounts) -> Option<OomReport> {
         let Self { counts, limit, .. } = self;
         let new = counts.kills.checked_sub(known.kills).filter(|new| *new > 0)?;
         let limit = limit.as_ref().filter(|_| counts.own > known.own).map(|limit| limit.trim().to_owned());
-        Some(Shortage { kills: counts.kills, new, limit })
+        Some(OomReport { kills: counts.kills, new, limit })
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!((shortage(&witness), witness.fds().count(), witness.missed()), (None, 3, Some(0)));
         write(directory.path(), 1, 1, 6);
         witness.look();
-        let expected = Shortage { kills: 1, new: 1, limit: Some("4096".to_owned()) };
+        let expected = OomReport { kills: 1, new: 1, limit: Some("4096".to_owned()) };
         assert_eq!((shortage(&witness), witness.missed()), (Some(expected), Some(0)));
         // Then it is gone before anybody has looked.
         write(directory.path(), 1, 2, 8);
@@ -339,9 +339,9 @@ mod tests {
 
     #[test]
     fn only_the_own_limit_is_blamed() {
-        let own = Shortage { kills: 1, new: 1, limit: Some("65536".to_owned()) };
+        let own = OomReport { kills: 1, new: 1, limit: Some("65536".to_owned()) };
         assert_eq!(own.to_string(), "out of memory: memory.max = 65536");
-        assert!(!Shortage { limit: None, ..own }.to_string().contains('='));
+        assert!(!OomReport { limit: None, ..own }.to_string().contains('='));
         assert_eq!(shortage(Path::new("/nowhere"), OomCounts::default()), None);
     }
 
@@ -356,17 +356,17 @@ mod tests {
         write("memory.max", "65536\n");
         assert_eq!(oom_counts(directory.path()), Some(OomCounts { kills: 2, own: 1 }));
         let limit = Some("65536".to_owned());
-        assert_eq!(short(0, 0), Some(Shortage { kills: 2, new: 2, limit }));
-        assert_eq!(short(1, 1), Some(Shortage { kills: 2, new: 1, limit: None }));
+        assert_eq!(short(0, 0), Some(OomReport { kills: 2, new: 2, limit }));
+        assert_eq!(short(1, 1), Some(OomReport { kills: 2, new: 1, limit: None }));
         assert_eq!(short(2, 0), None);
     }
 
     #[test]
     fn who_was_killed_is_not_claimed_to_be_known() {
-        let one = Shortage { kills: 3, new: 1, limit: None };
+        let one = OomReport { kills: 3, new: 1, limit: None };
         assert!(
             one.of_killed().contains("probably by the kernel, which has killed a process of the container: ")
         );
-        assert!(Shortage { new: 2, ..one }.of_killed().contains("has killed 2 processes of"));
+        assert!(OomReport { new: 2, ..one }.of_killed().contains("has killed 2 processes of"));
     }
 }

@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use super::fast_path::{self, Known, Usual};
 use super::go_flags;
-use super::usage::Wrong;
+use super::usage::UsageError;
 use crate::host::log::{Format, Level};
 use crate::host::rootless::Rootless;
 
@@ -157,7 +157,7 @@ impl Global {
 /// The global options among `arguments`, and the words of the command.
 ///
 /// # Errors
-/// [`Wrong`], or [`HelpWanted`](super::usage::HelpWanted).
+/// [`UsageError`], or [`HelpWanted`](super::usage::HelpWanted).
 pub fn parse(arguments: &[OsString]) -> Result<Cli> {
     match Global::usual(arguments) {
         Some((global, command @ [_, ..])) => {
@@ -176,7 +176,7 @@ pub fn parse_with_clap(arguments: &[OsString]) -> Result<Cli> {
     let matches = definition.try_get_matches_from([OsString::new()].into_iter().chain(words));
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| Wrong::new(None, &error).into())
+        .map_err(|error| UsageError::new(None, &error).into())
 }
 
 /// The global options.

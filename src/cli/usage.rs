@@ -19,21 +19,21 @@ impl error::Error for HelpWanted {}
 
 /// A wrong command line.
 #[derive(Debug)]
-pub struct Wrong {
+pub struct UsageError {
     sentence: String,
     /// Whether the help tells how to do it better, because it is not the value of an argument that is wrong.
     pub calls_for_help: bool,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
 }
 
-impl error::Error for Wrong {}
+impl error::Error for UsageError {}
 
-impl Wrong {
+impl UsageError {
     /// What clap found wrong with the words behind `command`, or with the global options.
     pub fn new(command: Option<&str>, error: &clap::Error) -> Self {
         let calls_for_help = match error.kind() {
@@ -114,7 +114,7 @@ mod tests {
             .arg(Arg::new("all").long("all").action(ArgAction::SetTrue))
             .arg(Arg::new("ID").required(true));
         let error = definition.try_get_matches_from(line.split(' ')).unwrap_err();
-        let wrong = Wrong::new(Some("x"), &error);
+        let wrong = UsageError::new(Some("x"), &error);
         (wrong.to_string(), wrong.calls_for_help)
     }
 

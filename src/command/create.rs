@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::Context;
-use super::create_args::Making;
+use super::create_args::CreateArgs;
 use crate::container::ContainerId;
 use crate::host::signals::Signals;
 use crate::launch::create::Start;
@@ -14,7 +14,7 @@ use crate::launch::create::Start;
 #[derive(Debug, clap::Args)]
 pub struct Create {
     #[command(flatten)]
-    making: Making,
+    making: CreateArgs,
     /// Name of the container, unique on this host
     #[arg(value_name = "ID")]
     id: ContainerId,

@@ -15,7 +15,7 @@ use crate::launch::create;
 use crate::launch::create::{Cgroups, Created, Keyring, Request, Start, Switch};
 
 #[derive(Debug, clap::Args)]
-pub struct Making {
+pub struct CreateArgs {
     /// Path to the bundle directory [default: the current directory]
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct Making {
     preserve_fds: u32,
 }
 
-impl Making {
+impl CreateArgs {
     /// Opens the bundle at `path`: while a signal still ends this process, for its configuration may come
     /// through a pipe.
     pub fn open(&self, path: &Path) -> Result<Bundle> {

@@ -12,7 +12,7 @@ use clap::CommandFactory as _;
 use super::registry::{self, Command};
 use super::{Context, help};
 use crate::cli::global::{self, Cli, Global, Words};
-use crate::cli::usage::{HelpWanted, Wrong};
+use crate::cli::usage::{HelpWanted, UsageError};
 use crate::cli::{go_flags, runc};
 use crate::container::Root;
 use crate::error::{line, printable};
@@ -87,7 +87,7 @@ fn run(
     match perform(command, &words, &cli.global, &log, protected) {
         Ok(code) => Ok(code),
         Err(error) if error.is::<HelpWanted>() => print(&help::of(program, &command.definition())),
-        Err(error) if error.is::<Wrong>() => {
+        Err(error) if error.is::<UsageError>() => {
             let own = command.definition();
             // runc takes the global options behind the command, too.
             if let Some(arguments) =
@@ -169,7 +169,7 @@ pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
     let command = registry::find(&words.first()?.to_string_lossy())?;
     let own = command.definition();
     let error = registry::matches(command.name, own.clone(), &words).err()?;
-    if error.is::<Wrong>()
+    if error.is::<UsageError>()
         && let Some(moved) = go_flags::with_global_first(arguments, words.len(), &own, &Cli::command())
     {
         assert_eq!(moved.len(), arguments.len(), "a word is lost of {arguments:?}");
@@ -206,7 +206,7 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 
 /// As runc: the help on standard output, for whoever has forgotten; what is wrong goes to standard error.
 fn print_help_for(error: &anyhow::Error, help: impl FnOnce() -> String) -> Result<(), Failure> {
-    if error.downcast_ref::<Wrong>().is_some_and(|wrong| wrong.calls_for_help) {
+    if error.downcast_ref::<UsageError>().is_some_and(|wrong| wrong.calls_for_help) {
         print(&help())?;
     }
     Ok(())

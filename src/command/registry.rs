@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::Context;
 use crate::cli::go_flags;
-use crate::cli::usage::Wrong;
+use crate::cli::usage::UsageError;
 use crate::command;
 
 /// One command.
@@ -94,7 +94,7 @@ fn define<T: Args>(name: &'static str) -> clap::Command {
 
 fn parse<T: Args + FromArgMatches>(name: &'static str, words: &[OsString]) -> Result<T> {
     let matches = matches(name, define::<T>(name), words)?;
-    T::from_arg_matches(&matches).map_err(|error| Wrong::new(Some(name), &error).into())
+    T::from_arg_matches(&matches).map_err(|error| UsageError::new(Some(name), &error).into())
 }
 
 pub fn matches(name: &'static str, definition: clap::Command, words: &[OsString]) -> Result<ArgMatches> {
@@ -102,7 +102,7 @@ pub fn matches(name: &'static str, definition: clap::Command, words: &[OsString]
     let words = go_flags::normal(words.iter().cloned(), &definition, |_| false)?;
     definition
         .try_get_matches_from(first.iter().cloned().chain(words))
-        .map_err(|error| Wrong::new(Some(name), &error).into())
+        .map_err(|error| UsageError::new(Some(name), &error).into())
 }
 
 /// What a command returns of its exit status: nothing, or a container's.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::create_args::Making;
+use super::create_args::CreateArgs;
 use super::{Context, delete};
 use crate::bundle::CONFIG;
 use crate::cgroup;
@@ -22,7 +22,7 @@ use crate::sys::process::set_child_subreaper;
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
-    making: Making,
+    making: CreateArgs,
     /// Leave the container running and return
     #[arg(short, long)]
     detach: bool,

@@ -16,7 +16,7 @@ use crate::container::ContainerId;
 use crate::error::printable;
 use crate::host::terminal::keys::Key;
 use crate::host::terminal::screen;
-use crate::host::terminal::screen::{Event, Line, Place, Screen, Size};
+use crate::host::terminal::screen::{Event, Line, Screen, ScreenBuffer, Size};
 use crate::monitor::text::Charset;
 use crate::monitor::{Io, Meter, Seen, host_memory, lines, report, table};
 
@@ -174,7 +174,7 @@ fn print(text: &str) -> Result<bool> {
 
 /// On a terminal: one table in the place of the other, what was `seen` first. Returns the exit status.
 fn paint(meter: &mut Meter<'_>, mut seen: Vec<Seen>, interval: Length, charset: Charset) -> Result<u8> {
-    let mut screen = Screen::open(Place::Usual)?;
+    let mut screen = Screen::open(ScreenBuffer::Usual)?;
     let mut next = Instant::now() + interval.min(FIRST);
     loop {
         let host = host_memory().map(|memory| memory.total);

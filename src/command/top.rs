@@ -12,7 +12,7 @@ use crate::cli::duration::Duration;
 use crate::container::{ContainerId, Root};
 use crate::error::line;
 use crate::host::terminal::screen;
-use crate::host::terminal::screen::{Event, Place, Screen};
+use crate::host::terminal::screen::{Event, Screen, ScreenBuffer};
 use crate::monitor::screen::{Data, Then, View};
 use crate::monitor::{Meter, Watch};
 
@@ -60,7 +60,7 @@ fn paint(
     root: &Root,
     interval: Length,
 ) -> Result<u8> {
-    let mut screen = Screen::open(Place::Alternate)?;
+    let mut screen = Screen::open(ScreenBuffer::Alternate)?;
     let mut next = Instant::now() + interval.min(FIRST);
     loop {
         screen.paint(&view.lines(data, screen::size()));

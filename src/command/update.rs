@@ -23,7 +23,7 @@ use crate::container::ContainerId;
 use crate::error::printable;
 use crate::host::signals::SignalQueue;
 use crate::revision;
-use crate::revision::{Asker, Event, Loss, Made, Roll, Target, Wanted};
+use crate::revision::{Asker, ContainerRef, Event, Loss, Made, Roll, Wanted};
 
 /// Change the limits of a container, or of several, one after the other
 ///
@@ -191,7 +191,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
 /// Makes a revision of one container. What that has cost it is no failure if it is in force.
 pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context<'_>) -> Result<Made> {
     let about = || format!("container {:?}", id.as_str());
-    let made = revision::make(&Target::named(&context.root, id), wanted, by)
+    let made = revision::make(&ContainerRef::named(&context.root, id), wanted, by)
         .map_err(|error| if error.is::<Loss>() { error.context(about()) } else { error })?;
     if let Some(loss) = &made.loss {
         context.log.warning(format_args!("{}: {loss}", about()));
@@ -247,7 +247,7 @@ pub(super) fn dry_run(
     let mut rows = vec![["ID", "FILE", "OLD", "NEW"].map(str::to_owned)];
     let mut writes = Vec::new();
     for id in ids {
-        let (_, changes) = revision::preview(&Target::named(&context.root, id), wanted)?;
+        let (_, changes) = revision::preview(&ContainerRef::named(&context.root, id), wanted)?;
         for Change { file, from, to, .. } in changes {
             writes.push(json!({ "id": id.as_str(), "file": file, "old": from, "new": to }));
             rows.push([id.as_str().to_owned(), file, shown(&from).to_owned(), shown(&to).to_owned()]);

@@ -14,9 +14,9 @@ use rustix::fs::OFlags;
 use crate::container::state::{State, Status};
 use crate::error::line;
 use crate::host::signals::{SignalQueue, Signals};
-use crate::init::hook::{Around, Said, run};
+use crate::init::hook::{Around, HookOutput, run};
 use crate::init::step::{Ended, Outputs};
-use crate::plan::hooks::{Hook, Kind, OUTPUT_ANNOTATIONS, failure, label};
+use crate::plan::hooks::{Hook, HookKind, OUTPUT_ANNOTATIONS, failure, label};
 use crate::plan::process::inherited_environment;
 
 /// What the hooks of one moment have in common.
@@ -60,11 +60,11 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// The first that fails, with the end of its output; a signal that asks this process to end; the end of the init process.
-    pub fn run(&self, kind: Kind, hooks: &[Hook]) -> Result<()> {
+    pub fn run(&self, kind: HookKind, hooks: &[Hook]) -> Result<()> {
         hooks.iter().enumerate().try_for_each(|(index, hook)| self.run_one(kind, index, hook))
     }
 
-    fn run_one(&self, kind: Kind, index: usize, hook: &Hook) -> Result<()> {
+    fn run_one(&self, kind: HookKind, index: usize, hook: &Hook) -> Result<()> {
         let around = Around {
             state: [&self.state, b"", b""],
             outputs: &self.outputs,
@@ -74,7 +74,7 @@ impl<'a> Runner<'a> {
             filter: None,
             interrupt: Some((self.interrupt.as_fd(), PollFlags::IN)),
         };
-        let mut said = Said::nothing();
+        let mut said = HookOutput::nothing();
         let ended = run(&hook.ready(&self.env)?, &around, &mut said);
         match ended {
             Ok(Ended::Exited(0)) => Ok(()),
@@ -102,7 +102,7 @@ impl<'a> Runner<'a> {
 pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
     match state.hooks.poststart.as_slice() {
         [] => Ok(()),
-        hooks => Runner::new(state, Status::Running, interrupts, None)?.run(Kind::Poststart, hooks),
+        hooks => Runner::new(state, Status::Running, interrupts, None)?.run(HookKind::Poststart, hooks),
     }
 }
 
@@ -117,7 +117,7 @@ pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
         let interrupts = Signals::block()?.interrupts()?;
         let runner = Runner::new(state, Status::Stopped, &interrupts, None)?;
         for (index, hook) in hooks.iter().enumerate() {
-            match runner.run_one(Kind::Poststop, index, hook) {
+            match runner.run_one(HookKind::Poststop, index, hook) {
                 Err(error) if error.downcast_ref::<crate::error::Fault>().is_none() => return Err(error),
                 Err(error) => warn(&line(&error)),
                 Ok(()) => {}

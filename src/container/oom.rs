@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use super::directory::Directory;
 use super::{Container, NewContainer};
 use crate::cgroup;
-use crate::cgroup::{OomCounts, OomSeen, Shortage};
+use crate::cgroup::{OomCounts, OomReport, OomSeen};
 use crate::container::state;
 
 /// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
@@ -32,7 +32,7 @@ impl Container {
     /// Why the kernel has killed a process of the container for want of memory, if it has, unless it was before somebody asked
     /// for the container's end with [`Self::note_kill`]. If systemd has taken its cgroup away, that is known only if somebody has
     /// noted it.
-    pub fn shortage(&self) -> Option<Shortage> {
+    pub fn shortage(&self) -> Option<OomReport> {
         match self.state.cgroup() {
             Some(cgroup) => cgroup::shortage(cgroup, self.known_ooms()),
             None => serde_json::from_slice(&self.directory.read(SHORTAGE).ok()?).ok(),
@@ -40,7 +40,7 @@ impl Container {
     }
 
     /// The same, by what was seen in its cgroup.
-    pub fn shortage_in(&self, seen: &OomSeen) -> Option<Shortage> {
+    pub fn shortage_in(&self, seen: &OomSeen) -> Option<OomReport> {
         seen.shortage(self.known_ooms())
     }
 
@@ -49,7 +49,7 @@ impl Container {
     }
 
     /// Notes it for later, when its cgroup is gone. If that fails nothing is known then.
-    pub fn note_shortage(&self, shortage: &Shortage) {
+    pub fn note_shortage(&self, shortage: &OomReport) {
         if let Ok(text) = serde_json::to_vec(shortage) {
             let _ = self.directory.write(SHORTAGE, &text);
         }

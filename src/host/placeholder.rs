@@ -12,12 +12,12 @@ use crate::sys::process::{Cloned, all_but, clone3};
 
 /// Ends when it is dropped, or when this process ends.
 #[derive(Debug)]
-pub struct Holder {
+pub struct Placeholder {
     process: Process,
     socket: OwnedFd,
 }
 
-impl Holder {
+impl Placeholder {
     /// Starts one, in the `new` namespaces (`CLONE_NEW*`), or in the user namespace `join`.
     pub fn start(new: i32, join: Option<BorrowedFd<'_>>) -> Result<Self> {
         let (ours, theirs) = socket_pair()?;

@@ -18,7 +18,7 @@ pub enum Rootless {
 }
 
 impl Rootless {
-    pub fn is_so(self) -> bool {
+    pub fn is_enabled(self) -> bool {
         match self {
             Self::True => true,
             Self::False => false,

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::OpenTreeFlags;
 
-use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::process::{Argv, execute, executed_descriptor, set_dumpable, set_name};
 use crate::sys::weakened;
 
@@ -107,7 +107,7 @@ fn read_only_clone() -> Result<OwnedFd> {
     )
     .context("clone the mount of this program")?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    set_attributes(clone.as_fd(), Reach::ThisMount, read_only).context("make the clone read-only")?;
+    set_attributes(clone.as_fd(), Recursion::ThisMount, read_only).context("make the clone read-only")?;
     Ok(clone)
 }
 

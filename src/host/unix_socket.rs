@@ -16,7 +16,7 @@ use crate::sys::Errno;
 
 /// Which socket to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum SocketName {
     Path(PathBuf),
     /// A name in the network namespace, which no file system knows.
     Abstract(Vec<u8>),
@@ -26,10 +26,10 @@ pub enum Target {
 ///
 /// # Errors
 /// Those of [`connect`]; `EAGAIN` in the end.
-pub fn connect_within(target: &Target, kind: SocketType, at_most: Duration) -> Result<OwnedFd> {
+pub fn connect_within(target: &SocketName, kind: SocketType, at_most: Duration) -> Result<OwnedFd> {
     match target {
-        Target::Path(path) => connect_to_path(path, kind, Some(at_most)),
-        Target::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
+        SocketName::Path(path) => connect_to_path(path, kind, Some(at_most)),
+        SocketName::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
             .and_then(|address| connect_to_address(&address, kind, Some(at_most)))
             .with_context(|| format!("connect to @{}", String::from_utf8_lossy(name))),
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::step::{Entry, Failure, Of as _, Part, item};
 use super::{mount, path};
 use crate::sys::cred;
-use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::mount::{Attributes, Recursion, set_attributes};
 
 /// Makes `entries` in the directory at `path` of the rootfs.
 ///
@@ -98,7 +98,7 @@ fn mount_node(node: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> R
     let target = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let only_a_device = Attributes { set, clear: 0, propagation: libc::MS_PRIVATE };
-    set_attributes(node, Reach::ThisMount, only_a_device)?;
+    set_attributes(node, Recursion::ThisMount, only_a_device)?;
     mount::attach(node, target.as_fd())
 }
 

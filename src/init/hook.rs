@@ -46,12 +46,12 @@ pub struct Around<'a> {
 
 /// The last words of a hook.
 #[derive(Debug)]
-pub struct Said {
+pub struct HookOutput {
     bytes: [u8; 2 * SAID_MOST],
     length: usize,
 }
 
-impl Said {
+impl HookOutput {
     pub const fn nothing() -> Self {
         Self { bytes: [0; 2 * SAID_MOST], length: 0 }
     }
@@ -78,7 +78,7 @@ impl Said {
 ///
 /// # Errors
 /// It has not begun: `ENOENT`, `EACCES` and the others of execve(2), or of what is needed for it.
-pub fn run(hook: &Hook, around: &Around<'_>, said: &mut Said) -> Result<Ended, Errno> {
+pub fn run(hook: &Hook, around: &Around<'_>, said: &mut HookOutput) -> Result<Ended, Errno> {
     let (stdin, state) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (output, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (refusal, refused) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -161,7 +161,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Waits until the hook has ended, or until it has to be ended: then it says why.
-    fn until_it_ends(&mut self, around: &Around<'_>, said: &mut Said) -> Result<Option<Ended>, Errno> {
+    fn until_it_ends(&mut self, around: &Around<'_>, said: &mut HookOutput) -> Result<Option<Ended>, Errno> {
         loop {
             let [ended, interrupted, late, writable, readable] = self.poll(around.interrupt)?;
             if writable {
@@ -224,7 +224,7 @@ impl Watch<'_> {
         }
     }
 
-    fn drain(&mut self, said: &mut Said) {
+    fn drain(&mut self, said: &mut HookOutput) {
         let Some(output) = &self.output else { return };
         for _ in 0..LAST_READS {
             if !matches!(said.read(output.as_fd()), Ok(1..)) {
@@ -277,7 +277,7 @@ impl Init<'_> {
             filter: what.filter.as_ref(),
             interrupt,
         };
-        let mut said = Said::nothing();
+        let mut said = HookOutput::nothing();
         // Writing to a hook that does not read must not end us.
         let _ = process::ignore_signal(libc::SIGPIPE);
         let ended = run(&what.hook, &around, &mut said);

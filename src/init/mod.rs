@@ -52,7 +52,7 @@ use self::kernel_trees::KernelTrees;
 use self::protocol::{Message, SIZE};
 use self::step::{Failure, Filter, Of as _, Part, Step};
 use crate::error::printable::is_harmful;
-use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::{keyring, net, process, scheduling, seccomp, signal, weakened};
 
 /// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
@@ -290,7 +290,7 @@ impl<'a> Init<'a> {
         rustix::process::pivot_root(c".", c".")?;
         if let Some(old_root) = old_root {
             let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
-            set_attributes(old_root.as_fd(), Reach::WholeTree, slave)?;
+            set_attributes(old_root.as_fd(), Recursion::WholeTree, slave)?;
         }
         rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")

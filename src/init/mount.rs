@@ -14,10 +14,10 @@ use rustix::mount::{
 use super::kernel_trees::KernelTrees;
 use super::path::NumberedPath;
 use super::step::{
-    Bind, Failure, Mount, Of as _, OldStyle, Parameter, Part, Remount, Target, TargetRule, item,
+    Bind, Failure, Mount, MountTarget, Of as _, OldStyle, Parameter, Part, Remount, TargetRule, item,
 };
 use super::{copy_up, path, procfs};
-use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::weakened;
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
@@ -103,7 +103,7 @@ pub fn open_rootfs(
     };
     if is_private {
         let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-        set_attributes(root.as_fd(), Reach::ThisMount, private)?;
+        set_attributes(root.as_fd(), Recursion::ThisMount, private)?;
     }
     if is_own && (is_pivoted_to || tree.is_none()) {
         attach_at(root.as_fd(), path)?;
@@ -125,7 +125,7 @@ fn unlocked(tree: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Errno> {
     Ok(tree)
 }
 
-pub fn host_propagation(path: &CStr, propagation: u64, reach: Reach) -> Result<(), Errno> {
+pub fn host_propagation(path: &CStr, propagation: u64, reach: Recursion) -> Result<(), Errno> {
     let mount = rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     set_attributes(mount.as_fd(), reach, Attributes { propagation, ..Attributes::default() })
 }
@@ -133,7 +133,7 @@ pub fn host_propagation(path: &CStr, propagation: u64, reach: Reach) -> Result<(
 /// Detaches the host's mount at `path`; where that is not permitted, covers it with an empty read-only tmpfs.
 pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
     let private = libc::MS_PRIVATE;
-    match host_propagation(path, private, Reach::ThisMount) {
+    match host_propagation(path, private, Recursion::ThisMount) {
         // Gone or out of reach: unmounted with a mount above it.
         Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS | Errno::NOTDIR) => return Ok(()),
         result => result?,
@@ -156,7 +156,7 @@ pub fn mount(
 ) -> Result<OwnedFd, Failure> {
     let inherited =
         if what.inherit_mode { existing_mode(root, &what.target.path).of(Part::Target)? } else { None };
-    let target = open_target(root, &what.target, Kind::Directory)?;
+    let target = open_target(root, &what.target, TargetKind::Directory)?;
     let mount = match &what.old_style {
         Some(options) => mounted_the_old_way(what, options, target.as_fd())?,
         None => match (new(root, what, inherited, pid_namespace), &what.stand_in) {
@@ -223,7 +223,7 @@ fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
     if weakened::is_off("CVE-2023-25809") {
         set &= !libc::MOUNT_ATTR_RDONLY;
     }
-    set_attributes(clone.as_fd(), Reach::WholeTree, Attributes { set, ..Attributes::default() })?;
+    set_attributes(clone.as_fd(), Recursion::WholeTree, Attributes { set, ..Attributes::default() })?;
     Ok(clone)
 }
 
@@ -244,7 +244,7 @@ fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>)
         let mounted = rustix::mount::open_tree(&scratch, c"m", CLONE)?;
         let set = what.attributes.bits().into();
         let what = Attributes { set, clear: ATIME, propagation: 0 };
-        set_attributes(mounted.as_fd(), Reach::ThisMount, what)?;
+        set_attributes(mounted.as_fd(), Recursion::ThisMount, what)?;
         Ok(mounted)
     };
     let mounted = mounted();
@@ -281,7 +281,7 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failur
     if what.target.rule == TargetRule::ProcFromHost && !is_free && !path::is_on_procfs(source)? {
         return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
     }
-    let kind = if path::is_directory(source)? { Kind::Directory } else { Kind::File };
+    let kind = if path::is_directory(source)? { TargetKind::Directory } else { TargetKind::File };
     let target = open_target(root, &what.target, kind)?;
     match change(source, what.this_mount, what.whole_tree) {
         Err(Failure { errno: Errno::PERM, .. }) => change(source, what.beside_locked, what.whole_tree)?,
@@ -325,10 +325,10 @@ pub fn seal(
     attributes: Attributes,
 ) -> Result<(), Failure> {
     if let Some(mount) = mount.filter(|_| !weakened::is_off("GHSA-3q8j-pf29-vwv8")) {
-        return Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?);
+        return Ok(set_attributes(mount.as_fd(), Recursion::ThisMount, attributes)?);
     }
     let mount = path::open(root, target, OFlags::PATH).of(Part::Target)?;
-    Ok(set_attributes(mount.as_fd(), Reach::ThisMount, attributes)?)
+    Ok(set_attributes(mount.as_fd(), Recursion::ThisMount, attributes)?)
 }
 
 /// Makes `what` and all below it read-only by mounting it on itself. Nothing happens if it does not exist. The root, /proc and /sys
@@ -339,7 +339,7 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
         if KernelTrees::is_top(what) && path::is_mount(target.as_fd())?
             || path::is_same(target.as_fd(), root)?
         {
-            set_attributes(target.as_fd(), Reach::WholeTree, read_only)?;
+            set_attributes(target.as_fd(), Recursion::WholeTree, read_only)?;
             continue;
         }
         let clone = detached_clone(target.as_fd(), true)?;
@@ -348,10 +348,10 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
             // For the race to be won in time.
             let _ = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
             let again = path::open(root, what, OFlags::PATH)?;
-            set_attributes(again.as_fd(), Reach::WholeTree, read_only)?;
+            set_attributes(again.as_fd(), Recursion::WholeTree, read_only)?;
             continue;
         }
-        set_attributes(clone.as_fd(), Reach::WholeTree, read_only)?;
+        set_attributes(clone.as_fd(), Recursion::WholeTree, read_only)?;
         attach(clone.as_fd(), target.as_fd())?;
     }
     Ok(())
@@ -438,21 +438,21 @@ fn configure(context: BorrowedFd<'_>, parameters: &[Parameter]) -> Result<(), Fa
 
 fn change(mount: BorrowedFd<'_>, this_mount: Attributes, whole_tree: Attributes) -> Result<(), Failure> {
     if !this_mount.is_empty() {
-        set_attributes(mount, Reach::ThisMount, this_mount)?;
+        set_attributes(mount, Recursion::ThisMount, this_mount)?;
     }
     if !whole_tree.is_empty() {
-        set_attributes(mount, Reach::WholeTree, whole_tree)?;
+        set_attributes(mount, Recursion::WholeTree, whole_tree)?;
     }
     Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TargetKind {
     Directory,
     File,
 }
 
-fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<OwnedFd, Failure> {
+fn open_target(root: BorrowedFd<'_>, target: &MountTarget, kind: TargetKind) -> Result<OwnedFd, Failure> {
     let may_be_linked = weakened::is_off_for(&LINKED);
     if !may_be_linked && matches!(target.rule, TargetRule::KernelDirectory | TargetRule::ProcFromHost) {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -469,11 +469,11 @@ fn open_target(root: BorrowedFd<'_>, target: &Target, kind: Kind) -> Result<Owne
     };
     let opened = match (existing, kind) {
         (Some(existing), _) => existing,
-        (None, Kind::Directory) => path::directory(root, &target.path).of(Part::Target)?,
-        (None, Kind::File) => path::file(root, &target.path).of(Part::Target)?,
+        (None, TargetKind::Directory) => path::directory(root, &target.path).of(Part::Target)?,
+        (None, TargetKind::File) => path::file(root, &target.path).of(Part::Target)?,
     };
     // move_mount(2) would say EINVAL; the callers of runtimes look for "not a directory".
-    if kind == Kind::File && path::is_directory(opened.as_fd()).of(Part::Target)? {
+    if kind == TargetKind::File && path::is_directory(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::NOTDIR, part: Part::Target });
     }
     // A link that leads there: the process would go on below what is mounted, and whoever joins the container above it.

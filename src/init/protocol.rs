@@ -11,7 +11,7 @@
 //!   the steps …                  prepares the record, adjusts the process
 //!   Ready            ────────▶   nothing is left but the program's start: publishes the record; not with `exec`
 //!                    ◀────────   one byte: the container is recorded
-//!   Said, text       ────────▶   the last words of a hook, if it fails
+//!   HookOutput, text       ────────▶   the last words of a hook, if it fails
 //!   Listening(fd)    ────────▶   if a seccomp agent is to be asked: gives it the descriptor
 //!                    ◀────────   one byte: it has been passed on
 //!   end of file      ────────▶   the program has started

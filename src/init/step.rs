@@ -8,7 +8,7 @@ use std::rc::Rc;
 use rustix::mount::MountAttrFlags;
 
 use crate::sys::cred::Sets;
-use crate::sys::mount::{Attributes, Reach};
+use crate::sys::mount::{Attributes, Recursion};
 use crate::sys::process::Argv;
 use crate::sys::scheduling::Scheduler;
 use crate::sys::seccomp::Instruction;
@@ -46,8 +46,8 @@ pub enum Step {
     NewSession,
     /// Joins the network namespace that the parent has made meanwhile.
     JoinNewNetwork,
-    /// Changes the propagation (`MS_*`) of the mount at `path` of the host and, with `Reach::WholeTree`, of all below.
-    HostPropagation { path: CString, propagation: u64, reach: Reach },
+    /// Changes the propagation (`MS_*`) of the mount at `path` of the host and, with `Recursion::WholeTree`, of all below.
+    HostPropagation { path: CString, propagation: u64, reach: Recursion },
     /// Detaches the host's mount at `path`, or covers it when that is not permitted, before `MS_MOVE` moves `/` away.
     HideHostMount { path: CString },
     /// Makes the rootfs, a host path, a mount of its own and holds it: from here on it is the root of every path.
@@ -77,7 +77,7 @@ pub enum Step {
     /// chroot(2) into the rootfs, without a mount namespace.
     ChangeRoot,
     /// Sets the propagation (`MS_*`) of `/`.
-    RootPropagation { propagation: u64, reach: Reach },
+    RootPropagation { propagation: u64, reach: Recursion },
     /// Makes a directory and those above it.
     MakeDirectory { path: CString },
     /// Opens a pty in the container's devpts, sends its master through `socket` with `/dev/pts/N` as the text, and makes
@@ -161,8 +161,8 @@ pub struct Mount {
     /// Options of the file system: a flag, or a key and a value; fsconfig(2).
     pub parameters: Vec<Parameter>,
     pub attributes: MountAttrFlags,
-    pub propagation: Option<(u64, Reach)>,
-    pub target: Target,
+    pub propagation: Option<(u64, Recursion)>,
+    pub target: MountTarget,
     /// For mount(2), where a parameter is too long for fsconfig(2).
     pub old_style: Option<OldStyle>,
     /// A part of the host's tree that stands in where the kernel makes no such file system in this user namespace: cgroup2, for the
@@ -216,7 +216,7 @@ pub struct Bind {
     /// What is asked for instead if the source's attributes are locked.
     pub beside_locked: Attributes,
     pub whole_tree: Attributes,
-    pub target: Target,
+    pub target: MountTarget,
 }
 
 #[derive(Debug)]
@@ -224,12 +224,12 @@ pub struct Remount {
     pub parameters: Vec<Parameter>,
     pub this_mount: Attributes,
     pub whole_tree: Attributes,
-    pub target: Target,
+    pub target: MountTarget,
 }
 
 /// Where in the rootfs something is mounted.
 #[derive(Debug)]
-pub struct Target {
+pub struct MountTarget {
     /// An absolute path of the container, without `..`.
     pub path: CString,
     pub rule: TargetRule,

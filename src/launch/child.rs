@@ -26,8 +26,8 @@ use crate::sys::process::{Cloned, clone3, rlimit, set_rlimit, setns};
 use crate::{cgroup, init};
 
 /// Clones the init process, or the intermediate before it, into `cgroup`, and says when it started, as [`crate::host::process`]
-/// does. One that `waits` at birth for this process may come there later: [`Cgroup::take_in`]. So does, and waits for that, what
-/// the kernel would kill there; [`Cgroup::kills_at_birth`] tells.
+/// does. One that `waits` at birth for this process may come there later: [`Cgroup::attach`]. So does, and waits for that, what
+/// the kernel would kill there; [`Cgroup::attaches_late`] tells.
 pub fn clone(
     new: i32,
     cgroup: &mut Cgroup,
@@ -45,7 +45,7 @@ pub fn clone(
         return Ok((init, stat.map_or(0, |stat| stat.start)));
     }
     drop(init);
-    cgroup.has_killed_at_birth();
+    cgroup.attach_late();
     program.wait_at_birth();
     let init = clone_once(new, cgroup, pid_namespace, program, theirs, waits)?;
     let start = process::start(init.pid)?;
@@ -64,10 +64,10 @@ fn clone_once(
     // takes that back; pid_namespaces(7).
     let own = pid_namespace.map(enter).transpose()?;
     debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
-    let into = cgroup.fd().filter(|_| !cgroup.kills_at_birth());
+    let into = cgroup.fd().filter(|_| !cgroup.attaches_late());
     let mut cloned = clone3(u64::from(new.unsigned_abs()), into);
     // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may.
-    if matches!(cloned, Err(Errno::ACCESS)) && waits && cgroup.stand_apart() {
+    if matches!(cloned, Err(Errno::ACCESS)) && waits && cgroup.isolate() {
         cloned = clone3(u64::from(new.unsigned_abs()), None);
     }
     if matches!(cloned, Ok(Cloned::Child)) {
@@ -148,7 +148,7 @@ pub fn raise_hard_limits(pid: i32, limits: &[Rlimit]) {
 }
 
 /// What the child can say, besides that it failed.
-pub enum News {
+pub enum ChildEvent {
     /// The terminal's end for the parent.
     Master(OwnedFd),
     /// The process that goes on in the child's place.
@@ -219,7 +219,7 @@ const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 impl Child<'_> {
     pub fn await_master(&self) -> Result<OwnedFd> {
         match self.listen()? {
-            News::Master(master) => Ok(master),
+            ChildEvent::Master(master) => Ok(master),
             _ => Err(self.ended_before("it had a terminal")),
         }
     }
@@ -227,8 +227,8 @@ impl Child<'_> {
     /// Waits until the child is at `point`, where it waits for [`Child::go_on`].
     pub fn await_point(&self, point: Point) -> Result<()> {
         match self.listen()? {
-            News::Reached(reached) if reached == point => Ok(()),
-            News::Ended => Err(self.ended_before("it was ready")),
+            ChildEvent::Reached(reached) if reached == point => Ok(()),
+            ChildEvent::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -236,8 +236,8 @@ impl Child<'_> {
     /// Waits until nothing is left but the program's start. The child waits for [`Child::go_on`].
     pub fn await_ready(&self) -> Result<()> {
         match self.listen()? {
-            News::Ready => Ok(()),
-            News::Ended => Err(self.ended_before("it could be started")),
+            ChildEvent::Ready => Ok(()),
+            ChildEvent::Ended => Err(self.ended_before("it could be started")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -245,7 +245,7 @@ impl Child<'_> {
     /// Waits until the program has begun.
     pub fn await_start(&self) -> Result<()> {
         match self.listen()? {
-            News::Ended => Ok(()),
+            ChildEvent::Ended => Ok(()),
             _ => bail!("the process said something that it cannot say"),
         }
     }
@@ -254,8 +254,8 @@ impl Child<'_> {
     /// waits for [`Child::go_on`].
     pub fn await_listener(&self) -> Result<i32> {
         match self.listen()? {
-            News::Listening(number) => Ok(number),
-            News::Ended => Err(self.ended_before("it was ready")),
+            ChildEvent::Listening(number) => Ok(number),
+            ChildEvent::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -263,12 +263,12 @@ impl Child<'_> {
     /// Waits for the process that goes on in the child's place, and lets it.
     pub fn await_successor(&self) -> Result<Process> {
         match self.listen()? {
-            News::Successor(pidfd) => {
+            ChildEvent::Successor(pidfd) => {
                 let pid = pid_of(pidfd.as_fd()).context("look at the init process")?;
                 self.go_on()?;
                 Ok(Process { pid, pidfd, keep: false })
             }
-            News::Ended => Err(self.ended_before("it was ready")),
+            ChildEvent::Ended => Err(self.ended_before("it was ready")),
             _ => bail!("the init process said something that it cannot say"),
         }
     }
@@ -289,7 +289,7 @@ impl Child<'_> {
     ///
     /// # Errors
     /// The child's failure as a sentence; a signal that asks this process to end.
-    pub fn listen(&self) -> Result<News> {
+    pub fn listen(&self) -> Result<ChildEvent> {
         let mut said = Vec::new();
         loop {
             self.wait()?;
@@ -299,8 +299,10 @@ impl Child<'_> {
             let text = bytes.get(..length).unwrap_or_default();
             // Before any other text is looked at: it is a path and can be as long as a message.
             match descriptor {
-                Some(successor) if text == protocol::SUCCESSOR => return Ok(News::Successor(successor)),
-                Some(master) => return Ok(News::Master(master)),
+                Some(successor) if text == protocol::SUCCESSOR => {
+                    return Ok(ChildEvent::Successor(successor));
+                }
+                Some(master) => return Ok(ChildEvent::Master(master)),
                 None => {}
             }
             if let Some(words) = protocol::said(text) {
@@ -308,16 +310,16 @@ impl Child<'_> {
                 continue;
             }
             return match <[u8; protocol::SIZE]>::try_from(text).ok().and_then(Message::from_bytes) {
-                Some(Message::Ready) => Ok(News::Ready),
-                Some(Message::Reached(point)) => Ok(News::Reached(point)),
+                Some(Message::Ready) => Ok(ChildEvent::Ready),
+                Some(Message::Reached(point)) => Ok(ChildEvent::Reached(point)),
                 Some(Message::Listening(number)) => {
-                    Ok(News::Listening(i32::try_from(number).context("hear from the init process")?))
+                    Ok(ChildEvent::Listening(i32::try_from(number).context("hear from the init process")?))
                 }
                 Some(Message::Failed { step, errno, part }) => {
                     Err(self.program.explain(step, errno, part, &said))
                 }
                 None if length > 0 => bail!("the init process said something that it cannot say"),
-                None => self.ended_early().map(|()| News::Ended),
+                None => self.ended_early().map(|()| ChildEvent::Ended),
             };
         }
     }

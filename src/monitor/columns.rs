@@ -11,7 +11,7 @@ const BETWEEN: &str = " / ";
 #[derive(Debug)]
 pub struct Column {
     pub title: &'static str,
-    pub kind: Kind,
+    pub kind: ColumnKind,
     /// The higher, the earlier it is left out for want of room; 0 is never.
     pub rank: u8,
     /// Of each row, the parts of the cell.
@@ -20,7 +20,7 @@ pub struct Column {
 
 /// How the cells of a column are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// From the left, cut to no less than this.
     Words { at_least: usize },
     /// From the right, each part, of which none takes less than this.
@@ -28,20 +28,20 @@ pub enum Kind {
 }
 
 /// Where the text of a column goes.
-struct Place<'a> {
+struct Cell<'a> {
     column: &'a Column,
     /// Of the parts.
     parts: Vec<usize>,
     width: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Cell<'a> {
     /// As much room as the column wants.
     fn natural(column: &'a Column) -> Self {
         let count = column.cells.iter().map(Vec::len).max().unwrap_or(0);
         let least = match column.kind {
-            Kind::Words { .. } => 0,
-            Kind::Numbers { at_least } => at_least,
+            ColumnKind::Words { .. } => 0,
+            ColumnKind::Numbers { at_least } => at_least,
         };
         let widest = |part: usize| {
             column.cells.iter().filter_map(|cell| cell.get(part)).map(|text| width(text)).max().unwrap_or(0)
@@ -54,8 +54,8 @@ impl<'a> Place<'a> {
 
     fn least(&self) -> usize {
         match self.column.kind {
-            Kind::Words { at_least } => self.width.min(at_least.max(width(self.column.title))),
-            Kind::Numbers { .. } => self.width,
+            ColumnKind::Words { at_least } => self.width.min(at_least.max(width(self.column.title))),
+            ColumnKind::Numbers { .. } => self.width,
         }
     }
 
@@ -63,7 +63,7 @@ impl<'a> Place<'a> {
         let text = match row.map(|row| self.column.cells.get(row).map(Vec::as_slice).unwrap_or_default()) {
             None => self.column.title.to_owned(),
             Some(parts) => {
-                let numbers = matches!(self.column.kind, Kind::Numbers { .. });
+                let numbers = matches!(self.column.kind, ColumnKind::Numbers { .. });
                 let parts: Vec<_> = parts
                     .iter()
                     .zip(&self.parts)
@@ -73,12 +73,12 @@ impl<'a> Place<'a> {
             }
         };
         match self.column.kind {
-            Kind::Words { .. } => {
+            ColumnKind::Words { .. } => {
                 let text = cut(&text, self.width, charset);
                 let blanks = self.width.saturating_sub(width(&text));
                 text + &" ".repeat(blanks)
             }
-            Kind::Numbers { .. } => from_right(&text, self.width),
+            ColumnKind::Numbers { .. } => from_right(&text, self.width),
         }
     }
 }
@@ -89,7 +89,7 @@ fn from_right(text: &str, room: usize) -> String {
 
 /// The table as lines, the titles first, none of them wider than `room`, or as wide as they are where that is `None`.
 pub fn lines(columns: &[Column], room: Option<usize>, charset: Charset) -> Vec<String> {
-    let mut places: Vec<_> = columns.iter().map(Place::natural).collect();
+    let mut places: Vec<_> = columns.iter().map(Cell::natural).collect();
     if let Some(room) = room {
         fit(&mut places, room);
     }
@@ -103,9 +103,9 @@ pub fn lines(columns: &[Column], room: Option<usize>, charset: Charset) -> Vec<S
 }
 
 /// Leaves out columns until the rest has room, and then gives words as much of it as there is.
-fn fit(places: &mut Vec<Place<'_>>, room: usize) {
-    let taken = |places: &[Place<'_>]| {
-        places.iter().map(Place::least).sum::<usize>() + GAP.len() * places.len().saturating_sub(1)
+fn fit(places: &mut Vec<Cell<'_>>, room: usize) {
+    let taken = |places: &[Cell<'_>]| {
+        places.iter().map(Cell::least).sum::<usize>() + GAP.len() * places.len().saturating_sub(1)
     };
     while taken(places) > room {
         let ranks = places.iter().map(|place| place.column.rank).enumerate();
@@ -127,15 +127,15 @@ fn fit(places: &mut Vec<Place<'_>>, room: usize) {
 mod tests {
     use super::*;
 
-    fn column(title: &'static str, kind: Kind, rank: u8, cells: &[&[&str]]) -> Column {
+    fn column(title: &'static str, kind: ColumnKind, rank: u8, cells: &[&[&str]]) -> Column {
         let cells = cells.iter().map(|cell| cell.iter().map(|text| (*text).to_owned()).collect()).collect();
         Column { title, kind, rank, cells }
     }
 
     fn table() -> Vec<Column> {
-        let numbers = |at_least| Kind::Numbers { at_least };
+        let numbers = |at_least| ColumnKind::Numbers { at_least };
         vec![
-            column("ID", Kind::Words { at_least: 4 }, 0, &[&["a"], &["container-of-mine"]]),
+            column("ID", ColumnKind::Words { at_least: 4 }, 0, &[&["a"], &["container-of-mine"]]),
             column("CPU %", numbers(6), 0, &[&["1.00"], &["100.00"]]),
             column("PIDS / LIMIT", numbers(1), 1, &[&["1", "max"], &["22", "7"]]),
             column("IO", numbers(1), 2, &[&["5"], &["-"]]),

@@ -2,7 +2,7 @@
 
 use super::Seen;
 use super::amounts::{bytes, hundredths, share};
-use super::columns::{Column, Kind};
+use super::columns::{Column, ColumnKind};
 use crate::cgroup::{Limit, Transfers};
 use crate::container::state::Status;
 
@@ -18,8 +18,8 @@ pub enum Io {
 /// What is not known.
 const UNKNOWN: &str = "-";
 /// An amount in bytes at its widest, so that columns stay where they are from one table to the next.
-const AMOUNT: Kind = Kind::Numbers { at_least: 7 };
-const PERCENTAGE: Kind = Kind::Numbers { at_least: 6 };
+const AMOUNT: ColumnKind = ColumnKind::Numbers { at_least: 7 };
+const PERCENTAGE: ColumnKind = ColumnKind::Numbers { at_least: 6 };
 
 /// The columns of the table. `host` is the memory of the host in bytes, which is the limit of a container without one.
 pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
@@ -40,16 +40,16 @@ pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
         Io::Rates => ("IO READ/S / WRITE/S", "NET RX/S / TX/S"),
     };
     vec![
-        column("ID", Kind::Words { at_least: 12 }, 0, &|seen| vec![seen.id.clone()]),
+        column("ID", ColumnKind::Words { at_least: 12 }, 0, &|seen| vec![seen.id.clone()]),
         column("CPU %", PERCENTAGE, 0, &|seen| vec![cpu(seen)]),
         column("MEM USAGE / LIMIT", AMOUNT, 10, &memory),
         column("MEM %", PERCENTAGE, 40, &|seen| vec![or_unknown(memory_share(seen, host).map(hundredths))]),
-        column("PIDS / LIMIT", Kind::Numbers { at_least: 3 }, 20, &pids),
+        column("PIDS / LIMIT", ColumnKind::Numbers { at_least: 3 }, 20, &pids),
         column(io_title, AMOUNT, 30, &|seen| {
             transfers(seen.usage.as_ref().and_then(|usage| usage.io), seen.rates.io)
         }),
         column(network_title, AMOUNT, 60, &|seen| transfers(seen.network, seen.rates.network)),
-        column("PRESSURE CPU / MEM / IO", Kind::Numbers { at_least: 4 }, 50, &pressure),
+        column("PRESSURE CPU / MEM / IO", ColumnKind::Numbers { at_least: 4 }, 50, &pressure),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Programs that are called at moments in the life of a container; config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
 //!
-//! | Kind | When | Where |
+//! | HookKind | When | Where |
 //! |---|---|---|
 //! | prestart, createRuntime | `create`: the mounts are made, `/` is still the host's | the runtime's namespaces |
 //! | createContainer | right after them | the container's namespaces, in the directory that will be `/` |
@@ -27,7 +27,7 @@ use crate::sys::process::Argv;
 
 /// The moments at which hooks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HookKind {
     Prestart,
     CreateRuntime,
     CreateContainer,
@@ -44,16 +44,16 @@ pub fn known() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name())
 }
 
-const KINDS: [Kind; 6] = [
-    Kind::Prestart,
-    Kind::CreateRuntime,
-    Kind::CreateContainer,
-    Kind::StartContainer,
-    Kind::Poststart,
-    Kind::Poststop,
+const KINDS: [HookKind; 6] = [
+    HookKind::Prestart,
+    HookKind::CreateRuntime,
+    HookKind::CreateContainer,
+    HookKind::StartContainer,
+    HookKind::Poststart,
+    HookKind::Poststop,
 ];
 
-impl Kind {
+impl HookKind {
     /// The place in `config.json`.
     pub fn path(self) -> &'static str {
         match self {
@@ -122,19 +122,19 @@ impl Later {
 /// Decides about the object at `at` (`/hooks`).
 pub fn plan(hooks: Option<&runtime::Hooks>, at: &Pointer) -> Result<HookPlan> {
     let Some(hooks) = hooks else { return Ok(HookPlan::default()) };
-    let list = |hooks: &Option<Vec<runtime::Hook>>, kind: Kind| -> Result<Vec<Hook>> {
+    let list = |hooks: &Option<Vec<runtime::Hook>>, kind: HookKind| -> Result<Vec<Hook>> {
         let at = at.field(kind.name());
         let hooks = hooks.iter().flatten().enumerate();
         hooks.map(|(index, hook)| one(hook, &at.index(index))).collect()
     };
     Ok(HookPlan {
         #[allow(deprecated, reason = "the specification keeps it, and BuildKit uses it")]
-        prestart: list(hooks.prestart(), Kind::Prestart)?,
-        create_runtime: list(hooks.create_runtime(), Kind::CreateRuntime)?,
-        create_container: list(hooks.create_container(), Kind::CreateContainer)?,
-        start_container: list(hooks.start_container(), Kind::StartContainer)?,
-        poststart: list(hooks.poststart(), Kind::Poststart)?,
-        poststop: list(hooks.poststop(), Kind::Poststop)?,
+        prestart: list(hooks.prestart(), HookKind::Prestart)?,
+        create_runtime: list(hooks.create_runtime(), HookKind::CreateRuntime)?,
+        create_container: list(hooks.create_container(), HookKind::CreateContainer)?,
+        start_container: list(hooks.start_container(), HookKind::StartContainer)?,
+        poststart: list(hooks.poststart(), HookKind::Poststart)?,
+        poststop: list(hooks.poststop(), HookKind::Poststop)?,
     })
 }
 
@@ -221,7 +221,7 @@ pub struct Shared {
 
 /// The steps of the init process for createContainer hooks.
 pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>> {
-    let (kind, within) = (Kind::CreateContainer, Within::Rootfs);
+    let (kind, within) = (HookKind::CreateContainer, Within::Rootfs);
     steps(kind, hooks, &shared.env, |hook, complaint| RunHook {
         hook,
         filter: None,
@@ -235,7 +235,7 @@ pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>>
 /// The steps of the init process for startContainer hooks; `env` is the program's environment, which runc hands on to a hook that
 /// has none or an empty one.
 pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Result<Vec<RunHook>> {
-    let (kind, within) = (Kind::StartContainer, Within::Container);
+    let (kind, within) = (HookKind::StartContainer, Within::Container);
     let with_own = |hook: &Hook| Hook { env: hook.env.clone().filter(|env| !env.is_empty()), ..hook.clone() };
     let hooks: Vec<_> = hooks.iter().map(with_own).collect();
     steps(kind, &hooks, env, |hook, complaint| RunHook {
@@ -249,7 +249,7 @@ pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Resu
 }
 
 fn steps(
-    kind: Kind,
+    kind: HookKind,
     hooks: &[Hook],
     env: &[CString],
     step: impl Fn(step::Hook, CString) -> RunHook,
@@ -262,7 +262,7 @@ fn steps(
 }
 
 /// The words of runc, whose tests look for them: it counts from 0.
-pub fn label(kind: Kind, index: usize, hook: &Hook) -> String {
+pub fn label(kind: HookKind, index: usize, hook: &Hook) -> String {
     format!("error running {} hook #{index}: {:?}", kind.name(), hook.path)
 }
 
@@ -385,8 +385,8 @@ mod tests {
     #[test]
     fn a_failure_names_kind_place_reason_and_last_words() {
         let hook = &planned(json!({"prestart": [{"path": "/a b"}]})).unwrap().prestart[0];
-        let label = label(Kind::Prestart, 0, hook);
-        let said = |ended, said: &[u8]| line(&failure(Kind::Prestart.at(0), &label, ended, said));
+        let label = label(HookKind::Prestart, 0, hook);
+        let said = |ended, said: &[u8]| line(&failure(HookKind::Prestart.at(0), &label, ended, said));
         assert_eq!(
             said(Ok(Ended::Exited(3)), b"one\ntwo\x1b[2J\n"),
             "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": exit status 3, \

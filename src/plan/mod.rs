@@ -31,7 +31,7 @@ use crate::cgroup::intel_rdt::RdtPlan;
 use crate::cgroup::{CgroupPlan, Driver, intel_rdt};
 use crate::error::Pointer;
 use crate::host::path;
-use crate::sys::mount::Reach;
+use crate::sys::mount::Recursion;
 
 /// Annotations of crun's that have an effect, besides those that say where hooks write to.
 pub const ANNOTATIONS: [&str; 2] = [CONTEXT_TYPE, UNKNOWN_SYSTEM_CALLS];
@@ -62,7 +62,7 @@ pub struct Plan {
     pub masked_paths: Vec<(usize, CString)>,
     pub read_only_paths: Vec<(usize, CString)>,
     /// `MS_*` of `/`, if asked for.
-    pub propagation: Option<(u64, Reach)>,
+    pub propagation: Option<(u64, Recursion)>,
     pub personality: Option<u32>,
     pub memory_policy: Option<MemoryPolicy>,
     pub seccomp: Option<Filter>,
@@ -227,7 +227,7 @@ impl Plan {
             Some(maps) => maps.users.outside(self.process.uid),
             None => Some(self.process.uid).filter(|_| !self.namespaces.has(libc::CLONE_NEWUSER)),
         };
-        owner.into_iter().for_each(|uid| self.cgroup.give_to(uid));
+        owner.into_iter().for_each(|uid| self.cgroup.chown(uid));
     }
 
     /// # Errors
@@ -344,11 +344,11 @@ fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize
     }
 }
 
-fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Reach)> {
+fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Recursion)> {
     namespaces.require(libc::CLONE_NEWNS, at, &format!("{text:?}"))?;
     let (kind, reach) = match text.strip_prefix('r') {
-        Some(kind) => (kind, Reach::WholeTree),
-        None => (text, Reach::ThisMount),
+        Some(kind) => (kind, Recursion::WholeTree),
+        None => (text, Recursion::ThisMount),
     };
     let flag = match kind {
         "private" => libc::MS_PRIVATE,

@@ -14,7 +14,7 @@ use crate::plan::linux::seccomp::Filter;
 
 /// What the parent has prepared for the new process.
 #[derive(Debug)]
-pub struct ExecWiring {
+pub struct ExecInputs {
     /// The container's first process, as a pidfd.
     pub init: OwnedFd,
     /// Which namespaces of its to join (`CLONE_NEW*`).
@@ -39,7 +39,7 @@ pub struct ExecWiring {
 
 impl Program {
     /// Orders what `plan` decided. Lines whose place matters say why.
-    pub fn exec(plan: ExecPlan, wiring: ExecWiring) -> Result<Self> {
+    pub fn exec(plan: ExecPlan, wiring: ExecInputs) -> Result<Self> {
         let mut program = Self::empty(&plan.process, plan.source);
         let rootfs = wiring.rootfs;
         if wiring.kinds != 0 {

@@ -14,19 +14,19 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-pub use self::exec::ExecWiring;
+pub use self::exec::ExecInputs;
 pub use self::explain::describe_bind;
 use self::namespaces::First;
-pub use self::namespaces::{Births, Ids, Privileges, User};
+pub use self::namespaces::{Ids, NamespaceSetup, Privileges, User};
 use self::process::Last;
 use crate::error::Pointer;
 use crate::host::lsm::Labels;
 use crate::host::{notify, path};
-use crate::init::step::{Bind, Point, RunHook, Step, Target, TargetRule};
+use crate::init::step::{Bind, MountTarget, Point, RunHook, Step, TargetRule};
 use crate::plan::linux::namespaces::Join;
 use crate::plan::process::{Affinity, ProcessPlan};
 use crate::plan::{Plan, Source, hooks};
-use crate::sys::mount::{Attributes, Reach};
+use crate::sys::mount::{Attributes, Recursion};
 use crate::sys::process::all_but;
 
 /// The file systems to which the network namespace that they are mounted in means nothing.
@@ -69,7 +69,7 @@ pub struct Program {
 
 /// What the parent has prepared for the init process.
 #[derive(Debug, Default)]
-pub struct Wiring {
+pub struct ChildInputs {
     pub user: User,
     /// The namespaces to join, opened.
     pub join: Vec<(Join, OwnedFd)>,
@@ -112,7 +112,7 @@ pub enum RootSwitch {
 
 impl Program {
     /// Orders what `plan` decided. Lines whose place matters say why.
-    pub fn new(plan: Plan, wiring: Wiring) -> Result<Self> {
+    pub fn new(plan: Plan, wiring: ChildInputs) -> Result<Self> {
         let mut program = Self::empty(&plan.process, Source::default());
         program.has_cpu_list = plan.has_cpu_list;
         program.is_in_user_namespace = !matches!(wiring.user, User::Own);
@@ -127,7 +127,7 @@ impl Program {
         let late = program.enter_namespaces(&plan.namespaces, first);
 
         // As late as possible: the parent makes it meanwhile.
-        let mut new_network = Births::of(&plan.namespaces, wiring.user, has_early_hooks).beside != 0;
+        let mut new_network = NamespaceSetup::of(&plan.namespaces, wiring.user, has_early_hooks).beside != 0;
         let mut seals = Vec::new();
         let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
         let rootfs_is_attached = wiring.rootfs_tree.is_some();
@@ -330,14 +330,14 @@ impl Program {
         }
         if let Some(shared) = shared {
             self.run_hooks(
-                hooks::Kind::CreateContainer,
+                hooks::HookKind::CreateContainer,
                 hooks::create_container(&hooks.create_container, shared)?,
             );
         }
         Ok(())
     }
 
-    fn run_hooks(&mut self, kind: hooks::Kind, hooks: Vec<RunHook>) {
+    fn run_hooks(&mut self, kind: hooks::HookKind, hooks: Vec<RunHook>) {
         for (index, hook) in hooks.into_iter().enumerate() {
             self.add(Origin::Item(kind.path(), index), Step::RunHook(hook));
         }
@@ -369,14 +369,14 @@ impl Program {
 
     /// No mount made from here on reaches the host. A container that wants to share its mounts keeps the host's
     /// propagation, but for the mount above the rootfs: pivot_root(2) refuses a shared one.
-    fn cut_off_the_host(&mut self, wanted: Option<(u64, Reach)>, rootfs_parent: Option<CString>) {
+    fn cut_off_the_host(&mut self, wanted: Option<(u64, Recursion)>, rootfs_parent: Option<CString>) {
         let propagation = match wanted {
             Some((libc::MS_SHARED, _)) => {
                 if let Some(path) = rootfs_parent {
                     let step = Step::HostPropagation {
                         path,
                         propagation: libc::MS_PRIVATE,
-                        reach: Reach::ThisMount,
+                        reach: Recursion::ThisMount,
                     };
                     self.add(Origin::Field("/linux/rootfsPropagation"), step);
                 }
@@ -387,7 +387,7 @@ impl Program {
         };
         self.add(
             Origin::Runtime,
-            Step::HostPropagation { path: c"/".into(), propagation, reach: Reach::WholeTree },
+            Step::HostPropagation { path: c"/".into(), propagation, reach: Recursion::WholeTree },
         );
     }
 }
@@ -406,7 +406,7 @@ fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
         this_mount: Attributes { set, ..Attributes::default() },
         beside_locked: Attributes { set, ..Attributes::default() },
         whole_tree: Attributes::default(),
-        target: Target { path: notify::MOUNT_POINT.into(), rule: TargetRule::Usual },
+        target: MountTarget { path: notify::MOUNT_POINT.into(), rule: TargetRule::Usual },
     })
 }
 
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn who_waits_at_birth_has_closed_the_parents_end_before() {
         let plan = crate::command::conformance::planned(&serde_json::json!({})).unwrap();
-        let mut program = Program::new(plan, Wiring::default()).unwrap();
+        let mut program = Program::new(plan, ChildInputs::default()).unwrap();
         let count = program.steps.len();
         program.wait_at_birth();
         assert!(matches!(

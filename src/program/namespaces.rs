@@ -57,7 +57,7 @@ pub struct Ids {
 
 /// Where new namespaces come from, as `CLONE_NEW*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Births {
+pub struct NamespaceSetup {
     /// The process that the parent clones is born in them.
     pub cloned: i32,
     /// That process is an intermediate, which has joined some by then, and the init process is its successor, born in these.
@@ -71,7 +71,7 @@ pub struct Births {
     pub late: bool,
 }
 
-impl Births {
+impl NamespaceSetup {
     /// `has_early_hooks`: some are called before the switch of the root, who are told which process is the container's.
     pub fn of(plan: &NamespacePlan, user: User, has_early_hooks: bool) -> Self {
         const CGROUP: i32 = libc::CLONE_NEWCGROUP;
@@ -135,7 +135,7 @@ const SEARCH_BY_OTHERS: u32 = 0x8;
 impl Program {
     /// Lines whose place matters say why. The pid namespace that is given back is for [`Self::be_born_late`].
     pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) -> Option<(Join, OwnedFd)> {
-        let births = Births::of(plan, first.user, first.has_early_hooks);
+        let births = NamespaceSetup::of(plan, first.user, first.has_early_hooks);
         self.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
         let (user, mut others): (Vec<_>, Vec<_>) =
             first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWUSER);
@@ -271,9 +271,9 @@ mod tests {
     const NETWORK: i32 = libc::CLONE_NEWNET;
     const USER: i32 = libc::CLONE_NEWUSER;
 
-    fn births(new: i32, join: &[i32], user: User) -> Births {
+    fn births(new: i32, join: &[i32], user: User) -> NamespaceSetup {
         let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
-        Births::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user, true)
+        NamespaceSetup::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user, true)
     }
 
     #[test]
@@ -295,7 +295,11 @@ mod tests {
     fn a_process_is_born_late_into_a_pid_namespace_whose_processes_could_look_into_it() {
         let late = |join: &[i32], user: User, has_early_hooks: bool| {
             let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
-            Births::of(&NamespacePlan { new: MOUNT, join, ..NamespacePlan::default() }, user, has_early_hooks)
+            NamespaceSetup::of(
+                &NamespacePlan { new: MOUNT, join, ..NamespacePlan::default() },
+                user,
+                has_early_hooks,
+            )
         };
         for user in [User::Own, User::Nested] {
             let births = late(&[PID], user, false);
@@ -320,7 +324,7 @@ mod tests {
             (new, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
             (new & !PID, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
         ] {
-            let Births { cloned, succeeded, later, beside, .. } = births(new, join, user);
+            let NamespaceSetup { cloned, succeeded, later, beside, .. } = births(new, join, user);
             let all = [cloned, succeeded.unwrap_or(0), later, beside];
             assert_eq!(all.iter().fold(0, |sum, kinds| sum | kinds), new);
             assert_eq!(all.iter().map(|kinds| kinds.count_ones()).sum::<u32>(), new.count_ones());

@@ -156,7 +156,7 @@ impl Program {
             for hook in &mut hooks {
                 hook.filter = late.as_ref().map(Filter::step);
             }
-            self.run_hooks(hooks::Kind::StartContainer, hooks);
+            self.run_hooks(hooks::HookKind::StartContainer, hooks);
         }
         self.load_filter(late);
         let argv = Argv::new(process.args);

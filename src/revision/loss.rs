@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
 use crate::cgroup;
-use crate::cgroup::{OomCounts, Shortage};
+use crate::cgroup::{OomCounts, OomReport};
 use crate::container::Container;
 
 /// In words that follow on the container's name; also the context of an error.
@@ -23,7 +23,7 @@ impl fmt::Display for Loss {
 }
 
 impl Loss {
-    pub(super) fn of_process(shortage: &Shortage) -> Self {
+    pub(super) fn of_process(shortage: &OomReport) -> Self {
         Self(format!("a process of it was killed, {shortage}"))
     }
 
@@ -65,7 +65,7 @@ impl Before {
     }
 
     /// First, for it may be the reason of the end; systemd may have taken the counts away by then.
-    fn shortage(&self) -> Option<Shortage> {
+    fn shortage(&self) -> Option<OomReport> {
         cgroup::shortage(self.cgroup.as_deref()?, self.ooms?)
     }
 

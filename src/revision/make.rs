@@ -1,4 +1,4 @@
-//! Making a revision: a change is put into force and recorded, or neither.
+//! CreateArgs a revision: a change is put into force and recorded, or neither.
 
 use std::time::SystemTime;
 
@@ -46,7 +46,7 @@ impl Wanted<'_> {
 
 /// Which container.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub struct ContainerRef<'a> {
     pub root: &'a Root,
     pub id: &'a ContainerId,
     /// Only if it is still this one.
@@ -95,7 +95,7 @@ impl std::fmt::Display for Replaced {
 
 impl std::error::Error for Replaced {}
 
-impl<'a> Target<'a> {
+impl<'a> ContainerRef<'a> {
     /// The one that has this name.
     pub fn named(root: &'a Root, id: &'a ContainerId) -> Self {
         Self { root, id, only: None, signals: None }
@@ -107,7 +107,7 @@ impl<'a> Target<'a> {
 ///
 /// # Errors
 /// Everything is as it was then, but for whom the kernel has killed meanwhile: a [`Loss`] is the error's context.
-pub fn make(target: &Target<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
     // Two at a time would each record only their own.
     let lock = target.root.lock(target.id, target.signals)?;
     let mut container = load(target, &lock)?;
@@ -194,7 +194,7 @@ fn record(
 ///
 /// # Errors
 /// As [`make`], but for what only the kernel knows.
-pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
+pub fn preview(target: &ContainerRef<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
     let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
@@ -216,7 +216,7 @@ pub fn preview(target: &Target<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Ve
     Ok((container.state.identity(), changes?))
 }
 
-fn load(target: &Target<'_>, lock: &Lock) -> Result<Container> {
+fn load(target: &ContainerRef<'_>, lock: &Lock) -> Result<Container> {
     let container = lock.container()?;
     if target.only.is_some_and(|only| *only != container.state.identity()) {
         return Err(Replaced.into());

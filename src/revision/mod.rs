@@ -21,7 +21,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 pub use self::asker::Asker;
 pub use self::loss::Loss;
-pub use self::make::{Made, Target, Wanted, make, preview};
+pub use self::make::{ContainerRef, Made, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
 pub use self::unfinished::unfinished;
 use crate::cgroup::change::Change;

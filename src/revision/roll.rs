@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::watch::{Verdict, Watch, settle};
-use super::{Asker, Loss, Made, Target, Wanted, make, preview};
+use super::{Asker, ContainerRef, Loss, Made, Wanted, make, preview};
 use crate::cgroup::change::Change;
 use crate::container::state::Identity;
 use crate::container::{ContainerId, Interrupted, Root};
@@ -123,7 +123,7 @@ pub type Tell<'a> = dyn FnMut(&Event<'_>, &SignalQueue) + 'a;
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
     // What can be known to be wrong is found before anything is changed.
     let member = |id| {
-        let (which, _) = preview(&Target::named(root, id), &plan.wanted)?;
+        let (which, _) = preview(&ContainerRef::named(root, id), &plan.wanted)?;
         Ok(Member { id, which })
     };
     let members = plan.ids.iter().map(|id| member(id).map_err(|error| about(id, error)));
@@ -239,7 +239,7 @@ impl Rolling<'_> {
 
     fn make(&self, member: &Member<'_>, wanted: &Wanted<'_>) -> Result<Made> {
         let Self { root, plan, signals } = self;
-        let target = Target { root, id: member.id, only: Some(&member.which), signals: Some(signals) };
+        let target = ContainerRef { root, id: member.id, only: Some(&member.which), signals: Some(signals) };
         make(&target, wanted, &plan.by)
     }
 }

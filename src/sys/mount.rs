@@ -20,7 +20,7 @@ impl Attributes {
 
 /// Whether the mounts below the given one change with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Recursion {
     ThisMount,
     WholeTree,
 }
@@ -31,7 +31,7 @@ pub enum Reach {
 /// # Errors
 /// `EINVAL` if the file system does not support it; `EPERM` if the ids are mapped already, or without CAP_SYS_ADMIN over the file
 /// system.
-pub fn map_ids(mount: BorrowedFd<'_>, reach: Reach, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+pub fn map_ids(mount: BorrowedFd<'_>, reach: Recursion, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
@@ -45,7 +45,7 @@ pub fn map_ids(mount: BorrowedFd<'_>, reach: Reach, user_namespace: BorrowedFd<'
 ///
 /// # Errors
 /// `EINVAL` if `mount` is not the root of a mount; `EPERM` if an attribute is locked.
-pub fn set_attributes(mount: BorrowedFd<'_>, reach: Reach, what: Attributes) -> Result<(), Errno> {
+pub fn set_attributes(mount: BorrowedFd<'_>, reach: Recursion, what: Attributes) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: what.set,
         attr_clr: what.clear,
@@ -55,10 +55,10 @@ pub fn set_attributes(mount: BorrowedFd<'_>, reach: Reach, what: Attributes) -> 
     set(mount, reach, &attr)
 }
 
-fn set(mount: BorrowedFd<'_>, reach: Reach, attr: &libc::mount_attr) -> Result<(), Errno> {
+fn set(mount: BorrowedFd<'_>, reach: Recursion, attr: &libc::mount_attr) -> Result<(), Errno> {
     let flags = match reach {
-        Reach::ThisMount => libc::AT_EMPTY_PATH,
-        Reach::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+        Recursion::ThisMount => libc::AT_EMPTY_PATH,
+        Recursion::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
     };
     // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel only
     // reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr` may name.

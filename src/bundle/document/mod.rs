@@ -21,7 +21,7 @@ pub const PROCESS: &str = "process.json";
 /// A `config.json`, and the names in it that no capability known here has; they are not in what was decoded.
 ///
 /// # Errors
-/// Wrong JSON or a value of the wrong type, with line, column and the pointer of the value.
+/// UsageError JSON or a value of the wrong type, with line, column and the pointer of the value.
 pub fn spec(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     decode(text, &Pointer::root())
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use super::devices::{Access, Kind, Rule};
+use super::devices::{Access, DeviceKind, Rule};
 use crate::error::Pointer;
 use crate::sys::bpf::Instruction;
 
@@ -33,7 +33,7 @@ impl Filter {
 /// Too many rules: some 10,000 devices fit that are not treated as all others.
 pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
     let table = |kind| Table::of(&Words::of(rules, kind));
-    let tables = table(Kind::Block).zip(table(Kind::Char));
+    let tables = table(DeviceKind::Block).zip(table(DeviceKind::Char));
     if tables.as_ref().is_some_and(|(block, char)| block.allows_all() && char.allows_all()) {
         return Ok(None);
     }
@@ -45,16 +45,16 @@ pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
 }
 
 /// For each kind of access, by its bit, the number of the last rule about it and whether that allows it.
-type Said = [Option<(usize, bool)>; 3];
+type Verdict = [Option<(usize, bool)>; 3];
 
 /// What rules say about devices of one type, by major and minor number; `None` is any.
-struct Words(BTreeMap<(Option<u32>, Option<u32>), Said>);
+struct Words(BTreeMap<(Option<u32>, Option<u32>), Verdict>);
 
 impl Words {
-    fn of(rules: &[Rule], kind: Kind) -> Self {
-        let mut words = BTreeMap::<_, Said>::new();
+    fn of(rules: &[Rule], kind: DeviceKind) -> Self {
+        let mut words = BTreeMap::<_, Verdict>::new();
         for (number, rule) in rules.iter().enumerate() {
-            if rule.kind != Kind::Any && rule.kind != kind {
+            if rule.kind != DeviceKind::Any && rule.kind != kind {
                 continue;
             }
             let said = words.entry((rule.major, rule.minor)).or_default();
@@ -148,9 +148,9 @@ impl Table {
         // From the last to the first, to know how far it is to the end.
         for Major { number, named, rest } in self.majors.iter().rev() {
             let end = match rest {
-                Some(rest) => Target::Answer(*rest),
-                None if otherwise.is_empty() => Target::Answer(self.others.rest),
-                None => Target::Ahead(after.try_into().ok()?),
+                Some(rest) => JumpTarget::Answer(*rest),
+                None if otherwise.is_empty() => JumpTarget::Answer(self.others.rest),
+                None => JumpTarget::Ahead(after.try_into().ok()?),
             };
             let mut code = select(MINOR, named);
             if code.is_empty() && self.majors.len() <= FEW {
@@ -175,7 +175,7 @@ const FEW: usize = 64;
 fn select(register: u8, numbers: &[(u32, Access)]) -> Vec<Op> {
     let is_few = numbers.len() <= FEW;
     let one = |(number, allowed): &(u32, Access)| {
-        let answer = Target::Answer(*allowed);
+        let answer = JumpTarget::Answer(*allowed);
         match is_few {
             true => vec![Op::jump_if(JUMP_IF_EQUAL, register, *number, answer)],
             false => vec![Op::if_not(register, *number, 1), Op::jump(answer)],
@@ -191,7 +191,7 @@ fn body(block: &Table, char: &Table) -> Option<Vec<Op>> {
     }
     let (mut code, block_code) = (char.code()?, block.code()?);
     if !block_code.is_empty() || block.others.rest != char.others.rest {
-        code.push(Op::jump(Target::Answer(char.others.rest)));
+        code.push(Op::jump(JumpTarget::Answer(char.others.rest)));
     }
     let skip = Op::if_not(TYPE, DEV_CHAR, code.len().try_into().ok()?);
     Some([skip].into_iter().chain(code).chain(block_code).collect())
@@ -224,7 +224,7 @@ const EXIT: u8 = 0x95;
 
 /// Where a jump leads.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+enum JumpTarget {
     /// Over so many instructions.
     Ahead(i16),
     /// To the answer if this is allowed.
@@ -234,21 +234,21 @@ enum Target {
 #[derive(Clone, Copy, Debug)]
 struct Op {
     instruction: Instruction,
-    to: Target,
+    to: JumpTarget,
 }
 
 impl Op {
-    fn jump(to: Target) -> Self {
+    fn jump(to: JumpTarget) -> Self {
         Self { instruction: plain(JUMP, 0, 0), to }
     }
 
-    fn jump_if(code: u8, register: u8, number: u32, to: Target) -> Self {
+    fn jump_if(code: u8, register: u8, number: u32, to: JumpTarget) -> Self {
         Self { instruction: plain(code, register, number), to }
     }
 
     /// Jumps over `count` instructions unless `register` holds `number`.
     fn if_not(register: u8, number: u32, count: i16) -> Self {
-        Self::jump_if(JUMP_IF_NOT_EQUAL, register, number, Target::Ahead(count))
+        Self::jump_if(JUMP_IF_NOT_EQUAL, register, number, JumpTarget::Ahead(count))
     }
 }
 
@@ -275,8 +275,8 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
     let mut answers: BTreeSet<u8> = body
         .iter()
         .filter_map(|op| match op.to {
-            Target::Answer(allowed) => Some(allowed.0),
-            Target::Ahead(_) => None,
+            JumpTarget::Answer(allowed) => Some(allowed.0),
+            JumpTarget::Ahead(_) => None,
         })
         .chain([rest.0])
         .collect();
@@ -285,7 +285,7 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
     if answers.iter().any(|allowed| is_some(*allowed)) {
         answers.extend([Access::ALL.0, 0]);
         if !is_some(rest.0) {
-            body.push(Op::jump(Target::Answer(rest)));
+            body.push(Op::jump(JumpTarget::Answer(rest)));
         }
     }
     let mut answers: Vec<u8> = answers.into_iter().collect();
@@ -309,8 +309,8 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
     };
     for (index, op) in body.iter().enumerate() {
         let offset = match op.to {
-            Target::Ahead(count) => count,
-            Target::Answer(allowed) => ahead(index, allowed.0)?,
+            JumpTarget::Ahead(count) => count,
+            JumpTarget::Answer(allowed) => ahead(index, allowed.0)?,
         };
         program.push(Instruction { offset, ..op.instruction });
     }

@@ -12,7 +12,7 @@ use crate::host::dice::Dice;
 /// A process that wants to do something with a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
-    pub(super) kind: Kind,
+    pub(super) kind: DeviceKind,
     pub(super) major: u32,
     pub(super) minor: u32,
     pub(super) access: u8,
@@ -22,7 +22,7 @@ pub(super) struct Question {
 pub(super) fn allowed(rules: &[Rule], question: Question) -> bool {
     [1, 2, 4].into_iter().filter(|bit| question.access & bit != 0).all(|bit| {
         let names = |rule: &&Rule| {
-            (rule.kind == Kind::Any || rule.kind == question.kind)
+            (rule.kind == DeviceKind::Any || rule.kind == question.kind)
                 && rule.major.is_none_or(|major| major == question.major)
                 && rule.minor.is_none_or(|minor| minor == question.minor)
                 && rule.access.0 & bit != 0
@@ -34,7 +34,7 @@ pub(super) fn allowed(rules: &[Rule], question: Question) -> bool {
 /// What the kernel would find.
 pub(super) fn run(filter: Option<&Filter>, question: Question) -> bool {
     let Some(filter) = filter else { return true };
-    let kind = if question.kind == Kind::Block { DEV_BLOCK } else { DEV_CHAR };
+    let kind = if question.kind == DeviceKind::Block { DEV_BLOCK } else { DEV_CHAR };
     let context = [u32::from(question.access) << 16 | kind, question.major, question.minor];
     let (mut registers, mut at) = ([0xdead_beef_u32; 16], 0_usize);
     loop {
@@ -85,7 +85,7 @@ const NUMBERS: [Option<u32>; 6] = [None, None, Some(0), Some(1), Some(3), Some(u
 pub(super) fn any_rule(dice: &mut impl Dice, numbers: &[Option<u32>]) -> Rule {
     Rule {
         allow: dice.roll(2) == 0,
-        kind: dice.pick(&[Kind::Any, Kind::Block, Kind::Char]),
+        kind: dice.pick(&[DeviceKind::Any, DeviceKind::Block, DeviceKind::Char]),
         major: dice.pick(numbers),
         minor: dice.pick(numbers),
         access: Access(dice.pick(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 7])),
@@ -98,7 +98,7 @@ pub(in crate::cgroup) fn compare(dice: &mut impl Dice) -> Option<usize> {
     let rules: Vec<_> = (0..dice.roll(13)).map(|_| any_rule(dice, &NUMBERS)).collect();
     let filter = compile(&rules, &Pointer::root()).unwrap();
     assert!(filter.as_ref().is_none_or(is_all_reachable), "{rules:?}\n{filter:#?}");
-    for kind in [Kind::Block, Kind::Char] {
+    for kind in [DeviceKind::Block, DeviceKind::Char] {
         for major in [0, 1, 3, 7, u32::MAX] {
             for minor in [0, 1, 3, 7, u32::MAX] {
                 for access in 1..=7 {

@@ -29,7 +29,7 @@ fn long_programs_answer_as_the_rules_do() {
                 let mut number = || u32::try_from(dice.roll(u64::from(majors) + 1)).unwrap();
                 let (major, minor) = (number(), number());
                 let (kind, access) =
-                    (dice.pick(&[Kind::Block, Kind::Char]), dice.pick(&[1, 2, 3, 4, 5, 6, 7]));
+                    (dice.pick(&[DeviceKind::Block, DeviceKind::Char]), dice.pick(&[1, 2, 3, 4, 5, 6, 7]));
                 let question = Question { kind, major, minor, access };
                 assert_eq!(run(filter.as_ref(), question), allowed(&rules, question), "{question:?}");
             }
@@ -39,8 +39,8 @@ fn long_programs_answer_as_the_rules_do() {
 
 #[test]
 fn rules_that_say_nothing_new_cost_nothing() {
-    let deny = Rule { allow: false, kind: Kind::Any, major: None, minor: None, access: Access::ALL };
-    let one = |number| Rule { kind: Kind::Block, major: Some(number), minor: Some(number), ..deny };
+    let deny = Rule { allow: false, kind: DeviceKind::Any, major: None, minor: None, access: Access::ALL };
+    let one = |number| Rule { kind: DeviceKind::Block, major: Some(number), minor: Some(number), ..deny };
     let all: Vec<_> = (0..50_000).map(one).chain([deny]).collect();
     assert_eq!(compile(&all, &Pointer::root()).unwrap().unwrap().0.len(), 2);
     let denied: Vec<_> = [deny].into_iter().chain((0..50_000).map(one)).collect();
@@ -78,7 +78,7 @@ fn more_rules_than_a_program_can_hold_are_an_error() {
     let at = Pointer::root().field("linux").field("resources").field("devices");
     let rule = |major| Rule {
         allow: true,
-        kind: Kind::Char,
+        kind: DeviceKind::Char,
         major: Some(major),
         minor: Some(1),
         access: Access::READ,

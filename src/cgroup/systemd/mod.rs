@@ -32,14 +32,14 @@ use super::resources::Limits;
 use super::{Destination, control_file, removal};
 use crate::error::{Hint, Pointer, line};
 use crate::host::dbus::{Address, Value};
-use crate::host::placeholder::Holder;
+use crate::host::placeholder::Placeholder;
 use crate::host::signals::Signals;
 
 const PIDS_MAX: &str = "pids.max";
 
 /// How systemd is asked to make a scope.
 #[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
+pub struct ScopeRequest<'a> {
     pub buses: &'a Buses,
     /// Those that ask this process to end do not wait for systemd.
     pub signals: Option<&'a Signals>,
@@ -131,7 +131,7 @@ impl ScopePlan {
     /// Has systemd make the scope. `before` is told what is going to be.
     pub(super) fn start(
         &self,
-        asking: Asking<'_>,
+        asking: ScopeRequest<'_>,
         mount: &Mount,
         before: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Scope> {
@@ -147,7 +147,7 @@ impl ScopePlan {
         let root = manager.control_group()?;
         let path = mount.path_of(&Path::new(root.trim_start_matches('/')).join(self.names.place()));
         before(&path)?;
-        let holder = Holder::start(0, None).context("start a process for the scope")?;
+        let holder = Placeholder::start(0, None).context("start a process for the scope")?;
         // Not it but the container's process is to be killed for want of memory. Whoever may not ask for that has it nearly always,
         // too: it is the smaller one.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", holder.pid()), "-1000");
@@ -207,7 +207,7 @@ pub(super) struct Scope {
     pub(super) path: PathBuf,
     manager: Manager,
     /// `None` once the container's first process is complete.
-    holder: Option<Holder>,
+    holder: Option<Placeholder>,
     /// The limit of processes, as long as there is one more, the holder.
     pids: Option<String>,
     /// Whether the container's first process was born outside, and is moved into it by systemd.
@@ -228,12 +228,12 @@ impl Scope {
     }
 
     /// Notes that the kernel lets nobody but systemd put a process into the scope.
-    pub(super) fn stand_apart(&mut self) {
+    pub(super) fn isolate(&mut self) {
         self.is_apart = true;
     }
 
     /// Has systemd put the process into the scope, unless it was born there.
-    pub(super) fn take_in(&self, pid: i32) -> Result<()> {
+    pub(super) fn attach(&self, pid: i32) -> Result<()> {
         if self.is_apart { self.unit.attach(pid) } else { Ok(()) }
     }
 

@@ -195,7 +195,7 @@ impl Planned {
         }
         let mount = fs::Mount::find()?;
         let enabled = controllers::Enabled::of(cgroup, path)?;
-        let target = apply::Target { dir: cgroup, path, fresh: false };
+        let target = apply::CgroupDir { dir: cgroup, path, fresh: false };
         apply::limits(&self.limits, &target, &mount, &enabled, |file, value| match self.is_return {
             // Not before now: it may be the writes before this one that give the cgroup above what it has then.
             true => write_file(file, &journal::meant(cgroup, file, value)),

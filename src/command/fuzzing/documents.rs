@@ -15,7 +15,7 @@ use crate::error::Pointer;
 use crate::host::environment::SystemdInstance;
 use crate::init::step::{Ended, Part};
 use crate::plan::{Changes, ExecPlan, Plan, Wanted, mounts};
-use crate::program::{Program, Wiring};
+use crate::program::{ChildInputs, Program};
 use crate::revision::History;
 use crate::sys::Errno;
 
@@ -39,7 +39,7 @@ pub(super) fn config(text: &[u8]) {
         for warning in plan.mounts.warnings.iter().chain(&plan.cgroup.warnings) {
             assert!(!warning.chars().any(char::is_control), "{warning:?}");
         }
-        match Program::new(plan, Wiring::default()) {
+        match Program::new(plan, ChildInputs::default()) {
             Ok(program) => explains(&program),
             Err(error) => drop(promised(&error, CONFIG)),
         }

@@ -2,12 +2,12 @@
 
 use super::{Bytes, Dice as _, promised};
 use crate::host::dbus::message::{Header, Message};
-use crate::host::dbus::{Place, Value, message};
+use crate::host::dbus::{BusObject, Value, message};
 use crate::host::{dbus, netlink};
 
 /// A place that a call can go to.
-const PLACE: Place<'_> =
-    Place { program: "org.example", object: "/org/example", interface: "org.example.Fuzz" };
+const PLACE: BusObject<'_> =
+    BusObject { program: "org.example", object: "/org/example", interface: "org.example.Fuzz" };
 
 /// A message as it arrives from a bus: its header, and what follows.
 pub(super) fn dbus(input: &[u8]) {

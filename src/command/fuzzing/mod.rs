@@ -45,7 +45,7 @@ pub enum Form {
 
 /// A decoder, and how it is fed.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct FuzzTarget {
     /// That of its file in `fuzz/fuzz_targets` and of its directory in `fuzz/corpus`.
     pub name: &'static str,
     /// Panics if a promise is broken.
@@ -56,11 +56,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
-    Target { clients: Some("-config.json"), ..json("config", documents::config) },
-    Target { clients: Some("-process.json"), ..json("process", documents::process) },
-    Target { clients: Some("-config.json"), ..json("excerpt", documents::excerpt) },
-    Target { clients: Some("-resources.json"), ..json("resources", crate::cgroup::fuzzing::resources) },
+pub const TARGETS: [FuzzTarget; 16] = [
+    FuzzTarget { clients: Some("-config.json"), ..json("config", documents::config) },
+    FuzzTarget { clients: Some("-process.json"), ..json("process", documents::process) },
+    FuzzTarget { clients: Some("-config.json"), ..json("excerpt", documents::excerpt) },
+    FuzzTarget { clients: Some("-resources.json"), ..json("resources", crate::cgroup::fuzzing::resources) },
     json("state", documents::state),
     text("mount_options", documents::mount_options),
     text("command_line", command_line::command_line),
@@ -75,19 +75,19 @@ pub const TARGETS: [Target; 16] = [
     bytes("device_rules", crate::cgroup::fuzzing::device_rules),
 ];
 
-const fn json(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run, form: Form::Json, clients: None }
+const fn json(name: &'static str, run: fn(&[u8])) -> FuzzTarget {
+    FuzzTarget { name, run, form: Form::Json, clients: None }
 }
 
-const fn text(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run, form: Form::Text, clients: None }
+const fn text(name: &'static str, run: fn(&[u8])) -> FuzzTarget {
+    FuzzTarget { name, run, form: Form::Text, clients: None }
 }
 
-const fn bytes(name: &'static str, run: fn(&[u8])) -> Target {
-    Target { name, run, form: Form::Bytes, clients: None }
+const fn bytes(name: &'static str, run: fn(&[u8])) -> FuzzTarget {
+    FuzzTarget { name, run, form: Form::Bytes, clients: None }
 }
 
 /// The target of this name.
-pub fn target(name: &str) -> Target {
+pub fn target(name: &str) -> FuzzTarget {
     *TARGETS.iter().find(|target| target.name == name).unwrap_or_else(|| panic!("no target is called {name}"))
 }

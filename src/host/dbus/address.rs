@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::host::unix_socket::Target;
+use crate::host::unix_socket::SocketName;
 
 /// One address, as it is written: `unix:path=/run/dbus/system_bus_socket`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Address {
 
     /// # Errors
     /// If it is not that of a UNIX socket, or makes no sense.
-    pub(super) fn socket(&self) -> Result<Target> {
+    pub(super) fn socket(&self) -> Result<SocketName> {
         let refused = || format!("use the D-Bus address {:?}", self.0);
         let Some(keys) = self.0.strip_prefix("unix:") else {
             bail!("{}: only those of UNIX sockets are supported", refused());
@@ -50,10 +50,10 @@ impl Address {
         for key in keys.split(',') {
             match key.split_once('=') {
                 Some(("path", path)) => {
-                    return Ok(Target::Path(PathBuf::from(unescape(path).with_context(refused)?)));
+                    return Ok(SocketName::Path(PathBuf::from(unescape(path).with_context(refused)?)));
                 }
                 Some(("abstract", name)) => {
-                    return Ok(Target::Abstract(unescape(name).with_context(refused)?.into_vec()));
+                    return Ok(SocketName::Abstract(unescape(name).with_context(refused)?.into_vec()));
                 }
                 _ => {}
             }
@@ -87,7 +87,7 @@ mod tests {
         for path in ["/run/dbus/system_bus_socket", "/a b,c;d%e=ä"] {
             let address = Address::of(Path::new(path));
             assert!(!address.as_str().contains([' ', ',', ';']), "{address:?}");
-            assert_eq!(address.socket().unwrap(), Target::Path(path.into()));
+            assert_eq!(address.socket().unwrap(), SocketName::Path(path.into()));
         }
     }
 
@@ -95,7 +95,7 @@ mod tests {
     fn addresses_are_tried_in_their_order_and_other_keys_passed_over() {
         let list = Address::list(OsStr::new("unix:abstract=/tmp/x%20y,guid=12;unix:guid=3,path=/b;;"));
         let sockets: Vec<_> = list.iter().map(|address| address.socket().unwrap()).collect();
-        assert_eq!(sockets, [Target::Abstract(b"/tmp/x y".to_vec()), Target::Path("/b".into())]);
+        assert_eq!(sockets, [SocketName::Abstract(b"/tmp/x y".to_vec()), SocketName::Path("/b".into())]);
     }
 
     #[test]

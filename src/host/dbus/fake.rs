@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use super::message::tests::{answer, refusal, signal};
 use super::message::{HEADER, Header, Message};
-use super::{Address, Place, Value};
+use super::{Address, BusObject, Value};
 
 /// A call as it has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Reply {
     Answer(Vec<Value>),
     /// With its kind and text.
     Refusal(String, String),
-    Signal(Place<'static>, &'static str, Vec<Value>),
+    Signal(BusObject<'static>, &'static str, Vec<Value>),
 }
 
 /// Listens until it is dropped.

@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Place;
+use super::BusObject;
 use super::value::{Value, alignment, signature_of};
 
 /// The first character of a message in this machine's order of bytes.
@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 pub const HEADER: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     Call,
     Answer,
     Error,
@@ -41,7 +41,7 @@ mod field {
 /// A message that has arrived.
 #[derive(Debug, Default)]
 pub struct Message {
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// The serial of the call.
     pub answers: Option<u32>,
     pub error: Option<String>,
@@ -58,7 +58,7 @@ pub struct Message {
 ///
 /// # Errors
 /// A text with a NUL, or longer than the specification allows.
-pub fn call(serial: u32, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
+pub fn call(serial: u32, place: BusObject<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
     let fields = [
         (field::OBJECT, Value::Object(place.object.to_owned())),
         (field::INTERFACE, Value::text(place.interface)),
@@ -191,11 +191,11 @@ impl Message {
     /// `rest` is what follows the header.
     pub fn decode(header: &Header, rest: &[u8]) -> Result<Self> {
         let kind = match header.kind {
-            1 => Kind::Call,
-            2 => Kind::Answer,
-            3 => Kind::Error,
-            4 => Kind::Signal,
-            _ => Kind::Other,
+            1 => MessageKind::Call,
+            2 => MessageKind::Answer,
+            3 => MessageKind::Error,
+            4 => MessageKind::Signal,
+            _ => MessageKind::Other,
         };
         let fields = rest.get(..header.fields).context("it ends in its header")?;
         let body = rest.get(header.fields.next_multiple_of(8)..).context("it ends in its header")?;
@@ -242,8 +242,8 @@ impl Message {
         super::fake::Call { object, member, body: self.body }
     }
 
-    pub fn is_signal(&self, place: Place<'_>, member: &str) -> bool {
-        self.kind == Kind::Signal
+    pub fn is_signal(&self, place: BusObject<'_>, member: &str) -> bool {
+        self.kind == MessageKind::Signal
             && self.object.as_deref() == Some(place.object)
             && self.interface.as_deref() == Some(place.interface)
             && self.member.as_deref() == Some(member)
@@ -358,12 +358,12 @@ pub mod tests {
         encode(3, 5, fields, &[Value::text(text)]).unwrap()
     }
 
-    pub fn signal(place: Place<'_>, member: &str, body: &[Value]) -> Vec<u8> {
+    pub fn signal(place: BusObject<'_>, member: &str, body: &[Value]) -> Vec<u8> {
         signal_from(None, place, member, body)
     }
 
     /// As a bus passes it on, which says who sent it.
-    pub fn signal_from(sender: Option<&str>, place: Place<'_>, member: &str, body: &[Value]) -> Vec<u8> {
+    pub fn signal_from(sender: Option<&str>, place: BusObject<'_>, member: &str, body: &[Value]) -> Vec<u8> {
         let mut fields = vec![
             (field::OBJECT, Value::Object(place.object.to_owned())),
             (field::INTERFACE, Value::text(place.interface)),
@@ -417,11 +417,11 @@ pub mod tests {
 
     #[test]
     fn a_call_says_where_and_what() {
-        let place = Place { program: "a.b", object: "/a", interface: "a.c" };
+        let place = BusObject { program: "a.b", object: "/a", interface: "a.c" };
         let arguments = [Value::text("x"), Value::Bool(true)];
         let bytes = call(3, place, "Do", &arguments).unwrap();
         let message = decoded(&bytes).unwrap();
-        assert_eq!((message.kind, message.member.as_deref()), (Kind::Call, Some("Do")));
+        assert_eq!((message.kind, message.member.as_deref()), (MessageKind::Call, Some("Do")));
         assert_eq!(message.values().unwrap(), arguments);
         assert!(call(3, place, "Do", &[Value::text("x\0y")]).is_err());
     }
@@ -448,7 +448,7 @@ pub mod tests {
 
     #[test]
     fn a_message_cut_anywhere_is_an_error_and_no_panic() {
-        let place = Place { program: "", object: "/a", interface: "a.c" };
+        let place = BusObject { program: "", object: "/a", interface: "a.c" };
         let body = [Value::Uint32(1), Value::Object("/b".into()), Value::text("u"), Value::text("done")];
         let whole = signal(place, "JobRemoved", &body);
         assert_eq!(decoded(&whole).unwrap().values().unwrap(), body);

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 
 pub use self::address::Address;
-use self::message::{HEADER, Header, Kind, Message};
+use self::message::{HEADER, Header, Message, MessageKind};
 pub use self::text::parse;
 pub use self::value::Value;
 use crate::error::errno;
@@ -43,7 +43,7 @@ const GREETINGS: usize = 8;
 
 /// Where a method is, or where a signal comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct BusObject<'a> {
     /// The name of the program on the bus.
     pub program: &'a str,
     pub object: &'a str,
@@ -51,7 +51,7 @@ pub struct Place<'a> {
 }
 
 /// The bus itself.
-const BUS: Place<'static> = Place {
+const BUS: BusObject<'static> = BusObject {
     program: "org.freedesktop.DBus",
     object: "/org/freedesktop/DBus",
     interface: "org.freedesktop.DBus",
@@ -111,7 +111,7 @@ pub struct Connection {
     /// Who answered the last call, if there is a bus to say so.
     answered_by: Option<String>,
     /// Which signal is going to be asked for.
-    expected: Option<(Place<'static>, &'static str)>,
+    expected: Option<(BusObject<'static>, &'static str)>,
     /// Those that came while something else was awaited, the first one first.
     signals: VecDeque<Message>,
 }
@@ -156,13 +156,13 @@ impl Connection {
     }
 
     /// Keeps the signals `member` of `place` for [`Self::signal`], from now on; of others, none is kept.
-    pub fn expect(&mut self, place: Place<'static>, member: &'static str) {
+    pub fn expect(&mut self, place: BusObject<'static>, member: &'static str) {
         self.expected = Some((place, member));
     }
 
     /// Has the bus pass the signals `member` of `place` on.
-    pub fn subscribe(&mut self, place: Place<'_>, member: &str, deadline: Instant) -> Result<()> {
-        let Place { program, object, interface } = place;
+    pub fn subscribe(&mut self, place: BusObject<'_>, member: &str, deadline: Instant) -> Result<()> {
+        let BusObject { program, object, interface } = place;
         let rule = format!(
             "type='signal',sender='{program}',path='{object}',interface='{interface}',member='{member}'"
         );
@@ -175,7 +175,7 @@ impl Connection {
     /// [`Refused`], [`TimedOut`], [`Interrupted`], or that of the socket.
     pub fn call(
         &mut self,
-        place: Place<'_>,
+        place: BusObject<'_>,
         member: &str,
         arguments: &[Value],
         deadline: Instant,
@@ -185,25 +185,25 @@ impl Connection {
         loop {
             let message = self.receive(deadline)?;
             match message.kind {
-                Kind::Answer if message.answers == Some(self.serial) => {
+                MessageKind::Answer if message.answers == Some(self.serial) => {
                     let values = message.values().context("decode an answer")?;
                     self.answered_by = message.sender;
                     return Ok(values);
                 }
-                Kind::Error if message.answers == Some(self.serial) => {
+                MessageKind::Error if message.answers == Some(self.serial) => {
                     let text =
                         message.values().ok().and_then(|values| values.into_iter().next()?.into_text());
                     let [name, text] = [message.error, text].map(Option::unwrap_or_default);
                     return Err(Refused { name, text }.into());
                 }
-                Kind::Signal => self.keep(message),
+                MessageKind::Signal => self.keep(message),
                 // Of nobody's call; and nobody has methods to call here.
                 _ => {}
             }
         }
     }
 
-    fn encode(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
+    fn encode(&mut self, place: BusObject<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
         // Never 0, which is no serial.
         self.serial = self.serial.wrapping_add(1).max(1);
         message::call(self.serial, place, member, arguments)
@@ -343,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place<'static> = Place { program: "a.b", object: "/a/b", interface: "a.b.C" };
+    const PLACE: BusObject<'static> = BusObject { program: "a.b", object: "/a/b", interface: "a.b.C" };
 
     /// Calls `m` of a program that answers a greeting and then says `bytes`.
     fn called(bytes: Vec<u8>) -> Result<(Vec<Value>, Connection)> {
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_signal_of_somebody_else_is_not_the_one() {
-        let elsewhere = Place { object: "/a/c", ..PLACE };
+        let elsewhere = BusObject { object: "/a/c", ..PLACE };
         let mut bytes = message::tests::signal_from(Some(":1.66"), PLACE, "done", &[Value::Uint32(1)]);
         bytes.extend(message::tests::signal(elsewhere, "done", &[Value::Uint32(2)]));
         bytes.extend(message::tests::answer(1, &[]));

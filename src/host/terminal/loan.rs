@@ -14,7 +14,7 @@ use rustix::io::retry_on_intr;
 use rustix::stdio;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
-use super::screen::Place;
+use super::screen::ScreenBuffer;
 use super::stream;
 use crate::sys::Errno;
 
@@ -25,7 +25,7 @@ const PATIENCE_AT_THE_END: Duration = Duration::from_millis(500);
 /// release build drops nothing.
 #[derive(Debug)]
 pub(super) struct Loan {
-    place: Place,
+    place: ScreenBuffer,
     output: OwnedFd,
     keyboard: Option<OwnedFd>,
     is_taken: AtomicBool,
@@ -35,7 +35,7 @@ pub(super) struct Loan {
 
 impl Loan {
     /// Not taken yet. From now on, a panic gives the terminal back before it is told.
-    pub(super) fn new(place: Place) -> Result<Arc<Self>> {
+    pub(super) fn new(place: ScreenBuffer) -> Result<Arc<Self>> {
         let keyboard =
             rustix::termios::isatty(stdio::stdin()).then(|| stream::own(stdio::stdin(), OFlags::RDONLY));
         let loan = Arc::new(Self {
@@ -161,7 +161,7 @@ mod tests {
     fn a_panic_gives_the_terminal_back_before_it_is_told() {
         if std::env::var_os(PANICS).is_some() {
             // As in a release build, nothing is dropped.
-            let mut screen = std::mem::ManuallyDrop::new(Screen::open(Place::Alternate).unwrap());
+            let mut screen = std::mem::ManuallyDrop::new(Screen::open(ScreenBuffer::Alternate).unwrap());
             assert_eq!(screen.next(Instant::now(), &[]).unwrap(), Event::Due);
             panic!("a mistake of ours");
         }

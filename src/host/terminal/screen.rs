@@ -25,14 +25,14 @@ const PATIENCE_WITH_KEYS: Duration = Duration::from_millis(50);
 
 /// Which screen of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ScreenBuffer {
     /// The usual one, where the last picture stays. A picture must leave a row free.
     Usual,
     /// The other one, behind which the usual one comes to light again.
     Alternate,
 }
 
-impl Place {
+impl ScreenBuffer {
     fn enter(self) -> String {
         match self {
             // What is there moves up and can be scrolled back to.
@@ -108,7 +108,7 @@ pub enum Event {
 
 #[derive(Debug)]
 pub struct Screen {
-    place: Place,
+    place: ScreenBuffer,
     terminal: Arc<Loan>,
     signals: Signals,
     queue: SignalQueue,
@@ -125,7 +125,7 @@ pub struct Screen {
 
 impl Screen {
     /// Standard output, which must be a terminal. All signals are blocked from now on.
-    pub fn open(place: Place) -> Result<Self> {
+    pub fn open(place: ScreenBuffer) -> Result<Self> {
         let signals = Signals::block()?;
         let queue = signals.queue()?;
         let mut screen = Self {

@@ -9,7 +9,7 @@ use crate::container::state::{State, Status};
 use crate::host::log::Log;
 use crate::init;
 use crate::launch::child::Child;
-use crate::plan::hooks::{HookPlan, Kind, Shared};
+use crate::plan::hooks::{HookKind, HookPlan, Shared};
 use crate::plan::process::inherited_environment;
 
 /// Calls those that the runtime runs before the switch of the root; runtime.md § Lifecycle, steps 3 and 4.
@@ -18,8 +18,8 @@ use crate::plan::process::inherited_environment;
 pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Child<'_>) -> Result<()> {
     let init = child.init.pidfd.as_fd();
     let runner = Runner::new(state, Status::Creating, &child.interrupts, Some(init))?;
-    runner.run(Kind::Prestart, &hooks.prestart)?;
-    runner.run(Kind::CreateRuntime, &hooks.create_runtime)
+    runner.run(HookKind::Prestart, &hooks.prestart)?;
+    runner.run(HookKind::CreateRuntime, &hooks.create_runtime)
 }
 
 /// What the hooks of the init process need, if there are any.

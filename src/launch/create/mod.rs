@@ -25,7 +25,7 @@ use self::preflight::{
 use self::record::Record;
 use self::user_namespace::{UserNamespace, require_privileges};
 use crate::bundle::Bundle;
-use crate::cgroup::{Asking, Driver, OomCounts, OomFiles, intel_rdt};
+use crate::cgroup::{Driver, OomCounts, OomFiles, ScopeRequest, intel_rdt};
 use crate::container::hooks::poststart;
 use crate::container::state::{State, Status};
 use crate::container::{Container, ContainerId, NewContainer, PidFile, Root};
@@ -45,7 +45,7 @@ use crate::launch::child::{Child, Watch, clone, connect_pidfd_socket, require_in
 use crate::launch::{netns, seccomp_agent};
 use crate::plan::Plan;
 use crate::plan::linux::namespaces::Join;
-use crate::program::{Births, Program, RootSwitch, User, Wiring};
+use crate::program::{ChildInputs, NamespaceSetup, Program, RootSwitch, User};
 use crate::sys;
 use crate::sys::Errno;
 use crate::sys::process::close_on_exec_from;
@@ -139,7 +139,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
 /// What is in `undone` when this fails was made and has been undone.
 fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<Created> {
     require_kernel()?;
-    let driver = match (request.cgroups, request.rootless.is_so()) {
+    let driver = match (request.cgroups, request.rootless.is_enabled()) {
         (Cgroups::Systemd, false) => Driver::Systemd(SystemdInstance::System),
         (Cgroups::Systemd, true) => Driver::Systemd(SystemdInstance::User),
         (Cgroups::Own | Cgroups::Disabled, _) => Driver::Cgroupfs,
@@ -161,7 +161,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         plan.process.capabilities.limit_to(own);
     }
     if request.cgroups == Cgroups::Disabled {
-        plan.cgroup.forgo("drop --cgroup-manager disabled, or remove the limit")?;
+        plan.cgroup.without_limits("drop --cgroup-manager disabled, or remove the limit")?;
     }
     require_safe_switch(&plan, request.switch)?;
     let labels = lsm::labels(plan.process.labels(), &Pointer::root().field("process"))?;
@@ -177,7 +177,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
 
     let mut directory = request.root.create(request.id)?;
     let note = |path: &Path| directory.note_cgroup(path);
-    let asking = Asking { buses: &request.environment.buses, signals: Some(request.signals) };
+    let asking = ScopeRequest { buses: &request.environment.buses, signals: Some(request.signals) };
     let mut cgroup = plan.cgroup.create(request.rootless, asking, note).context(Stage::Cgroup)?;
     cgroup.unit().map(|unit| directory.note_unit(unit)).transpose()?;
     let earlier_ooms = cgroup.earlier_ooms();
@@ -196,7 +196,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     // As with a cgroup: a limit is in force before there is a process.
     let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::Group::create(rdt, request.id.as_str()));
     let rdt = rdt.transpose()?;
-    let mut wiring = Wiring { join, console_socket, inherited, labels, ..Wiring::default() };
+    let mut wiring = ChildInputs { join, console_socket, inherited, labels, ..ChildInputs::default() };
     if request.program == Start::Later {
         wiring.fifo = Some(directory.make_fifo()?);
     }
@@ -214,7 +214,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let hooks = plan.hooks.clone();
     let mut net_devices = NetDevices::of(plan.net_devices.clone());
     net_devices.join(&wiring.join)?;
-    let births = Births::of(&plan.namespaces, user_namespace.user, plan.hooks.precede_the_switch());
+    let births = NamespaceSetup::of(&plan.namespaces, user_namespace.user, plan.hooks.precede_the_switch());
     let pid_namespace = match user_namespace.user {
         User::Own if births.late => {
             let late = wiring.join.iter().find(|(join, _)| join.kind == libc::CLONE_NEWPID);
@@ -239,8 +239,8 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let (mut init, mut start) =
         clone(cloned, &mut cgroup, pid_namespace, &mut program, &theirs, waits, earlier_ooms)?;
     drop(theirs);
-    if !cgroup.kills_at_birth() {
-        cgroup.take_in(init.pid)?;
+    if !cgroup.attaches_late() {
+        cgroup.attach(init.pid)?;
     }
     undone.remember(record.state());
     // The words in these three that runc's own tests look for are the names of what does the same in runc.
@@ -257,10 +257,10 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         oom_files: oom_files.as_ref(),
         program: &program,
     };
-    if cgroup.kills_at_birth() {
+    if cgroup.attaches_late() {
         let child = watch.over(&init)?;
         child.await_point(Point::Born)?;
-        cgroup.take_in(init.pid)?;
+        cgroup.attach(init.pid)?;
         child.go_on()?;
     }
     if births.succeeded.is_some() {
@@ -271,7 +271,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         let successor = intermediate.await_successor()?;
         init = successor;
         start = process::start(init.pid)?;
-        cgroup.take_in(init.pid)?;
+        cgroup.attach(init.pid)?;
     }
     if let Some(rdt) = &rdt {
         rdt.member().add(init.pid)?;
@@ -400,7 +400,12 @@ fn take_pid_namespace(join: &mut Vec<(Join, OwnedFd)>) -> Option<(Join, OwnedFd)
     Some(join.remove(place))
 }
 
-fn wire(wiring: &mut Wiring, plan: &Plan, request: &Request<'_>, directory: &NewContainer) -> Result<()> {
+fn wire(
+    wiring: &mut ChildInputs,
+    plan: &Plan,
+    request: &Request<'_>,
+    directory: &NewContainer,
+) -> Result<()> {
     wiring.has_kcore = Path::new("/proc/kcore").exists();
     if request.keyring == Keyring::New {
         wiring.keyring = Some(CString::new(State::keyring_name(request.id.as_str()))?);

@@ -21,15 +21,15 @@ use crate::init::step::{Bind, Entry, Mount, Step};
 use crate::plan::Plan;
 use crate::plan::linux::id_maps::IdMaps;
 use crate::plan::mounts::Numbered;
-use crate::program::{Wiring, describe_bind};
-use crate::sys::mount::{Attributes, Reach, set_attributes};
+use crate::program::{ChildInputs, describe_bind};
+use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::{Errno, cred};
 
 /// Opens the rootfs, the sources of binds and the notify directory, and makes the nodes of `/linux/devices`.
 ///
 /// # Errors
 /// Named by the mount or device.
-pub(super) fn open(plan: &mut Plan, wiring: &mut Wiring) -> Result<()> {
+pub(super) fn open(plan: &mut Plan, wiring: &mut ChildInputs) -> Result<()> {
     let propagation = propagation(plan);
     let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
     let fault = || Fault {
@@ -163,7 +163,7 @@ fn open_one(tree: Result<OwnedFd, Errno>, propagation: u64) -> Result<Option<Own
         Err(Errno::PERM) => return Ok(None),
         tree => tree?,
     };
-    set_attributes(tree.as_fd(), Reach::WholeTree, Attributes { propagation, ..Attributes::default() })?;
+    set_attributes(tree.as_fd(), Recursion::WholeTree, Attributes { propagation, ..Attributes::default() })?;
     Ok(Some(tree))
 }
 

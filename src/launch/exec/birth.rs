@@ -82,11 +82,11 @@ pub(super) struct Awaiting {
 
 impl Awaiting {
     /// Puts process `pid` there.
-    pub(super) fn take_in(&self, pid: i32, state: &State) -> Result<()> {
-        match self.destination.take_in(pid) {
+    pub(super) fn attach(&self, pid: i32, state: &State) -> Result<()> {
+        match self.destination.attach(pid) {
             Err(errno) if !self.is_named && may_have_moved(errno) => {
                 let actual = Destination::of_process(state.init_process_pid)?;
-                actual.take_in(pid).map_err(|errno| not_added(errno, Some(&actual)))
+                actual.attach(pid).map_err(|errno| not_added(errno, Some(&actual)))
             }
             Err(Errno::ACCESS) if !self.is_named && state.systemd.is_some() => {
                 state.systemd.as_ref().map_or(Ok(()), |unit| unit.attach(pid))

@@ -27,7 +27,7 @@ use crate::init::step::Point;
 use crate::launch::child;
 use crate::launch::child::Watch;
 use crate::plan::{ExecPlan, Wanted};
-use crate::program::{ExecWiring, Program};
+use crate::program::{ExecInputs, Program};
 use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 use crate::sys::{Errno, cred};
@@ -124,7 +124,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
         && kinds & (libc::CLONE_NEWPID | libc::CLONE_NEWUSER) == libc::CLONE_NEWPID
         && is_privileged(own);
     let ours_kinds = if is_succeeded { 0 } else { parents_kinds(kinds, own) };
-    let wiring = ExecWiring {
+    let wiring = ExecInputs {
         init: init.try_clone().context("keep the init process")?,
         kinds: kinds & !ours_kinds,
         is_succeeded,
@@ -200,7 +200,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     if let Some(cgroup) = awaiting {
         let child = watch.over(&process)?;
         child.await_point(Point::Born)?;
-        cgroup.take_in(process.pid, state)?;
+        cgroup.attach(process.pid, state)?;
         child.go_on()?;
     }
     if is_succeeded {

@@ -12,17 +12,17 @@ use crate::plan::linux::id_maps::IdMaps;
 
 /// Ends when it is dropped.
 #[derive(Debug)]
-pub struct Holder(placeholder::Holder);
+pub struct Holder(placeholder::Placeholder);
 
 impl Holder {
     /// A process in an existing user namespace.
     pub fn joined(namespace: BorrowedFd<'_>) -> Result<Self> {
-        placeholder::Holder::start(0, Some(namespace)).map(Self)
+        placeholder::Placeholder::start(0, Some(namespace)).map(Self)
     }
 
     /// A process in a new user namespace, which maps `maps`; what is wrong with them stands at `at`.
     pub fn with(maps: &IdMaps, writer: Writer, at: &Pointer) -> Result<Self> {
-        let holder = Self(placeholder::Holder::start(libc::CLONE_NEWUSER, None)?);
+        let holder = Self(placeholder::Placeholder::start(libc::CLONE_NEWUSER, None)?);
         Unwritten::by(writer, maps.clone()).write(holder.pid(), at)?;
         Ok(holder)
     }

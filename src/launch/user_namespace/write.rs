@@ -83,8 +83,8 @@ impl Unwritten {
                 hint: None,
             })?;
         }
-        let users = Begun::new(pid, Kind { word: "uid", at }, self.users, &self.maps.users)?;
-        let groups = Begun::new(pid, Kind { word: "gid", at }, self.groups, &self.maps.groups)?;
+        let users = Begun::new(pid, IdKind { word: "uid", at }, self.users, &self.maps.users)?;
+        let groups = Begun::new(pid, IdKind { word: "gid", at }, self.groups, &self.maps.groups)?;
         users.end()?;
         groups.end()
     }
@@ -92,12 +92,12 @@ impl Unwritten {
 
 /// `uid` or `gid`, and where the mappings stand.
 #[derive(Clone, Copy)]
-struct Kind<'a> {
+struct IdKind<'a> {
     word: &'static str,
     at: &'a Pointer,
 }
 
-impl Kind<'_> {
+impl IdKind<'_> {
     fn fault(self, message: String, hint: Option<String>) -> Fault {
         Fault { pointer: self.at.field(&format!("{}Mappings", self.word)), message, hint }
     }
@@ -109,12 +109,12 @@ impl Kind<'_> {
 
 /// A map that is being written: a tool takes a moment, in which another can run.
 struct Begun<'a> {
-    kind: Kind<'a>,
+    kind: IdKind<'a>,
     tool: Option<Child>,
 }
 
 impl<'a> Begun<'a> {
-    fn new(pid: i32, kind: Kind<'a>, way: Way, map: &Map) -> Result<Self> {
+    fn new(pid: i32, kind: IdKind<'a>, way: Way, map: &Map) -> Result<Self> {
         let text = map.text();
         if way == Way::Tool {
             return Ok(Self { kind, tool: Some(run_tool(pid, kind, &text)?) });
@@ -149,7 +149,7 @@ impl<'a> Begun<'a> {
     }
 }
 
-fn run_tool(pid: i32, kind: Kind<'_>, text: &str) -> Result<Child> {
+fn run_tool(pid: i32, kind: IdKind<'_>, text: &str) -> Result<Child> {
     let mut command = Command::new(kind.tool());
     command.arg(pid.to_string()).args(text.split_ascii_whitespace());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -4,7 +4,7 @@ use super::{Data, History, Order, Seen, View, highest_first};
 use crate::cgroup::{Limit, Transfers};
 use crate::host::terminal::screen::{Line, Size};
 use crate::monitor::amounts::{bytes, hundredths};
-use crate::monitor::columns::{Column, Kind, lines};
+use crate::monitor::columns::{Column, ColumnKind, lines};
 use crate::monitor::processes::Process;
 use crate::monitor::table::{memory_share, or_unknown, percent, shown};
 use crate::monitor::text::{harmless, width};
@@ -110,14 +110,14 @@ impl View {
             cells: order.iter().map(|process| vec![cell(process)]).collect(),
         };
         vec![
-            column("PID", Kind::Numbers { at_least: 7 }, 0, &|process| process.pid.to_string()),
-            column("S", Kind::Words { at_least: 1 }, 1, &|process| process.state.to_string()),
-            column("THREADS", Kind::Numbers { at_least: 1 }, 3, &|process| process.threads.to_string()),
-            column("CPU %", Kind::Numbers { at_least: 6 }, 0, &|process| {
+            column("PID", ColumnKind::Numbers { at_least: 7 }, 0, &|process| process.pid.to_string()),
+            column("S", ColumnKind::Words { at_least: 1 }, 1, &|process| process.state.to_string()),
+            column("THREADS", ColumnKind::Numbers { at_least: 1 }, 3, &|process| process.threads.to_string()),
+            column("CPU %", ColumnKind::Numbers { at_least: 6 }, 0, &|process| {
                 or_unknown(process.cpu.map(hundredths))
             }),
-            column("RSS", Kind::Numbers { at_least: 7 }, 2, &|process| bytes(process.resident)),
-            column("COMMAND", Kind::Words { at_least: 10 }, 0, &|process| {
+            column("RSS", ColumnKind::Numbers { at_least: 7 }, 2, &|process| bytes(process.resident)),
+            column("COMMAND", ColumnKind::Words { at_least: 10 }, 0, &|process| {
                 harmless(&process.command, self.charset)
             }),
         ]

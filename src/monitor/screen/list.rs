@@ -4,7 +4,7 @@ use super::{Data, History, ORDERS, View, is_paused};
 use crate::cgroup::Limit;
 use crate::host::terminal::screen::{Line, Size, Style};
 use crate::monitor::amounts::{bytes, hundredths, share};
-use crate::monitor::columns::{Column, Kind, lines};
+use crate::monitor::columns::{Column, ColumnKind, lines};
 use crate::monitor::table::{Io, or_unknown, percent, table};
 use crate::monitor::text::Charset;
 
@@ -50,7 +50,7 @@ impl View {
         let none = History::default();
         let graph = |rank, bars: &dyn Fn(&History, &super::Seen) -> String| Column {
             title: "HISTORY",
-            kind: Kind::Words { at_least: room },
+            kind: ColumnKind::Words { at_least: room },
             rank,
             cells: self
                 .in_order(&data.seen)

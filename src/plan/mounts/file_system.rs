@@ -11,8 +11,8 @@ use super::Label;
 use super::options::Options;
 use crate::error::Pointer;
 use crate::host::path;
-use crate::init::step::{Held, Mount, OldStyle, Parameter, Step, Target};
-use crate::sys::mount::{Attributes, Reach};
+use crate::init::step::{Held, Mount, MountTarget, OldStyle, Parameter, Step};
+use crate::sys::mount::{Attributes, Recursion};
 
 /// The longest value, with its NUL, that fsconfig(2) takes; mount(2) takes a page for all of them.
 const LONGEST_VALUE: usize = 256;
@@ -42,7 +42,7 @@ pub(super) fn plan(
     sum: &Options<'_>,
     fstype: &str,
     label: Option<&Label>,
-    target: Target,
+    target: MountTarget,
     at: &Pointer,
 ) -> Result<(Step, Option<Step>)> {
     if fstype == "none" || fstype.is_empty() {
@@ -107,8 +107,8 @@ pub(super) fn plan(
     Ok((step, delay.then_some(seal)))
 }
 
-fn propagation(sum: &Options<'_>) -> Option<(u64, Reach)> {
-    [(sum.whole_tree, Reach::WholeTree), (sum.this_mount, Reach::ThisMount)]
+fn propagation(sum: &Options<'_>) -> Option<(u64, Recursion)> {
+    [(sum.whole_tree, Recursion::WholeTree), (sum.this_mount, Recursion::ThisMount)]
         .map(|(flags, reach)| (flags.attributes().propagation, reach))
         .into_iter()
         .find(|(kind, _)| *kind != 0)

@@ -6,14 +6,14 @@ use oci_spec::runtime;
 use super::options::Options;
 use crate::error::Pointer;
 use crate::plan::linux::id_maps::{IdMaps, Map, Range};
-use crate::sys::mount::Reach;
+use crate::sys::mount::Recursion;
 
 /// How the ids of a bind are to be mapped.
 #[derive(Clone, Debug)]
 pub struct IdMapping {
     wanted: Wanted,
     /// Whether what is mounted below is mapped as well.
-    pub reach: Reach,
+    pub reach: Recursion,
     /// Where it is asked for.
     pub at: Pointer,
     /// Where the mount stands.
@@ -63,7 +63,7 @@ pub(super) fn plan(
     let (place, reach, text) = match (&given, sum.id_map) {
         (None, None) => return Ok(None),
         (_, Some((index, reach, text))) => (at.field("options").index(index), reach, text),
-        (Some(_), None) => (at.field("uidMappings"), Reach::ThisMount, None),
+        (Some(_), None) => (at.field("uidMappings"), Recursion::ThisMount, None),
     };
     if !is_bind {
         return Err(place.error("id-mapped mounts are only supported for bind-mounts"));
@@ -211,9 +211,9 @@ mod tests {
     fn mappings_are_for_the_mount_itself_unless_an_option_says_otherwise() {
         let one = json!([{ "containerID": 5, "hostID": 7, "size": 1 }]);
         let reach = |options: &[&str]| planned(bind(options, Some(one.clone()))).unwrap().unwrap().reach;
-        assert_eq!(reach(&[]), Reach::ThisMount);
-        assert_eq!(reach(&["idmap"]), Reach::ThisMount);
-        assert_eq!(reach(&["idmap", "ridmap"]), Reach::WholeTree);
+        assert_eq!(reach(&[]), Recursion::ThisMount);
+        assert_eq!(reach(&["idmap"]), Recursion::ThisMount);
+        assert_eq!(reach(&["idmap", "ridmap"]), Recursion::WholeTree);
         assert!(planned(bind(&[], None)).unwrap().is_none());
     }
 

@@ -17,8 +17,8 @@ use self::options::Options;
 pub use self::options::known as known_options;
 use crate::error::Pointer;
 use crate::host::path;
-use crate::init::step::{Bind, Remount, Step, Target, TargetRule};
-use crate::sys::mount::Reach;
+use crate::init::step::{Bind, MountTarget, Remount, Step, TargetRule};
+use crate::sys::mount::Recursion;
 use crate::sys::weakened;
 
 /// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
@@ -159,7 +159,7 @@ fn bind(
     mount: &runtime::Mount,
     sum: &Options<'_>,
     around: Around<'_>,
-    target: Target,
+    target: MountTarget,
     at: &Pointer,
 ) -> Result<Step> {
     if let Some((index, option)) = sum.data.first() {
@@ -178,7 +178,7 @@ fn bind(
         maps_ids: false,
         follow_source: !sum.no_follow_source && !sum.copy_symlink,
         copy_symlink: sum.copy_symlink,
-        recursive: sum.bind == Some(Reach::WholeTree),
+        recursive: sum.bind == Some(Recursion::WholeTree),
         this_mount: sum.this_mount.exactly(),
         beside_locked: sum.this_mount.beside_locked(),
         whole_tree: sum.whole_tree.attributes(),
@@ -193,7 +193,7 @@ fn target(
     is_bind: bool,
     rootfs: &Path,
     at: &Pointer,
-) -> Result<Target> {
+) -> Result<MountTarget> {
     // Some tools name the place as the host sees it; runc understands that as well.
     let destination = mount.destination();
     let path = path::inside(destination.strip_prefix(rootfs).unwrap_or(destination), at)?;
@@ -221,7 +221,7 @@ fn target(
         _ if sum.no_follow_target => TargetRule::NoFollow,
         _ => TargetRule::Usual,
     };
-    Ok(Target { path, rule })
+    Ok(MountTarget { path, rule })
 }
 
 #[cfg(test)]
@@ -396,7 +396,7 @@ mod tests {
         let old_style = mount.old_style.unwrap();
         assert_eq!(old_style.data.to_str().unwrap(), format!("{long},context=\"u:r:t:s0:c1,c2\""));
         assert_eq!(old_style.flags, libc::MS_SYNCHRONOUS);
-        assert_eq!(mount.propagation, Some((libc::MS_SHARED, Reach::ThisMount)));
+        assert_eq!(mount.propagation, Some((libc::MS_SHARED, Recursion::ThisMount)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The mount options of `config.json`; config.md § Mounts, mount(8), mount_setattr(2).
 
-use crate::sys::mount::{Attributes, Reach};
+use crate::sys::mount::{Attributes, Recursion};
 
 /// `MOUNT_ATTR__ATIME`: the three bits of which one choice about access times is in force; 0 is `relatime`.
 const ATIME: u64 = 0x70;
@@ -8,14 +8,14 @@ const ATIME: u64 = 0x70;
 /// What an option does.
 #[derive(Clone, Copy, Debug)]
 enum Effect {
-    Set(Reach, u64),
-    Clear(Reach, u64),
+    Set(Recursion, u64),
+    Clear(Recursion, u64),
     /// Chooses how access times are kept.
-    Atime(Reach, u64),
+    Atime(Recursion, u64),
     /// Takes such a choice back. Of a mount of the host's that leaves what is, as with mount(8).
     NotAtime(u64),
-    Propagation(Reach, u64),
-    Bind(Reach),
+    Propagation(Recursion, u64),
+    Bind(Recursion),
     Remount,
     /// A flag of the whole file system, by the name that fsconfig(2) gives it; without meaning for a bind.
     FileSystem(&'static str),
@@ -24,7 +24,7 @@ enum Effect {
     NoFollowSource,
     NoFollowTarget,
     /// Shows the ids of the source as others.
-    IdMap(Reach),
+    IdMap(Recursion),
     /// Accepted without effect; CONFORMANCE.md says why.
     Nothing,
 }
@@ -33,7 +33,7 @@ use Effect::{
     Atime, Bind, Clear, CopySymlink, CopyUp, FileSystem, IdMap, NoFollowSource, NoFollowTarget, NotAtime,
     Nothing, Propagation, Remount, Set,
 };
-use Reach::{ThisMount as One, WholeTree as All};
+use Recursion::{ThisMount as One, WholeTree as All};
 
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
@@ -193,7 +193,7 @@ impl Flags {
 /// What the options of one mount add up to.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    pub bind: Option<Reach>,
+    pub bind: Option<Recursion>,
     pub remount: bool,
     /// Where it says so.
     pub copy_up: Option<usize>,
@@ -201,7 +201,7 @@ pub struct Options<'a> {
     pub no_follow_source: bool,
     pub no_follow_target: bool,
     /// The index of the option, how far it reaches, and crun's mappings, if any are beside it.
-    pub id_map: Option<(usize, Reach, Option<&'a str>)>,
+    pub id_map: Option<(usize, Recursion, Option<&'a str>)>,
     pub this_mount: Flags,
     pub whole_tree: Flags,
     /// Flags of the file system, with the index of the option.
@@ -263,13 +263,13 @@ impl<'a> Options<'a> {
         }
     }
 
-    fn named(&mut self, reach: Reach) -> &mut Flags {
+    fn named(&mut self, reach: Recursion) -> &mut Flags {
         let flags = self.reach(reach);
         flags.named = true;
         flags
     }
 
-    fn reach(&mut self, reach: Reach) -> &mut Flags {
+    fn reach(&mut self, reach: Recursion) -> &mut Flags {
         match reach {
             One => &mut self.this_mount,
             All => &mut self.whole_tree,

@@ -53,14 +53,14 @@ pub struct Findings {
 pub fn decode<T: DeserializeOwned>(text: &[u8]) -> (Result<T, serde_json::Error>, Findings) {
     let findings = RefCell::default();
     let mut json = serde_json::Deserializer::from_slice(text);
-    let decoded = T::deserialize(Lenient { inner: &mut json, findings: &findings, place: Place::Usual });
+    let decoded = T::deserialize(Lenient { inner: &mut json, findings: &findings, place: ValueKind::Usual });
     let decoded = decoded.and_then(|decoded| json.end().map(|()| decoded));
     (decoded, findings.into_inner())
 }
 
 /// Where a value stands, as far as that makes a difference.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ValueKind {
     Usual,
     /// A member of the object with the capability sets.
     Capabilities,
@@ -70,7 +70,7 @@ enum Place {
     Unsigned,
 }
 
-impl Place {
+impl ValueKind {
     fn inside(owner: &str, member: &str) -> Self {
         match (owner, member) {
             ("LinuxCapabilities", _) => Self::Capabilities,
@@ -84,7 +84,7 @@ impl Place {
 struct Lenient<'a, D> {
     inner: D,
     findings: &'a RefCell<Findings>,
-    place: Place,
+    place: ValueKind,
 }
 
 /// Decodes something of this kind, `null` being the empty one.
@@ -132,7 +132,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<'_, D> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let Self { inner, findings, place } = self;
-        if place == Place::Processors {
+        if place == ValueKind::Processors {
             return match Option::<String>::deserialize(inner)?.map(tidy_list) {
                 Some(list) if !list.is_empty() => visitor.visit_some(StringDeserializer::new(list)),
                 _ => visitor.visit_none(),
@@ -192,7 +192,7 @@ fn tidy_list(list: String) -> String {
 /// A number that may be too large for a sign: the largest there is says as much.
 struct Signed<V> {
     visitor: V,
-    place: Place,
+    place: ValueKind,
 }
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Signed<V> {
@@ -216,7 +216,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Signed<V> {
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<V::Value, E> {
         match (i64::try_from(number), self.place) {
-            (Err(_), Place::Unsigned) => self.visitor.visit_i64(i64::MAX),
+            (Err(_), ValueKind::Unsigned) => self.visitor.visit_i64(i64::MAX),
             _ => self.visitor.visit_u64(number),
         }
     }
@@ -254,7 +254,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
 struct Around<'a, V> {
     visitor: V,
     findings: &'a RefCell<Findings>,
-    place: Place,
+    place: ValueKind,
     owner: &'static str,
 }
 
@@ -308,7 +308,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for List<'_, V> {
 struct Elements<'a, A> {
     inner: A,
     findings: &'a RefCell<Findings>,
-    place: Place,
+    place: ValueKind,
     next: usize,
 }
 
@@ -328,7 +328,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
         let (findings, place) = (self.findings, self.place);
-        if place != Place::Capabilities {
+        if place != ValueKind::Capabilities {
             return self.element(|inner| inner.next_element_seed(Seed { seed, findings, place }));
         }
         loop {
@@ -401,7 +401,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         let findings = self.findings;
         let value = match self.member.take() {
             Some(member) => {
-                let place = Place::inside(self.owner, &member);
+                let place = ValueKind::inside(self.owner, &member);
                 findings.borrow_mut().path.push(Segment::Member(member));
                 self.inner.next_value_seed(Seed { seed, findings, place })?
             }
@@ -410,7 +410,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
                     self.missing.take().ok_or_else(|| A::Error::custom("a value without a name"))?;
                 findings.borrow_mut().path.push(Segment::Member(missing.to_owned()));
                 let inner = UnitDeserializer::new();
-                seed.deserialize(Lenient { inner, findings, place: Place::Usual })?
+                seed.deserialize(Lenient { inner, findings, place: ValueKind::Usual })?
             }
         };
         findings.borrow_mut().path.pop();
@@ -422,7 +422,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
 struct Seed<'a, S> {
     seed: S,
     findings: &'a RefCell<Findings>,
-    place: Place,
+    place: ValueKind,
 }
 
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<'_, S> {

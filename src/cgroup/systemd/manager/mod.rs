@@ -1,4 +1,4 @@
-//! Asking systemd, by D-Bus: the manager of the system or that of a user. All requests of one command have one deadline, and what
+//! ScopeRequest systemd, by D-Bus: the manager of the system or that of a user. All requests of one command have one deadline, and what
 //! systemd answers is told as it is.
 //!
 //! Who does not answer may still do what it was asked to, and does it in the order in which it was asked.
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::properties::Property;
 use crate::error::{Hint, errno, line};
-use crate::host::dbus::{Address, Connection, Interrupted, Place, Refused, TimedOut, Value};
+use crate::host::dbus::{Address, BusObject, Connection, Interrupted, Refused, TimedOut, Value};
 use crate::host::signals::{Signal, SignalQueue};
 
 /// How long all requests of a command and the jobs that they begin may take. A manager that reads its files anew is deaf for seconds.
@@ -24,17 +24,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CLEANING: Duration = Duration::from_secs(10);
 const BRIEF: Duration = Duration::from_secs(1);
 
-const MANAGER: Place<'static> = Place {
+const MANAGER: BusObject<'static> = BusObject {
     program: "org.freedesktop.systemd1",
     object: "/org/freedesktop/systemd1",
     interface: "org.freedesktop.systemd1.Manager",
 };
-const PEER: Place<'static> = Place { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
+const PEER: BusObject<'static> = BusObject { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
 /// Of the job at this path.
-const fn job_at(object: &str) -> Place<'_> {
-    Place { object, interface: "org.freedesktop.systemd1.Job", ..MANAGER }
+const fn job_at(object: &str) -> BusObject<'_> {
+    BusObject { object, interface: "org.freedesktop.systemd1.Job", ..MANAGER }
 }
-const PROPERTIES: Place<'static> = Place { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+const PROPERTIES: BusObject<'static> = BusObject { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 
 /// What it says when a job has ended.
 const JOB_REMOVED: &str = "JobRemoved";
@@ -141,7 +141,7 @@ impl Manager {
         }
     }
 
-    fn call(&mut self, place: Place<'_>, member: &str, arguments: &[Value]) -> Result<Vec<Value>> {
+    fn call(&mut self, place: BusObject<'_>, member: &str, arguments: &[Value]) -> Result<Vec<Value>> {
         self.persist(|manager| manager.connection.call(place, member, arguments, manager.deadline))
     }
 
@@ -167,7 +167,7 @@ impl Manager {
         let doing = || format!("ask systemd for unit {unit:?}");
         let object = self.call(MANAGER, "GetUnit", &[Value::text(unit)]).with_context(doing)?;
         let object = object.into_iter().next().and_then(Value::into_text).with_context(doing)?;
-        let place = Place { object: &object, ..PROPERTIES };
+        let place = BusObject { object: &object, ..PROPERTIES };
         let now = properties.iter().map(|property| {
             let arguments =
                 [Value::text("org.freedesktop.systemd1.Scope"), Value::text(property.name.clone())];

@@ -15,17 +15,17 @@ use crate::sys::seccomp::Instruction;
 /// Compiles what is to be done on each architecture; any other is answered as libseccomp does.
 pub(super) fn compile(sections: &[Section], default: Action) -> Vec<Instruction> {
     let mut program = Program { reversed: Vec::with_capacity(1024), answers: Vec::new(), default };
-    let mut next = Target::Answer(Action::KILL_THREAD);
+    let mut next = JumpTarget::Answer(Action::KILL_THREAD);
     for section in sections.iter().rev() {
         let found = match program.search(&section.ranges) {
-            Target::At(place) => program.load(NUMBER, place),
+            JumpTarget::At(place) => program.load(NUMBER, place),
             answer => answer,
         };
         next = program.jump(EQUAL, section.audit, found, next);
     }
     match next {
-        Target::At(place) => program.load(ARCHITECTURE, place),
-        Target::Answer(_) => next,
+        JumpTarget::At(place) => program.load(ARCHITECTURE, place),
+        JumpTarget::Answer(_) => next,
     };
     program.reversed.reverse();
     program.reversed
@@ -50,7 +50,7 @@ const REACH: usize = 253;
 
 /// Where to go on.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+enum JumpTarget {
     Answer(Action),
     /// An instruction, counted from the program's end.
     At(usize),
@@ -64,13 +64,13 @@ struct Program {
 }
 
 impl Program {
-    fn push(&mut self, code: u16, number: u32) -> Target {
+    fn push(&mut self, code: u16, number: u32) -> JumpTarget {
         self.reversed.push(Instruction { code, yes: 0, no: 0, number });
-        Target::At(self.reversed.len() - 1)
+        JumpTarget::At(self.reversed.len() - 1)
     }
 
     /// Loads a word of `seccomp_data` and goes on at `place`, which must be the last instruction written.
-    fn load(&mut self, word: u32, place: usize) -> Target {
+    fn load(&mut self, word: u32, place: usize) -> JumpTarget {
         debug_assert_eq!(place + 1, self.reversed.len(), "a load goes on with what follows");
         self.push(LOAD, word)
     }
@@ -81,9 +81,9 @@ impl Program {
     }
 
     /// A place to which a conditional jump can go, and which leads to `target`.
-    fn near(&mut self, target: Target) -> usize {
+    fn near(&mut self, target: JumpTarget) -> usize {
         match target {
-            Target::Answer(action) => {
+            JumpTarget::Answer(action) => {
                 let mut near =
                     self.answers.iter().rev().take_while(|(_, place)| self.distance(*place) <= REACH);
                 if let Some((_, place)) = near.find(|(known, _)| *known == action) {
@@ -92,7 +92,7 @@ impl Program {
                 self.push(ANSWER, action.0);
                 self.answers.push((action, self.reversed.len() - 1));
             }
-            Target::At(place) => {
+            JumpTarget::At(place) => {
                 let distance = self.distance(place);
                 if distance <= REACH {
                     return place;
@@ -104,19 +104,19 @@ impl Program {
     }
 
     /// Compares what is loaded with `number`.
-    fn jump(&mut self, code: u16, number: u32, yes: Target, no: Target) -> Target {
+    fn jump(&mut self, code: u16, number: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         let (yes, no) = (self.near(yes), self.near(no));
         let skip = |distance| u8::try_from(distance).unwrap_or(u8::MAX);
         let (yes, no) = (skip(self.distance(yes)), skip(self.distance(no)));
         self.reversed.push(Instruction { code, yes, no, number });
-        Target::At(self.reversed.len() - 1)
+        JumpTarget::At(self.reversed.len() - 1)
     }
 
     /// Finds the range that the loaded number is in.
-    fn search(&mut self, ranges: &[Range]) -> Target {
+    fn search(&mut self, ranges: &[Range]) -> JumpTarget {
         let (left, right) = ranges.split_at(ranges.len() / 2);
         match (left, right) {
-            (_, []) => Target::Answer(self.default),
+            (_, []) => JumpTarget::Answer(self.default),
             ([], [range, ..]) => self.verdict(&range.verdict),
             (_, [middle, ..]) => {
                 let right = self.search(right);
@@ -126,22 +126,22 @@ impl Program {
         }
     }
 
-    fn verdict(&mut self, verdict: &Verdict) -> Target {
+    fn verdict(&mut self, verdict: &Verdict) -> JumpTarget {
         match verdict {
-            Verdict::Always(action) => Target::Answer(*action),
+            Verdict::Always(action) => JumpTarget::Answer(*action),
             Verdict::Depends(rules) => {
-                let otherwise = Target::Answer(self.default);
+                let otherwise = JumpTarget::Answer(self.default);
                 rules.iter().rev().fold(otherwise, |next, rule| self.rule(rule, next))
             }
         }
     }
 
-    fn rule(&mut self, rule: &Rule, otherwise: Target) -> Target {
-        let holds = Target::Answer(rule.action);
+    fn rule(&mut self, rule: &Rule, otherwise: JumpTarget) -> JumpTarget {
+        let holds = JumpTarget::Answer(rule.action);
         rule.conditions.iter().rev().fold(holds, |next, condition| self.condition(condition, next, otherwise))
     }
 
-    fn condition(&mut self, condition: &Condition, holds: Target, fails: Target) -> Target {
+    fn condition(&mut self, condition: &Condition, holds: JumpTarget, fails: JumpTarget) -> JumpTarget {
         match condition.operator {
             Operator::Equal => self.equal(condition, holds, fails),
             Operator::NotEqual => self.equal(condition, fails, holds),
@@ -152,7 +152,7 @@ impl Program {
         }
     }
 
-    fn equal(&mut self, condition: &Condition, holds: Target, fails: Target) -> Target {
+    fn equal(&mut self, condition: &Condition, holds: JumpTarget, fails: JumpTarget) -> JumpTarget {
         let halves = [Half::low(condition), Half::high(condition)];
         halves.iter().filter(|half| half.mask != 0).fold(holds, |next, half| {
             self.jump(EQUAL, half.value, next, fails);
@@ -164,7 +164,13 @@ impl Program {
     }
 
     /// With `code` as the comparison of the lower halves, if the upper ones are equal or do not count.
-    fn exceeds(&mut self, condition: &Condition, code: u16, holds: Target, fails: Target) -> Target {
+    fn exceeds(
+        &mut self,
+        condition: &Condition,
+        code: u16,
+        holds: JumpTarget,
+        fails: JumpTarget,
+    ) -> JumpTarget {
         let (low, high) = (Half::low(condition), Half::high(condition));
         self.jump(code, low.value, holds, fails);
         let lower = self.push(LOAD, low.word);
