@@ -25,7 +25,7 @@ pub fn whole(program: &str, definition: &clap::Command) -> String {
         let about = command.definition().get_about().map(ToString::to_string);
         (command.name.to_owned(), about.unwrap_or_default())
     });
-    let help = ("help, h".to_owned(), "Show this list, or the help of one command".to_owned());
+    let help = ("help, h".to_owned(), "Show this list, or help for a command".to_owned());
     columns(&mut text, commands.chain([help]).collect());
     text.push_str("\nGLOBAL OPTIONS:\n");
     columns(&mut text, options(definition));

@@ -104,7 +104,7 @@ pub fn kill(container: &Container) -> Result<()> {
     container.kill_all()?;
     if !container.wait_for_end(init.as_fd(), DEADLINE)? {
         let pid = container.state.init_process_pid;
-        bail!("container init still running: process {pid} has not ended within {DEADLINE:?} of SIGKILL");
+        bail!("container init still running: process {pid} has not exited within {DEADLINE:?} of SIGKILL");
     }
     Ok(())
 }

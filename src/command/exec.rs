@@ -78,7 +78,7 @@ pub struct Exec {
     #[arg(long, hide = true)]
     no_subreaper: bool,
     /// Name of the container, the program, and its arguments
-    #[arg(value_name = "ID [PROGRAM [ARGUMENT…]]", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "ID [PROGRAM [ARGUMENT...]]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 
@@ -197,15 +197,14 @@ fn user(text: &str) -> Result<(Option<u32>, Option<u32>)> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
     let number = |part: &str, what: &str| match number(part) {
         Some(id) => Ok(Some(id)),
-        None => bail!("--user {text:?}: bad {what}: it is a number from 0 to 4294967294"),
+        None => bail!("--user {text:?}: bad {what}: must be a number from 0 to 4294967294"),
     };
     Ok((number(uid, "uid")?, gid.map(|gid| number(gid, "gid")).transpose()?.flatten()))
 }
 
 fn group(text: &str) -> Result<u32> {
-    number(text).with_context(|| {
-        format!("additional-gids must be a positive number {text} (it is one from 0 to 4294967294)")
-    })
+    number(text)
+        .with_context(|| format!("additional-gids must be a positive number {text} (from 0 to 4294967294)"))
 }
 
 /// All of `text`, and nothing but digits: crun once took a part of it, and so another user (CVE-2026-30892). The largest number
@@ -246,7 +245,7 @@ mod tests {
         }
         assert_eq!(
             user("x").unwrap_err().to_string(),
-            "--user \"x\": bad uid: it is a number from 0 to 4294967294"
+            "--user \"x\": bad uid: must be a number from 0 to 4294967294"
         );
     }
 

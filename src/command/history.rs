@@ -44,7 +44,8 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
             if !unfinished.is_empty() {
                 let old = |change: &Change| format!("{} {}", change.file, shown(&change.from));
                 let old = unfinished.iter().map(old).collect::<Vec<_>>().join(", ");
-                let begin = "an update was killed or has not ended; the next update or rollback puts back";
+                let begin =
+                    "an update was interrupted or is still running; the next update or rollback restores";
                 text += &table(&[[format!("{begin}: {old}")]], 0);
             }
             text

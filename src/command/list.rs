@@ -38,7 +38,7 @@ impl FromStr for Format {
         match text {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
-            _ => bail!("invalid format option {text:?} (known are \"table\" and \"json\")"),
+            _ => bail!("invalid format option {text:?} (must be \"table\" or \"json\")"),
         }
     }
 }

@@ -38,10 +38,10 @@ pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
         }
         // runc's text, that callers look for, whatever the reason.
         Status::Paused => {
-            bail!("container {:?} is paused already: container not running", container.state.id)
+            bail!("container {:?} is already paused: container not running", container.state.id)
         }
         Status::Creating => {
-            bail!("container {:?} is being created: container not running", container.state.id)
+            bail!("container {:?} is still being created: container not running", container.state.id)
         }
         Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
     }

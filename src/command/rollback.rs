@@ -37,7 +37,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
         return dry_run(std::slice::from_ref(&args.id), &wanted, format, context);
     }
     if args.format.is_some() {
-        bail!("--format is of no use without --dry-run");
+        bail!("--format requires --dry-run");
     }
     let by = Asker::of_this_process(context.words, cli::sudo_uid());
     let made = make(&args.id, &wanted, &by, context)?;
@@ -46,12 +46,12 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     let mut text = String::new();
     if put_back {
         let changes = listed(&made.put_back);
-        text = format!("{id}: put back what an update that was not finished had replaced: {changes}\n");
+        text = format!("{id}: reverted an unfinished update: {changes}\n");
     }
     text += &match made.revision {
-        None if put_back && args.to.is_none() => format!("{id}: has the limits of revision {to} again\n"),
+        None if put_back && args.to.is_none() => format!("{id}: limits of revision {to} restored\n"),
         Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),
-        None => format!("{id}: has the limits of revision {to} already\n"),
+        None => format!("{id}: already has the limits of revision {to}\n"),
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
 }

@@ -88,19 +88,20 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
         return context.log.warning(shortage.of_killed());
     }
     let Some(oom) = oom.filter(|_| !container.is_asked_to_end()) else { return };
-    let gone = "systemd had taken its cgroup away, which would tell";
+    let gone = "systemd removed its cgroup before this could be determined";
     match oom.missed() {
         Some(0) => {}
         Some(kills) => {
             // Too little to tell others, or to note it.
             let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
-                "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile the kernel has \
-                 killed {killed} in the slice (raise /linux/resources/memory/limit, or let the program use less)",
+                "container init was killed, probably by the OOM killer: {gone}, but {killed} in its slice \
+                 was OOM-killed meanwhile (raise /linux/resources/memory/limit, or reduce the program's \
+                 memory usage)",
             ));
         }
         None => context.log.warning(format_args!(
-            "the container's process was killed by somebody, or by the kernel for want of memory: {gone}",
+            "container init was killed by another process or by the OOM killer: {gone}",
         )),
     }
 }
@@ -123,7 +124,7 @@ fn named_after(bundle: &Path) -> Result<(PathBuf, ContainerId)> {
     let name = found.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let id = name.parse().map_err(|error| {
         anyhow!(
-            "{error}: the directory's name cannot be the container's; use `run --bundle {} ID`",
+            "{error}: the directory name is not a valid container ID; use `run --bundle {} ID`",
             bundle.display()
         )
     })?;

@@ -210,7 +210,7 @@ fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
     if count > room
         && let Some(last) = lines.last_mut()
     {
-        let text = format!("and {} more", count - room + 1);
+        let text = format!("... and {} more", count - room + 1);
         *last = Line::plain(text.chars().take(size.columns).collect::<String>());
     }
     lines

@@ -35,7 +35,7 @@ pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?.unwrap_or(INTERVAL);
     let Some(charset) = cli::charset() else {
         bail!(
-            "standard output is no terminal that can be painted on, or TERM does not say so (`runtime stats` prints a table instead)"
+            "standard output is not a capable terminal, or TERM is not set (use `runtime stats` to print a table)"
         );
     };
     let mut meter = Meter::new(&context.root, args.id.as_slice())?;

@@ -118,7 +118,8 @@ const SETTLE: Duration = Duration(Length::from_secs(5));
 const MAX_PRESSURE: u8 = 20;
 
 fn bytes(text: &str) -> Result<i64> {
-    bytes::parse(text).ok_or_else(|| anyhow!("no number of bytes such as 67108864, 64M or 1.5g, nor -1"))
+    bytes::parse(text)
+        .ok_or_else(|| anyhow!("invalid size (expected e.g. 67108864, 64M, 1.5g, or -1 for unlimited)"))
 }
 
 /// The options by the pointers of their values.
@@ -153,10 +154,9 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
         [id] if !is_roll => {
             let made = make(id, &wanted, &by, context)?;
             if !made.put_back.is_empty() {
-                context.log.warning(format_args!(
-                    "what an update that was not finished had replaced was put back first: {}",
-                    listed(&made.put_back)
-                ));
+                context
+                    .log
+                    .warning(format_args!("reverted an unfinished update first: {}", listed(&made.put_back)));
             }
         }
         ids => {
@@ -177,11 +177,11 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     }
     if args.resources.is_some() && has_no_limits(&change) {
         context.log.warning(
-            "nothing has changed: the document has no member of linux.resources, such as memory or pids",
+            "nothing changed: the document has no linux.resources fields such as \"memory\" or \"pids\"",
         );
     }
     for option in args.without_effect() {
-        context.log.warning(format_args!("{option} has no effect with cgroup v2"));
+        context.log.warning(format_args!("{option} has no effect on cgroup v2"));
     }
     Ok(())
 }
@@ -301,12 +301,12 @@ impl Update {
         if let Some((option, _, _, with)) =
             needless.iter().find(|(_, given, has_effect, _)| *given && !has_effect)
         {
-            bail!("{option} is of no use without {with}");
+            bail!("{option} requires {with}");
         }
         let mut ids = self.ids.iter().enumerate();
         if let Some((_, id)) = ids.find(|(index, id)| self.ids.iter().take(*index).any(|other| other == *id))
         {
-            bail!("container {:?} is named twice", id.as_str());
+            bail!("container {:?} given more than once", id.as_str());
         }
         Ok(is_roll)
     }

@@ -69,13 +69,13 @@ pub fn plan(
         {
             return Err(at.field("name").error_with_hint(
                 format_args!("invalid network device name {inside:?}"),
-                "the kernel takes one %d, which it replaces by a number",
+                "a name may contain one %d, which the kernel replaces with a number",
             ));
         }
         if !device.is_template()
             && let Some(other) = planned.iter().find(|other| other.inside == device.inside)
         {
-            let message = format!("{inside:?} is the name of {:?}, too", other.host);
+            let message = format!("name {inside:?} is already used by {:?}", other.host);
             return Err(at.field("name").error(message));
         }
         planned.push(device);
@@ -93,7 +93,7 @@ fn valid(name: &str, at: &Pointer) -> Result<()> {
         return Err(at.error(format_args!("invalid network device name {name:?}")));
     }
     if name.len() > LONGEST {
-        let message = format!("invalid network device name {name:?}: it is longer than {LONGEST} bytes");
+        let message = format!("invalid network device name {name:?}: longer than {LONGEST} bytes");
         return Err(at.error(message));
     }
     Ok(())
@@ -150,7 +150,7 @@ impl Moved {
             hint: hint.map(str::to_owned),
         };
         let name = &device.host;
-        let look = || doing(format!("look at network device {name:?}"), None);
+        let look = || doing(format!("query network device {name:?}"), None);
         let Some(link) = self.here.link(name).with_context(look)? else {
             return Err(Errno::NODEV).with_context(|| {
                 doing(format!("find network device {name:?} in the runtime's network namespace"), None)
@@ -158,8 +158,9 @@ impl Moved {
         };
         let inside = &device.inside;
         if !device.is_template() && self.there.link(inside).with_context(look)?.is_some() {
-            let message = format!("network device {inside:?} exists in the container's network namespace");
-            return Err(device.at().error_with_hint(message, "give it another \"name\""));
+            let message =
+                format!("network device {inside:?} already exists in the container's network namespace");
+            return Err(device.at().error_with_hint(message, "set another \"name\""));
         }
         // Before it goes down, with which those of IPv6 go.
         let addresses = self.here.addresses(link.index).with_context(look)?;
@@ -174,9 +175,9 @@ impl Moved {
         });
         self.here.move_link(link.index, namespace, new_index, inside).map_err(|errno| {
             let hint = match errno {
-                Errno::INVAL => Some("the kernel does not let this kind of device leave its namespace"),
+                Errno::INVAL => Some("this kind of device cannot be moved between namespaces"),
                 Errno::PERM => Some(
-                    "it needs CAP_NET_ADMIN in the namespace where it is, which rootless containers have not",
+                    "requires CAP_NET_ADMIN in the device's current namespace, which rootless containers lack",
                 ),
                 _ => None,
             };
@@ -184,7 +185,7 @@ impl Moved {
             anyhow::Error::from(errno).context(doing(what, hint))
         })?;
         for address in addresses.iter().filter(|address| address.is_global()) {
-            let give = || doing(format!("give network device {inside:?} its addresses again"), None);
+            let give = || doing(format!("restore the addresses of network device {inside:?}"), None);
             self.there.add_address(new_index, address).with_context(give)?;
         }
         let set_up = || doing(format!("set network device {inside:?} up"), None);
@@ -269,7 +270,7 @@ mod tests {
         for name in ["a%", "a%s", "a%d%d", "%%d"] {
             assert!(
                 refused(json!({"eth0": {"name": name}}))
-                    .ends_with("(the kernel takes one %d, which it replaces by a number)")
+                    .ends_with("(a name may contain one %d, which the kernel replaces with a number)")
             );
         }
         assert!(planned(json!({"fifteen-letters": {"name": "eth%d"}})).is_ok());
@@ -280,7 +281,7 @@ mod tests {
     fn two_devices_cannot_have_one_name() {
         assert_eq!(
             refused(json!({"a": {}, "b": {"name": "a"}})),
-            "config.json: /linux/netDevices/b/name: \"a\" is the name of \"a\", too"
+            "config.json: /linux/netDevices/b/name: name \"a\" is already used by \"a\""
         );
         assert!(planned(json!({"a": {"name": "e%d"}, "b": {"name": "e%d"}})).is_ok());
     }
@@ -289,7 +290,7 @@ mod tests {
     fn the_container_needs_a_network_namespace() {
         let devices = HashMap::from([("a".to_owned(), serde_json::from_value(json!({})).unwrap())]);
         let error = plan(&devices, &NamespacePlan::default(), &Pointer::root()).unwrap_err();
-        assert!(line(&error).contains("moving network devices needs a network namespace"));
+        assert!(line(&error).contains("moving network devices requires a network namespace"));
         assert!(plan(&HashMap::new(), &NamespacePlan::default(), &Pointer::root()).unwrap().is_empty());
     }
 }

@@ -82,8 +82,11 @@ fn plan_for(native: Arch, seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer
     let profile = profile::read(seccomp, native, unknown, at)?;
     let program = bpf::compile(&ranges::sections(&profile), profile.default);
     if program.len() > LONGEST {
-        let message = format_args!("takes {} instructions, and the kernel takes {LONGEST}", program.len());
-        return Err(at.field("syscalls").error_with_hint(message, "use fewer conditions"));
+        let message = format_args!(
+            "filter has {} instructions, more than the kernel's limit of {LONGEST}",
+            program.len()
+        );
+        return Err(at.field("syscalls").error_with_hint(message, "use fewer rules or conditions"));
     }
     let unknown = profile.unknown.into_iter().map(str::to_owned).collect();
     Ok(Filter { program: program.into(), flags: profile.flags, listener: profile.listener, unknown })
@@ -110,14 +113,14 @@ impl Filter {
         let at = Pointer::root().field("linux").field("seccomp");
         if !seccomp::knows(0) {
             return Err(at.error_with_hint(
-                "this kernel has no seccomp filters",
-                "it takes one built with CONFIG_SECCOMP_FILTER",
+                "this kernel does not support seccomp filters",
+                "it must be built with CONFIG_SECCOMP_FILTER",
             ));
         }
         if !seccomp::knows(seccomp::with_listener(self.flags, self.listener.is_some())) {
             return Err(at.field("flags").error_with_hint(
-                "this kernel does not know all of them",
-                "seccomp(2) says since when it does",
+                "this kernel does not support all of these flags",
+                "see seccomp(2) for the required kernel versions",
             ));
         }
         self.listener.as_ref().map(Agent::connect).transpose()

@@ -62,8 +62,8 @@ impl Agent {
         // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
         let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
         let descriptor = descriptor.map_err(|errno| {
-            let hint = (errno == Errno::PERM).then(|| "it takes CAP_SYS_PTRACE".to_owned());
-            anyhow!(errno).context(Fault { hint, ..fault("take the listener from the process") })
+            let hint = (errno == Errno::PERM).then(|| "requires CAP_SYS_PTRACE".to_owned());
+            anyhow!(errno).context(Fault { hint, ..fault("get the listener from the process") })
         })?;
         let metadata = self.listener.metadata.as_deref();
         let process = Process { oci_version: container.oci_version, fds: ["seccompFd"], pid, metadata };
