@@ -56,8 +56,10 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
             format!("flag provided but not defined: {argument}")
         }
         ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: {option}"),
-        ErrorKind::UnknownArgument => format!("{whose}takes no argument {argument:?}"),
-        ErrorKind::MissingRequiredArgument => format!("{whose}requires an argument: {argument}"),
+        ErrorKind::UnknownArgument => format!("{whose}has too many arguments: unexpected {argument:?}"),
+        ErrorKind::MissingRequiredArgument => {
+            format!("{whose}requires an argument: {}", option.trim_end_matches(['>', '.']))
+        }
         ErrorKind::TooManyValues => format!("{option}: takes no value, but got {value:?}"),
         ErrorKind::InvalidValue => format!("{option}: invalid value {value:?}{}", known(error)),
         _ => match error::Error::source(error).map(reason) {
@@ -125,8 +127,8 @@ mod tests {
             ("x id --number", "flag needs an argument: --number"),
             ("x id -n", "flag needs an argument: --number"),
             ("x --all=maybe id", "--all: takes no value, but got \"maybe\""),
-            ("x", "\"x\" requires an argument: <ID>"),
-            ("x a b", "\"x\" takes no argument \"b\""),
+            ("x", "\"x\" requires an argument: ID"),
+            ("x a b", "\"x\" has too many arguments: unexpected \"b\""),
         ];
         for (line, sentence) in cases {
             assert_eq!(wrong(line), (sentence.to_owned(), true), "{line}");

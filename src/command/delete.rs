@@ -22,16 +22,16 @@ const DYING: Duration = Duration::from_secs(1);
 /// How often to look whether whoever makes the container has given it up.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
-/// Delete what a stopped container holds
+/// Delete a container, with its state and cgroup
 #[derive(Debug, clap::Args)]
 pub struct Delete {
-    /// Kill the container first if it runs, and do not mind if there is none
+    /// Kill the container first if it is running; a missing container is not an error
     #[arg(short, long)]
     force: bool,
-    /// Take ID for a regular expression: for every container whose name it matches
+    /// Treat ID as a regular expression and delete all matching containers
     #[arg(short, long)]
     regex: bool,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: String,
 }

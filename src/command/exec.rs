@@ -17,40 +17,41 @@ use crate::signals::{Signal, Signals};
 use crate::supervise::{End, supervise};
 use crate::weakened;
 
-/// Run one more process in a container
+/// Run a new process in a running container
 ///
-/// Without --process it is like the container's own process, but for its program and what the options say, and has no
-/// terminal. The exit status is the program's, or 128+N if signal N ended it; 255 if it could not be started.
+/// Without --process, the process is configured like the container's own, except for its program, the options given here,
+/// and that it has no terminal by default. The exit status is that of the process, 128+N if it was killed by signal N, or
+/// 255 if it could not be started.
 #[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct Exec {
-    /// Send the terminal to whoever listens on this UNIX socket
+    /// UNIX socket that receives the terminal (pty master)
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Send a descriptor of the process to whoever listens on this UNIX socket
+    /// UNIX socket that receives a pidfd of the process
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Directory of the container in which the program starts
+    /// Working directory in the container
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Set a variable; may be repeated
+    /// Set an environment variable; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<OsString>,
-    /// Give the process a terminal of its own
+    /// Allocate a terminal
     #[arg(short, long)]
     tty: bool,
-    /// User id, and group id, of the process
+    /// User ID, and optionally group ID, of the process
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
-    /// Another group of the process; may be repeated
+    /// Additional group ID; may be repeated
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<String>,
-    /// Run the process that this JSON file describes
+    /// Path to a process.json that describes the process
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// Leave the process running and return
+    /// Run the process in the background
     #[arg(short, long)]
     detach: bool,
-    /// Write the process ID to this file
+    /// Write the PID of the process to FILE
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
     /// SELinux label of the process
@@ -59,25 +60,25 @@ pub struct Exec {
     /// AppArmor profile of the process
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Let the process never gain privileges
+    /// Set no_new_privs for the process
     #[arg(long)]
     no_new_privs: bool,
-    /// Add a capability; may be repeated
+    /// Add a capability for the process; may be repeated
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
-    /// Pass this many file descriptors on, from 3
+    /// Pass N additional file descriptors (3 and up) to the process
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run the process in this cgroup below the container's
+    /// Run the process in this sub-cgroup of the container
     #[arg(long, value_name = "PATH")]
     cgroup: Vec<String>,
-    /// In a paused container, wait until it goes on
+    /// Allow exec in a paused container; the process starts once it is resumed
     #[arg(long)]
     ignore_paused: bool,
-    /// As always: processes that this one leaves behind are not adopted
+    /// Accepted for compatibility; exec never becomes a subreaper
     #[arg(long, hide = true)]
     no_subreaper: bool,
-    /// Name of the container, the program, and its arguments
+    /// Container ID, followed by the program and its arguments
     #[arg(value_name = "ID [PROGRAM [ARGUMENT...]]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }

@@ -15,9 +15,9 @@ use crate::cli::{COMMIT, Context, SPEC_VERSION};
 use crate::plan::ANNOTATIONS;
 use crate::{capabilities, hooks, memory_policy, mounts, namespaces, seccomp};
 
-/// Print what this program can do, as JSON
+/// Show the features of this runtime as JSON
 ///
-/// The document's form is that of the runtime specification, features.md. It tells of the program, not of the host.
+/// The output follows features.md of the runtime specification, and describes this program, not the host.
 #[derive(Debug, clap::Args)]
 pub struct Features {}
 

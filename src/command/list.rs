@@ -13,13 +13,13 @@ use crate::error::{Refusal, line};
 use crate::printable;
 use crate::state::{Report, Status};
 
-/// List the containers
+/// List containers
 #[derive(Debug, clap::Args)]
 pub struct List {
-    /// table or json
+    /// Output format: table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Print only the names
+    /// Print only container IDs
     #[arg(short, long)]
     quiet: bool,
 }

@@ -9,10 +9,10 @@ use crate::error::Refusal;
 use crate::signals::Signals;
 use crate::state::Status;
 
-/// Stop all processes of a container until `resume`
+/// Suspend all processes in a container
 #[derive(Debug, clap::Args)]
 pub struct Pause {
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

@@ -15,13 +15,13 @@ use crate::printable;
 
 /// List the processes of a container
 ///
-/// The table is what ps(1) of this host prints of them, with -ef or the options that are given.
+/// The table is the output of the host's ps(1), run with the given options or -ef, limited to the container.
 #[derive(Debug, clap::Args)]
 pub struct Ps {
-    /// table, or json: the process IDs alone
+    /// Output format: table, or json for PIDs only
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Name of the container, and options of ps(1)
+    /// Container ID, followed by options for ps(1)
     #[arg(value_name = "ID [PS_OPTION...]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }

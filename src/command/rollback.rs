@@ -10,22 +10,22 @@ use crate::cli::{self, Context};
 use crate::container::ContainerId;
 use crate::revision::{Asker, Wanted};
 
-/// Give a container the limits again that it had before
+/// Restore earlier resource limits of a container
 ///
-/// Without --to, those of the revision before the current one: two rollbacks are none. A rollback is a revision, too. As with
-/// update, either all limits are as they were or nothing changes.
+/// Without --to, the limits of the previous revision are restored; a second rollback undoes the first. A rollback creates a new
+/// revision. As with update, either all limits are restored or none.
 #[derive(Debug, clap::Args)]
 pub struct Rollback {
-    /// The revision whose limits it gets; history lists them
+    /// Revision to restore, as listed by history
     #[arg(long, value_name = "REVISION")]
     to: Option<u64>,
-    /// Print what would be written, and write nothing
+    /// Print the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// Of --dry-run: table or json [default: table]
+    /// Output format of --dry-run: table or json [default: table]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

@@ -16,23 +16,23 @@ use crate::signals::{Signal, Signals};
 use crate::supervise::{End, supervise};
 use crate::sys::process::set_child_subreaper;
 
-/// Create a container, start its program, wait for it and delete the container
+/// Create and start a container, wait for it to exit and delete it
 ///
-/// The exit status is the program's, or 128+N if signal N ended it.
+/// The exit status is that of the container process, or 128+N if it was killed by signal N.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
     making: Making,
-    /// Leave the container running and return
+    /// Run the container in the background
     #[arg(short, long)]
     detach: bool,
-    /// Keep the state and the cgroup after the program's end
+    /// Do not delete the container after it exits
     #[arg(long)]
     keep: bool,
-    /// Do not adopt processes that the container leaves behind
+    /// Do not become a subreaper for processes the container leaves behind
     #[arg(long)]
     no_subreaper: bool,
-    /// Name of the container, unique on this host, or the path of its bundle, whose name is then the container's
+    /// Container ID, unique on this host; or the path of a bundle, whose name becomes the ID
     #[arg(value_name = "ID|BUNDLE")]
     target: Option<String>,
 }
