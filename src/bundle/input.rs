@@ -45,8 +45,8 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
     let may_be_read = |kind: FileType| kind.is_file() || kind.is_fifo() && pipes == Pipes::Taken;
     let wrong = |found: &Metadata| {
         let hint = match pipes {
-            Pipes::Taken => "it must be a regular file or a pipe with JSON in it",
-            Pipes::Refused => "it must be a regular file with JSON in it",
+            Pipes::Taken => "it must be a regular file or a pipe containing JSON",
+            Pipes::Refused => "it must be a regular file containing JSON",
         };
         if found.is_dir() {
             return anyhow!(Errno::ISDIR).context(Hint(failed(), hint.to_owned()));
@@ -65,7 +65,7 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
         let start = loop {
             match look(&file, &PATIENCE).with_context(failed)? {
                 Seen::Nobody => {
-                    return Err(refused("nobody writes to this pipe".into(), "open it for writing first"));
+                    return Err(refused("pipe has no writer".into(), "open it for writing first"));
                 }
                 Seen::Writer => {}
                 Seen::Start(start) => break start,
@@ -102,7 +102,7 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     if !is_trusted(found.uid()) {
-        let message = format!("is owned by user {}, who could have forged it", found.uid());
+        let message = format!("owned by untrusted user {}", found.uid());
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     // In as few system calls as can be: it is what each command begins with. One byte more, so that the end is seen at once.
@@ -150,7 +150,7 @@ fn at_most(most: u64, stream: impl Read) -> io::Result<Vec<u8>> {
 
 fn no_longer_than(most: u64, text: Vec<u8>) -> io::Result<Vec<u8>> {
     match text.len() as u64 > most {
-        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("is longer than {} MiB", most >> 20))),
+        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("larger than {} MiB", most >> 20))),
         false => Ok(text),
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         let refused = |path: &Path| line(&document(path, Pipes::Refused).unwrap_err());
         assert_eq!(
             refused(Path::new("/dev/zero")),
-            "read /dev/zero: is a device (it must be a regular file with JSON in it)"
+            "read /dev/zero: is a device (it must be a regular file containing JSON)"
         );
         assert!(refused(directory.path()).contains(": is a directory (EISDIR) ("));
         assert!(refused(&path).ends_with("no such file or directory (ENOENT)"));
@@ -263,13 +263,13 @@ mod tests {
         let error = at_most(1 << 20, io::repeat(b' ')).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (ErrorKind::FileTooLarge, "is longer than 1 MiB")
+            (ErrorKind::FileTooLarge, "larger than 1 MiB")
         );
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
         File::create(&path).unwrap().set_len(MOST + 1).unwrap();
         let error = line(&document(&path, Pipes::Refused).unwrap_err());
-        assert!(error.ends_with(": is longer than 64 MiB"), "{error}");
+        assert!(error.ends_with(": larger than 64 MiB"), "{error}");
     }
 
     #[test]

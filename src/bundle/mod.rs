@@ -34,15 +34,15 @@ impl Bundle {
     /// # Errors
     /// UsageError JSON or a value of the wrong type, with line, column and the pointer of the value.
     pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
-        let path = std::path::absolute(path).with_context(|| format!("find bundle {}", path.display()))?;
+        let path = std::path::absolute(path).with_context(|| format!("open bundle {}", path.display()))?;
         let file = config.map_or_else(|| path.join(CONFIG), Path::to_path_buf);
         let pipes = if config.is_some() { Pipes::Taken } else { Pipes::Refused };
         let text = match input::document(&file, pipes) {
             Err(error) if error::errno(&error) == Some(Errno::ENOENT) && config.is_none() => {
                 let hint = if path.is_dir() {
-                    "a bundle is a directory with config.json in it; `runtime spec` writes one".to_owned()
+                    "a bundle is a directory that contains config.json; `runtime spec` creates one".to_owned()
                 } else {
-                    "there is no such directory".to_owned()
+                    "the directory does not exist".to_owned()
                 };
                 let doing = format!("open bundle {}: {CONFIG}", path.display());
                 return Err(anyhow!(Errno::ENOENT).context(Hint(doing, hint)));
@@ -75,7 +75,7 @@ impl Bundle {
         };
         let at = at.field("path");
         if root.path().as_os_str().is_empty() {
-            return Err(at.error("the path is empty"));
+            return Err(at.error("path must not be empty"));
         }
         let named = self.path.join(root.path());
         let found = fs::canonicalize(&named).with_context(|| Fault {
@@ -86,7 +86,7 @@ impl Bundle {
         if found.is_dir() {
             Ok(found)
         } else {
-            Err(at.error(format_args!("{} is no directory", named.display())))
+            Err(at.error(format_args!("{} is not a directory", named.display())))
         }
     }
 }

@@ -85,16 +85,16 @@ fn not_taken(
     let hint = match errno {
         Errno::NOENT => Some("this kernel has no such control file"),
         Errno::NOSPC if value.trim().is_empty() => {
-            Some("a cgroup with processes keeps a list that it has: write those that it is to have")
+            Some("a list in use cannot be emptied: specify the wanted CPUs or memory nodes")
         }
         Errno::RANGE if file.starts_with("cpuset.") => Some(
-            "a number is too high: /sys/devices/system has the processors and memory nodes that there are",
+            "a number is too high; the CPUs and memory nodes of this host are listed in /sys/devices/system",
         ),
         Errno::NODEV if file == "rdma.max" => {
-            Some("there is no such device: /sys/class/infiniband has those that there are")
+            Some("no such device; the RDMA devices of this host are listed in /sys/class/infiniband")
         }
         Errno::INVAL if file == "misc.max" => {
-            Some("misc.capacity of the cgroup at the top has the names of what there is, and how much")
+            Some("misc.capacity in the root cgroup lists the known resources and their capacity")
         }
         _ => None,
     };
@@ -165,14 +165,14 @@ fn attached(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
     // The kernel attaches no more than 64 to one cgroup.
     let mut ids = [0; 64];
     let count =
-        bpf::prog_query(cgroup, bpf::CGROUP_DEVICE, &mut ids).context("look for old device filters")?;
+        bpf::prog_query(cgroup, bpf::CGROUP_DEVICE, &mut ids).context("query attached device filters")?;
     let mut programs = Vec::new();
     for id in ids.iter().take(count) {
         match bpf::prog_by_id(*id) {
             Ok(program) => programs.push(program),
             // Kept from us by a security module: it stays, and can only forbid more.
             Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => {}
-            Err(errno) => return Err(errno).context("open an old device filter"),
+            Err(errno) => return Err(errno).context("open an attached device filter"),
         }
     }
     Ok(programs)

@@ -71,7 +71,7 @@ pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: 
             let (path, name) = (leaf.path.display(), write.controller());
             return Err(write.at.error_with_hint(
                 format_args!("cannot enter cgroup {path} with domain controllers such as {name} -- it is in {kind:?} mode"),
-                "a cgroup above it holds processes or is threaded: choose another cgroupsPath",
+                "a parent cgroup has processes or is threaded; choose another cgroupsPath",
             ));
         }
         if kind == "domain invalid" {
@@ -176,7 +176,7 @@ impl Level {
 /// Why `write` has no controller to go to, and what to do about it.
 pub(super) fn missing(write: &Write, mount: &Mount, enabled: &Enabled) -> anyhow::Error {
     let name = write.controller();
-    let what = format!("{} = {:?} needs the {name} controller", write.file, write.value);
+    let what = format!("{} = {:?} requires the {name} controller", write.file, write.value);
     if let Some(refusal) = enabled.refusals.iter().find(|refusal| refusal.controller == name) {
         return refused(write, &what, refusal);
     }
@@ -191,15 +191,18 @@ fn refused(write: &Write, what: &str, Refusal { by, errno, .. }: &Refusal) -> an
             .and_then(|dir| control_file::read(dir.as_fd(), "cgroup.procs"))
             .map_or(0, |text| text.lines().count());
         return write.at.error_with_hint(
-            format_args!("{what}, which {by_name} cannot hand down while it holds processes itself: {count} now"),
             format_args!(
-                "move them into a leaf: mkdir {by_name}/init; for p in $(cat {by_name}/cgroup.procs); do echo $p \
-                 >{by_name}/init/cgroup.procs; done"
+                "{what}, which {by_name} cannot enable for its children while it has processes \
+                          itself (currently {count})"
+            ),
+            format_args!(
+                "move them into a leaf cgroup: mkdir {by_name}/init; for p in $(cat \
+                 {by_name}/cgroup.procs); do echo $p >{by_name}/init/cgroup.procs; done"
             ),
         );
     }
     let hint = matches!(*errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
-        .then(|| "that cgroup is not delegated to this user or container".to_owned());
+        .then(|| "the cgroup is not delegated to this user or container".to_owned());
     let message = format!("{what}: write \"+{}\" to {by_name}/cgroup.subtree_control", write.controller());
     anyhow::Error::new(*errno).context(Fault { pointer: write.at.clone(), message, hint })
 }
@@ -213,7 +216,7 @@ fn absent(name: &str, mount: &Mount) -> (String, String) {
     let boot = format!("boot with cgroup_no_v1={v1_name} or systemd.unified_cgroup_hierarchy=1");
     if let Some(v1) = v1 {
         return (
-            format!("which is bound to cgroup v1 at {} instead of cgroup v2", v1.mount_point.display()),
+            format!("which is attached to cgroup v1 at {} instead of cgroup v2", v1.mount_point.display()),
             boot,
         );
     }
@@ -221,8 +224,8 @@ fn absent(name: &str, mount: &Mount) -> (String, String) {
     // Only a root that is no root, but what a cgroup namespace shows as one, has a type.
     if mount.path.join("cgroup.type").exists() {
         return (
-            format!("which is not among those that {root} was given"),
-            "enable it in the cgroup above, outside this container".to_owned(),
+            format!("which is not enabled for {root}"),
+            "enable it in the parent cgroup, outside this container".to_owned(),
         );
     }
     // subsys_name, hierarchy (0 is cgroup v2), num_cgroups, enabled.
@@ -234,8 +237,8 @@ fn absent(name: &str, mount: &Mount) -> (String, String) {
             format!("boot with cgroup_enable={v1_name} and without cgroup_disable={v1_name}"),
         ),
         Some([_, hierarchy, ..]) if *hierarchy != "0" => {
-            ("which is bound to a cgroup v1 hierarchy that is not mounted here".to_owned(), boot)
+            ("which is attached to a cgroup v1 hierarchy that is not mounted here".to_owned(), boot)
         }
-        _ => ("which this kernel does not have".to_owned(), "use a kernel that is built with it".to_owned()),
+        _ => ("which this kernel lacks".to_owned(), "use a kernel built with it".to_owned()),
     }
 }

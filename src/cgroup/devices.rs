@@ -83,7 +83,9 @@ pub(super) fn plan(
                 Some(LinuxDeviceType::B) => DeviceKind::Block,
                 Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Char,
                 Some(LinuxDeviceType::P) => {
-                    return Err(at.field("type").error("\"p\" is no type of device: \"a\", \"b\" or \"c\""));
+                    return Err(at
+                        .field("type")
+                        .error("invalid device type \"p\": must be \"a\", \"b\" or \"c\""));
                 }
             },
             major: number(rule.major(), &at.field("major"))?,
@@ -105,7 +107,9 @@ fn number(given: Option<i64>, at: &Pointer) -> Result<Option<u32>> {
         None | Some(-1) => Ok(None),
         Some(number) => match u32::try_from(number) {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(at.error(format_args!("{number} is neither a device number nor -1, any"))),
+            Err(_) => Err(at.error(format_args!(
+                "invalid device number {number}: must be -1 (any) or between 0 and 4294967295"
+            ))),
         },
     }
 }
@@ -116,12 +120,12 @@ fn access(text: &str, index: usize, at: &Pointer, mut warn: impl FnMut(String)) 
     if access == Access(0) {
         let message = match text {
             "" => format!("device access at {index} field cannot be empty"),
-            _ => format!("device access {text:?} means nothing"),
+            _ => format!("invalid device access {text:?}"),
         };
-        return Err(at.error_with_hint(message, "letters out of \"rwm\""));
+        return Err(at.error_with_hint(message, "use letters from \"rwm\""));
     }
     if text.chars().any(|letter| Access::of(letter).is_none()) {
-        warn(format!("{at}: device access {text:?}: left out what is not of \"rwm\""));
+        warn(format!("{at}: ignoring characters other than \"rwm\" in device access {text:?}"));
     }
     Ok(access)
 }
@@ -154,7 +158,10 @@ mod tests {
         let rules =
             plan(&rules, &Pointer::root().field("devices"), |warning| warnings.push(warning)).unwrap();
         assert_eq!(rules.first().unwrap().access, Access(Access::READ.0 | Access::WRITE.0));
-        assert_eq!(warnings, ["/devices/0/access: device access \"rwa\": left out what is not of \"rwm\""]);
+        assert_eq!(
+            warnings,
+            ["/devices/0/access: ignoring characters other than \"rwm\" in device access \"rwa\""]
+        );
     }
 
     #[test]
@@ -162,23 +169,24 @@ mod tests {
         let refused = |json| crate::error::line(&planned(json).unwrap_err());
         assert_eq!(
             refused(r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c"}]"#),
-            "config.json: /devices/1/access: device access at 1 field cannot be empty (letters out of \"rwm\")"
+            "config.json: /devices/1/access: device access at 1 field cannot be empty (use letters from \"rwm\")"
         );
         assert_eq!(
             refused(r#"[{"allow": true, "access": "x"}]"#),
-            "config.json: /devices/0/access: device access \"x\" means nothing (letters out of \"rwm\")"
+            "config.json: /devices/0/access: invalid device access \"x\" (use letters from \"rwm\")"
         );
         assert_eq!(
             refused(r#"[{"allow": true, "type": "p", "access": "r"}]"#),
-            "config.json: /devices/0/type: \"p\" is no type of device: \"a\", \"b\" or \"c\""
+            "config.json: /devices/0/type: invalid device type \"p\": must be \"a\", \"b\" or \"c\""
         );
         assert_eq!(
             refused(r#"[{"allow": true, "major": -2, "access": "r"}]"#),
-            "config.json: /devices/0/major: -2 is neither a device number nor -1, any"
+            "config.json: /devices/0/major: invalid device number -2: must be -1 (any) or between 0 and 4294967295"
         );
         assert_eq!(
             refused(r#"[{"allow": true, "minor": 4294967296, "access": "r"}]"#),
-            "config.json: /devices/0/minor: 4294967296 is neither a device number nor -1, any"
+            "config.json: /devices/0/minor: invalid device number 4294967296: must be -1 (any) or between \
+             0 and 4294967295"
         );
     }
 }

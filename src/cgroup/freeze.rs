@@ -43,11 +43,11 @@ pub fn freeze(path: &Path) -> Result<Freezing> {
         Ok(Some(result)) => return Ok(result),
         Ok(None) => anyhow::Error::new(Hint(
             format!(
-                "{}: not all of its {} process(es) have stopped within {PATIENCE:?}",
+                "{}: not all of its {} process(es) stopped within {PATIENCE:?}",
                 context(),
                 tasks(path).len()
             ),
-            "one that waits for a device or a network file system cannot be stopped; they all go on"
+            "a process blocked on a device or a network file system cannot be frozen; the cgroup was thawed"
                 .to_owned(),
         )),
         Err(error) => error,

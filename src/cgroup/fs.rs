@@ -44,10 +44,12 @@ impl CgroupPath {
             }
         }
         if names.as_os_str().is_empty() {
-            return Err(at.error(format_args!("{path:?} names no cgroup of the container's own")));
+            return Err(at.error(format_args!("{path:?} is the root cgroup, which cannot be a container's")));
         }
         if names.as_os_str().as_bytes().iter().any(|byte| matches!(byte, 0 | b'\n')) {
-            return Err(at.error(format_args!("{path:?} holds a character that no cgroup's name can have")));
+            return Err(
+                at.error(format_args!("{path:?} contains a character that is not allowed in a cgroup name"))
+            );
         }
         Ok(if path.is_absolute() { Self::BelowRoot(names) } else { Self::BesideOwn(names) })
     }
@@ -67,7 +69,7 @@ impl CgroupPath {
 /// The parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; that of the root is the root.
 pub(super) fn parent_of_own(text: &str) -> Result<PathBuf> {
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let own = own.context("find the runtime's own cgroup: none of cgroup v2 in /proc/self/cgroup")?;
+    let own = own.context("find the runtime's own cgroup: no cgroup v2 entry in /proc/self/cgroup")?;
     // What is joined to the root must stay below it.
     let own = Path::new(own.trim_start_matches('/'));
     if own.components().any(|component| component == Component::ParentDir) {
@@ -95,7 +97,7 @@ impl Mount {
         let mut found = mountinfo::read()?.into_iter().filter(|mount| mount.fstype == "cgroup2");
         found.find_map(|mount| Self::open(&mount.mount_point)).with_context(|| {
             format!(
-                "find cgroup v2: it is not mounted here (mount it: mount -t cgroup2 cgroup2 {USUAL_MOUNT}, or boot with \
+                "cgroup v2 is not mounted (run `mount -t cgroup2 cgroup2 {USUAL_MOUNT}`, or boot with \
                  systemd.unified_cgroup_hierarchy=1)"
             )
         })
@@ -226,7 +228,7 @@ fn full(mount: &Mount, place: &Path) -> String {
             }
         }
     }
-    "the kernel can make no more cgroups".to_owned()
+    "the kernel's limit on cgroups is reached".to_owned()
 }
 
 enum Outcome {
@@ -282,11 +284,11 @@ mod tests {
         );
         assert_eq!(
             refused("/."),
-            "config.json: /linux/cgroupsPath: \"/.\" names no cgroup of the container's own"
+            "config.json: /linux/cgroupsPath: \"/.\" is the root cgroup, which cannot be a container's"
         );
         assert_eq!(
             refused("a\0b"),
-            "config.json: /linux/cgroupsPath: \"a\\0b\" holds a character that no cgroup's name can have"
+            "config.json: /linux/cgroupsPath: \"a\\0b\" contains a character that is not allowed in a cgroup name"
         );
     }
 

@@ -98,7 +98,7 @@ impl Destination {
     fn of(file: &str, whose: &str) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
         let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let place = Path::new(place.with_context(|| format!("find {whose} cgroup: none of cgroup v2"))?);
+        let place = Path::new(place.with_context(|| format!("find {whose} cgroup: no cgroup v2 entry"))?);
         if place.components().any(|component| component == Component::ParentDir) {
             bail!("{whose} cgroup, /{}, is outside the runtime's cgroup namespace", place.display());
         }

@@ -59,7 +59,7 @@ pub use usage::{Limit, Pressure, Transfers, Usage, avg10, usage};
 
 /// How a user comes to a cgroup of their own; systemd-run(1).
 const DELEGATE: &str =
-    "run this in a cgroup that is the user's, as with systemd-run --user --scope -p Delegate=yes";
+    "run this in a cgroup delegated to the user, e.g. with `systemd-run --user --scope -p Delegate=yes`";
 
 /// Who makes the cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl CgroupPlan {
     pub fn without_limits(&mut self, way_out: &str) -> Result<()> {
         if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
             let message =
-                format_args!("{} = {:?} needs a cgroup of the container's own", limit.file, limit.value);
+                format_args!("{} = {:?} requires a cgroup for the container", limit.file, limit.value);
             return Err(limit.at.error_with_hint(message, way_out));
         }
         self.place = None;
@@ -376,7 +376,7 @@ mod tests {
         let mut limited = planned(r#"{"pids": {"limit": 5}}"#);
         assert_eq!(
             crate::error::line(&limited.without_limits("drop it").unwrap_err()),
-            "config.json: /linux/resources/pids/limit: pids.max = \"5\" needs a cgroup of the container's own (drop it)"
+            "config.json: /linux/resources/pids/limit: pids.max = \"5\" requires a cgroup for the container (drop it)"
         );
         assert!(limited.place.is_some());
         let mut unlimited =

@@ -46,7 +46,7 @@ impl fmt::Display for OomReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.limit {
             Some(limit) => write!(f, "out of memory: memory.max = {limit}"),
-            None => f.write_str("out of memory: not for the container's own memory.max"),
+            None => f.write_str("out of memory: the container's own memory.max was not reached"),
         }
     }
 }
@@ -62,15 +62,16 @@ impl OomReport {
     pub fn of_killed(&self) -> String {
         let (count, hint) = (counted(self.new), self.hint());
         format!(
-            "the container's process was killed, probably by the kernel, which has killed {count} of the container: {self} ({hint})"
+            "container init was killed, probably by the OOM killer, which killed {count} in the \
+             container: {self} ({hint})"
         )
     }
 
     /// What to do about it.
     fn hint(&self) -> &'static str {
         match self.limit {
-            Some(_) => "raise /linux/resources/memory/limit, or let the program use less",
-            None => "the limit of a cgroup above it or below it was reached, or the machine has no more",
+            Some(_) => "raise /linux/resources/memory/limit, or reduce the program's memory usage",
+            None => "the limit of a parent or child cgroup was reached, or the host is out of memory",
         }
     }
 }
@@ -220,7 +221,7 @@ fn text(file: &OwnedFd) -> Result<String, Errno> {
 /// So many processes, in words.
 pub fn counted(count: u64) -> String {
     match count {
-        1 => "a process".to_owned(),
+        1 => "1 process".to_owned(),
         count => format!("{count} processes"),
     }
 }
@@ -365,8 +366,8 @@ mod tests {
     fn who_was_killed_is_not_claimed_to_be_known() {
         let one = OomReport { kills: 3, new: 1, limit: None };
         assert!(
-            one.of_killed().contains("probably by the kernel, which has killed a process of the container: ")
+            one.of_killed().contains("probably by the OOM killer, which killed 1 process in the container: ")
         );
-        assert!(OomReport { new: 2, ..one }.of_killed().contains("has killed 2 processes of"));
+        assert!(OomReport { new: 2, ..one }.of_killed().contains("killed 2 processes in"));
     }
 }

@@ -21,8 +21,9 @@ const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 pub(super) fn give(made: &Made, uid: u32) -> Result<()> {
     let failed = || {
         Hint(
-            format!("give cgroup {} to user {uid}", made.path.display()),
-            "it goes to the container's user because a writable cgroup2 is mounted on /sys/fs/cgroup; mount it \"ro\"".into(),
+            format!("chown cgroup {} to user {uid}", made.path.display()),
+            "required because cgroup2 is mounted writable on /sys/fs/cgroup; mount it \"ro\" to avoid this"
+                .into(),
         )
     };
     let stat = fstat(&made.dir).with_context(failed)?;

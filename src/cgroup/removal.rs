@@ -123,7 +123,7 @@ pub fn remove(path: &Path) -> Result<()> {
         kill(path)?;
         let Some(events) = Events::open(path).with_context(context)? else { return Ok(()) };
         if !events.wait_until("populated", "0", deadline).with_context(context)? {
-            bail!("{}: {} process(es) outlive SIGKILL by {PATIENCE:?}", context(), tasks(path).len());
+            bail!("{}: {} process(es) still alive {PATIENCE:?} after SIGKILL", context(), tasks(path).len());
         }
         remove_below(path).with_context(context)?;
         match remove() {
@@ -178,7 +178,7 @@ fn is_named_init(pid: i32) -> bool {
 /// Whether there are processes in the cgroup or in those below it, and not only because the kernel has not finished with the
 /// last one.
 pub fn is_used(path: &Path) -> Result<bool> {
-    let context = || format!("look at cgroup {}", path.display());
+    let context = || format!("stat cgroup {}", path.display());
     let Some(events) = Events::open(path).with_context(context)? else { return Ok(false) };
     let deadline = Instant::now() + SETTLING * SETTLINGS;
     Ok(!events.wait_until("populated", "0", deadline).with_context(context)?)

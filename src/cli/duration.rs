@@ -26,7 +26,7 @@ pub struct NoDuration(String);
 
 impl fmt::Display for NoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no length of time such as \"5s\", \"250ms\" or \"1h2m3.5s\"", self.0)
+        write!(f, "invalid duration {:?} (expected e.g. \"5s\", \"250ms\" or \"1h2m3.5s\")", self.0)
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
             let error = text.parse::<Duration>().unwrap_err().to_string();
             assert_eq!(
                 error,
-                format!("{text:?} is no length of time such as \"5s\", \"250ms\" or \"1h2m3.5s\"")
+                format!("invalid duration {text:?} (expected e.g. \"5s\", \"250ms\" or \"1h2m3.5s\")")
             );
         }
     }

@@ -25,12 +25,12 @@ pub const COMMIT: &str = match option_env!("RUNTIME_COMMIT") {
     None => "unknown",
 };
 
-/// Runs bundles, directories with config.json and a root file system, as containers:
+/// Runs OCI bundles (directories with config.json and a root file system) as containers:
 ///
 ///     # runtime run BUNDLE
 ///
-/// creates a container, starts its program, waits for it and cleans up. `create`, `start`, `state`, `kill` and `delete` are
-/// the same step by step, for the programs that manage containers.
+/// creates a container, starts its program, waits for it to exit and cleans up. Container engines use create,
+/// start, state, kill and delete to do the same in separate steps.
 #[derive(Debug, Parser)]
 #[command(name = "runtime", args_override_self = true, verbatim_doc_comment)]
 pub struct Cli {
@@ -49,28 +49,28 @@ pub enum Words {
 
 #[derive(Debug, PartialEq, Args)]
 pub struct Global {
-    /// Log what happens, too, not only errors and warnings
+    /// Enable debug logging; the same as --log-level debug
     #[arg(long)]
     pub debug: bool,
-    /// Append the log to this file, or send it to journald:ID or syslog:ID, instead of writing it to standard error
+    /// Append the log to FILE, or send it to journald:ID or syslog:ID [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log: Option<OsString>,
-    /// Format of the log: text or json
+    /// Log format: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: Format,
-    /// What is logged: error, warning or debug
+    /// Log level: error, warning or debug
     #[arg(long, value_name = "LEVEL", default_value = "warning")]
     pub log_level: Level,
-    /// Directory of the containers' state [default: /run/runtime, for ordinary users $XDG_RUNTIME_DIR/runtime]
+    /// Root directory for container state [default: /run/runtime, or $XDG_RUNTIME_DIR/runtime if rootless]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Let systemd make the cgroups; the same as --cgroup-manager systemd
+    /// Manage cgroups through systemd; the same as --cgroup-manager systemd
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Who makes the cgroups of new containers: cgroupfs, systemd, or disabled for none
+    /// Cgroup manager for new containers: cgroupfs, systemd or disabled
     #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
     pub cgroup_manager: CgroupManager,
-    /// Whether to do without cgroups where they may not be made: true, false, or auto, for all but the host's root
+    /// Ignore cgroup permission errors: true, false or auto (true unless run as root on the host)
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub rootless: Rootless,
     /// Print the version
@@ -106,7 +106,7 @@ impl FromStr for Rootless {
             Some(true) => Ok(Self::True),
             Some(false) => Ok(Self::False),
             None if text.eq_ignore_ascii_case("auto") => Ok(Self::Auto),
-            None => bail!("invalid value {text:?} (known are true, false and auto)"),
+            None => bail!("invalid value {text:?} (must be true, false or auto)"),
         }
     }
 }

@@ -11,7 +11,7 @@ pub struct HelpWanted;
 
 impl fmt::Display for HelpWanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("help is wanted")
+        f.write_str("help requested")
     }
 }
 
@@ -56,9 +56,11 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
             format!("flag provided but not defined: {argument}")
         }
         ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: {option}"),
-        ErrorKind::UnknownArgument => format!("{whose}has an argument too many: {argument:?}"),
-        ErrorKind::MissingRequiredArgument => format!("{whose}requires an argument: {argument}"),
-        ErrorKind::TooManyValues => format!("{option}: is no option with a value, as {value:?}"),
+        ErrorKind::UnknownArgument => format!("{whose}has too many arguments: unexpected {argument:?}"),
+        ErrorKind::MissingRequiredArgument => {
+            format!("{whose}requires an argument: {}", option.trim_end_matches(['>', '.']))
+        }
+        ErrorKind::TooManyValues => format!("{option}: takes no value, but got {value:?}"),
         ErrorKind::InvalidValue => format!("{option}: invalid value {value:?}{}", known(error)),
         _ => match error::Error::source(error).map(reason) {
             Some(cause) if cause.contains(value) => format!("{option}: {cause}"),
@@ -71,9 +73,9 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
 /// What is wrong with a value, in the words of its type, but for those of a number.
 fn reason(cause: &(dyn error::Error + 'static)) -> String {
     match cause.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
-        Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "is out of range".to_owned(),
+        Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "out of range".to_owned(),
         Some(IntErrorKind::Zero) => "must be greater than 0".to_owned(),
-        Some(_) => "is no whole number".to_owned(),
+        Some(_) => "not a whole number".to_owned(),
         None => cause.to_string(),
     }
 }
@@ -94,7 +96,7 @@ fn named(error: &clap::Error, kind: ContextKind) -> &str {
 fn known(error: &clap::Error) -> String {
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(values)) if !values.is_empty() => {
-            format!(" (known are {})", values.join(", "))
+            format!(" (must be one of: {})", values.join(", "))
         }
         _ => String::new(),
     }
@@ -124,9 +126,9 @@ mod tests {
             ("x --frob id", "flag provided but not defined: --frob"),
             ("x id --number", "flag needs an argument: --number"),
             ("x id -n", "flag needs an argument: --number"),
-            ("x --all=maybe id", "--all: is no option with a value, as \"maybe\""),
-            ("x", "\"x\" requires an argument: <ID>"),
-            ("x a b", "\"x\" has an argument too many: \"b\""),
+            ("x --all=maybe id", "--all: takes no value, but got \"maybe\""),
+            ("x", "\"x\" requires an argument: ID"),
+            ("x a b", "\"x\" has too many arguments: unexpected \"b\""),
         ];
         for (line, sentence) in cases {
             assert_eq!(wrong(line), (sentence.to_owned(), true), "{line}");
@@ -136,9 +138,9 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_what_is_wrong_about_it() {
         let cases = [
-            ("x --number=1a id", "--number: \"1a\": is no whole number"),
-            ("x --number=99999999999999999999 id", "--number: \"99999999999999999999\": is out of range"),
-            ("x --way=up id", "--way: invalid value \"up\" (known are in, out)"),
+            ("x --number=1a id", "--number: \"1a\": not a whole number"),
+            ("x --number=99999999999999999999 id", "--number: \"99999999999999999999\": out of range"),
+            ("x --way=up id", "--way: invalid value \"up\" (must be one of: in, out)"),
         ];
         for (line, sentence) in cases {
             assert_eq!(wrong(line), (sentence.to_owned(), false), "{line}");

@@ -10,12 +10,12 @@ use crate::container::ContainerId;
 use crate::host::signals::Signals;
 use crate::launch::create::Start;
 
-/// Create a container; `start` then starts its program
+/// Create a container
 #[derive(Debug, clap::Args)]
 pub struct Create {
     #[command(flatten)]
     making: CreateArgs,
-    /// Name of the container, unique on this host
+    /// Container ID, unique on this host
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

@@ -16,28 +16,28 @@ use crate::launch::create::{Cgroups, Created, Keyring, Request, Start, Switch};
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// Path to the bundle directory [default: the current directory]
+    /// Path to the bundle directory [default: current directory]
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// Use this file instead of the bundle's config.json
+    /// Use FILE instead of config.json in the bundle
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Send the terminal to whoever listens on this UNIX socket
+    /// UNIX socket that receives the terminal (pty master)
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Send a descriptor of the container's first process to whoever listens on this UNIX socket
+    /// UNIX socket that receives a pidfd of the container process
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Write the process ID of the container to this file
+    /// Write the PID of the container process to FILE
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Use MS_MOVE and chroot instead of pivot_root, for hosts whose root is a ramdisk
+    /// Use MS_MOVE and chroot instead of pivot_root, e.g. if the host's root is a ramdisk
     #[arg(long)]
     no_pivot: bool,
-    /// Do not make a session keyring for the container
+    /// Do not create a new session keyring for the container
     #[arg(long)]
     no_new_keyring: bool,
-    /// Pass this many file descriptors on, from 3 (after those of LISTEN_FDS)
+    /// Pass N additional file descriptors (3 and up, after LISTEN_FDS) to the container
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
 }

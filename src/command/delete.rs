@@ -21,16 +21,16 @@ const DYING: Duration = Duration::from_secs(1);
 /// How often to look whether whoever makes the container has given it up.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
-/// Delete what a stopped container holds
+/// Delete a container, with its state and cgroup
 #[derive(Debug, clap::Args)]
 pub struct Delete {
-    /// Kill the container first if it runs, and do not mind if there is none
+    /// Kill the container first if it is running; a missing container is not an error
     #[arg(short, long)]
     force: bool,
-    /// Take ID for a regular expression: for every container whose name it matches
+    /// Treat ID as a regular expression and delete all matching containers
     #[arg(short, long)]
     regex: bool,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: String,
 }
@@ -103,7 +103,7 @@ pub fn kill(container: &Container) -> Result<()> {
     container.kill_all()?;
     if !container.wait_for_end(init.as_fd(), DEADLINE)? {
         let pid = container.state.init_process_pid;
-        bail!("container init still running: process {pid} has not ended within {DEADLINE:?} of SIGKILL");
+        bail!("container init still running: process {pid} has not exited within {DEADLINE:?} of SIGKILL");
     }
     Ok(())
 }

@@ -187,13 +187,13 @@ fn unknown(name: &str, words: &[OsString], log: &Log) -> Result<ExitCode, Failur
     let error = match name {
         // Engines ask so whether the option is known, and look for the first four words.
         "restore" if option.trim_start_matches('-') == "lsm-mount-context" => {
-            anyhow!("flag needs an argument: {option} (and this version cannot restore containers)")
+            anyhow!("flag needs an argument: {option} (restore is not supported)")
         }
         // The first words are runc's.
         _ if ABSENT.contains(&name) => {
-            anyhow!("No help topic for '{name}': this version can neither checkpoint nor restore containers")
+            anyhow!("No help topic for '{name}': checkpoint and restore are not supported")
         }
-        _ => anyhow!("No help topic for '{name}': there is no such command (`runtime help` lists them)"),
+        _ => anyhow!("No help topic for '{name}': no such command (`runtime help` lists the commands)"),
     };
     log.error(&error);
     Err(error.into())

@@ -20,18 +20,18 @@ use crate::cli::duration::Duration;
 use crate::container::ContainerId;
 use crate::error::{Refusal, printable};
 
-/// Print what a container uses, at intervals, when it is short of memory, and its end, as JSON
+/// Stream events and statistics of a container as JSON
 ///
-/// An object on each line, whose type is stats, oom (the kernel has killed for want of memory) or exit, which is the last.
+/// Prints one object per line, with type stats (resource usage), oom (the OOM killer ran in the container) or exit (the last one).
 #[derive(Debug, clap::Args)]
 pub struct Events {
-    /// Print what it uses now, and end
+    /// Print the container's current statistics and exit
     #[arg(long)]
     stats: bool,
-    /// How often to print what it uses: "5s", "250ms", "1h2m3.5s"
+    /// Interval between statistics, e.g. 5s, 250ms or 1h2m3.5s
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     interval: Duration,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

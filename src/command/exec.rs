@@ -20,40 +20,41 @@ use crate::launch::supervise::{End, supervise};
 use crate::plan::{Changes, Wanted};
 use crate::sys::weakened;
 
-/// Run one more process in a container
+/// Run a new process in a running container
 ///
-/// Without --process it is like the container's own process, but for its program and what the options say, and has no
-/// terminal. The exit status is the program's, or 128+N if signal N ended it; 255 if it could not be started.
+/// Without --process, the process is configured like the container's own, except for its program, the options given here,
+/// and that it has no terminal by default. The exit status is that of the process, 128+N if it was killed by signal N, or
+/// 255 if it could not be started.
 #[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct Exec {
-    /// Send the terminal to whoever listens on this UNIX socket
+    /// UNIX socket that receives the terminal (pty master)
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Send a descriptor of the process to whoever listens on this UNIX socket
+    /// UNIX socket that receives a pidfd of the process
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Directory of the container in which the program starts
+    /// Working directory in the container
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Set a variable; may be repeated
+    /// Set an environment variable; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<OsString>,
-    /// Give the process a terminal of its own
+    /// Allocate a terminal
     #[arg(short, long)]
     tty: bool,
-    /// User id, and group id, of the process
+    /// User ID, and optionally group ID, of the process
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
-    /// Another group of the process; may be repeated
+    /// Additional group ID; may be repeated
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<String>,
-    /// Run the process that this JSON file describes
+    /// Path to a process.json that describes the process
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// Leave the process running and return
+    /// Run the process in the background
     #[arg(short, long)]
     detach: bool,
-    /// Write the process ID to this file
+    /// Write the PID of the process to FILE
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
     /// SELinux label of the process
@@ -62,26 +63,26 @@ pub struct Exec {
     /// AppArmor profile of the process
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Let the process never gain privileges
+    /// Set no_new_privs for the process
     #[arg(long)]
     no_new_privs: bool,
-    /// Add a capability; may be repeated
+    /// Add a capability for the process; may be repeated
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
-    /// Pass this many file descriptors on, from 3
+    /// Pass N additional file descriptors (3 and up) to the process
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run the process in this cgroup below the container's
+    /// Run the process in this sub-cgroup of the container
     #[arg(long, value_name = "PATH")]
     cgroup: Vec<String>,
-    /// In a paused container, wait until it goes on
+    /// Allow exec in a paused container; the process starts once it is resumed
     #[arg(long)]
     ignore_paused: bool,
-    /// As always: processes that this one leaves behind are not adopted
+    /// Accepted for compatibility; exec never becomes a subreaper
     #[arg(long, hide = true)]
     no_subreaper: bool,
-    /// Name of the container, the program, and its arguments
-    #[arg(value_name = "ID [PROGRAM [ARGUMENT…]]", required = true, trailing_var_arg = true)]
+    /// Container ID, followed by the program and its arguments
+    #[arg(value_name = "ID [PROGRAM [ARGUMENT...]]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 
@@ -200,15 +201,14 @@ fn user(text: &str) -> Result<(Option<u32>, Option<u32>)> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
     let number = |part: &str, what: &str| match number(part) {
         Some(id) => Ok(Some(id)),
-        None => bail!("--user {text:?}: bad {what}: it is a number from 0 to 4294967294"),
+        None => bail!("--user {text:?}: bad {what}: must be a number from 0 to 4294967294"),
     };
     Ok((number(uid, "uid")?, gid.map(|gid| number(gid, "gid")).transpose()?.flatten()))
 }
 
 fn group(text: &str) -> Result<u32> {
-    number(text).with_context(|| {
-        format!("additional-gids must be a positive number {text} (it is one from 0 to 4294967294)")
-    })
+    number(text)
+        .with_context(|| format!("additional-gids must be a positive number {text} (from 0 to 4294967294)"))
 }
 
 /// All of `text`, and nothing but digits: crun once took a part of it, and so another user (CVE-2026-30892). The largest number
@@ -249,7 +249,7 @@ mod tests {
         }
         assert_eq!(
             user("x").unwrap_err().to_string(),
-            "--user \"x\": bad uid: it is a number from 0 to 4294967294"
+            "--user \"x\": bad uid: must be a number from 0 to 4294967294"
         );
     }
 

@@ -17,9 +17,9 @@ use crate::plan::linux::{memory_policy, namespaces, seccomp};
 use crate::plan::process::capabilities;
 use crate::plan::{ANNOTATIONS, hooks, mounts};
 
-/// Print what this program can do, as JSON
+/// Show the features of this runtime as JSON
 ///
-/// The document's form is that of the runtime specification, features.md. It tells of the program, not of the host.
+/// The output follows features.md of the runtime specification, and describes this program, not the host.
 #[derive(Debug, clap::Args)]
 pub struct Features {}
 

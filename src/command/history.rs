@@ -14,16 +14,16 @@ use crate::error::printable;
 use crate::revision;
 use crate::revision::{History as Revisions, Revision};
 
-/// List how the limits of a container have changed
+/// Show the history of a container's resource limits
 ///
-/// Each update that changed something is a revision, and so is each rollback. The first is what the container was created with.
-/// It and the newest nine others are kept. The one with * is in force.
+/// Every update that changes a limit creates a revision, and so does every rollback. Revision 1 holds the limits the container
+/// was created with; it and the latest nine are kept. The current revision is marked with *.
 #[derive(Debug, clap::Args)]
 pub struct History {
-    /// table or json
+    /// Output format: table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }
@@ -45,7 +45,8 @@ pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
             if !unfinished.is_empty() {
                 let old = |change: &Change| format!("{} {}", change.file, shown(&change.from));
                 let old = unfinished.iter().map(old).collect::<Vec<_>>().join(", ");
-                let begin = "an update was killed or has not ended; the next update or rollback puts back";
+                let begin =
+                    "an update was interrupted or is still running; the next update or rollback restores";
                 text += &table(&[[format!("{begin}: {old}")]], 0);
             }
             text

@@ -14,16 +14,16 @@ use crate::sys::Errno;
 /// Send a signal to a container's init process
 #[derive(Debug, clap::Args)]
 pub struct Kill {
-    /// Do not mind if the container is not running
+    /// Obsolete; a stopped container is not an error
     #[arg(short, long, hide = true)]
     all: bool,
-    /// Take ID for a regular expression: for every container whose name it matches
+    /// Treat ID as a regular expression and signal all matching containers
     #[arg(short, long)]
     regex: bool,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Name or number: "KILL", "SIGKILL" and "9" are the same
+    /// Signal name or number, e.g. KILL, SIGKILL or 9
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     signal: Signal,
 }

@@ -12,13 +12,13 @@ use crate::container::Container;
 use crate::container::state::{Report, Status};
 use crate::error::{Refusal, line, printable};
 
-/// List the containers
+/// List containers
 #[derive(Debug, clap::Args)]
 pub struct List {
-    /// table or json
+    /// Output format: table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Print only the names
+    /// Print only container IDs
     #[arg(short, long)]
     quiet: bool,
 }
@@ -37,7 +37,7 @@ impl FromStr for Format {
         match text {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
-            _ => bail!("invalid format option {text:?} (known are \"table\" and \"json\")"),
+            _ => bail!("invalid format option {text:?} (must be \"table\" or \"json\")"),
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::container::state::Status;
 use crate::error::Refusal;
 use crate::host::signals::Signals;
 
-/// Stop all processes of a container until `resume`
+/// Suspend all processes in a container
 #[derive(Debug, clap::Args)]
 pub struct Pause {
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }
@@ -39,10 +39,10 @@ pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
         }
         // runc's text, that callers look for, whatever the reason.
         Status::Paused => {
-            bail!("container {:?} is paused already: container not running", container.state.id)
+            bail!("container {:?} is already paused: container not running", container.state.id)
         }
         Status::Creating => {
-            bail!("container {:?} is being created: container not running", container.state.id)
+            bail!("container {:?} is still being created: container not running", container.state.id)
         }
         Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
     }

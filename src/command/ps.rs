@@ -15,14 +15,14 @@ use crate::error::printable;
 
 /// List the processes of a container
 ///
-/// The table is what ps(1) of this host prints of them, with -ef or the options that are given.
+/// The table is the output of the host's ps(1), run with the given options or -ef, limited to the container.
 #[derive(Debug, clap::Args)]
 pub struct Ps {
-    /// table, or json: the process IDs alone
+    /// Output format: table, or json for PIDs only
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Name of the container, and options of ps(1)
-    #[arg(value_name = "ID [PS OPTION…]", required = true, trailing_var_arg = true)]
+    /// Container ID, followed by options for ps(1)
+    #[arg(value_name = "ID [PS_OPTION...]", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn processes(container: &Container) -> Result<Vec<i32>> {
         None if container.init()?.is_none() => Ok(Vec::new()),
         None if state.private_pid_namespace => container.in_pid_namespace(),
         None => bail!(
-            "the container has neither a cgroup nor a pid namespace of its own to know its processes by"
+            "cannot tell the container's processes apart: it has neither its own cgroup nor its own pid namespace"
         ),
     }
 }
@@ -61,7 +61,7 @@ fn listing(options: &[OsString]) -> Result<Vec<u8>> {
     if options.is_empty() {
         ps.arg("-ef");
     }
-    let output = ps.args(options).output().context("run ps, which this host must have")?;
+    let output = ps.args(options).output().context("run ps (it must be installed on this host)")?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("ps: {}: {}", output.status, String::from_utf8_lossy(&said).trim_end());

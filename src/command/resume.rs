@@ -7,10 +7,10 @@ use crate::cgroup;
 use crate::container::ContainerId;
 use crate::container::state::Status;
 
-/// Let the processes of a paused container go on
+/// Resume a paused container
 #[derive(Debug, clap::Args)]
 pub struct Resume {
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

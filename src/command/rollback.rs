@@ -10,22 +10,22 @@ use super::update::{dry_run, listed, make};
 use crate::container::ContainerId;
 use crate::revision::{Asker, Wanted};
 
-/// Give a container the limits again that it had before
+/// Restore earlier resource limits of a container
 ///
-/// Without --to, those of the revision before the current one: two rollbacks are none. A rollback is a revision, too. As with
-/// update, either all limits are as they were or nothing changes.
+/// Without --to, the limits of the previous revision are restored; a second rollback undoes the first. A rollback creates a new
+/// revision. As with update, either all limits are restored or none.
 #[derive(Debug, clap::Args)]
 pub struct Rollback {
-    /// The revision whose limits it gets; history lists them
+    /// Revision to restore, as listed by history
     #[arg(long, value_name = "REVISION")]
     to: Option<u64>,
-    /// Print what would be written, and write nothing
+    /// Print the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// Of --dry-run: table or json [default: table]
+    /// Output format of --dry-run: table or json [default: table]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }
@@ -37,7 +37,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
         return dry_run(std::slice::from_ref(&args.id), &wanted, format, context);
     }
     if args.format.is_some() {
-        bail!("--format is of no use without --dry-run");
+        bail!("--format requires --dry-run");
     }
     let by = Asker::of_this_process(context.words, crate::host::environment::sudo_uid());
     let made = make(&args.id, &wanted, &by, context)?;
@@ -46,12 +46,12 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     let mut text = String::new();
     if put_back {
         let changes = listed(&made.put_back);
-        text = format!("{id}: put back what an update that was not finished had replaced: {changes}\n");
+        text = format!("{id}: reverted an unfinished update: {changes}\n");
     }
     text += &match made.revision {
-        None if put_back && args.to.is_none() => format!("{id}: has the limits of revision {to} again\n"),
+        None if put_back && args.to.is_none() => format!("{id}: limits of revision {to} restored\n"),
         Some(revision) => format!("{id}: rolled back to revision {to}, as revision {revision}\n"),
-        None => format!("{id}: has the limits of revision {to} already\n"),
+        None => format!("{id}: already has the limits of revision {to}\n"),
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
 }

@@ -16,23 +16,23 @@ use crate::launch::create::{Created, Start};
 use crate::launch::supervise::{End, supervise};
 use crate::sys::process::set_child_subreaper;
 
-/// Create a container, start its program, wait for it and delete the container
+/// Create and start a container, wait for it to exit and delete it
 ///
-/// The exit status is the program's, or 128+N if signal N ended it.
+/// The exit status is that of the container process, or 128+N if it was killed by signal N.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
     making: CreateArgs,
-    /// Leave the container running and return
+    /// Run the container in the background
     #[arg(short, long)]
     detach: bool,
-    /// Keep the state and the cgroup after the program's end
+    /// Do not delete the container after it exits
     #[arg(long)]
     keep: bool,
-    /// Do not adopt processes that the container leaves behind
+    /// Do not become a subreaper for processes the container leaves behind
     #[arg(long)]
     no_subreaper: bool,
-    /// Name of the container, unique on this host, or the path of its bundle, whose name is then the container's
+    /// Container ID, unique on this host; or the path of a bundle, whose name becomes the ID
     #[arg(value_name = "ID|BUNDLE")]
     target: Option<String>,
 }
@@ -88,19 +88,20 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
         return context.log.warning(shortage.of_killed());
     }
     let Some(oom) = oom.filter(|_| !container.is_asked_to_end()) else { return };
-    let gone = "systemd had taken its cgroup away, which would tell";
+    let gone = "systemd removed its cgroup before this could be determined";
     match oom.missed() {
         Some(0) => {}
         Some(kills) => {
             // Too little to tell others, or to note it.
             let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
-                "the container's process was killed, probably by the kernel for want of memory: {gone}, and meanwhile the kernel has \
-                 killed {killed} in the slice (raise /linux/resources/memory/limit, or let the program use less)",
+                "container init was killed, probably by the OOM killer: {gone}, but {killed} in its slice \
+                 was OOM-killed meanwhile (raise /linux/resources/memory/limit, or reduce the program's \
+                 memory usage)",
             ));
         }
         None => context.log.warning(format_args!(
-            "the container's process was killed by somebody, or by the kernel for want of memory: {gone}",
+            "container init was killed by another process or by the OOM killer: {gone}",
         )),
     }
 }
@@ -123,7 +124,7 @@ fn named_after(bundle: &Path) -> Result<(PathBuf, ContainerId)> {
     let name = found.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let id = name.parse().map_err(|error| {
         anyhow!(
-            "{error}: the directory's name cannot be the container's; use `run --bundle {} ID`",
+            "{error}: the directory name is not a valid container ID; use `run --bundle {} ID`",
             bundle.display()
         )
     })?;

@@ -14,18 +14,18 @@ use super::Context;
 use crate::bundle::CONFIG;
 use crate::cli::global::SPEC_VERSION;
 
-/// Create a new specification file, config.json
+/// Create a new specification file
 ///
-/// Of a container that runs a shell in the terminal, with the root file system in the bundle's directory rootfs.
+/// The configuration runs a shell in the terminal, with the root file system in rootfs in the bundle.
 #[derive(Debug, clap::Args)]
 pub struct Spec {
-    /// Path to the root of the bundle directory [default: the current directory]
+    /// Path to the bundle directory [default: current directory]
     #[arg(short, long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Generate a configuration for a rootless container
     #[arg(long)]
     rootless: bool,
-    /// Write this file of the bundle
+    /// Name of the file to create in the bundle
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     file: PathBuf,
 }

@@ -14,10 +14,10 @@ use crate::host::notify::NotifySocket;
 use crate::host::signals::Signals;
 use crate::sys::process::unblock_all_signals;
 
-/// Start the program of a created container
+/// Start a created container
 #[derive(Debug, clap::Args)]
 pub struct Start {
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

@@ -10,10 +10,10 @@ use crate::cli::fast_path;
 use crate::container::ContainerId;
 use crate::error::printable;
 
-/// Print the state of a container
+/// Print the state of a container as JSON
 #[derive(Debug, PartialEq, clap::Args)]
 pub struct State {
-    /// Name of the container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: ContainerId,
 }

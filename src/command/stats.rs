@@ -25,28 +25,30 @@ pub(super) const INTERVAL: Length = Length::from_secs(1);
 /// How long the first rates are taken over: long enough for a number that means something, short enough to wait for.
 pub(super) const FIRST: Length = Length::from_millis(500);
 
-/// Show what containers use, again and again
+/// Stream resource usage of containers
 ///
-/// All running containers or, until they end, those that are named; one that is made anew with the name of one that has ended is
-/// another. CPU % is of one processor, since the last look. MEM is without files that have not been used lately, and MEM % of
-/// the limit or, without one, of the host's memory. PIDS are threads. IO and NET count from the container's beginning, NET
-/// without lo. PRESSURE is the percentage of the last ten seconds in which some process had to wait for the processor, memory or
-/// a disk. A dash is what is not known: cgroup v2 lacks the controller, or the kernel does not measure it. On a terminal the
-/// table is painted in place and as wide as fits; q and Ctrl-C end it. Otherwise the tables follow each other with an empty line
-/// between.
+/// Shows all running containers, or those given until they exit.
+///
+/// CPU % is relative to one CPU, since the previous sample. MEM excludes inactive file cache; MEM % is relative to the limit or,
+/// without one, to the host's memory. PIDS counts threads. IO and NET are totals since the container was started, NET without
+/// interface lo. PRESSURE is the percentage of the last 10 seconds in which some process was stalled on CPU, memory or I/O (PSI).
+/// A dash means not available: the controller is not on cgroup v2, or the kernel does not measure it.
+///
+/// On a terminal the table is redrawn in place and fitted to its width; q or Ctrl-C quits. Otherwise, tables are separated by an
+/// empty line.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Stats {
-    /// Look once, and end
+    /// Print one sample and exit
     #[arg(long)]
     no_stream: bool,
-    /// How often to look: "5s", "250ms"; with --no-stream how long CPU % is taken over [default: 1s; with --no-stream 500ms]
+    /// Interval between samples, e.g. 5s or 250ms; with --no-stream, the period CPU % is measured over [default: 1s, or 500ms with --no-stream]
     #[arg(long, value_name = "DURATION")]
     interval: Option<Duration>,
-    /// table, or json: one line for each look, an array of objects with numbers in bytes and nanoseconds
+    /// Output format: table, or json for one array of objects per line, in bytes and nanoseconds
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Names of containers
+    /// Container IDs
     #[arg(value_name = "ID")]
     ids: Vec<ContainerId>,
 }
@@ -211,7 +213,7 @@ fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
     if count > room
         && let Some(last) = lines.last_mut()
     {
-        let text = format!("and {} more", count - room + 1);
+        let text = format!("... and {} more", count - room + 1);
         *last = Line::plain(text.chars().take(size.columns).collect::<String>());
     }
     lines

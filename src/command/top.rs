@@ -16,18 +16,18 @@ use crate::host::terminal::screen::{Event, Screen, ScreenBuffer};
 use crate::monitor::screen::{Data, Then, View};
 use crate::monitor::{Meter, Watch};
 
-/// Watch what containers use, on the whole of a terminal
+/// Show resource usage of containers interactively
 ///
-/// All running containers with the host above them; or, until it ends, one of them with its processes. The keys are:
-/// c, m, p, i and n order by cpu, memory, pids, io and name; the arrows mark a container, enter shows it alone, escape goes
-/// back, ? explains the rest, q ends. `runtime stats` prints the same without a terminal.
+/// Shows the host and all running containers or, if ID is given, one container and its processes. Keys: c, m, p, i and n sort by
+/// CPU, memory, pids, I/O and name; the arrow keys select a container, enter shows its details, escape goes back, ? shows help,
+/// q quits. `runtime stats` prints the same without a terminal.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Top {
-    /// How often to look: "5s", "250ms" [default: 1s]
+    /// Refresh interval, e.g. 5s or 250ms [default: 1s]
     #[arg(long, value_name = "DURATION")]
     interval: Option<Duration>,
-    /// Name of a container
+    /// Container ID
     #[arg(value_name = "ID")]
     id: Option<ContainerId>,
 }
@@ -36,7 +36,7 @@ pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
     let interval = interval(args.interval)?.unwrap_or(INTERVAL);
     let Some(charset) = Charset::of_stdout() else {
         bail!(
-            "standard output is no terminal that can be painted on, or TERM does not say so (`runtime stats` prints a table instead)"
+            "standard output is not a capable terminal, or TERM is not set (use `runtime stats` to print a table)"
         );
     };
     let mut meter = Meter::new(&context.root, args.id.as_slice())?;

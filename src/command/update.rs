@@ -25,91 +25,91 @@ use crate::host::signals::SignalQueue;
 use crate::revision;
 use crate::revision::{Asker, ContainerRef, Event, Loss, Made, Roll, Wanted};
 
-/// Change the limits of a container, or of several, one after the other
+/// Update resource limits of one or more containers
 ///
-/// A value that is not given stays as it is, and so does one of 0 or "", with the exceptions of --pids-limit 0, which is 1, and
-/// --cpu-burst 0 and --cpu-idle 0. If one of them cannot be had, all stay as they are. Each change is a revision: see history and rollback.
+/// Limits that are not given stay unchanged, as do those set to 0 or "", except --pids-limit 0 (which means 1), --cpu-burst 0 and
+/// --cpu-idle 0. Updates are atomic: every limit is applied, or none is. Each update creates a revision; see history and rollback.
 ///
-/// With more than one ID, or with --settle, it is a rolling update: so many as --step says are changed and watched for the
-/// time of --settle. If one is refused, ends, is short of memory so that the kernel kills in it, or stands still for want of memory
-/// or block I/O, then all that were changed get their old limits back, but for one that has ended, and the status is 1; so it is when
-/// Ctrl-C interrupts it. What happens is printed line by line.
+/// With more than one ID, or with --settle, this is a rolling update: containers are updated in batches of --step, and each batch
+/// is watched for the time given by --settle. If an update fails, or a container exits, has a process OOM-killed or stalls on
+/// memory or block I/O, or on Ctrl-C, all updated containers that are still running are rolled back and the exit status is 1.
+/// Progress is printed line by line.
 #[derive(Debug, clap::Args)]
 pub struct Update {
-    /// Read them from this file, - for standard input: JSON in the form of linux.resources. The other limits, but for those of Intel
-    /// RDT, are then ignored
+    /// Read limits from FILE, or from standard input if -, as JSON in the form of linux.resources; other
+    /// limit options except those for Intel RDT are then ignored
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
-    /// Share of block I/O, 10 to 1000
+    /// Block I/O weight, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
-    /// Length of a period in microseconds, for --cpu-quota
+    /// CPU period for --cpu-quota, in microseconds
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<u64>,
-    /// Processor time in each period in microseconds; -1 is unlimited
+    /// CPU time allowed per period, in microseconds; -1 is unlimited
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_quota: Option<i64>,
-    /// Unused quota that can be saved up, in microseconds
+    /// Unused CPU quota that may accumulate, in microseconds
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_burst: Option<u64>,
-    /// Share of processor time, 2 to 262144
+    /// CPU shares (relative weight), 2 to 262144
     #[arg(long, value_name = "SHARES")]
     cpu_share: Option<u64>,
-    /// Without effect: cgroup v2 has no realtime limits
+    /// Ignored: cgroup v2 has no realtime limits
     #[arg(long, value_name = "MICROSECONDS", hide = true)]
     cpu_rt_period: Option<u64>,
-    /// Without effect: cgroup v2 has no realtime limits
+    /// Ignored: cgroup v2 has no realtime limits
     #[arg(long, value_name = "MICROSECONDS", hide = true)]
     cpu_rt_runtime: Option<i64>,
-    /// 1: run only when nobody else wants to; 0: as usual
+    /// Set to 1 to run only when a CPU is otherwise idle, 0 for normal scheduling
     #[arg(long, value_name = "0|1")]
     cpu_idle: Option<i64>,
-    /// Processors to use: "0-2,7"
+    /// CPUs to use, e.g. 0-2,7
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes to use: "0,1"
+    /// Memory nodes to use, e.g. 0,1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// Without effect: kernel memory counts as memory
+    /// Ignored: kernel memory counts as memory
     #[arg(long, value_name = "BYTES", value_parser = bytes, hide = true)]
     kernel_memory: Option<i64>,
-    /// Without effect: kernel memory counts as memory
+    /// Ignored: kernel memory counts as memory
     #[arg(long, value_name = "BYTES", value_parser = bytes, hide = true)]
     kernel_memory_tcp: Option<i64>,
-    /// Limit of memory, with k, m, g, t or p for powers of 1024, such as 1.5g; -1 is unlimited
+    /// Memory limit, with optional suffix k, m, g, t or p (powers of 1024), e.g. 1.5g; -1 is unlimited
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<i64>,
-    /// Memory that is taken from it last
+    /// Memory reservation (soft limit), reclaimed last
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_reservation: Option<i64>,
-    /// Limit of memory and swap together; -1 is unlimited
+    /// Total limit of memory plus swap; -1 is unlimited
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_swap: Option<i64>,
-    /// Limit of processes and threads; -1 is unlimited
+    /// Limit on processes and threads; -1 is unlimited
     #[arg(long, value_name = "NUMBER")]
     pids_limit: Option<i64>,
-    /// Schema for Intel RDT, cache allocation
+    /// Intel RDT schema for L3 cache allocation
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Schema for Intel RDT, memory bandwidth
+    /// Intel RDT schema for memory bandwidth allocation
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
-    /// Print what would be written, and write nothing
+    /// Print the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// How many containers are changed at a time [default: 1]
+    /// Rolling update: number of containers updated at a time [default: 1]
     #[arg(long, value_name = "NUMBER")]
     step: Option<NonZeroUsize>,
-    /// How long they are watched then: "5s", "1m30s" [default, with more than one ID: 5s]
+    /// Rolling update: how long to watch updated containers, e.g. 5s or 1m30s [default with more than one ID: 5s]
     #[arg(long, value_name = "DURATION")]
     settle: Option<Duration>,
-    /// The share of time in percent (PSI's full avg10) that one may stand still while it is watched [default: 20]
+    /// Rolling update: maximum memory or I/O pressure (PSI full avg10), in percent [default: 20]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     max_pressure: Option<u8>,
-    /// Of --dry-run and a rolling update: table or json [default: table]
+    /// Output format of --dry-run and rolling updates: table or json [default: table]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Name of the container
+    /// Container IDs
     #[arg(value_name = "ID", required = true, num_args = 1..)]
     ids: Vec<ContainerId>,
 }
@@ -120,7 +120,8 @@ const SETTLE: Duration = Duration(Length::from_secs(5));
 const MAX_PRESSURE: u8 = 20;
 
 fn bytes(text: &str) -> Result<i64> {
-    bytes::parse(text).ok_or_else(|| anyhow!("no number of bytes such as 67108864, 64M or 1.5g, nor -1"))
+    bytes::parse(text)
+        .ok_or_else(|| anyhow!("invalid size (expected e.g. 67108864, 64M, 1.5g, or -1 for unlimited)"))
 }
 
 /// The options by the pointers of their values.
@@ -155,10 +156,9 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
         [id] if !is_roll => {
             let made = make(id, &wanted, &by, context)?;
             if !made.put_back.is_empty() {
-                context.log.warning(format_args!(
-                    "what an update that was not finished had replaced was put back first: {}",
-                    listed(&made.put_back)
-                ));
+                context
+                    .log
+                    .warning(format_args!("reverted an unfinished update first: {}", listed(&made.put_back)));
             }
         }
         ids => {
@@ -179,11 +179,11 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     }
     if args.resources.is_some() && has_no_limits(&change) {
         context.log.warning(
-            "nothing has changed: the document has no member of linux.resources, such as memory or pids",
+            "nothing changed: the document has no linux.resources fields such as \"memory\" or \"pids\"",
         );
     }
     for option in args.without_effect() {
-        context.log.warning(format_args!("{option} has no effect with cgroup v2"));
+        context.log.warning(format_args!("{option} has no effect on cgroup v2"));
     }
     Ok(())
 }
@@ -303,12 +303,12 @@ impl Update {
         if let Some((option, _, _, with)) =
             needless.iter().find(|(_, given, has_effect, _)| *given && !has_effect)
         {
-            bail!("{option} is of no use without {with}");
+            bail!("{option} requires {with}");
         }
         let mut ids = self.ids.iter().enumerate();
         if let Some((_, id)) = ids.find(|(index, id)| self.ids.iter().take(*index).any(|other| other == *id))
         {
-            bail!("container {:?} is named twice", id.as_str());
+            bail!("container {:?} given more than once", id.as_str());
         }
         Ok(is_roll)
     }

@@ -179,12 +179,12 @@ impl Directory {
     /// If it belongs to a user who could have put anything into it; [`input::is_trusted`].
     pub(super) fn require_trusted(&self) -> Result<()> {
         let owner = match &self.held {
-            Some(held) => fstat(held).with_context(|| format!("look at {}", self.path.display()))?.st_uid,
+            Some(held) => fstat(held).with_context(|| format!("stat {}", self.path.display()))?.st_uid,
             None => return Ok(()),
         };
         match input::is_trusted(owner) {
             true => Ok(()),
-            false => bail!("{} is owned by user {owner}, who could have forged it", self.path.display()),
+            false => bail!("{} is owned by untrusted user {owner}", self.path.display()),
         }
     }
 
@@ -195,7 +195,7 @@ impl Directory {
         match look() {
             Ok((own, found)) => Ok((own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
-            Err(errno) => Err(errno).with_context(|| format!("look at {}", self.path.display())),
+            Err(errno) => Err(errno).with_context(|| format!("stat {}", self.path.display())),
         }
     }
 

@@ -29,7 +29,7 @@ pub fn load(directory: &Path) -> Result<Option<Filter>> {
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         Ok(bytes) => Filter::from_bytes(&bytes)
             .map(Some)
-            .ok_or_else(|| anyhow!("{} does not hold a seccomp filter", path.display())),
+            .ok_or_else(|| anyhow!("{} does not contain a seccomp filter", path.display())),
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
         for broken in [&[][..], &whole[..11], &whole[..19], &[&[9], &whole[1..]].concat()] {
             fs::write(directory.path().join(FILE), broken).unwrap();
             let error = load(directory.path()).unwrap_err().to_string();
-            assert!(error.ends_with("/seccomp does not hold a seccomp filter"), "{error}");
+            assert!(error.ends_with("/seccomp does not contain a seccomp filter"), "{error}");
         }
     }
 }

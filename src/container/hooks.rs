@@ -81,9 +81,9 @@ impl<'a> Runner<'a> {
             Ok(Ended::Interrupted) => {
                 let name = kind.name();
                 match self.interrupts.take()? {
-                    Some(signal) => bail!("interrupted by {signal} while {name} hook #{index} ran"),
+                    Some(signal) => bail!("interrupted by {signal} during {name} hook #{index}"),
                     None => {
-                        bail!("the init process ended while {name} hook #{index} was running")
+                        bail!("the init process exited during {name} hook #{index}")
                     }
                 }
             }
@@ -141,7 +141,7 @@ pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
         let set = |file: File| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file.into());
         let opened = file.and_then(|file| Ok(set(file)?));
-        opened.map(Some).with_context(|| format!("open {path:?} of the annotation {name}"))
+        opened.map(Some).with_context(|| format!("open {path:?} from annotation {name}"))
     };
     Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
 }

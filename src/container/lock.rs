@@ -34,7 +34,7 @@ pub struct Interrupted(pub Signal);
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "interrupted by {} while somebody else was changing it", self.0)
+        write!(f, "interrupted by {} while waiting for another update to finish", self.0)
     }
 }
 
@@ -126,8 +126,9 @@ impl Lock {
         let (from, way) = self.directory.way(state::FILE);
         match accessat(from, way, Access::EXISTS, AtFlags::empty()) {
             Err(Errno::NOENT) => Err(Refusal::NoSuchContainer(self.id.as_str().to_owned()).into()),
-            found => found
-                .with_context(|| format!("look at {}", self.directory.path().join(state::FILE).display())),
+            found => {
+                found.with_context(|| format!("stat {}", self.directory.path().join(state::FILE).display()))
+            }
         }
     }
 

@@ -95,7 +95,8 @@ impl Root {
     /// # Errors
     /// If it is `/`, or another user's.
     pub fn explicit(path: &Path) -> Result<Self> {
-        let absolute = std::path::absolute(path).with_context(|| format!("find root {}", path.display()))?;
+        let absolute =
+            std::path::absolute(path).with_context(|| format!("resolve root {}", path.display()))?;
         let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
         // The same directory has other names: where it is mounted a second time, for example.
         let may_be_top = place(&absolute).is_some_and(|found| Some(found) == place(Path::new("/")));
@@ -125,13 +126,13 @@ impl Root {
                 false => Ok(()),
             }
         });
-        made.with_context(|| Hint(format!("make root {}", self.path.display()), self.way_out().into()))
+        made.with_context(|| Hint(format!("create root {}", self.path.display()), self.way_out().into()))
     }
 
     fn way_out(&self) -> &'static str {
         match self.is_explicit {
-            true => "--root must name a directory that can be made or used",
-            false => "set XDG_RUNTIME_DIR, or use --root, for a directory of your own",
+            true => "--root must be a usable directory, or one that can be created",
+            false => "set XDG_RUNTIME_DIR, or use --root, to choose a directory you own",
         }
     }
 
@@ -146,7 +147,7 @@ impl Root {
             self.make()?;
             made = Directory::make(&self.path, id.as_str());
         }
-        let doing = || format!("make {}", self.directory(id).display());
+        let doing = || format!("create {}", self.directory(id).display());
         match made {
             Err(Errno::EXIST) => bail!("container with given ID already exists: {:?}", id.as_str()),
             Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
@@ -204,7 +205,7 @@ impl NewContainer {
         let path = self.path().join(FIFO);
         let (from, way) = self.directory.way(FIFO);
         rustix::fs::mknodat(from, way, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
-            .with_context(|| format!("make {}", path.display()))?;
+            .with_context(|| format!("create {}", path.display()))?;
         let file = self.directory.open_file(FIFO, OFlags::RDWR);
         Ok(file.with_context(|| format!("open {}", path.display()))?.into())
     }
@@ -213,7 +214,7 @@ impl NewContainer {
     pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
         let (from, way) = self.directory.way(CGROUP);
         rustix::fs::symlinkat(cgroup, from, way)
-            .with_context(|| format!("make {}", self.path().join(CGROUP).display()))
+            .with_context(|| format!("create {}", self.path().join(CGROUP).display()))
     }
 
     /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
@@ -269,7 +270,7 @@ fn record(directory: &Directory) -> Result<Option<State>> {
     let path = || directory.path().join(state::FILE).display().to_string();
     match directory.read(state::FILE) {
         Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
-            let way_out = "if it cannot be mended, end its processes and remove the directory";
+            let way_out = "if it cannot be repaired, kill the container's processes and remove the directory";
             Hint(format!("decode {}", path()), way_out.to_owned())
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -314,7 +315,7 @@ impl Container {
         }
         if more {
             let made = self.directory.write(TRACER, b"");
-            made.with_context(|| format!("make {}", self.directory().join(TRACER).display()))?;
+            made.with_context(|| format!("create {}", self.directory().join(TRACER).display()))?;
         }
         Ok(false)
     }
@@ -343,15 +344,23 @@ impl Container {
         self.state.cgroup().ok_or_else(|| {
             if let (Some(unit), Some(path)) = (&self.state.systemd, self.state.recorded_cgroup()) {
                 let (id, name) = (&self.state.id, &unit.name);
-                return anyhow!("container {id:?} has no cgroup any more: {} went with {name}", path.display());
+                return anyhow!(
+                    "container {id:?} no longer has a cgroup: {} was removed together with \
+                                {name}",
+                    path.display()
+                );
             }
             if let Some(path) = self.state.recorded_cgroup() {
                 let (id, path) = (&self.state.id, path.display());
-                return anyhow!("container {id:?} has no cgroup any more: {path} was removed, and is another's now");
+                return anyhow!(
+                    "container {id:?} no longer has a cgroup: {path} was removed and now \
+                                belongs to another container"
+                );
             }
             let message = format!("container {:?} has no cgroup of its own", self.state.id);
-            let hint = "it was made with --cgroup-manager disabled, or by a user who may make none there: systemd-run --user \
-                        --scope -p Delegate=yes gives one that is the user's";
+            let hint = "it was created with --cgroup-manager disabled, or by a user without permission to \
+                        create one; `systemd-run --user --scope -p Delegate=yes` provides a delegated \
+                        cgroup";
             Hint(message, hint.to_owned()).into()
         })
     }

@@ -19,12 +19,12 @@ pub(super) fn check(path: &Path) -> Result<()> {
         return Ok(());
     }
     let way_out = match geteuid().is_root() {
-        true => format!("run this program as that user, use another --root, or chown {}", path.display()),
-        false => "use --root for a directory of your own".to_owned(),
+        true => format!("run as that user, use another --root, or chown {}", path.display()),
+        false => "use --root to choose a directory you own".to_owned(),
     };
     bail!(Hint(
         format!(
-            "root {} is owned by user {owner}, who could have forged the state of containers in it",
+            "root {} is owned by untrusted user {owner}, who could have tampered with container state",
             path.display()
         ),
         way_out

@@ -95,8 +95,8 @@ fn is_special(path: &Path) -> Result<bool> {
     }
     match statat(CWD, path, AtFlags::empty()) {
         Ok(target) if kind(&target) != FileType::RegularFile => {
-            let message = "it is a symbolic link to something other than a regular file".to_owned();
-            Err(Hint(message, "name the target itself".to_owned()).into())
+            let message = "it is a symbolic link to something that is not a regular file".to_owned();
+            Err(Hint(message, "specify the target itself".to_owned()).into())
         }
         // It is replaced, wherever it leads.
         _ => Ok(false),
@@ -247,7 +247,7 @@ mod tests {
 
         symlink(at("fifo"), at("to-fifo")).unwrap();
         let error = line(&PidFile::write(&at("to-fifo"), 1).unwrap_err());
-        assert!(error.contains("it is a symbolic link to something other than a regular file"), "{error}");
+        assert!(error.contains("it is a symbolic link to something that is not a regular file"), "{error}");
         fs::write(at("target"), "").unwrap();
         for link in ["target", "nothing"] {
             symlink(at(link), at("link")).unwrap();

@@ -50,7 +50,7 @@ impl Container {
             if !interrupt.revents().is_empty()
                 && let Some(signal) = interrupts.take()?
             {
-                bail!("interrupted by {signal} before the container's program has begun");
+                bail!("interrupted by {signal} before the container's program started");
             }
         }
         let mut said = Vec::new();
@@ -70,7 +70,7 @@ impl Container {
         }
         let stat = state::process_stat(self.state.init_process_pid)?;
         if stat.is_some_and(|stat| stat.never_executed && stat.start == self.state.init_process_start) {
-            let why = || anyhow!("the init process ended before the container's program began");
+            let why = || anyhow!("the init process exited before the container's program started");
             return Err(self.shortage().map_or_else(why, |shortage| shortage.of_init()));
         }
         Ok(())

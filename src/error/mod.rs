@@ -116,7 +116,7 @@ impl fmt::Display for Refusal {
         match self {
             // The texts that containerd, CRI-O and conmon look for.
             Self::NoSuchContainer(id) => write!(f, "container {id:?} does not exist"),
-            Self::NotRunning(id) => write!(f, "container {id:?} has ended: container not running"),
+            Self::NotRunning(id) => write!(f, "container {id:?} has exited: container not running"),
             Self::AlreadyRunning(id) => write!(f, "cannot start an already running container: {id:?}"),
         }
     }
@@ -185,7 +185,7 @@ pub fn line(error: &anyhow::Error) -> String {
         text.push_str(&words);
     }
     if let Some(NotPutBack(lost)) = error.downcast_ref() {
-        text.push_str(&format!(" (and {} could not be put back)", lost.join(", ")));
+        text.push_str(&format!(" (and {} could not be restored)", lost.join(", ")));
     }
     if let Some(hint) = hint(error) {
         text.push_str(&format!(" ({hint})"));

@@ -28,9 +28,9 @@ pub fn check_rights() -> Result<()> {
     // Whoever is given them by another program, such as setpriv(1), has them from there.
     let is_set_id = || std::fs::metadata("/proc/self/exe").is_ok_and(|file| file.mode() & SET_ID != 0);
     if is_elevated(ids, is_set_id, is_secure_execution(), capabilities) {
-        let message = "this program does not run with the setuid or setgid bit or with file capabilities, which would give \
-                       everybody the rights of its owner";
-        let hint = "remove them with chmod ug-s or setcap -r; ordinary users can run rootless containers without them";
+        let message = "refusing to run with the setuid or setgid bit or with file capabilities: any user \
+                       would gain the owner's privileges";
+        let hint = "remove them with `chmod ug-s` or `setcap -r`; rootless containers do not need them";
         bail!(Hint(message.into(), hint.into()));
     }
     Ok(())
@@ -47,10 +47,10 @@ pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
         Ok((soft, _)) if soft < STACK as u64 => {
             let failed = || {
                 let message = format!(
-                    "the stack limit of {} KiB is too low, and another stack cannot be allocated",
+                    "stack limit of {} KiB is too low, and a larger stack cannot be allocated",
                     soft >> 10
                 );
-                Hint(message, format!("raise it, for example with `ulimit -s {}`", STACK >> 10))
+                Hint(message, format!("raise it, e.g. with `ulimit -s {}`", STACK >> 10))
             };
             on_stack_of(STACK, function).map_err(|errno| anyhow!(errno).context(failed()))
         }

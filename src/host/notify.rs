@@ -49,7 +49,7 @@ pub fn make_directory(state_dir: &Path) -> Result<()> {
         .mode(0o755)
         .create(&path)
         .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-        .with_context(|| format!("make {}", path.display()))
+        .with_context(|| format!("create {}", path.display()))
 }
 
 /// The container's socket and the connection to the host's.
@@ -70,7 +70,7 @@ impl NotifySocket {
             None => unix_socket::connect(Path::new(host), SocketType::DGRAM),
         };
         Ok(Self {
-            host: host.context("use NOTIFY_SOCKET")?,
+            host: host.context("connect to NOTIFY_SOCKET")?,
             container: unix_socket::bind(&directory(state_dir), SOCKET_NAME, SocketType::DGRAM)?,
         })
     }
@@ -86,7 +86,7 @@ impl NotifySocket {
                 let mut waiting =
                     [PollFd::new(&self.container, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None))
-                    .context("wait for the container to be ready")?;
+                    .context("wait for the container's readiness notification")?;
                 let [_, init] = &waiting;
                 !init.revents().is_empty()
             };
@@ -116,7 +116,7 @@ impl NotifySocket {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(was_ready),
-                Err(errno) => return Err(errno).context("read the container's notification"),
+                Err(errno) => return Err(errno).context("receive the container's notification"),
             }
         }
         Ok(was_ready)
@@ -131,7 +131,7 @@ impl NotifySocket {
     /// The manager closes the pipe's end that comes with `BARRIER=1` when it has read all that was sent before.
     fn wait_until_read(&self) -> Result<()> {
         let (ours, theirs) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make the barrier's pipe")?;
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("create the barrier pipe")?;
         {
             let descriptors = [theirs.as_fd()];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -14,7 +14,7 @@ use crate::error::Pointer;
 /// If it contains a NUL.
 pub fn c_string(path: &Path, at: &Pointer) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| at.error(format_args!("{path:?} contains a NUL character")))
+        .map_err(|_| at.error(format_args!("{path:?} contains a NUL byte")))
 }
 
 /// `path` as an absolute path of the container without `.`, `..` and double slashes. A relative one starts at the root, as
@@ -24,7 +24,7 @@ pub fn c_string(path: &Path, at: &Pointer) -> Result<CString> {
 /// If it is empty or contains a NUL.
 pub fn inside(path: &Path, at: &Pointer) -> Result<CString> {
     if path.as_os_str().is_empty() {
-        return Err(at.error("the path is empty"));
+        return Err(at.error("path must not be empty"));
     }
     let mut parts: Vec<&[u8]> = Vec::new();
     for component in path.components() {
@@ -42,7 +42,7 @@ pub fn inside(path: &Path, at: &Pointer) -> Result<CString> {
     if clean.is_empty() {
         clean.push(b'/');
     }
-    CString::new(clean).map_err(|_| at.error(format_args!("{path:?} contains a NUL character")))
+    CString::new(clean).map_err(|_| at.error(format_args!("{path:?} contains a NUL byte")))
 }
 
 #[cfg(test)]

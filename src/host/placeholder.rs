@@ -31,13 +31,13 @@ impl Placeholder {
         let holder = Self { process: Process { pid, pidfd, keep: false }, socket: ours };
         let mut answer = [0; protocol::SIZE];
         let (length, _) =
-            protocol::receive(holder.socket.as_fd(), &mut answer).context("hear from a process")?;
+            protocol::receive(holder.socket.as_fd(), &mut answer).context("receive from a helper process")?;
         match (length, answer.first_chunk()) {
             (4, Some(errno)) => match i32::from_ne_bytes(*errno) {
                 0 => Ok(holder),
                 errno => Err(Errno::from_raw_os_error(errno)).context("join the user namespace"),
             },
-            _ => bail!("a process ended before it was where it should be"),
+            _ => bail!("helper process exited prematurely"),
         }
     }
 

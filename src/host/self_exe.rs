@@ -64,7 +64,7 @@ pub fn protect_executable() -> Result<Guard> {
     let is_protected = is_protected()?;
     // The kernel's name for a program executed by descriptor: a second time would be as much in vain.
     if !is_protected && rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/") {
-        bail!("the protected copy of this program does not look like one");
+        bail!("the protected copy of this program is invalid");
     }
     if is_protected {
         // It was executed by descriptor, whose number the kernel takes for its name.
@@ -72,7 +72,7 @@ pub fn protect_executable() -> Result<Guard> {
         if rustix::process::geteuid().is_root() && !weakened::is_off("CVE-2016-9962") {
             // Nor may others open it by way of this process or, between its birth and its own call, of its child. An ordinary user
             // needs files of this process in /proc, which would be root's.
-            set_dumpable(false).context("keep others from looking into this process")?;
+            set_dumpable(false).context("make this process non-dumpable")?;
         }
         return Ok(Guard(executed_descriptor()));
     }
@@ -87,7 +87,7 @@ pub fn protect_executable() -> Result<Guard> {
 }
 
 fn is_protected() -> Result<bool> {
-    let mount = rustix::fs::statvfs(SELF).context("look at /proc/self/exe")?;
+    let mount = rustix::fs::statvfs(SELF).context("stat /proc/self/exe")?;
     // Read-only alone could be undone by whoever administers the host; our clone is a mount of this file alone, so that the
     // file is the root of its mount.
     let is_alone = std::fs::read_link("/proc/self/exe").is_ok_and(|path| path == Path::new("/"));
@@ -116,7 +116,7 @@ fn sealed_copy() -> Result<OwnedFd> {
     // Without the flag that kernels since 6.3 want for an executable one, they only complain to their log.
     let copy = rustix::fs::memfd_create(c"runtime", flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create(c"runtime", flags))
-        .context("make a copy of this program in memory")?;
+        .context("create a memfd for a copy of this program")?;
     let original = File::open("/proc/self/exe").context("open /proc/self/exe")?;
     let mut target = File::from(copy);
     std::io::copy(&mut &original, &mut target).context("copy this program to memory")?;

@@ -303,9 +303,9 @@ impl Init<'_> {
         let mut digits = [0; 10];
         let (what_happened, number): (&[u8], &[u8]) = match ended {
             Ok(Ended::Exited(status)) => (b"exit status ", decimal(status.into(), &mut digits)),
-            Ok(Ended::Killed(signal)) => (b"ended by signal ", decimal(signal.into(), &mut digits)),
-            Ok(Ended::TimedOut) => (b"ran past its timeout and was killed", b""),
-            Ok(Ended::Interrupted) => (b"killed, for the runtime has ended", b""),
+            Ok(Ended::Killed(signal)) => (b"killed by signal ", decimal(signal.into(), &mut digits)),
+            Ok(Ended::TimedOut) => (b"timed out and was killed", b""),
+            Ok(Ended::Interrupted) => (b"killed because the runtime exited", b""),
             Err(errno) => (b"exec: ", reason(errno)),
         };
         let line = [what.complaint.to_bytes(), b": ", what_happened, number];

@@ -74,26 +74,29 @@ fn clone_once(
         init::perform(&program.steps, theirs.as_fd());
     }
     own.as_ref().map(leave).transpose()?;
-    let cloned = cloned.map_err(|errno| {
-        let doing = match cgroup.path() {
-            Some(path) => format!("clone into cgroup {}", path.display()),
-            None => "clone".to_owned(),
-        };
-        match errno {
+    let cloned =
+        cloned.map_err(|errno| {
+            let doing = match cgroup.path() {
+                Some(path) => format!("clone into cgroup {}", path.display()),
+                None => "clone".to_owned(),
+            };
+            match errno {
             Errno::BUSY => anyhow!(errno).context(Hint(
                 doing,
-                "it hands controllers to its children, so it cannot hold processes: choose another cgroupsPath".into(),
+                "the cgroup enables controllers for its children, so it cannot contain processes; choose \
+                 another cgroupsPath".into(),
             )),
             Errno::AGAIN => anyhow!(errno).context(Hint(
                 doing,
-                "there may be no more processes: by pids.max of the cgroup or of one above it, RLIMIT_NPROC or kernel.pid_max".into(),
+                "process limit reached: check pids.max of the cgroup and its parents, RLIMIT_NPROC and \
+                 kernel.pid_max".into(),
             )),
             _ => anyhow!(errno).context(doing),
         }
-    });
+        });
     match cloned? {
         Cloned::Parent { pid, pidfd } => Ok(Process { pid, pidfd, keep: false }),
-        Cloned::Child => bail!("the init process returned"),
+        Cloned::Child => bail!("the init process returned unexpectedly"),
     }
 }
 
@@ -103,7 +106,7 @@ fn enter((join, namespace): &(Join, OwnedFd)) -> Result<fs::File> {
     setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
         pointer: join.at(),
         message: "join the pid namespace".into(),
-        hint: Some("is it a pid namespace, and not one above the runtime's own?".into()),
+        hint: Some("it must be a pid namespace, and not an ancestor of the runtime's own".into()),
     })?;
     Ok(own)
 }
@@ -123,7 +126,7 @@ pub fn require_joinable(pid_namespace: &(Join, OwnedFd)) -> Result<()> {
 pub fn require_inherited(count: u32, own: &Guard) -> Result<()> {
     for number in 3..count.saturating_add(3) {
         if own.is(number) || fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-            bail!("pass descriptor {number} on: it is not open (--preserve-fds and LISTEN_FDS count from 3)");
+            bail!("file descriptor {number} is not open (--preserve-fds and LISTEN_FDS count from 3)");
         }
     }
     Ok(())
@@ -131,7 +134,7 @@ pub fn require_inherited(count: u32, own: &Guard) -> Result<()> {
 
 /// Where a descriptor of the new process goes, if anybody wants one: `--pidfd-socket`.
 pub fn connect_pidfd_socket(path: Option<&Path>) -> Result<Option<OwnedFd>> {
-    let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("use the pidfd socket");
+    let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("send to the pidfd socket");
     path.map(connect).transpose()
 }
 
@@ -220,7 +223,7 @@ impl Child<'_> {
     pub fn await_master(&self) -> Result<OwnedFd> {
         match self.listen()? {
             ChildEvent::Master(master) => Ok(master),
-            _ => Err(self.ended_before("it had a terminal")),
+            _ => Err(self.ended_before("setting up its terminal")),
         }
     }
 
@@ -229,7 +232,7 @@ impl Child<'_> {
         match self.listen()? {
             ChildEvent::Reached(reached) if reached == point => Ok(()),
             ChildEvent::Ended => Err(self.ended_before("it was ready")),
-            _ => bail!("the init process said something that it cannot say"),
+            _ => bail!("unexpected message from the init process"),
         }
     }
 
@@ -238,7 +241,7 @@ impl Child<'_> {
         match self.listen()? {
             ChildEvent::Ready => Ok(()),
             ChildEvent::Ended => Err(self.ended_before("it could be started")),
-            _ => bail!("the init process said something that it cannot say"),
+            _ => bail!("unexpected message from the init process"),
         }
     }
 
@@ -246,7 +249,7 @@ impl Child<'_> {
     pub fn await_start(&self) -> Result<()> {
         match self.listen()? {
             ChildEvent::Ended => Ok(()),
-            _ => bail!("the process said something that it cannot say"),
+            _ => bail!("unexpected message from the new process"),
         }
     }
 
@@ -256,7 +259,7 @@ impl Child<'_> {
         match self.listen()? {
             ChildEvent::Listening(number) => Ok(number),
             ChildEvent::Ended => Err(self.ended_before("it was ready")),
-            _ => bail!("the init process said something that it cannot say"),
+            _ => bail!("unexpected message from the init process"),
         }
     }
 
@@ -264,12 +267,12 @@ impl Child<'_> {
     pub fn await_successor(&self) -> Result<Process> {
         match self.listen()? {
             ChildEvent::Successor(pidfd) => {
-                let pid = pid_of(pidfd.as_fd()).context("look at the init process")?;
+                let pid = pid_of(pidfd.as_fd()).context("inspect the init process")?;
                 self.go_on()?;
                 Ok(Process { pid, pidfd, keep: false })
             }
             ChildEvent::Ended => Err(self.ended_before("it was ready")),
-            _ => bail!("the init process said something that it cannot say"),
+            _ => bail!("unexpected message from the init process"),
         }
     }
 
@@ -281,7 +284,7 @@ impl Child<'_> {
         let send = || rustix::net::send(self.socket, b"g", SendFlags::NOSIGNAL);
         match rustix::io::retry_on_intr(send) {
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(errno) => Err(errno).context("let the init process go on"),
+            Err(errno) => Err(errno).context("resume the init process"),
         }
     }
 
@@ -295,7 +298,7 @@ impl Child<'_> {
             self.wait()?;
             let mut bytes = [0; protocol::LONGEST];
             let (length, descriptor) =
-                protocol::receive(self.socket, &mut bytes).context("hear from the init process")?;
+                protocol::receive(self.socket, &mut bytes).context("receive from the init process")?;
             let text = bytes.get(..length).unwrap_or_default();
             // Before any other text is looked at: it is a path and can be as long as a message.
             match descriptor {
@@ -313,12 +316,12 @@ impl Child<'_> {
                 Some(Message::Ready) => Ok(ChildEvent::Ready),
                 Some(Message::Reached(point)) => Ok(ChildEvent::Reached(point)),
                 Some(Message::Listening(number)) => {
-                    Ok(ChildEvent::Listening(i32::try_from(number).context("hear from the init process")?))
+                    Ok(ChildEvent::Listening(i32::try_from(number).context("receive from the init process")?))
                 }
                 Some(Message::Failed { step, errno, part }) => {
                     Err(self.program.explain(step, errno, part, &said))
                 }
-                None if length > 0 => bail!("the init process said something that it cannot say"),
+                None if length > 0 => bail!("unexpected message from the init process"),
                 None => self.ended_early().map(|()| ChildEvent::Ended),
             };
         }
@@ -327,7 +330,7 @@ impl Child<'_> {
     /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
     fn ended_before(&self, what: &str) -> anyhow::Error {
         let why = self.ended_early().err();
-        why.unwrap_or_else(|| anyhow!("{} ended before {what}", self.who()))
+        why.unwrap_or_else(|| anyhow!("{} exited before {what}", self.who()))
     }
 
     /// # Errors
@@ -348,17 +351,17 @@ impl Child<'_> {
         // It ends, but may not have yet.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::PidFd(self.init.pidfd.as_fd()), options)
-            .context("ask for the init process")?;
+            .context("wait for the init process")?;
         let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
         if !has_filter && signal.is_none() {
             return Ok(());
         }
         let who = self.who();
         let (ended, hint) = match signal {
-            None => (format!("{who} could not say why"), FILTER_HINT.to_owned()),
+            None => (format!("{who} failed without reporting a reason"), FILTER_HINT.to_owned()),
             // The second: nothing it could do was allowed, not even to exit.
             Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
-                (format!("{who} was ended by signal {signal}"), FILTER_HINT.to_owned())
+                (format!("{who} was killed by signal {signal}"), FILTER_HINT.to_owned())
             }
             Some(signal) => {
                 let known = self.earlier_ooms;
@@ -373,7 +376,7 @@ impl Child<'_> {
                     (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
                     (None, _) => self.killer(signal).to_owned(),
                 };
-                (format!("{who} was ended by signal {signal}"), hint)
+                (format!("{who} was killed by signal {signal}"), hint)
             }
         };
         Err(anyhow!(ended).context(Hint("start the container's program".into(), hint)))
@@ -388,13 +391,13 @@ impl Child<'_> {
     fn killer(&self, signal: i32) -> &'static str {
         // `exec` does not look before it is too late.
         if signal == libc::SIGKILL && self.is_stillborn() {
-            return "somebody killed it, or the kernel did: if a cgroup was ever killed by cgroup.kill, what is cloned from it into \
-                    another may not live";
+            return "killed by another process or by the kernel, which may kill processes cloned out of a \
+                    cgroup that was ever killed with cgroup.kill";
         }
         let is_counted = || self.cgroup.and_then(cgroup::oom_counts).is_some();
         match signal != libc::SIGKILL || is_counted() {
-            true => "somebody killed it",
-            false => "somebody killed it, or the kernel for want of memory",
+            true => "killed by another process",
+            false => "killed by another process or by the OOM killer",
         }
     }
 
@@ -415,7 +418,7 @@ impl Child<'_> {
             if !interrupt.revents().is_empty()
                 && let Some(signal) = self.interrupts.take()?
             {
-                bail!("interrupted by {signal} before the program was started");
+                bail!("interrupted by {signal} before the container was started");
             }
             // A cgroup above it can be frozen, and then the child never runs.
             if ready == 0

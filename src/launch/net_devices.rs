@@ -71,7 +71,7 @@ impl Moved {
             hint: hint.map(str::to_owned),
         };
         let name = &device.host;
-        let look = || doing(format!("look at network device {name:?}"), None);
+        let look = || doing(format!("query network device {name:?}"), None);
         let Some(link) = self.here.link(name).with_context(look)? else {
             return Err(Errno::NODEV).with_context(|| {
                 doing(format!("find network device {name:?} in the runtime's network namespace"), None)
@@ -79,8 +79,9 @@ impl Moved {
         };
         let inside = &device.inside;
         if !device.is_template() && self.there.link(inside).with_context(look)?.is_some() {
-            let message = format!("network device {inside:?} exists in the container's network namespace");
-            return Err(device.at().error_with_hint(message, "give it another \"name\""));
+            let message =
+                format!("network device {inside:?} already exists in the container's network namespace");
+            return Err(device.at().error_with_hint(message, "set another \"name\""));
         }
         // Before it goes down, with which those of IPv6 go.
         let addresses = self.here.addresses(link.index).with_context(look)?;
@@ -95,9 +96,9 @@ impl Moved {
         });
         self.here.move_link(link.index, namespace, new_index, inside).map_err(|errno| {
             let hint = match errno {
-                Errno::INVAL => Some("the kernel does not let this kind of device leave its namespace"),
+                Errno::INVAL => Some("this kind of device cannot be moved between namespaces"),
                 Errno::PERM => Some(
-                    "it needs CAP_NET_ADMIN in the namespace where it is, which rootless containers have not",
+                    "requires CAP_NET_ADMIN in the device's current namespace, which rootless containers lack",
                 ),
                 _ => None,
             };
@@ -105,7 +106,7 @@ impl Moved {
             anyhow::Error::from(errno).context(doing(what, hint))
         })?;
         for address in addresses.iter().filter(|address| address.is_global()) {
-            let give = || doing(format!("give network device {inside:?} its addresses again"), None);
+            let give = || doing(format!("restore the addresses of network device {inside:?}"), None);
             self.there.add_address(new_index, address).with_context(give)?;
         }
         let set_up = || doing(format!("set network device {inside:?} up"), None);

@@ -49,14 +49,14 @@ pub fn prepare(filter: &Filter) -> Result<Option<Agent>> {
     let at = Pointer::root().field("linux").field("seccomp");
     if !seccomp::knows(0) {
         return Err(at.error_with_hint(
-            "this kernel has no seccomp filters",
-            "it takes one built with CONFIG_SECCOMP_FILTER",
+            "this kernel does not support seccomp filters",
+            "it must be built with CONFIG_SECCOMP_FILTER",
         ));
     }
     if !seccomp::knows(seccomp::with_listener(filter.flags, filter.listener.is_some())) {
         return Err(at
             .field("flags")
-            .error_with_hint("this kernel does not know all of them", "seccomp(2) says since when it does"));
+            .error_with_hint("this kernel does not support all of these flags", "see seccomp(2) for the required kernel versions"));
     }
     filter.listener.as_ref().map(Agent::connect).transpose()
 }
@@ -83,8 +83,8 @@ impl Agent {
         // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
         let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
         let descriptor = descriptor.map_err(|errno| {
-            let hint = (errno == Errno::PERM).then(|| "it takes CAP_SYS_PTRACE".to_owned());
-            anyhow!(errno).context(Fault { hint, ..fault("take the listener from the process") })
+            let hint = (errno == Errno::PERM).then(|| "requires CAP_SYS_PTRACE".to_owned());
+            anyhow!(errno).context(Fault { hint, ..fault("get the listener from the process") })
         })?;
         let metadata = self.listener.metadata.as_deref();
         let process = Process { oci_version: container.oci_version, fds: ["seccompFd"], pid, metadata };

@@ -152,7 +152,7 @@ fn variable_of(entry: OsString) -> Result<CString> {
     let variable = CString::new(entry.into_vec())?;
     match process::variable_name(&variable) {
         Some(_) => Ok(variable),
-        None => bail!("--env {variable:?}: write it as \"NAME=value\""),
+        None => bail!("--env {variable:?}: expected NAME=VALUE"),
     }
 }
 
@@ -264,7 +264,7 @@ mod tests {
         );
         assert_eq!(
             refused(Changes { env: vec!["A".into()], ..Changes::default() }),
-            "--env \"A\": write it as \"NAME=value\""
+            "--env \"A\": expected NAME=VALUE"
         );
         assert_eq!(
             refused(Changes { capabilities: vec!["FLY".into()], ..Changes::default() }),
@@ -314,6 +314,6 @@ mod tests {
     #[test]
     fn a_fault_is_named_by_its_document() {
         let error = file(&json!({"args": ["true"], "cwd": "x", "user": {}})).unwrap_err();
-        assert!(line(&error).starts_with("process.json: /cwd: \"x\" is not an absolute path"));
+        assert!(line(&error).starts_with("process.json: /cwd: path \"x\" must be absolute"));
     }
 }

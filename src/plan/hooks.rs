@@ -141,14 +141,14 @@ pub fn plan(hooks: Option<&runtime::Hooks>, at: &Pointer) -> Result<HookPlan> {
 fn one(hook: &runtime::Hook, at: &Pointer) -> Result<Hook> {
     let path = hook.path().to_string_lossy().into_owned();
     if !hook.path().is_absolute() {
-        return Err(at.field("path").error(format_args!("{path:?} is not an absolute path")));
+        return Err(at.field("path").error(format_args!("path {path:?} must be absolute")));
     }
     if let Some(timeout) = hook.timeout()
         && timeout <= 0
     {
         return Err(at.field("timeout").error_with_hint(
-            format_args!("{timeout} is not greater than zero"),
-            "leave it out for a hook that may take as long as it needs",
+            format_args!("timeout {timeout} must be greater than zero"),
+            "omit it for a hook without a time limit",
         ));
     }
     let args = hook.args().clone().unwrap_or_default();
@@ -165,7 +165,7 @@ fn one(hook: &runtime::Hook, at: &Pointer) -> Result<Hook> {
 
 fn without_nul(texts: &[String], at: impl Fn(usize) -> Pointer) -> Result<()> {
     match texts.iter().position(|text| text.contains('\0')) {
-        Some(index) => Err(at(index).error("contains a NUL character")),
+        Some(index) => Err(at(index).error("contains a NUL byte")),
         None => Ok(()),
     }
 }
@@ -194,10 +194,10 @@ impl Hook {
     /// In kernel form; `env` is the environment of a hook that has none of its own.
     pub fn ready(&self, env: &[CString]) -> Result<step::Hook> {
         let strings = |texts: &[String]| -> Result<Vec<CString>> {
-            texts.iter().map(|text| CString::new(text.as_str()).context("a NUL character")).collect()
+            texts.iter().map(|text| CString::new(text.as_str()).context("contains a NUL byte")).collect()
         };
         Ok(step::Hook {
-            path: CString::new(self.path.as_str()).context("a NUL character")?,
+            path: CString::new(self.path.as_str()).context("contains a NUL byte")?,
             argv: Argv::new(strings(&self.args)?),
             envp: match &self.env {
                 Some(own) => Argv::new(strings(own)?),
@@ -256,7 +256,7 @@ fn steps(
 ) -> Result<Vec<RunHook>> {
     let one = |(index, hook): (usize, &Hook)| {
         let complaint = format!("config.json: {}: {}", kind.at(index), label(kind, index, hook));
-        Ok(step(hook.ready(env)?, CString::new(complaint).context("a NUL character")?))
+        Ok(step(hook.ready(env)?, CString::new(complaint).context("contains a NUL byte")?))
     };
     hooks.iter().enumerate().map(one).collect()
 }
@@ -301,7 +301,7 @@ pub fn failure(
 
 fn hint(errno: Errno) -> Option<String> {
     let hint = match errno {
-        Errno::ENOEXEC => "it is neither a program for this machine nor a script that begins with #!",
+        Errno::ENOEXEC => "neither an executable for this machine nor a script with a #! line",
         _ => return None,
     };
     Some(hint.to_owned())
@@ -312,14 +312,14 @@ fn reason(ended: Ended) -> String {
         Ended::Exited(status) => format!("exit status {status}"),
         // The words of Go's os/exec, which runc's own tests look for.
         Ended::Killed(signal) if i32::from(signal) == libc::SIGSYS => {
-            "ended by SIGSYS: bad system call".into()
+            "killed by SIGSYS: bad system call".into()
         }
         Ended::Killed(signal) => match Signal::from_number(signal.into()) {
-            Some(signal) => format!("ended by {signal}"),
-            None => format!("ended by signal {signal}"),
+            Some(signal) => format!("killed by {signal}"),
+            None => format!("killed by signal {signal}"),
         },
-        Ended::TimedOut => "ran past its timeout and was killed".into(),
-        Ended::Interrupted => "was interrupted".into(),
+        Ended::TimedOut => "timed out and was killed".into(),
+        Ended::Interrupted => "interrupted".into(),
     }
 }
 
@@ -369,16 +369,16 @@ mod tests {
     fn a_hook_says_what_is_wrong_with_it() {
         assert_eq!(
             refused(json!({"createRuntime": [{"path": "/a"}, {"path": "b"}]})),
-            "config.json: /hooks/createRuntime/1/path: \"b\" is not an absolute path"
+            "config.json: /hooks/createRuntime/1/path: path \"b\" must be absolute"
         );
         assert_eq!(
             refused(json!({"poststart": [{"path": "/a", "timeout": 0}]})),
-            "config.json: /hooks/poststart/0/timeout: 0 is not greater than zero (leave it out for a hook that may take \
-             as long as it needs)"
+            "config.json: /hooks/poststart/0/timeout: timeout 0 must be greater than zero (omit it for a \
+             hook without a time limit)"
         );
         assert_eq!(
             refused(json!({"startContainer": [{"path": "/a", "args": ["a", "b\0"]}]})),
-            "config.json: /hooks/startContainer/0/args/1: contains a NUL character"
+            "config.json: /hooks/startContainer/0/args/1: contains a NUL byte"
         );
     }
 
@@ -394,7 +394,7 @@ mod tests {
         );
         assert_eq!(
             said(Ok(Ended::Killed(9)), b" \n"),
-            "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": ended by SIGKILL"
+            "config.json: /hooks/prestart/0: error running prestart hook #0: \"/a b\": killed by SIGKILL"
         );
         assert_eq!(
             said(Err(Errno::ENOENT), b""),

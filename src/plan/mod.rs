@@ -122,7 +122,7 @@ impl Plan {
         }
         let id_maps = id_maps::plan(linux, &namespaces, &at)?;
         let Some(process) = spec.process() else {
-            return Err(root.field("process").error("is missing: there is no program to run"));
+            return Err(root.field("process").error("is missing: no program to run"));
         };
         let process = process::plan(process, &root.field("process"))?;
         let label = linux
@@ -251,7 +251,7 @@ impl Plan {
                 let at = Pointer::root().field("mounts").index(mount).field("options").index(option);
                 return Err(at.error_with_hint(
                     format_args!("\"{key}={id}\": {id} is unmapped in the user namespace"),
-                    format_args!("add it to /linux/{field}, or leave the option out"),
+                    format_args!("add it to /linux/{field}, or remove the option"),
                 ));
             }
         }
@@ -278,7 +278,7 @@ fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
         Some("rootcontext") => c"rootcontext",
         Some(other) => {
             return Err(root.field("annotations").field(CONTEXT_TYPE).error_with_hint(
-                format_args!("unknown kind of context {other:?}"),
+                format_args!("unknown context type {other:?}"),
                 "use context, fscontext, defcontext or rootcontext",
             ));
         }
@@ -293,7 +293,7 @@ fn require_mount_namespace(spec: &Spec, namespaces: &NamespacePlan, root: &Point
     }
     match spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()) {
         Some(devices) if !devices.is_empty() => {
-            namespaces.require(libc::CLONE_NEWNS, &root.field("linux").field("devices"), "making devices")
+            namespaces.require(libc::CLONE_NEWNS, &root.field("linux").field("devices"), "creating devices")
         }
         _ => Ok(()),
     }
@@ -304,7 +304,7 @@ fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> 
     namespaces.require(libc::CLONE_NEWUTS, at, &format!("{name:?}"))?;
     // __NEW_UTS_LEN; sethostname(2).
     if name.len() > 64 {
-        return Err(at.error(format_args!("{name:?} is longer than 64 bytes")));
+        return Err(at.error(format_args!("name {name:?} exceeds 64 bytes")));
     }
     path::c_string(Path::new(name), at).map(Some)
 }
@@ -316,14 +316,14 @@ fn hidden(
 ) -> Result<Vec<(usize, CString)>> {
     let paths = paths.map(Vec::as_slice).unwrap_or_default();
     if !paths.is_empty() {
-        namespaces.require(libc::CLONE_NEWNS, at, "hiding paths")?;
+        namespaces.require(libc::CLONE_NEWNS, at, "masking paths")?;
     }
     let mut planned: Vec<(usize, CString)> = Vec::with_capacity(paths.len());
     let mut seen = HashSet::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
         let at = at.index(index);
         if !path.starts_with('/') {
-            return Err(at.error(format_args!("{path:?} is not an absolute path")));
+            return Err(at.error(format_args!("path {path:?} must be absolute")));
         }
         let clean = path::inside(Path::new(path), &at)?;
         if seen.insert(clean.clone()) {
@@ -337,9 +337,10 @@ fn hidden(
 /// For the root: whoever joins the container would find nothing there, the program all that there was.
 fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
-        Some((index, _)) => Err(at
-            .index(*index)
-            .error_with_hint("\"/\" is the container's root, which cannot be masked", "mask paths below it")),
+        Some((index, _)) => Err(at.index(*index).error_with_hint(
+            "\"/\" is the container's root, which cannot be masked",
+            "mask paths below it instead",
+        )),
         None => Ok(paths),
     }
 }
@@ -358,7 +359,8 @@ fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(
         _ => {
             return Err(at.error_with_hint(
                 format_args!("unknown propagation {text:?}"),
-                "use private, slave, shared or unbindable, with an r before it for the whole tree",
+                "use private, slave, shared or unbindable, or their recursive forms rprivate, rslave, \
+                 rshared or runbindable",
             ));
         }
     };
@@ -367,7 +369,7 @@ fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(
 
 fn personality(wanted: &oci_spec::runtime::LinuxPersonality, at: &Pointer) -> Result<u32> {
     if wanted.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-        return Err(at.field("flags").error("no flag of a personality is defined"));
+        return Err(at.field("flags").error("personality flags are not supported"));
     }
     Ok(match wanted.domain() {
         LinuxPersonalityDomain::PerLinux => 0,

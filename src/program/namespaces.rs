@@ -202,7 +202,7 @@ impl Program {
 
     /// Has a new procfs show the pid namespace that the process is not in yet.
     pub(super) fn hold_pid_namespace(&mut self, (join, namespace): &(Join, OwnedFd)) -> Result<()> {
-        let namespace = namespace.try_clone().context("keep a namespace")?;
+        let namespace = namespace.try_clone().context("keep a namespace open")?;
         self.add(Origin::Namespace(join.index, join.path.clone()), Step::HoldPidNamespace { namespace });
         Ok(())
     }

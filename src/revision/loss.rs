@@ -24,16 +24,17 @@ impl fmt::Display for Loss {
 
 impl Loss {
     pub(super) fn of_process(shortage: &OomReport) -> Self {
-        Self(format!("a process of it was killed, {shortage}"))
+        let shortage = shortage.to_string();
+        Self(format!("a process was OOM-killed: {}", shortage.trim_start_matches("out of memory: ")))
     }
 
     /// Where nobody knows any more which limit it was.
     pub(super) fn of_somebody() -> Self {
-        Self("a process of it was killed for want of memory".to_owned())
+        Self("a process was OOM-killed".to_owned())
     }
 
     pub(super) fn of_all() -> Self {
-        Self("it has ended".to_owned())
+        Self("container exited".to_owned())
     }
 }
 

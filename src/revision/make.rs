@@ -77,7 +77,7 @@ pub struct Overtaken(pub u64);
 
 impl std::fmt::Display for Overtaken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "revision {}, which somebody else has made since, is in force", self.0)
+        write!(f, "revision {} was created meanwhile by another update", self.0)
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Replaced;
 
 impl std::fmt::Display for Replaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("it has been deleted since, and another of its name made")
+        f.write_str("the container was deleted and another one created with the same name")
     }
 }
 
@@ -225,7 +225,7 @@ fn load(target: &ContainerRef<'_>, lock: &Lock) -> Result<Container> {
         Status::Created | Status::Running | Status::Paused => Ok(container),
         // Its record is not finished, and what is in it would be lost.
         Status::Creating => {
-            bail!("container {:?} is being created: container not running", container.state.id)
+            bail!("container {:?} is still being created: container not running", container.state.id)
         }
         Status::Stopped => Err(Refusal::NotRunning(container.state.id).into()),
     }
@@ -250,10 +250,7 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
                 return Err(Overtaken(current).into());
             }
             let Some(to) = to.or_else(|| history.previous()) else {
-                bail!(
-                    "container {:?} has its first limits: there is no revision before 1",
-                    container.state.id
-                )
+                bail!("container {:?} is at revision 1: no earlier revision", container.state.id)
             };
             let in_force = container.state.resources.as_deref();
             let (since, resources) = match to == current {

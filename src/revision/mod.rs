@@ -81,7 +81,8 @@ impl History {
         if let Some(text) = &state.history {
             return Self::decoded(text.get()).with_context(|| {
                 let way_out =
-                    "without \"history\" in it, the limits of now are the container's first".to_owned();
+                    "removing \"history\" from it makes the current limits the container's first revision"
+                        .to_owned();
                 Hint("decode the history in the state file".to_owned(), way_out)
             });
         }
@@ -104,11 +105,11 @@ impl History {
         let numbers: Vec<_> = history.revisions.iter().map(|revision| revision.revision).collect();
         let is_whole = numbers.first() == Some(&1) && numbers.is_sorted_by(|a, b| a < b);
         if !is_whole || history.current() == u64::MAX {
-            bail!("its revisions are {numbers:?}");
+            bail!("invalid revision numbers {numbers:?}");
         }
         let changes = history.revisions.iter().flat_map(|revision| &revision.changes);
         if let Some(change) = changes.chain(&history.forgotten).find(|change| !change.is_there()) {
-            bail!("it names {:?}, which is no control file", change.file);
+            bail!("{:?} is not a control file", change.file);
         }
         Ok(history)
     }
@@ -167,7 +168,7 @@ impl History {
     pub fn at(&self, number: u64, current: Option<&RawValue>) -> Result<(Old<'_>, Option<Box<RawValue>>)> {
         let Some(revision) = self.revisions.iter().find(|revision| revision.revision == number) else {
             let kept: Vec<_> = self.revisions.iter().map(|kept| kept.revision.to_string()).collect();
-            bail!("there is no revision {number} (there are {})", kept.join(", "));
+            bail!("revision {number} does not exist (available: {})", kept.join(", "));
         };
         let forgotten = self.forgotten.iter().filter(|_| number == 1);
         let later = self.revisions.iter().filter(|later| later.revision > number);
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(at(&history, 2), ["memory.max=5", "cpu.max=a"]);
         assert_eq!(at(&history, 3), [""; 0]);
         let error = history.at(4, None).unwrap_err().to_string();
-        assert_eq!(error, "there is no revision 4 (there are 1, 2, 3)");
+        assert_eq!(error, "revision 4 does not exist (available: 1, 2, 3)");
     }
 
     #[test]
@@ -305,11 +306,11 @@ mod tests {
         for second in ["1", "0", "18446744073709551615"] {
             let text = text.replace("\"revision\":2", &format!("\"revision\":{second}"));
             let error = History::decoded(&text).unwrap_err().to_string();
-            assert_eq!(error, format!("its revisions are [1, {second}]"));
+            assert_eq!(error, format!("invalid revision numbers [1, {second}]"));
         }
         assert!(History::decoded(r#"{"revisions":[]}"#).is_err());
         let error = History::decoded(&text.replace("memory.max", "../memory.max")).unwrap_err().to_string();
-        assert_eq!(error, "it names \"../memory.max\", which is no control file");
+        assert_eq!(error, "\"../memory.max\" is not a control file");
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub enum Event<'a> {
 impl std::fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Updated { id, revision: None, .. } => write!(f, "{id}: has these limits already"),
+            Self::Updated { id, revision: None, .. } => write!(f, "{id}: already has these limits"),
             Self::Updated { id, revision: Some(revision), changes } => {
                 let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
                 write!(f, "{id}: updated, revision {revision} ({})", changes.join(", "))
@@ -86,7 +86,7 @@ impl std::fmt::Display for Event<'_> {
                     Some(revision) => {
                         write!(f, "{id}: rolled back to revision {to}, as revision {revision}")?;
                     }
-                    None => write!(f, "{id}: has the limits of revision {to} already")?,
+                    None => write!(f, "{id}: already has the limits of revision {to}")?,
                 }
                 loss.map_or(Ok(()), |loss| write!(f, ", and {loss}"))
             }

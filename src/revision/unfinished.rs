@@ -30,7 +30,7 @@ impl<'a> Begun<'a> {
             return Ok(None);
         }
         let note = Note { revision: history.current(), changes };
-        let text = serde_json::to_vec(&note).context("encode the note of the update")?;
+        let text = serde_json::to_vec(&note).context("encode the update journal")?;
         // Where this cannot be written, the record cannot be either, and all is taken back.
         let _ = lock.write_note(&text);
         Ok(Some(Self(lock)))
@@ -49,17 +49,14 @@ fn noted(text: Option<Vec<u8>>, history: &History) -> Result<Vec<Change>> {
     let changes = note.filter(|note| note.revision == history.current()).map(|note| note.changes);
     let changes = changes.unwrap_or_default();
     match changes.iter().find(|change| !change.is_there()) {
-        Some(change) => bail!("it names {:?}, which is no control file", change.file),
+        Some(change) => bail!("{:?} is not a control file", change.file),
         None => Ok(changes),
     }
 }
 
 fn doing(lock: &Lock) -> String {
     let note = lock.note_path();
-    format!(
-        "put back what an update that was killed has replaced (remove {} to leave it as it is)",
-        note.display()
-    )
+    format!("revert an interrupted update (remove {} to skip this)", note.display())
 }
 
 fn back<'a>(container: &Container, changes: &'a [Change]) -> Result<Decided<'a>> {
@@ -99,5 +96,5 @@ pub(super) fn preview(lock: &Lock, container: &Container, history: &History) -> 
 
 /// What an update has replaced, or is about to, that was killed or has not ended, if there is one.
 pub fn unfinished(root: &Root, id: &ContainerId, history: &History) -> Result<Vec<Change>> {
-    noted(root.note(id)?, history).context("decode the note of an update that has not ended")
+    noted(root.note(id)?, history).context("decode the journal of an unfinished update")
 }

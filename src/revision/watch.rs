@@ -81,7 +81,7 @@ impl Watch {
             let now = pressure(&self.cgroup.join(name));
             if let Some(now) = now.filter(|now| *now > most && *now > before.unwrap_or(0.0)) {
                 return Ok(Some(format!(
-                    "it stands still {now} % of the time: full avg10 of {name} is above {most}"
+                    "stalled: {name} (full avg10) {now} % exceeds --max-pressure {most} %"
                 )));
             }
         }

@@ -26,16 +26,12 @@ type Edit = fn(&mut Value);
 /// What is wrong, how it comes to be, what is said.
 const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     // ---- top level ----
-    (
-        "no process",
-        |spec| remove(spec, "process"),
-        "config.json: /process: is missing: there is no program to run",
-    ),
+    ("no process", |spec| remove(spec, "process"), "config.json: /process: is missing: no program to run"),
     ("no root", |spec| remove(spec, "root"), "config.json: /root: is missing (add {\"path\": \"rootfs\"})"),
     (
         "an empty root path",
         |spec| spec["root"]["path"] = json!(""),
-        "config.json: /root/path: the path is empty",
+        "config.json: /root/path: path must not be empty",
     ),
     (
         "a root that is not there",
@@ -45,12 +41,12 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "a root that is a file",
         |spec| spec["root"]["path"] = json!("config.json"),
-        "config.json: /root/path: {home}/bundle/config.json is no directory",
+        "config.json: /root/path: {home}/bundle/config.json is not a directory",
     ),
     (
         "a hostname without a uts namespace",
         |spec| remove_namespace(spec, "uts"),
-        "config.json: /hostname: \"inside\" needs a uts namespace (add {\"type\": \"uts\"} to /linux/namespaces)",
+        "config.json: /hostname: \"inside\" requires a uts namespace (add {\"type\": \"uts\"} to /linux/namespaces)",
     ),
     (
         "a domainname without a uts namespace",
@@ -59,43 +55,45 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             remove(spec, "hostname");
             spec["domainname"] = json!("example.org");
         },
-        "config.json: /domainname: \"example.org\" needs a uts namespace (add {\"type\": \"uts\"} to /linux/namespaces)",
+        "config.json: /domainname: \"example.org\" requires a uts namespace (add {\"type\": \"uts\"} to \
+         /linux/namespaces)",
     ),
     (
         "a hostname that is too long",
         |spec| spec["hostname"] = json!("x".repeat(65)),
-        "config.json: /hostname: \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" is longer than 64 bytes",
+        "config.json: /hostname: name \
+         \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" exceeds 64 bytes",
     ),
     // ---- process ----
     (
         "no arguments",
         |spec| spec["process"]["args"] = json!([]),
-        "config.json: /process/args: there is no program to run",
+        "config.json: /process/args: no program to run",
     ),
     (
         "an empty program name",
         |spec| spec["process"]["args"] = json!([""]),
-        "config.json: /process/args: there is no program to run",
+        "config.json: /process/args: no program to run",
     ),
     (
         "an argument with NUL",
         |spec| spec["process"]["args"] = json!(["echo", "a\0b"]),
-        "config.json: /process/args/1: \"a\\0b\" contains a NUL character",
+        "config.json: /process/args/1: \"a\\0b\" contains a NUL byte",
     ),
     (
         "a relative working directory",
         |spec| spec["process"]["cwd"] = json!("home"),
-        "config.json: /process/cwd: \"home\" is not an absolute path (start it with /; \"/\" is a good choice)",
+        "config.json: /process/cwd: path \"home\" must be absolute (use \"/\" if unsure)",
     ),
     (
         "an empty working directory",
         |spec| spec["process"]["cwd"] = json!(""),
-        "config.json: /process/cwd: \"\" is not an absolute path (start it with /; \"/\" is a good choice)",
+        "config.json: /process/cwd: path \"\" must be absolute (use \"/\" if unsure)",
     ),
     (
         "a variable without a value",
         |spec| spec["process"]["env"] = json!(["PATH=/bin", "NOVALUE"]),
-        "config.json: /process/env/1: \"NOVALUE\" is no variable (write it as \"NAME=value\")",
+        "config.json: /process/env/1: invalid environment variable \"NOVALUE\" (expected NAME=VALUE)",
     ),
     (
         "a capability that is a number",
@@ -107,7 +105,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         |spec| {
             spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 10, "soft": 20 }]);
         },
-        "config.json: /process/rlimits/0/soft: 20 is more than the hard limit 10",
+        "config.json: /process/rlimits/0/soft: soft limit 20 exceeds hard limit 10",
     ),
     (
         "a limit listed twice",
@@ -115,37 +113,37 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             let limit = json!({ "type": "RLIMIT_NOFILE", "hard": 10, "soft": 10 });
             spec["process"]["rlimits"] = json!([limit, limit]);
         },
-        "config.json: /process/rlimits/1/type: \"RLIMIT_NOFILE\" is there twice",
+        "config.json: /process/rlimits/1/type: duplicate rlimit \"RLIMIT_NOFILE\"",
     ),
     (
         "a user id that means no change",
         |spec| spec["process"]["user"]["uid"] = json!(u32::MAX),
-        "config.json: /process/user/uid: 4294967295 is no id",
+        "config.json: /process/user/uid: invalid id 4294967295",
     ),
     (
         "a group id that means no change",
         |spec| spec["process"]["user"]["gid"] = json!(u32::MAX),
-        "config.json: /process/user/gid: 4294967295 is no id",
+        "config.json: /process/user/gid: invalid id 4294967295",
     ),
     (
         "an additional group id that means no change",
         |spec| spec["process"]["user"]["additionalGids"] = json!([5, u32::MAX]),
-        "config.json: /process/user/additionalGids/1: 4294967295 is no id",
+        "config.json: /process/user/additionalGids/1: invalid id 4294967295",
     ),
     (
         "an OOM score out of range",
         |spec| spec["process"]["oomScoreAdj"] = json!(1001),
-        "config.json: /process/oomScoreAdj: 1001 is not between -1000 and 1000",
+        "config.json: /process/oomScoreAdj: 1001 is out of range (-1000 to 1000)",
     ),
     (
         "a nice value out of range",
         |spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_OTHER", "nice": 20 }),
-        "config.json: /process/scheduler/nice: 20 is not between -20 and 19",
+        "config.json: /process/scheduler/nice: 20 is out of range (-20 to 19)",
     ),
     (
         "a priority for a scheduler that has none",
         |spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "priority": 1 }),
-        "config.json: /process/scheduler/priority: is only for SCHED_FIFO and SCHED_RR, not SCHED_BATCH",
+        "config.json: /process/scheduler/priority: only valid for SCHED_FIFO and SCHED_RR, not SCHED_BATCH",
     ),
     (
         "a deadline before the end of the work",
@@ -153,17 +151,18 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["process"]["scheduler"] =
                 json!({ "policy": "SCHED_DEADLINE", "runtime": 9000, "deadline": 8000 });
         },
-        "config.json: /process/scheduler/deadline: 8000 ns is less than the runtime of 9000 ns (runtime <= deadline <= period)",
+        "config.json: /process/scheduler/deadline: 8000 ns is less than runtime (9000 ns) (must be \
+         runtime <= deadline <= period)",
     ),
     (
         "an I/O priority out of range",
         |spec| spec["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
-        "config.json: /process/ioPriority/priority: 8 is not between 0 and 7",
+        "config.json: /process/ioPriority/priority: 8 is out of range (0 to 7)",
     ),
     (
         "an affinity that runs backwards",
         |spec| spec["process"]["execCPUAffinity"] = json!({ "initial": "3-1" }),
-        "config.json: /process/execCPUAffinity/initial: the range \"3-1\" runs backwards",
+        "config.json: /process/execCPUAffinity/initial: invalid range \"3-1\": start is greater than end",
     ),
     // ---- mounts ----
     (
@@ -181,12 +180,13 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         |spec| {
             mount(spec, json!({ "destination": "/mnt", "type": "bind", "options": ["bind"] }));
         },
-        "config.json: /mounts/7/source: a bind mount needs a source",
+        "config.json: /mounts/7/source: bind mount has no source",
     ),
     (
         "a mount without a type",
         |spec| mount(spec, json!({ "destination": "/mnt", "source": "x" })),
-        "config.json: /mounts/7/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\")",
+        "config.json: /mounts/7/type: mount has no type (set a file system type such as \"tmpfs\", or use \
+         option \"bind\" or \"rbind\")",
     ),
     (
         "tmpcopyup on what is no tmpfs",
@@ -196,7 +196,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
                 json!({ "destination": "/mnt", "type": "overlay", "source": "x", "options": ["tmpcopyup"] }),
             );
         },
-        "config.json: /mounts/7/options/0: option \"tmpcopyup\" needs type \"tmpfs\"",
+        "config.json: /mounts/7/options/0: option \"tmpcopyup\" requires type \"tmpfs\"",
     ),
     (
         "an unknown kind of label",
@@ -204,7 +204,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
             spec["annotations"] = json!({ "run.oci.mount_context_type": "sidewaysContext" });
         },
-        "config.json: /annotations/run.oci.mount_context_type: unknown kind of context \"sidewaysContext\" (use context, fscontext, defcontext or rootcontext)",
+        "config.json: /annotations/run.oci.mount_context_type: unknown context type \"sidewaysContext\" \
+         (use context, fscontext, defcontext or rootcontext)",
     ),
     (
         "a source that is not there",
@@ -224,18 +225,19 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
                 json!({ "destination": "/mnt", "type": "bind", "source": "/", "options": ["bind", "idmap"] }),
             );
         },
-        "config.json: /mounts/7/options/1: id-mapped mounts must have both uid and gid mappings specified (give uidMappings and gidMappings, or a user namespace to take them from)",
+        "config.json: /mounts/7/options/1: id-mapped mounts must have both uid and gid mappings specified \
+         (set uidMappings and gidMappings, or use a user namespace)",
     ),
     (
         "a target that goes up",
         |spec| mount(spec, json!({ "destination": "", "type": "tmpfs", "source": "t" })),
-        "config.json: /mounts/7/destination: the path is empty",
+        "config.json: /mounts/7/destination: path must not be empty",
     ),
     // ---- namespaces ----
     (
         "a namespace listed twice",
         |spec| namespace(spec, json!({ "type": "pid" })),
-        "config.json: /linux/namespaces/6/type: \"pid\" is there twice",
+        "config.json: /linux/namespaces/6/type: duplicate namespace \"pid\"",
     ),
     (
         "a namespace path that is not there",
@@ -251,12 +253,13 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             remove_namespace(spec, "ipc");
             namespace(spec, json!({ "type": "ipc", "path": "ns/ipc" }));
         },
-        "config.json: /linux/namespaces/5/path: \"ns/ipc\" is a relative path (name it from /, as in \"/proc/PID/ns/net\")",
+        "config.json: /linux/namespaces/5/path: path \"ns/ipc\" must be absolute (e.g. \"/proc/PID/ns/net\")",
     ),
     (
         "no mount namespace",
         |spec| remove_namespace(spec, "mount"),
-        "config.json: /mounts: mounts need a mount namespace (add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host)",
+        "config.json: /mounts: mounts require a mount namespace (add {\"type\": \"mount\"} to \
+         /linux/namespaces; otherwise they would be created on the host)",
     ),
     (
         "time offsets without a time namespace",
@@ -269,7 +272,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             namespace(spec, json!({ "type": "time", "path": "/proc/1/ns/time" }));
             spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } });
         },
-        "config.json: /linux/timeOffsets: both namespace path and time offsets specified: a namespace that exists has its own offsets already",
+        "config.json: /linux/timeOffsets: both namespace path and time offsets specified: an existing \
+         namespace already has its own offsets",
     ),
     (
         "a clock without an offset",
@@ -277,7 +281,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             namespace(spec, json!({ "type": "time" }));
             spec["linux"]["timeOffsets"] = json!({ "realtime": { "secs": 1 } });
         },
-        "config.json: /linux/timeOffsets/realtime: there is no clock \"realtime\" with an offset (use boottime or monotonic)",
+        "config.json: /linux/timeOffsets/realtime: unknown clock \"realtime\" (use boottime or monotonic)",
     ),
     // ---- what other versions will do ----
     (
@@ -286,24 +290,29 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
                 "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] });
         },
-        "config.json: /linux/seccomp/listenerPath: seccomp listenerPath is not set (SCMP_ACT_NOTIFY needs an agent: name the UNIX socket that it listens on)",
+        "config.json: /linux/seccomp/listenerPath: seccomp listenerPath is not set (SCMP_ACT_NOTIFY \
+         requires an agent: set listenerPath to the UNIX socket it listens on)",
     ),
     (
         "a hook without time",
         |spec| spec["hooks"] = json!({ "poststart": [{ "path": "/bin/true", "timeout": 0 }] }),
-        "config.json: /hooks/poststart/0/timeout: 0 is not greater than zero (leave it out for a hook that may take as long as it needs)",
+        "config.json: /hooks/poststart/0/timeout: timeout 0 must be greater than zero (omit it for a hook \
+         without a time limit)",
     ),
     (
         "id mappings without a user namespace",
         |spec| {
             spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
         },
-        "config.json: /linux/uidMappings: mapping ids needs a user namespace (add {\"type\": \"user\"} to /linux/namespaces)",
+        "config.json: /linux/uidMappings: mapping ids requires a user namespace (add {\"type\": \"user\"} \
+         to /linux/namespaces)",
     ),
     (
         "a user namespace without id mappings",
         |spec| namespace(spec, json!({ "type": "user" })),
-        "config.json: /linux/uidMappings: is missing: a new user namespace needs mappings (as in [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}], and gidMappings too; or give the path of a user namespace to join)",
+        "config.json: /linux/uidMappings: required for a new user namespace (e.g. [{\"containerID\": 0, \
+         \"hostID\": 100000, \"size\": 65536}], and gidMappings as well; or set the path of a user \
+         namespace to join)",
     ),
     (
         "a user namespace without groups",
@@ -311,7 +320,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             namespace(spec, json!({ "type": "user" }));
             spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
         },
-        "config.json: /linux/gidMappings: is missing beside uidMappings (a user namespace that maps no users or no groups is of no use)",
+        "config.json: /linux/gidMappings: required when uidMappings is set (a user namespace needs both \
+         uid and gid mappings)",
     ),
     (
         "an option with a group that is not mapped",
@@ -322,7 +332,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             }
             spec["mounts"][2]["options"] = json!(["nosuid", "mode=0620", "gid=5"]);
         },
-        "config.json: /mounts/2/options/2: \"gid=5\": 5 is unmapped in the user namespace (add it to /linux/gidMappings, or leave the option out)",
+        "config.json: /mounts/2/options/2: \"gid=5\": 5 is unmapped in the user namespace (add it to \
+         /linux/gidMappings, or remove the option)",
     ),
     (
         "a user who is not mapped",
@@ -339,12 +350,14 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "an unknown propagation",
         |spec| spec["linux"]["rootfsPropagation"] = json!("sideways"),
-        "config.json: /linux/rootfsPropagation: unknown propagation \"sideways\" (use private, slave, shared or unbindable, with an r before it for the whole tree)",
+        "config.json: /linux/rootfsPropagation: unknown propagation \"sideways\" (use private, slave, \
+         shared or unbindable, or their recursive forms rprivate, rslave, rshared or runbindable)",
     ),
     (
         "a sysctl of the host",
         |spec| spec["linux"]["sysctl"] = json!({ "vm.swappiness": "1" }),
-        "config.json: /linux/sysctl/vm.swappiness: \"vm.swappiness\" is not in a namespace of its own: it would change the host",
+        "config.json: /linux/sysctl/vm.swappiness: sysctl \"vm.swappiness\" is not namespaced and would \
+         affect the host",
     ),
     (
         "a sysctl without its namespace",
@@ -352,7 +365,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             remove_namespace(spec, "network");
             spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
         },
-        "config.json: /linux/sysctl/net.ipv4.ip_forward: \"net.ipv4.ip_forward\" needs a network namespace (add {\"type\": \"network\"} to /linux/namespaces)",
+        "config.json: /linux/sysctl/net.ipv4.ip_forward: \"net.ipv4.ip_forward\" requires a network \
+         namespace (add {\"type\": \"network\"} to /linux/namespaces)",
     ),
     (
         "two domain names",
@@ -360,24 +374,26 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["domainname"] = json!("here");
             spec["linux"]["sysctl"] = json!({ "kernel/domainname": "there" });
         },
-        "config.json: /linux/sysctl/kernel~1domainname: \"there\" conflicts with /domainname, which is \"here\" (use /domainname alone)",
+        "config.json: /linux/sysctl/kernel~1domainname: \"there\" conflicts with /domainname \"here\" \
+         (use only /domainname)",
     ),
     (
         "an inheritable capability beyond the bounding set",
         |spec| spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]),
-        "config.json: /process/capabilities/inheritable: set the capabilities: operation not permitted (EPERM) (what is inheritable must be in the bounding set, too)",
+        "config.json: /process/capabilities/inheritable: set the capabilities: operation not permitted \
+         (EPERM) (inheritable capabilities must also be in the bounding set)",
     ),
     (
         "a relative masked path",
         |spec| spec["linux"]["maskedPaths"] = json!(["proc/kcore"]),
-        "config.json: /linux/maskedPaths/0: \"proc/kcore\" is not an absolute path",
+        "config.json: /linux/maskedPaths/0: path \"proc/kcore\" must be absolute",
     ),
     (
         "a relative device path",
         |spec| {
             spec["linux"]["devices"] = json!([{ "path": "x", "type": "c", "major": 1, "minor": 3 }]);
         },
-        "config.json: /linux/devices/0/path: \"x\" is a relative path",
+        "config.json: /linux/devices/0/path: path \"x\" must be absolute",
     ),
     (
         "a device of a user id that means no change",
@@ -385,7 +401,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["devices"] =
                 json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": u32::MAX }]);
         },
-        "config.json: /linux/devices/0/uid: 4294967295 is no id",
+        "config.json: /linux/devices/0/uid: invalid id 4294967295",
     ),
     (
         "a device of a group id that means no change",
@@ -393,14 +409,14 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
             spec["linux"]["devices"] =
                 json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "gid": u32::MAX }]);
         },
-        "config.json: /linux/devices/0/gid: 4294967295 is no id",
+        "config.json: /linux/devices/0/gid: invalid id 4294967295",
     ),
     (
         "a device without numbers",
         |spec| {
             spec["linux"]["devices"] = json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 3 }]);
         },
-        "config.json: /linux/devices/0/major: -1 is not between 0 and 4095",
+        "config.json: /linux/devices/0/major: -1 is out of range (0 to 4095)",
     ),
     (
         "memory nodes for a policy that has none",
@@ -410,7 +426,8 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "a memory node out of reach",
         |spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0-9876543210" }),
-        "config.json: /linux/memoryPolicy/nodes: invalid memory policy nodes \"0-9876543210\": 9876543210 is more than 65536",
+        "config.json: /linux/memoryPolicy/nodes: invalid memory policy nodes \"0-9876543210\": 9876543210 \
+         exceeds 65536",
     ),
     // ---- resources ----
     (
@@ -418,29 +435,32 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
         |spec| {
             spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "x" }]);
         },
-        "config.json: /linux/resources/devices/0/access: device access \"x\" means nothing (letters out of \"rwm\")",
+        "config.json: /linux/resources/devices/0/access: invalid device access \"x\" (use letters from \"rwm\")",
     ),
     (
         "swap below memory",
         |spec| {
             spec["linux"]["resources"]["memory"] = json!({ "limit": 33_554_432, "swap": 1_000_000 });
         },
-        "config.json: /linux/resources/memory/swap: 1000000: memory+swap limit should be >= memory limit, 33554432 (swap is the sum of memory and swap)",
+        "config.json: /linux/resources/memory/swap: 1000000: memory+swap limit should be >= memory limit, \
+         33554432 (\"swap\" is the sum of memory and swap)",
     ),
     (
         "swap without memory",
         |spec| spec["linux"]["resources"]["memory"] = json!({ "swap": 1_000_000 }),
-        "config.json: /linux/resources/memory/swap: 1000000: unable to set swap limit without memory limit (swap is the sum of memory and swap: give \"limit\" as well)",
+        "config.json: /linux/resources/memory/swap: 1000000: unable to set swap limit without memory \
+         limit (\"swap\" is the sum of memory and swap: set \"limit\" as well)",
     ),
     (
         "a weight out of range",
         |spec| spec["linux"]["resources"]["blockIO"] = json!({ "weight": 5 }),
-        "config.json: /linux/resources/blockIO/weight: 5 is not between 10 and 1000",
+        "config.json: /linux/resources/blockIO/weight: weight 5 is out of range (10 to 1000)",
     ),
     (
         "an idle cpu with shares",
         |spec| spec["linux"]["resources"]["cpu"] = json!({ "shares": 512, "idle": 1 }),
-        "config.json: /linux/resources/cpu/idle: 1 excludes \"shares\": an idle cgroup has no weight (drop one of the two)",
+        "config.json: /linux/resources/cpu/idle: 1 conflicts with \"shares\": an idle cgroup has no \
+         weight (remove one of the two)",
     ),
     (
         "a unified key with a slash",
@@ -455,7 +475,7 @@ const WRONG_MEANING: &[(&str, Edit, &str)] = &[
     (
         "the top of the hierarchy",
         |spec| spec["linux"]["cgroupsPath"] = json!("/"),
-        "config.json: /linux/cgroupsPath: \"/\" names no cgroup of the container's own",
+        "config.json: /linux/cgroupsPath: \"/\" is the root cgroup, which cannot be a container's",
     ),
 ];
 
@@ -576,17 +596,19 @@ fn a_bundle_that_is_none_is_refused() {
             difference(
                 "no config.json",
                 &missing,
-                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is \
+                 a directory that contains config.json; `runtime spec` creates one)",
             ),
             difference(
                 "config.json is a directory",
                 &directory,
-                "read {home}/bundle/config.json: is a directory (EISDIR) (it must be a regular file with JSON in it)",
+                "read {home}/bundle/config.json: is a directory (EISDIR) (it must be a regular file containing JSON)",
             ),
             difference(
                 "config.json leads nowhere",
                 &dangling,
-                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is a directory with config.json in it; `runtime spec` writes one)",
+                "open bundle {home}/bundle: config.json: no such file or directory (ENOENT) (a bundle is \
+                 a directory that contains config.json; `runtime spec` creates one)",
             ),
             difference("config.json is no text", &binary, "config.json:1:1: /: expected value"),
             difference(

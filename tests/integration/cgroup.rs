@@ -446,7 +446,12 @@ fn an_rdma_device_that_does_not_exist_is_refused() -> Outcome {
     need_own()?;
     let says = "config.json: /linux/resources/rdma/nobody0: write \"nobody0 hca_handle=3\" to ";
     assert!(output.stderr.contains(says) && output.stderr.contains("ENODEV"), "{output:#?}");
-    assert!(output.stderr.contains("(there is no such device: /sys/class/infiniband"), "{output:#?}");
+    assert!(
+        output
+            .stderr
+            .contains("(no such device; the RDMA devices of this host are listed in /sys/class/infiniband"),
+        "{output:#?}"
+    );
     Ok(())
 }
 
@@ -457,7 +462,7 @@ fn a_miscellaneous_resource_that_does_not_exist_is_refused() -> Outcome {
     container.leaves_nothing();
     need_own()?;
     assert!(output.stderr.contains("config.json: /linux/resources/unified/misc.max: write "), "{output:#?}");
-    assert!(output.stderr.contains("(misc.capacity of the cgroup at the top"), "{output:#?}");
+    assert!(output.stderr.contains("(misc.capacity in the root cgroup"), "{output:#?}");
     Ok(())
 }
 

@@ -305,7 +305,7 @@ fn a_cgroup_that_hands_controllers_down_is_refused() -> Outcome {
     tree.write("cgroup.subtree_control", &format!("+{name}"));
     fs::write(container.cgroup().join("cgroup.subtree_control"), format!("+{name}")).unwrap();
     let output = container.run_with([""; 0]).fails_with("device or resource busy (EBUSY)");
-    assert!(output.stderr.contains("it hands controllers to its children"), "{output:#?}");
+    assert!(output.stderr.contains("the cgroup enables controllers for its children"), "{output:#?}");
     fs::remove_dir(container.cgroup()).unwrap();
     Ok(())
 }
@@ -319,7 +319,8 @@ fn a_cgroup_with_processes_above_is_named_with_the_way_out() -> Outcome {
     let sleeper = Sleeper::in_cgroup(&tree.0);
     let output = container.run_with([""; 0]).fails_with("config.json: /linux/resources/memory/limit: ");
     let above = tree.0.display();
-    let words = format!("which {above} cannot hand down while it holds processes itself: 1 now");
+    let words =
+        format!("which {above} cannot enable for its children while it has processes itself (currently 1)");
     assert!(output.stderr.contains(&words), "{output:#?}");
     let way_out = format!(
         "mkdir {above}/init; for p in $(cat {above}/cgroup.procs); do echo $p >{above}/init/cgroup.procs; done"
@@ -466,7 +467,7 @@ fn the_greatest_number_of_processes_above_is_told() -> Outcome {
     tree.write("pids.max", "0");
     let container = in_tree(&tree, "", container);
     let output = container.run_with([""; 0]).fails_with("try again (EAGAIN)");
-    assert!(output.stderr.contains("pids.max of the cgroup or of one above it"), "{output:#?}");
+    assert!(output.stderr.contains("check pids.max of the cgroup and its parents"), "{output:#?}");
     assert!(tree.is_empty());
     Ok(())
 }
@@ -569,7 +570,7 @@ fn manages(container: Container, early: &str) {
 fn a_manager_inside_makes_cgroups_with_limits() -> Outcome {
     need_own()?;
     need_controller("memory")?;
-    manages(manager(MANAGE), "cannot hand down while it holds processes itself");
+    manages(manager(MANAGE), "cannot enable for its children while it has processes itself");
     Ok(())
 }
 

@@ -339,7 +339,7 @@ fn a_daemon_that_does_not_keep_the_log_is_named() -> Outcome {
     for (log, socket) in [("journald:x", "/run/systemd/journal/socket"), ("syslog:x", "/dev/log")] {
         let call = Invocation::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).arg(runtime());
         let text = format!(
-            "open the log {log}: reach the daemon: open {socket}: no such file or directory (ENOENT)"
+            "open the log {log}: connect to the log daemon: open {socket}: no such file or directory (ENOENT)"
         );
         call.args(["--log", log, "list"]).fails_with(&text);
     }

@@ -258,7 +258,7 @@ fn letters_of_an_access_that_mean_nothing_are_left_out() -> Outcome {
     let container = Container::new().edit(|spec| spec["linux"]["resources"]["devices"] = rules);
     let output = container.run_with(NO_OPTIONS).succeeds();
     assert!(output.stderr.contains("/linux/resources/devices/1/access: "), "{output:?}");
-    assert!(output.stderr.contains("left out what is not of"), "{output:?}");
+    assert!(output.stderr.contains("ignoring characters other than"), "{output:?}");
     Ok(())
 }
 

@@ -285,7 +285,7 @@ fn a_descriptor_of_the_runtimes_own_is_not_the_callers_with_global_options_at_th
     for count in 1..6 {
         let call = Invocation::of_the_runtime().arg("exec").arg(format!("--preserve-fds={count}"));
         let call = call.arg("--root").arg(&root).arg(&container.id).args(["ls", "-l", "/proc/self/fd"]);
-        call.fails_with("it is not open");
+        call.fails_with("is not open");
     }
     Ok(())
 }

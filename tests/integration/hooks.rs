@@ -680,7 +680,7 @@ fn a_hook_that_takes_too_long_is_killed_with_what_it_has_started() -> Outcome {
         let output = container.run_with(NO_OPTIONS).output();
         assert_eq!(output.code(), 1, "{output:#?}");
         let text = format!(
-            "error running {name} hook #0: \"/bin/sh\": ran past its timeout and was killed, output: \"begun\"\n"
+            "error running {name} hook #0: \"/bin/sh\": timed out and was killed, output: \"begun\"\n"
         );
         assert!(output.stderr.ends_with(&text), "{output:#?}");
         container.leaves_nothing();
@@ -823,11 +823,11 @@ fn wrong_hooks_are_refused_before_anything_is_made() -> Outcome {
     let wrong = [
         (
             json!({ "poststop": [{ "path": "true" }] }),
-            "/hooks/poststop/0/path: \"true\" is not an absolute path",
+            "/hooks/poststop/0/path: path \"true\" must be absolute",
         ),
         (
             json!({ "prestart": [{ "path": "/bin/true", "timeout": -1 }] }),
-            "/hooks/prestart/0/timeout: -1 is not greater than zero",
+            "/hooks/prestart/0/timeout: timeout -1 must be greater than zero",
         ),
     ];
     for (hooks, text) in wrong {

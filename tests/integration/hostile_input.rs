@@ -151,13 +151,13 @@ fn a_bundle_s_configuration_is_a_regular_file() -> Outcome {
     };
     fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, Mode::S_IRWXU).unwrap();
-    refused("is a pipe (it must be a regular file with JSON in it)");
+    refused("is a pipe (it must be a regular file containing JSON)");
     fs::remove_file(&file).unwrap();
     symlink("/dev/zero", &file).unwrap();
     refused("is a device (");
     fs::remove_file(&file).unwrap();
     fs::File::create(&file).unwrap().set_len((64 << 20) + 1).unwrap();
-    refused("is longer than 64 MiB");
+    refused("larger than 64 MiB");
     for (command, option) in [("exec", "--process"), ("update", "--resources"), ("create", "--config")] {
         let idle = Container::idle();
         if command != "create" {
@@ -168,7 +168,7 @@ fn a_bundle_s_configuration_is_a_regular_file() -> Outcome {
             _ => idle.runtime().arg(command),
         };
         let output = call.args([option, "/dev/zero"]).arg(&idle.id).output();
-        let message = "read /dev/zero: is a device (it must be a regular file or a pipe with JSON in it)";
+        let message = "read /dev/zero: is a device (it must be a regular file or a pipe containing JSON)";
         assert!(output.stderr.contains(message), "{command}: {}", output.stderr);
         idle.delete_by_force();
     }
@@ -201,7 +201,7 @@ fn the_log_waits_for_nobody() -> Outcome {
     let state = |log: &Path| container.runtime().arg("--log").arg(log).args(["state", "nobody"]).output();
     let output = state(&fifo);
     assert_eq!(output.code(), 1);
-    let message = format!("open the log {}: nobody reads this pipe (", fifo.display());
+    let message = format!("open the log {}: pipe has no reader (", fifo.display());
     assert!(output.stderr.contains(&message), "{}", output.stderr);
     assert!(state(Path::new("/dev/null")).stderr.contains("does not exist"));
     assert_eq!(fs::metadata("/dev/null").unwrap().permissions().mode() & 0o777, 0o666);
@@ -237,7 +237,8 @@ fn a_root_of_another_user_is_refused() -> Outcome {
     for words in [&["list"][..], &["state", "x"], &["delete", "--force", "x"]] {
         let output = Invocation::new(host::runtime()).arg("--root").arg(&root).args(words).output();
         assert_eq!(output.code(), 1);
-        let message = format!("root {} is owned by user {UID}, who could have forged", root.display());
+        let message =
+            format!("root {} is owned by untrusted user {UID}, who could have tampered", root.display());
         assert!(output.stderr.contains(&message), "{}", output.stderr);
     }
     Ok(())
@@ -251,11 +252,7 @@ fn a_record_of_another_user_is_refused() -> Outcome {
     chown(&record, Some(UID), Some(GID)).unwrap();
     let output = container.on_id("state").output();
     assert_eq!(output.code(), 1);
-    assert!(
-        output.stderr.contains(&format!("is owned by user {UID}, who could have forged it")),
-        "{}",
-        output.stderr
-    );
+    assert!(output.stderr.contains(&format!("owned by untrusted user {UID}")), "{}", output.stderr);
     chown(&record, Some(0), Some(0)).unwrap();
     container.delete_by_force();
 
@@ -264,7 +261,7 @@ fn a_record_of_another_user_is_refused() -> Outcome {
     fs::create_dir(&directory).unwrap();
     std::os::unix::fs::symlink(container.cgroup(), directory.join("cgroup")).unwrap();
     chown(&directory, Some(UID), Some(GID)).unwrap();
-    let text = format!("is owned by user {UID}, who could have forged it");
+    let text = format!("owned by untrusted user {UID}");
     container.runtime().args(["delete", "--force", &container.id]).fails_with(&text);
     fs::remove_dir_all(&directory).unwrap();
     Ok(())
@@ -290,7 +287,7 @@ fn a_setuid_copy_refuses_to_run() -> Outcome {
             let output = Invocation::new("setpriv").args(by).arg(&copy).args(words).output();
             assert_eq!((output.code(), output.stdout.as_str()), (1, ""), "{mode:o}");
             assert!(
-                output.stderr.starts_with("error: this program does not run with the setuid or setgid bit"),
+                output.stderr.starts_with("error: refusing to run with the setuid or setgid bit"),
                 "{}",
                 output.stderr
             );

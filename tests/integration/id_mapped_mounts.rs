@@ -231,7 +231,7 @@ fn what_is_mounted_below_goes_into_a_user_namespace_with_those_who_cannot_take_i
         if capabilities == &harmless && !has_hook {
             assert_eq!(run.succeeds().stdout, "0 0\n0 0\n", "{flags}");
         } else if is_own() {
-            let why = if flags.is_empty() { "has mounts below it" } else { "is read-only on the host" };
+            let why = if flags.is_empty() { "source has submounts" } else { "is read-only on the host" };
             run.fails_with(why);
         }
         container.leaves_nothing();
@@ -322,7 +322,7 @@ fn a_file_system_that_cannot_be_mapped_is_named() -> Outcome {
     let output = container.run_fails_with(
         "config.json: /mounts/7/uidMappings: map the ids of bind \"/proc/sys\" on /tmp/mapped: invalid argument (EINVAL)",
     );
-    assert!(output.stderr.contains("may not support ID-mapped mounts"), "{output:#?}");
+    assert!(output.stderr.contains("may not support id-mapped mounts"), "{output:#?}");
     Ok(())
 }
 

@@ -164,7 +164,7 @@ fn a_create_that_is_deleted_meanwhile_undoes_itself_and_no_later_container() -> 
     // The hook is in vain, and is not waited for.
     delete_by_force(&container).succeeds();
     let created = creating.wait();
-    let text = "the init process ended while createRuntime hook #0 was running";
+    let text = "the init process exited during createRuntime hook #0";
     assert!(created.code() == 1 && created.stderr.contains(text), "{created:#?}");
     assert_eq!(count(&container), 1);
     container.leaves_nothing();
@@ -212,7 +212,7 @@ fn a_delete_by_force_waits_for_whoever_makes_the_container() -> Outcome {
     let output = stopped.goes_on();
     assert_eq!(deleting.wait().code(), 0);
     // Whoever of the two is faster: the container has been made and deleted, or has not come to be.
-    assert!(output.code() == 0 || output.stderr.contains("ended by signal 9"), "{output:#?}");
+    assert!(output.code() == 0 || output.stderr.contains("killed by signal 9"), "{output:#?}");
     container.leaves_nothing();
 
     // Nobody waits for ever.
@@ -503,7 +503,7 @@ fn a_pid_file_that_is_no_regular_file_is_written_to() -> Outcome {
     // As /dev/stdout may be.
     let link = at("link");
     symlink(&fifo, &link).unwrap();
-    run(&link).fails_with("symbolic link to something other than a regular file");
+    run(&link).fails_with("symbolic link to something that is not a regular file");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     fs::remove_file(&link).unwrap();
     symlink(at("target"), &link).unwrap();

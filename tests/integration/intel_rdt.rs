@@ -18,9 +18,9 @@ fn a_class_of_service_is_refused_where_there_are_none() -> Outcome {
         let container = Container::new().edit(|spec| spec["linux"]["intelRdt"] = rdt.clone());
         let output = container.run_fails_with("");
         if is_own() {
-            let text = "error: config.json: /linux/intelRdt: intelRdt is specified, but no resctrl file system is mounted: \
-                        Intel RDT is not enabled (where the processor has it, `mount -t resctrl resctrl \
-                        /sys/fs/resctrl` does that; else remove intelRdt)\n";
+            let text = "error: config.json: /linux/intelRdt: intelRdt is set, but Intel RDT is not \
+                        enabled: resctrl is not mounted (run `mount -t resctrl resctrl /sys/fs/resctrl` \
+                        if the CPU supports it, or remove intelRdt)\n";
             assert_eq!(output.stderr, text);
         }
     }
@@ -32,9 +32,12 @@ fn a_wrong_class_of_service_is_refused() {
         (json!({ "closID": ".." }), "/linux/intelRdt/closID: invalid intelRdt.ClosID \"..\""),
         (
             json!({ "memBwSchema": "L3:0=f" }),
-            "/linux/intelRdt/memBwSchema: \"L3:0=f\" does not start with \"MB:\"",
+            "/linux/intelRdt/memBwSchema: schema \"L3:0=f\" must start with \"MB:\"",
         ),
-        (json!({ "schemata": ["a\nb"] }), "/linux/intelRdt/schemata/0: \"a\\nb\" is more than one line"),
+        (
+            json!({ "schemata": ["a\nb"] }),
+            "/linux/intelRdt/schemata/0: schema \"a\\nb\" must be a single line",
+        ),
     ];
     for (rdt, text) in wrong {
         let container = Container::new().edit(|spec| spec["linux"]["intelRdt"] = rdt);

@@ -209,7 +209,7 @@ fn delete_with_force_says_that_a_container_does_not_die() -> Outcome {
     let pid = container.pid();
     let output = container.runtime().args(["delete", "--force", &container.id]).output();
     assert_eq!(output.code(), 1, "{output:#?}");
-    let said = format!("container init still running: process {pid} has not ended within 10s of SIGKILL");
+    let said = format!("container init still running: process {pid} has not exited within 10s of SIGKILL");
     assert!(output.stderr.contains(&said), "{output:#?}");
     assert_eq!((&container.state()["status"], container.pid()), (&"running".into(), pid));
     drop(held);

@@ -228,7 +228,7 @@ fn a_profile_that_is_not_loaded_is_named_with_the_path_that_podman_looks_for() -
     let container = Container::new().edit(|spec| spec["process"]["apparmorProfile"] = json!("not-loaded"));
     container.run_fails_with(
         "config.json: /process/apparmorProfile: write \"exec not-loaded\" to `/proc/thread-self/attr/apparmor/exec`: no \
-         such file or directory (ENOENT) (is the profile loaded?",
+         such file or directory (ENOENT) (the profile may not be loaded; ",
     );
     Ok(())
 }
@@ -318,7 +318,7 @@ fn selinux_refuses_a_label_that_its_policy_does_not_know() -> Outcome {
     let container = Container::new().edit(|spec| spec["process"]["selinuxLabel"] = json!(unknown));
     container.create_with(["--no-new-keyring"]).fails_with(&format!(
         "config.json: /process/selinuxLabel: write \"{unknown}\" to `/proc/thread-self/attr/exec`: invalid argument \
-         (EINVAL) (the loaded policy knows no such label)"
+         (EINVAL) (the label is not valid in the loaded policy)"
     ));
     container.leaves_nothing();
     let container = Container::new().edit(|spec| spec["linux"]["mountLabel"] = json!(unknown));

@@ -455,7 +455,7 @@ fn a_link_to_the_root_is_no_target() -> Outcome {
         let output = container.run_fails_with("/link");
         if is_own() {
             assert!(output.stderr.contains("config.json: /mounts/7/destination: "), "{output:#?}");
-            assert!(output.stderr.contains("(it resolves to the container's root"), "{output:#?}");
+            assert!(output.stderr.contains("(the path resolves to the container's root"), "{output:#?}");
         }
     }
     Ok(())
@@ -652,7 +652,7 @@ fn a_relative_target_is_below_the_root_and_warned_of() -> Outcome {
     assert!(output.stdout.trim_end().ends_with("/mnt"), "{output:?}");
     need_own()?;
     assert!(output.stderr.contains("/mounts/7/destination: "), "{output:?}");
-    assert!(output.stderr.contains("is a relative path: taken from /"), "{output:?}");
+    assert!(output.stderr.contains("is deprecated, using it relative to /"), "{output:?}");
     Ok(())
 }
 

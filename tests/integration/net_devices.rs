@@ -270,8 +270,8 @@ fn a_name_that_is_taken_is_refused() -> Outcome {
     assert_ne!(output.code(), 0, "{output:#?}");
     container.leaves_nothing();
     need_own()?;
-    let text = "error: config.json: /linux/netDevices/hk0: network device \"lo\" exists in the container's network \
-                namespace (give it another \"name\")\n";
+    let text = "error: config.json: /linux/netDevices/hk0: network device \"lo\" already exists in the \
+                container's network namespace (set another \"name\")\n";
     assert_eq!(output.stderr, text);
     assert!(output.stdout.contains("10.9.8.7/24"), "{output:#?}");
     Ok(())
@@ -284,7 +284,7 @@ fn a_device_that_cannot_move_is_named_and_the_others_return() -> Outcome {
     let output = run_in_a_net(&container, &format!("{PAIR}; {LOOK}; echo ==="), LOOK);
     assert_eq!(output.code(), 1, "{output:#?}");
     let text = "error: config.json: /linux/netDevices/lo: move network device \"lo\" to the container's network namespace: \
-                invalid argument (EINVAL) (the kernel does not let this kind of device leave its namespace)\n";
+                invalid argument (EINVAL) (this kind of device cannot be moved between namespaces)\n";
     assert_eq!(output.stderr, text);
     let (before, after) = output.stdout.split_once("===\n").unwrap();
     assert_eq!(after, before);
@@ -297,7 +297,7 @@ fn a_device_for_no_network_namespace_is_refused() -> Outcome {
     let container =
         with_devices(Container::new(), json!({ "hk0": {} })).edit(|spec| remove_namespace(spec, "network"));
     container.run_fails_with(
-        "config.json: /linux/netDevices: moving network devices needs a network namespace (add {\"type\": \"network\"} to \
+        "config.json: /linux/netDevices: moving network devices requires a network namespace (add {\"type\": \"network\"} to \
          /linux/namespaces)",
     );
     Ok(())
@@ -310,7 +310,7 @@ fn a_device_for_the_runtimes_own_namespace_is_refused() -> Outcome {
         .edit(|spec| join_namespace(spec, "network", "/proc/self/ns/net"));
     let output = run_in_a_net(&container, PAIR, LOOK);
     assert_eq!(output.code(), 1, "{output:#?}");
-    let text = "is the runtime's own network namespace (/linux/netDevices would change the host)";
+    let text = "is the runtime's own network namespace (/linux/netDevices would affect the host)";
     assert!(output.stderr.contains(text), "{output:#?}");
     assert!(output.stdout.contains("10.9.8.7/24"), "{output:#?}");
     container.leaves_nothing();

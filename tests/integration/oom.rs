@@ -78,7 +78,7 @@ fn run_says_that_the_limit_has_ended_the_program() -> Outcome {
     let output = container.run();
     assert_eq!(output.code(), 137, "{output:#?}");
     let line = format!(
-        "the container's process was killed, probably by the kernel, which has killed a process of the container: {WORDS}"
+        "container init was killed, probably by the OOM killer, which killed 1 process in the container: {WORDS}"
     );
     assert_eq!(output.stderr.lines().filter(|words| words.contains(&line)).count(), 1, "{output:#?}");
     container.leaves_nothing();
@@ -119,7 +119,7 @@ fn run_does_not_claim_to_know_whom_the_kernel_has_killed() -> Outcome {
     let output = running.wait();
     assert_eq!(output.code(), 137, "{output:#?}");
     let line =
-        format!("killed, probably by the kernel, which has killed 2 processes of the container: {WORDS}");
+        format!("killed, probably by the OOM killer, which killed 2 processes in the container: {WORDS}");
     assert!(output.stderr.contains(&line), "{output:#?}");
     Ok(())
 }
@@ -158,7 +158,10 @@ fn a_limit_above_the_container_is_not_called_its_own() -> Outcome {
     let output = container.run();
     fs::remove_dir(&above).unwrap();
     assert_eq!(output.code(), 137, "{output:#?}");
-    assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
+    assert!(
+        output.stderr.contains("out of memory: the container's own memory.max was not reached"),
+        "{output:#?}"
+    );
     Ok(())
 }
 
@@ -305,7 +308,10 @@ fn an_own_limit_that_was_reached_before_the_container_is_not_blamed() -> Outcome
     let _ = fs::remove_dir(above.join(first.id.as_str()));
     fs::remove_dir(&above).unwrap();
     assert_eq!(output.code(), 137, "{output:#?}");
-    assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
+    assert!(
+        output.stderr.contains("out of memory: the container's own memory.max was not reached"),
+        "{output:#?}"
+    );
     Ok(())
 }
 
@@ -322,8 +328,11 @@ fn exec_says_that_the_new_process_may_have_been_killed_for_want_of_memory() -> O
     let output = container.exec_with(["--cgroup", "below"], ["true"]).fails_with("possibly OOM-killed");
     need_own()?;
     assert_eq!(output.code(), 255, "{output:#?}");
-    assert!(output.stderr.contains("the new process was ended by signal 9"), "{output:#?}");
-    assert!(output.stderr.contains("out of memory: not for the container's own memory.max"), "{output:#?}");
+    assert!(output.stderr.contains("the new process was killed by signal 9"), "{output:#?}");
+    assert!(
+        output.stderr.contains("out of memory: the container's own memory.max was not reached"),
+        "{output:#?}"
+    );
     assert_eq!(kills(&container), 1);
     Ok(())
 }

@@ -153,7 +153,7 @@ fn a_pause_that_cannot_be_completed_is_taken_back() -> Outcome {
     // Nor does it end half-way.
     pause.signal(nix::sys::signal::SIGTERM);
     let output = pause.wait();
-    assert!(output.stderr.contains("process(es) have stopped within 10s"), "{output:#?}");
+    assert!(output.stderr.contains("process(es) stopped within 10s"), "{output:#?}");
     assert_eq!(container.control_file("cgroup.freeze"), "0");
     assert_eq!(container.state()["status"], "running");
     drop(kernel_thread);

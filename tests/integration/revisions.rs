@@ -194,9 +194,9 @@ fn any_kept_revision_can_be_restored() -> Outcome {
     rollback(&container, &["--to=5"]).succeeds();
     assert_eq!(now(), ["4", "5"]);
     let output = rollback(&container, &["--to=5"]).succeeds();
-    assert_eq!(output.stdout, format!("{}: has the limits of revision 5 already\n", container.id));
+    assert_eq!(output.stdout, format!("{}: already has the limits of revision 5\n", container.id));
     let output = rollback(&container, &["--to=7"]).succeeds();
-    assert_eq!(output.stdout, format!("{}: has the limits of revision 7 already\n", container.id));
+    assert_eq!(output.stdout, format!("{}: already has the limits of revision 7\n", container.id));
     assert_eq!(history(&container).len(), 7);
     Ok(())
 }
@@ -224,7 +224,7 @@ fn the_first_and_the_newest_nine_are_kept() -> Outcome {
     }
     let kept: Vec<_> = history(&container).iter().map(|revision| revision["revision"].clone()).collect();
     assert_eq!(kept, [1, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
-    rollback(&container, &["--to", "2"]).fails_with("there is no revision 2 (there are 1, 6, 7, ");
+    rollback(&container, &["--to", "2"]).fails_with("revision 2 does not exist (available: 1, 6, 7, ");
     rollback(&container, &["--to", "6"]).succeeds();
     // A variable that is not set is no wish to go back at all.
     rollback(&container, &["--to", ""]).fails_with("--to");
@@ -240,8 +240,8 @@ fn the_first_and_the_newest_nine_are_kept() -> Outcome {
 fn a_revision_that_there_is_not_is_refused() -> Outcome {
     need_own()?;
     let container = launched(json!({}));
-    rollback(&container, &[]).fails_with("there is no revision before 1");
-    rollback(&container, &["--to", "2"]).fails_with("error: there is no revision 2 (there are 1)");
+    rollback(&container, &[]).fails_with("is at revision 1: no earlier revision");
+    rollback(&container, &["--to", "2"]).fails_with("error: revision 2 does not exist (available: 1)");
     rollback(&container, &["--to", "first"]).fails_with("--to");
     Ok(())
 }
@@ -403,11 +403,11 @@ fn processors_are_given_back_to_whoever_had_no_list_of_them() -> Outcome {
     rollback(&container, &[]).succeeds();
     assert_eq!(now().each_ref(), [cpus, cpus, mems, mems]);
     let output = rollback(&container, &["--to", "1"]).succeeds();
-    assert!(output.stdout.ends_with(": has the limits of revision 1 already\n"), "{output:#?}");
+    assert!(output.stdout.ends_with(": already has the limits of revision 1\n"), "{output:#?}");
     rollback(&container, &["--to", "2"]).succeeds();
     assert_eq!(now()[..2], ["0", "0"]);
     let output = update_to(&container, json!({ "unified": { "cpuset.cpus": "\n" } }), &[]);
-    output.fails_with("(ENOSPC) (a cgroup with processes keeps a list that it has: ");
+    output.fails_with("(ENOSPC) (a list in use cannot be emptied: ");
     Ok(())
 }
 
@@ -509,7 +509,8 @@ fn a_damaged_history_is_refused() -> Outcome {
     state["history"]["revisions"][1]["revision"] = u64::MAX.into();
     let file = container.state_directory().join("state.json");
     fs::write(&file, state.to_string()).unwrap();
-    let text = "error: decode the history in the state file: its revisions are [1, 18446744073709551615] (without \"history\" in it, ";
+    let text = "error: decode the history in the state file: invalid revision numbers [1, \
+                18446744073709551615] (removing \"history\" from it makes ";
     update_to(&container, depth("9"), &[]).fails_with(text);
     container.on_id("history").fails_with(text);
     assert_eq!(container.control_file("cgroup.max.depth"), "7");
@@ -543,17 +544,17 @@ fn what_is_of_no_use_is_refused() -> Outcome {
     need_own()?;
     let container = launched(json!({}));
     for (options, text) in [
-        (&["--step", "2"][..], "--step is of no use without more than one ID or --settle"),
-        (&["--max-pressure", "50"], "--max-pressure is of no use without"),
+        (&["--step", "2"][..], "--step requires more than one ID or --settle"),
+        (&["--max-pressure", "50"], "--max-pressure requires"),
         (&["--settle", "1s", "--max-pressure", "101"], "--max-pressure"),
-        (&["--format", "json"], "--format is of no use without --dry-run"),
+        (&["--format", "json"], "--format requires --dry-run"),
         (&["--step", "0", "--settle", "1s"], "--step"),
-        (&["--settle", "soon"], "is no length of time"),
-        (&[&container.id], "is named twice"),
+        (&["--settle", "soon"], "invalid duration \"soon\""),
+        (&[&container.id], "given more than once"),
     ] {
         update_to(&container, depth("7"), options).fails_with(text);
     }
-    rollback(&container, &["--format", "json"]).fails_with("--format is of no use without --dry-run");
+    rollback(&container, &["--format", "json"]).fails_with("--format requires --dry-run");
     assert_eq!(container.control_file("cgroup.max.depth"), "max");
     Ok(())
 }

@@ -193,14 +193,15 @@ fn the_third_of_five_ends_and_the_first_two_are_as_before() -> Outcome {
             "{1}: updated, revision 2 (cgroup.max.depth max -> 7)",
             "{1}: settled",
             "{2}: updated, revision 2 (cgroup.max.depth max -> 7)",
-            "{2}: failed: it has ended",
-            "{2}: not rolled back: container \"{2}\" has ended: container not running",
+            "{2}: failed: container exited",
+            "{2}: not rolled back: container \"{2}\" has exited: container not running",
             "{1}: rolled back to revision 1, as revision 3",
             "{0}: rolled back to revision 1, as revision 3",
             "0 updated, 2 rolled back, 1 not rolled back, 2 untouched",
         ],
     );
-    let text = "error: rolling update stopped (2 rolled back, 1 not rolled back, 2 untouched): container \"{2}\": it has ended\n";
+    let text = "error: rolling update stopped (2 rolled back, 1 not rolled back, 2 untouched): container \
+                \"{2}\": container exited\n";
     assert_eq!(output.stderr, fleet.named(text));
     assert_eq!(fleet.depths(), ["max", "max", "7", "max", "max"]);
     // The story.
@@ -208,10 +209,10 @@ fn the_third_of_five_ends_and_the_first_two_are_as_before() -> Outcome {
         let history = fleet.history(member);
         assert_eq!(history.len(), 3, "{history:#?}");
         assert_eq!(history[2]["rollbackTo"], 1);
-        assert_eq!(history[2]["reason"], fleet.named("{2}: it has ended"));
+        assert_eq!(history[2]["reason"], fleet.named("{2}: container exited"));
         assert_eq!(history[2]["current"], true);
         let table = fleet.table(member);
-        assert!(table.contains(&fleet.named("rolled back to 1: {2}: it has ended")), "{table}");
+        assert!(table.contains(&fleet.named("rolled back to 1: {2}: container exited")), "{table}");
     }
     assert_eq!([2, 3, 4].map(|member| fleet.history(member).len()), [2, 1, 1]);
     Ok(())
@@ -232,8 +233,7 @@ fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Out
         fleet.roll(json!({ "memory": { "limit": 16 << 20, "swap": 16 << 20 } }), &["--settle", moment()]);
     let output = output.output();
     assert_eq!(output.code(), 1, "{output:#?}");
-    let reason =
-        fleet.named("{2}: failed: a process of it was killed, out of memory: memory.max = 16777216\n");
+    let reason = fleet.named("{2}: failed: a process was OOM-killed: memory.max = 16777216\n");
     assert!(output.stdout.contains(&reason), "{output:#?}");
     has_ended(&output, [0, 3, 0, 2]);
     for (at, member) in fleet.members.iter().enumerate() {
@@ -256,9 +256,9 @@ fn what_is_at_a_standstill_is_taken_back() -> Outcome {
     let high = json!({ "unified": { "memory.high": "1M" } });
     let output = fleet.roll(high.clone(), &["--step=2", "--settle", "60s"]).output();
     assert_eq!(output.code(), 1, "{output:#?}");
-    let reason = fleet.named("{1}: failed: it stands still ");
+    let reason = fleet.named("{1}: failed: stalled: memory.pressure (full avg10) ");
     let place = output.stdout.find(&reason).unwrap_or_else(|| panic!("{output:#?}"));
-    assert!(output.stdout[place..].contains("% of the time: full avg10 of memory.pressure is above 20\n"));
+    assert!(output.stdout[place..].contains(" % exceeds --max-pressure 20 %\n"));
     assert_eq!([0, 1].map(|at| fleet.members[at].control_file("memory.high")), ["max", "max"]);
     Ok(())
 }
@@ -401,7 +401,7 @@ fn another_interrupt_gives_up_what_is_in_others_hands() -> Outcome {
     running.wait_for_stdout("interrupted: SIGTERM");
     running.signal(Signal::SIGINT);
     let output = running.wait();
-    let text = "{1}: not rolled back: interrupted by SIGINT while somebody else was changing it\n\
+    let text = "{1}: not rolled back: interrupted by SIGINT while waiting for another update to finish\n\
                 {0}: rolled back to revision 1, as revision 3\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
     assert_eq!(fleet.depths(), ["max", "7"]);
@@ -415,7 +415,7 @@ fn one_container_may_be_watched_too() -> Outcome {
     let fleet = Fleet::of(&[TOUCHY]);
     let output = fleet.roll(limits(), &["--settle", "10s"]).output();
     assert_eq!(output.code(), 1, "{output:#?}");
-    assert!(output.stdout.contains(&fleet.named("{0}: failed: it has ended\n")), "{output:#?}");
+    assert!(output.stdout.contains(&fleet.named("{0}: failed: container exited\n")), "{output:#?}");
     let fleet = Fleet::of(&[PATIENT]);
     let output = fleet.roll(limits(), &["--settle", "10ms"]).succeeds();
     has_ended(&output, [1, 0, 0, 0]);
@@ -433,7 +433,7 @@ fn a_container_that_is_deleted_meanwhile_is_a_failure() -> Outcome {
     let output = running.wait();
     assert_eq!(output.code(), 1, "{output:#?}");
     assert!(
-        output.stdout.contains(&fleet.named("{1}: failed: it has ended\n{1}: not rolled back: ")),
+        output.stdout.contains(&fleet.named("{1}: failed: container exited\n{1}: not rolled back: ")),
         "{output:#?}"
     );
     has_ended(&output, [0, 1, 1, 0]);
@@ -450,7 +450,7 @@ fn what_others_have_changed_meanwhile_is_left_alone() -> Outcome {
     fleet.on("update", 0).arg("-r").arg(file).succeeds();
     fleet.on("kill", 1).arg("KILL").succeeds();
     let output = running.wait();
-    let text = "{0}: not rolled back: revision 3, which somebody else has made since, is in force\n";
+    let text = "{0}: not rolled back: revision 3 was created meanwhile by another update\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
     assert_eq!(fleet.depths()[0], "9");
     Ok(())
@@ -474,9 +474,9 @@ fn a_container_that_takes_the_name_of_another_meanwhile_is_left_alone() -> Outco
         &[
             "{0}: updated, revision 2 (cgroup.max.depth max -> 7)",
             "{1}: updated, revision 2 (cgroup.max.depth max -> 7)",
-            "{0}: failed: it has ended",
+            "{0}: failed: container exited",
             "{1}: rolled back to revision 1, as revision 3",
-            "{0}: not rolled back: it has been deleted since, and another of its name made",
+            "{0}: not rolled back: the container was deleted and another one created with the same name",
             "0 updated, 1 rolled back, 1 not rolled back, 0 untouched",
         ],
     );
@@ -499,7 +499,7 @@ fn a_container_that_takes_the_name_of_another_before_its_turn_is_a_failure() -> 
     drop(lock);
     let output = running.wait();
     assert_eq!(output.code(), 1, "{output:#?}");
-    let text = "{1}: failed: it has been deleted since, and another of its name made\n";
+    let text = "{1}: failed: the container was deleted and another one created with the same name\n";
     assert!(output.stdout.contains(&fleet.named(text)), "{output:#?}");
     has_ended(&output, [0, 1, 0, 1]);
     assert_eq!(fleet.depths(), ["max", "max"]);
@@ -554,7 +554,7 @@ fn what_was_so_already_is_not_changed_and_not_taken_back() -> Outcome {
     running.wait_for_stdout(&fleet.named("{1}: updated"));
     running.signal(Signal::SIGTERM);
     let output = running.wait();
-    assert!(output.stdout.starts_with(&fleet.named("{0}: has these limits already\n")), "{output:#?}");
+    assert!(output.stdout.starts_with(&fleet.named("{0}: already has these limits\n")), "{output:#?}");
     assert_eq!(fleet.depths(), ["7", "max"]);
     assert_eq!(fleet.history(0).len(), 2);
     Ok(())

@@ -224,7 +224,10 @@ fn ids_that_are_not_granted_are_refused_with_what_the_tool_says() -> Outcome {
                 "{output:#?}"
             );
             assert!(output.stderr.contains("not allowed"), "{output:#?}");
-            assert!(output.stderr.contains(&format!("/etc/sub{kind} must grant these ids")), "{output:#?}");
+            assert!(
+                output.stderr.contains(&format!("allow these ids for the user in /etc/sub{kind}")),
+                "{output:#?}"
+            );
         }
     }
     Ok(())
@@ -235,7 +238,8 @@ fn without_the_tool_it_is_said() -> Outcome {
     need_user_namespaces()?;
     let container = container("true").edit(with_ranges);
     let output = container.run_with(NO_OPTIONS).env("PATH", "/not/there").fails_with(
-        "config.json: /linux/uidMappings: newuidmap is not installed, without which a user can map no ids but their own",
+        "config.json: /linux/uidMappings: newuidmap is not installed, but is required to map ids other \
+         than the user's own",
     );
     assert!(output.stderr.contains("uidmap"), "{output:#?}");
     container.leaves_nothing();
@@ -448,7 +452,7 @@ fn what_the_user_cannot_reach_is_named() -> Outcome {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     let container = container.edit(|spec| add_mount(spec, bind(&closed.join("source"), "/tmp/source", &[])));
     let output = container.run_fails_with("/mounts/7/source: bind ");
-    assert!(output.stderr.contains("the user who runs this must be able to reach it"), "{output:#?}");
+    assert!(output.stderr.contains("the user running the runtime must have access to it"), "{output:#?}");
     Ok(())
 }
 

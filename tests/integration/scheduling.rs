@@ -171,8 +171,8 @@ fn a_memory_node_that_is_not_there_is_named_by_its_field() -> Outcome {
     let container = Container::new()
         .edit(|spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "60000" }));
     container.run_fails_with(
-        "config.json: /linux/memoryPolicy: set memory policy 0x2: invalid argument (EINVAL) (this machine has no such \
-         memory node, or the flags do not go together)",
+        "config.json: /linux/memoryPolicy: set memory policy 0x2: invalid argument (EINVAL) (a memory \
+         node does not exist on this host, or the flags conflict)",
     );
     Ok(())
 }

@@ -306,15 +306,18 @@ fn what_keeps_a_program_from_starting_is_said() -> Outcome {
     need_own()?;
     let run = |profile| with_profile(Container::with_args(["true"]), profile);
     let deny = |action: &str, names: &[&str]| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": names, "action": action}]});
-    let refused = "config.json: /process/args/0: exec true: operation not permitted (EPERM) (does the seccomp profile allow execve?)";
+    let refused = "config.json: /process/args/0: exec true: operation not permitted (EPERM) (the seccomp \
+                   profile may not allow execve)";
     run(deny("SCMP_ACT_ERRNO", &["execve"])).run_fails_with(refused);
-    let killed = "start the container's program: the init process was ended by signal 31 (the seccomp profile must allow execve)";
+    let killed = "start the container's program: the init process was killed by signal 31 (the seccomp \
+                  profile must allow execve)";
     run(deny("SCMP_ACT_KILL_PROCESS", &["execve"])).run_fails_with(killed);
-    let silent = "start the container's program: the init process could not say why (the seccomp profile must allow execve)";
+    let silent = "start the container's program: the init process failed without reporting a reason (the \
+                  seccomp profile must allow execve)";
     run(deny("SCMP_ACT_ERRNO", &["execve", "sendto"])).run_fails_with(silent);
     // It cannot even end as processes do.
     let stuck = deny("SCMP_ACT_ERRNO", &["execve", "sendto", "exit", "exit_group", "write"]);
-    run(stuck).run_fails_with("start the container's program: the init process was ended by signal");
+    run(stuck).run_fails_with("start the container's program: the init process was killed by signal");
     Ok(())
 }
 

@@ -43,7 +43,7 @@ fn in_terminal(container: &Container, columns: u16, rows: u16) -> Pty {
 fn without_a_terminal_it_points_to_stats() -> Outcome {
     need_own()?;
     let container = Container::idling();
-    top(&container, &[]).fails_with("standard output is no terminal");
+    top(&container, &[]).fails_with("standard output is not a capable terminal");
     top(&container, &[]).fails_with("runtime stats");
     for environment in [["-u", "TERM"], ["--", "TERM=dumb"], ["--", "TERM="]] {
         let dumb = Invocation::new("env").args(environment).args(top(&container, &[]).words());
@@ -64,7 +64,7 @@ fn a_terminal_of_80_columns_has_graphs_and_the_host() -> Outcome {
     });
     let text = terminal.shown.text();
     for word in
-        ["1 container", "MEM  ", "LOAD", "PRESSURE", "HISTORY", "MEM USAGE / LIMIT", "PIDS / LIMIT", "q end"]
+        ["1 container", "MEM  ", "LOAD", "PRESSURE", "HISTORY", "MEM USAGE / LIMIT", "PIDS / LIMIT", "q quit"]
     {
         assert!(text.contains(word), "{word}: {text}");
     }
@@ -83,7 +83,7 @@ fn a_terminal_of_200_columns_has_all() -> Outcome {
         assert!(text.contains(word), "{word}: {text}");
     }
     assert_eq!(text.matches("HISTORY").count(), 2, "{text}");
-    assert!(terminal.shown.lines()[49].contains("q end"), "{text}");
+    assert!(terminal.shown.lines()[49].contains("q quit"), "{text}");
     terminal.types("\x1b");
     assert_eq!(terminal.ends().code(), Some(0));
     Ok(())
@@ -126,16 +126,20 @@ fn keys_put_in_order_and_mark() -> Outcome {
     let other = Neighbour::of(&container);
     let mut terminal = in_terminal(&container, 120, 24);
     terminal.wait_for("2 containers");
-    for (key, word) in
-        [("m", "by memory"), ("p", "by pids"), ("i", "by io"), ("n", "by name"), ("c", "by cpu")]
-    {
+    for (key, word) in [
+        ("m", "sort: memory"),
+        ("p", "sort: pids"),
+        ("i", "sort: io"),
+        ("n", "sort: name"),
+        ("c", "sort: cpu"),
+    ] {
         terminal.types(key);
         terminal.wait_for(word);
     }
     terminal.types("n?");
-    terminal.wait_for("put in order by");
+    terminal.wait_for("sort by cpu");
     terminal.types(" ");
-    terminal.wait_for("by name");
+    terminal.wait_for("sort: name");
     // The second one by name.
     let second = container.id.as_str().max(other.container.id.as_str()).to_owned();
     terminal.types("\x1b[B\r");
@@ -156,7 +160,7 @@ fn a_container_is_shown_with_its_processes_and_back() -> Outcome {
     terminal.types("\r");
     terminal.wait_for("sleep 1000");
     let text = terminal.shown.text();
-    for word in ["running, process", "PIDS      2 of", "PRESSURE", "RSS", "escape all containers"] {
+    for word in ["running, pid", "PIDS      2 of", "PRESSURE", "RSS", "esc back"] {
         assert!(text.contains(word), "{word}: {text}");
     }
     terminal.types("\x1b");
@@ -232,7 +236,7 @@ fn whoever_looks_all_the_time_hears_keys_and_signals() -> Outcome {
     };
     let mut terminal = start();
     terminal.types("n");
-    terminal.wait_for("by name");
+    terminal.wait_for("sort: name");
     terminal.types("q");
     assert_eq!(terminal.ends().code(), Some(0));
     let mut terminal = start();
@@ -271,7 +275,7 @@ fn a_terminal_that_hands_on_several_keys_at_once_is_asked_for_each() -> Outcome 
     let mut terminal = Pty::spawn(&Invocation::new("sh").args(["-c", &script]), 80, 24, UTF8);
     terminal.wait_for(beginning(&container.id));
     terminal.types("n");
-    terminal.wait_for("by name");
+    terminal.wait_for("sort: name");
     terminal.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(terminal.ends_unseen().code(), Some(143));
     Ok(())

@@ -183,7 +183,7 @@ fn t4_checkpoint_help_fails_while_there_is_no_checkpoint() -> Outcome {
     need_own()?;
     for words in [["checkpoint", "--help"], ["help", "checkpoint"], ["checkpoint", "x"]] {
         let output =
-            Invocation::of_the_runtime().args(words).fails_with("can neither checkpoint nor restore");
+            Invocation::of_the_runtime().args(words).fails_with("checkpoint and restore are not supported");
         assert_eq!(output.stdout, "");
     }
     Ok(())

@@ -214,7 +214,7 @@ fn an_update_that_is_killed_is_taken_back_by_the_next() -> Outcome {
     killed(&container);
     assert_ne!(everything(&container), before);
     let output = container.runtime().args(["rollback", "--to", "1", &container.id]).succeeds();
-    assert!(output.stdout.ends_with(": has the limits of revision 1 already\n"), "{output:#?}");
+    assert!(output.stdout.ends_with(": already has the limits of revision 1\n"), "{output:#?}");
     assert_eq!(everything(&container), before);
     killed(&container);
     // What it notes is what was before the other.
@@ -271,7 +271,7 @@ fn what_an_update_that_was_killed_has_left_can_be_left() -> Outcome {
     let file = container.cgroup().join("cgroup.max.depth");
     let output = read_only(container.runtime().args(["update", &container.id]), &file).fails_with("EROFS");
     let note = container.state_directory().join("unfinished-update.json");
-    let way_out = format!("(remove {} to leave it as it is)", note.display());
+    let way_out = format!("(remove {} to skip this)", note.display());
     assert!(output.stderr.contains(&way_out), "{output:#?}");
     fs::remove_file(note).unwrap();
     container.runtime().args(["update", &container.id]).succeeds();
@@ -293,7 +293,7 @@ fn a_value_that_cannot_be_put_back_is_named() -> Outcome {
     let output = stand_in(call, &container.cgroup().join("cgroup.max.depth"), &copy, 4).output();
     assert_eq!(output.code(), 1, "{output:#?}");
     let text =
-        "/cgroup.max.descendants: invalid argument (EINVAL) (and cgroup.max.depth could not be put back)";
+        "/cgroup.max.descendants: invalid argument (EINVAL) (and cgroup.max.depth could not be restored)";
     assert!(output.stderr.contains(text), "{output:#?}");
     // It was tried.
     assert_eq!(fs::read_to_string(&copy).unwrap(), "1234567\n");
@@ -318,7 +318,7 @@ fn a_value_that_could_not_be_put_back_is_put_back_by_the_next() -> Outcome {
         fs::create_dir(&in_the_way).unwrap();
         let output = update_to(&container, resources, &[]).called_by(words.clone()).output();
         assert_eq!(output.code(), 1, "{output:#?}");
-        let text = format!("{cause} (and cgroup.max.depth could not be put back)\n");
+        let text = format!("{cause} (and cgroup.max.depth could not be restored)\n");
         assert!(output.stderr.ends_with(&text), "{output:#?}");
         assert_eq!(container.control_file("cgroup.max.depth"), "7");
         fs::remove_dir(&in_the_way).unwrap();
@@ -335,7 +335,7 @@ fn note(container: &Container, file: &str) -> String {
     let note = container.state_directory().join("unfinished-update.json");
     let changes = json!([{ "file": file, "from": "1", "to": "2" }]);
     fs::write(&note, json!({ "revision": 1, "changes": changes }).to_string()).unwrap();
-    format!("(remove {} to leave it as it is): ", note.display())
+    format!("(remove {} to skip this): ", note.display())
 }
 
 fn the_way_out_is_told_whatever_goes_wrong() -> Outcome {
@@ -348,7 +348,7 @@ fn the_way_out_is_told_whatever_goes_wrong() -> Outcome {
     let below = container.cgroup().join("below");
     fs::create_dir(&below).unwrap();
     let way_out = note(&container, "below/cgroup.max.depth");
-    let text = format!("{way_out}it names \"below/cgroup.max.depth\", which is no control file");
+    let text = format!("{way_out}\"below/cgroup.max.depth\" is not a control file");
     container.runtime().args(["update", &container.id]).fails_with(&text);
     assert_eq!(fs::read_to_string(below.join("cgroup.max.depth")).unwrap(), "max\n");
     fs::remove_dir(below).unwrap();
@@ -378,7 +378,7 @@ fn an_update_that_was_killed_is_to_be_seen() -> Outcome {
     let table = || container.runtime().args(["history", &container.id]).succeeds().stdout;
     assert_eq!(table().lines().count(), 2);
     killed(&container);
-    let mark = "an update was killed or has not ended; the next update or rollback puts back: ";
+    let mark = "an update was interrupted or is still running; the next update or rollback restores: ";
     let table = table();
     let last = table.lines().last().unwrap();
     assert!(last.starts_with(mark) && last.contains("cgroup.max.depth 3"), "{table}");
@@ -390,7 +390,7 @@ fn an_update_that_was_killed_is_to_be_seen() -> Outcome {
     assert_eq!(writes, [("7", "3"), ("3", "9")].map(|(old, new)| (old.to_owned(), new.to_owned())));
     assert_eq!(now(&container), before);
     let output = update_to(&container, depth("9"), &[]).succeeds();
-    let text = "what an update that was not finished had replaced was put back first: ";
+    let text = "reverted an unfinished update first: ";
     assert!(output.stderr.contains(text), "{output:#?}");
     assert_eq!(history(&container)[1]["changes"][0]["from"], "3");
     Ok(())
@@ -408,12 +408,9 @@ fn a_rollback_of_an_update_that_was_killed_goes_no_further() -> Outcome {
     let new = depths(&container, rollback()).into_iter().map(|(_, new)| new).collect::<Vec<_>>();
     assert_eq!(new, ["4"]);
     let output = rollback().succeeds().stdout;
-    let begin = format!("{}: put back what an update that was not finished had replaced: ", container.id);
+    let begin = format!("{}: reverted an unfinished update: ", container.id);
     assert!(output.starts_with(&begin) && output.contains("cgroup.max.depth 7 -> 4"), "{output}");
-    assert!(
-        output.ends_with(&format!("\n{}: has the limits of revision 2 again\n", container.id)),
-        "{output}"
-    );
+    assert!(output.ends_with(&format!("\n{}: limits of revision 2 restored\n", container.id)), "{output}");
     assert_eq!(everything(&container), second);
     assert_eq!(history(&container).len(), 2);
     // Now there is nothing unfinished.

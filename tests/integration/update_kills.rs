@@ -89,7 +89,7 @@ fn a_refused_rollback_has_killed_nobody() -> Outcome {
 /// That somebody was killed for a limit of so many MiB.
 #[track_caller]
 fn says_so(container: &Container, output: &Output, mib: u64) {
-    let text = format!("a process of it was killed, out of memory: memory.max = {}\"\n", mib * MIB);
+    let text = format!("a process was OOM-killed: memory.max = {}\"\n", mib * MIB);
     assert!(output.stderr.contains("level=warning") && output.stderr.contains(&container.id), "{output:#?}");
     assert!(output.stderr.ends_with(&text), "{output:#?}");
     assert!(kills(container) > 0);
@@ -113,8 +113,7 @@ fn an_error_says_that_somebody_was_killed_before() -> Outcome {
     container.launch().wait_for_stdout("ready");
     fs::create_dir(container.state_directory().join(".state.json")).unwrap();
     let output = update_to(&container, json!({ "memory": memory(8 * MIB) })).fails_with("EISDIR");
-    let text =
-        format!("error: container {:?}: a process of it was killed for want of memory: ", container.id);
+    let text = format!("error: container {:?}: a process was OOM-killed: ", container.id);
     assert!(output.stderr.starts_with(&text), "{output:#?}");
     assert_eq!(container.control_file("memory.max"), "max");
     Ok(())
@@ -127,12 +126,11 @@ fn who_was_killed_before_an_error_is_not_untouched() -> Outcome {
     wait_until_full(&fleet.members[1]);
     fs::create_dir(fleet.state_directory(1).join(".state.json")).unwrap();
     let output = fleet.roll(json!({ "memory": memory(8 * MIB) }), &["--settle", "0"]).fails_with("EISDIR");
-    let told =
-        output.stdout.find(&fleet.named("{1}: failed: a process of it was killed for want of memory: "));
+    let told = output.stdout.find(&fleet.named("{1}: failed: a process was OOM-killed: "));
     let told = &output.stdout[told.unwrap_or_else(|| panic!("{output:#?}"))..];
     let lines: Vec<_> = told.lines().skip(1).collect();
     let expected = [
-        "{1}: not rolled back: a process of it was killed for want of memory",
+        "{1}: not rolled back: a process was OOM-killed",
         "{0}: rolled back to revision 1, as revision 3",
         "0 updated, 1 rolled back, 1 not rolled back, 1 untouched",
     ];
@@ -157,7 +155,7 @@ fn the_way_back_may_kill_and_says_so() -> Outcome {
         running.signal(Signal::SIGTERM);
         let output = running.wait();
         assert_eq!(output.code(), 1, "{output:#?}");
-        let loss = "a process of it was killed, out of memory: memory.max = 16777216";
+        let loss = "a process was OOM-killed: memory.max = 16777216";
         let expected = match is_json {
             true => {
                 json!({ "event": "rolledBack", "id": container.id, "to": 2, "revision": 4, "loss": loss })

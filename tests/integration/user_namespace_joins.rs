@@ -158,7 +158,7 @@ fn other_mappings_than_those_of_the_joined_user_namespace_are_refused() -> Outco
     let output = container.run_fails_with("both namespace path and non-matching mapping specified");
     if is_own() {
         assert!(output.stderr.contains("/linux/uidMappings: "), "{output:#?}");
-        assert!(output.stderr.contains("maps the users \"0 100000 65536\""), "{output:#?}");
+        assert!(output.stderr.contains("has uid mappings \"0 100000 65536\""), "{output:#?}");
     }
     Ok(())
 }
@@ -253,7 +253,7 @@ fn a_mount_namespace_that_exists_does_not_go_with_a_new_user_namespace() -> Outc
         .in_user_namespace()
         .edit(|spec| join_namespace(spec, "mount", ns_path(&other, "mnt")));
     container.run_fails_with(
-        "/linux/namespaces/6/path: a new user namespace has no rights in a mount namespace that exists",
+        "/linux/namespaces/6/path: a new user namespace has no privileges over an existing mount namespace",
     );
     Ok(())
 }

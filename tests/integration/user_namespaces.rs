@@ -175,8 +175,8 @@ fn a_device_that_the_host_does_not_have_is_named() -> Outcome {
     let output = container
         .run_with(NO_OPTIONS)
         .called_by(["setpriv", "--bounding-set", "-mknod", "--"])
-        .fails_with("/linux/devices/0: make device /dev/not-there: no such file or directory (ENOENT)");
-    assert!(output.stderr.contains("the host's node of that path"), "{output:#?}");
+        .fails_with("/linux/devices/0: create device /dev/not-there: no such file or directory (ENOENT)");
+    assert!(output.stderr.contains("the host's device node of that path"), "{output:#?}");
     container.leaves_nothing();
     Ok(())
 }
@@ -253,24 +253,24 @@ fn what_fails_for_the_user_namespace_says_so() -> Outcome {
         (
             |spec| remove_namespace(spec, "network"),
             "/mounts/5: mount \"sysfs\" on /sys: operation not permitted (EPERM)",
-            "bind /sys instead",
+            "bind-mount /sys instead",
         ),
         (
             |spec| remove_namespace(spec, "ipc"),
             "/mounts/4: mount \"mqueue\" on /dev/mqueue: operation not permitted (EPERM)",
-            "needs a new ipc namespace",
+            "requires a new ipc namespace",
         ),
         (
             |spec| spec["linux"]["sysctl"] = json!({ "net.ipv4.ping_group_range": "0 65536" }),
             "/linux/sysctl/net.ipv4.ping_group_range: ",
-            "are all ids in it mapped",
+            "all ids in it must be mapped",
         ),
         (
             |spec| {
                 add_mount(spec, json!({ "destination": "/not/there", "type": "tmpfs", "source": "tmpfs" }))
             },
             "/mounts/7/destination: mount \"tmpfs\" on /not/there: permission denied (EACCES)",
-            "must belong to ids that the user namespace maps",
+            "must be owned by ids mapped in the user namespace",
         ),
     ];
     for (edit, text, hint) in cases {

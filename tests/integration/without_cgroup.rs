@@ -55,8 +55,8 @@ fn a_limit_is_refused_by_pointer_and_leaves_nothing() -> Outcome {
         spec["linux"]["resources"]["hugepageLimits"] = json!([{ "pageSize": "2MB", "limit": 0 }])
     });
     without_cgroup(&container, "run").fails_with(
-        "config.json: /linux/resources/hugepageLimits/0/limit: hugetlb.2MB.max = \"0\" needs a cgroup of the container's own \
-         (drop --cgroup-manager disabled, or remove the limit)",
+        "config.json: /linux/resources/hugepageLimits/0/limit: hugetlb.2MB.max = \"0\" requires a cgroup for the container \
+         (remove --cgroup-manager disabled, or remove the limit)",
     );
     container.leaves_nothing();
     Ok(())

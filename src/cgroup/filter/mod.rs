@@ -39,7 +39,8 @@ pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
     }
     let program = tables.and_then(|(block, char)| assemble(body(&block, &char)?, block.others.rest));
     program.map(|program| Some(Filter(program))).ok_or_else(|| {
-        let hint = "about 10,000 devices can be told apart: use -1 as a wildcard, or remove redundant rules";
+        let hint =
+            "about 10,000 distinct devices are supported: use -1 as a wildcard, or remove redundant rules";
         at.error_with_hint("compile the device filter: too many device rules", hint)
     })
 }

@@ -58,7 +58,7 @@ pub fn plan(rdt: &LinuxIntelRdt, at: &Pointer) -> Result<RdtPlan> {
             if matches!(name, "." | "..") || name.contains(['/', '\0', '\n']) || name.len() > LONGEST {
                 return Err(at.field("closID").error_with_hint(
                     format_args!("invalid intelRdt.ClosID {name:?}"),
-                    "it is the name of one directory, or \"/\" for the default class",
+                    "it must be a single directory name, or \"/\" for the default class",
                 ));
             }
             Class::Named(name.to_owned())
@@ -74,7 +74,7 @@ pub fn plan(rdt: &LinuxIntelRdt, at: &Pointer) -> Result<RdtPlan> {
     let bandwidth = rdt.mem_bw_schema().iter().map(|text| (text, at.field("memBwSchema")));
     for (text, at) in bandwidth.filter(|(text, _)| !text.is_empty()) {
         if !text.starts_with("MB:") {
-            return Err(at.error(format_args!("{text:?} does not start with \"MB:\"")));
+            return Err(at.error(format_args!("schema {text:?} must start with \"MB:\"")));
         }
         schemata.push(Schema { text: one_line(text, &at)?, at, must_match: true });
     }
@@ -87,7 +87,7 @@ pub fn plan(rdt: &LinuxIntelRdt, at: &Pointer) -> Result<RdtPlan> {
 
 fn one_line(text: &str, at: &Pointer) -> Result<String> {
     if text.contains('\n') {
-        return Err(at.error(format_args!("{text:?} is more than one line")));
+        return Err(at.error(format_args!("schema {text:?} must be a single line")));
     }
     Ok(text.to_owned())
 }
@@ -138,15 +138,15 @@ mod tests {
     fn a_schema_is_one_line() {
         assert_eq!(
             refused(json!({"memBwSchema": "L3:0=f"})),
-            "config.json: /linux/intelRdt/memBwSchema: \"L3:0=f\" does not start with \"MB:\""
+            "config.json: /linux/intelRdt/memBwSchema: schema \"L3:0=f\" must start with \"MB:\""
         );
         assert_eq!(
             refused(json!({"memBwSchema": "MB:0=1\nMB:1=1"})),
-            "config.json: /linux/intelRdt/memBwSchema: \"MB:0=1\\nMB:1=1\" is more than one line"
+            "config.json: /linux/intelRdt/memBwSchema: schema \"MB:0=1\\nMB:1=1\" must be a single line"
         );
         assert_eq!(
             refused(json!({"schemata": ["L2:0=f", "L3:0=f\n"]})),
-            "config.json: /linux/intelRdt/schemata/1: \"L3:0=f\\n\" is more than one line"
+            "config.json: /linux/intelRdt/schemata/1: schema \"L3:0=f\\n\" must be a single line"
         );
     }
 }

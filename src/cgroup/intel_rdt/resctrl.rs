@@ -60,8 +60,8 @@ impl Group {
         let mounts = mountinfo::read()?;
         let Some(mount) = mounts.into_iter().find(|mount| mount.fstype == "resctrl") else {
             return Err(at().error_with_hint(
-                "intelRdt is specified, but no resctrl file system is mounted: Intel RDT is not enabled",
-                "where the processor has it, `mount -t resctrl resctrl /sys/fs/resctrl` does that; else remove intelRdt",
+                "intelRdt is set, but Intel RDT is not enabled: resctrl is not mounted",
+                "run `mount -t resctrl resctrl /sys/fs/resctrl` if the CPU supports it, or remove intelRdt",
             ));
         };
         Self::below(&mount.mount_point, plan, id)
@@ -79,8 +79,8 @@ impl Group {
             Class::Own => group.make(&class, root, &at())?,
             Class::Named(name) if plan.schemata.is_empty() => {
                 if !class.is_dir() {
-                    let message = format!("there is no class of service {name:?} in {}", root.display());
-                    let hint = "without a schema, closID names one that exists";
+                    let message = format!("class of service {name:?} does not exist in {}", root.display());
+                    let hint = "without a schema, closID must name an existing one";
                     return Err(at().field("closID").error_with_hint(message, hint));
                 }
                 false
@@ -109,7 +109,7 @@ impl Group {
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(refused(error, root, at, format!("make {}", path.display()))),
+            Err(error) => Err(refused(error, root, at, format!("create {}", path.display()))),
         }
     }
 
@@ -188,12 +188,12 @@ fn matches(class: &Path, schema: &Schema) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{:?} is not what {} has: {:?}",
+        "schema {:?} differs from that in {}: {:?}",
         schema.text,
         class.display(),
         has.map_or_else(String::new, |has| format!("{resource}:{has}"))
     );
-    Err(schema.at.error_with_hint(message, "a class of service that exists is used as it is"))
+    Err(schema.at.error_with_hint(message, "an existing class of service is used unchanged"))
 }
 
 /// The parts of `0=ff;1=c0`.
@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(
             line(&error),
             format!(
-                "config.json: /linux/intelRdt/closID: there is no class of service \"not-there\" in {} (without a schema, \
-                 closID names one that exists)",
+                "config.json: /linux/intelRdt/closID: class of service \"not-there\" does not exist in {} \
+                 (without a schema, closID must name an existing one)",
                 root.path().display()
             )
         );
@@ -285,7 +285,8 @@ mod tests {
             [("l3CacheSchema", "L3:0=f"), ("l3CacheSchema", "L3:2=ff"), ("memBwSchema", "MB:0=30")]
         {
             let error = line(&group(&root, json!({"closID": "there", field: text})).unwrap_err());
-            let start = format!("config.json: /linux/intelRdt/{field}: {text:?} is not what ");
+            let start =
+                format!("config.json: /linux/intelRdt/{field}: schema {text:?} differs from that in ");
             assert!(error.starts_with(&start), "{error}");
         }
         assert_eq!(fs::read_to_string(root.path().join("there/schemata")).unwrap(), schemata);

@@ -47,7 +47,7 @@ pub(super) fn plan(block_io: &LinuxBlockIo, at: &Pointer, writes: &mut Vec<Write
 /// io.weight (1 to 10,000) for the specification's weight (10 to 1000).
 fn io_weight(weight: u16, at: &Pointer) -> Result<u32> {
     if !(10..=1000).contains(&weight) {
-        return Err(at.error(format_args!("{weight} is not between 10 and 1000")));
+        return Err(at.error(format_args!("weight {weight} is out of range (10 to 1000)")));
     }
     Ok(1 + u32::from(weight - 10) * 9999 / 990)
 }
@@ -55,7 +55,8 @@ fn io_weight(weight: u16, at: &Pointer) -> Result<u32> {
 /// `8:0`, as control files name a device.
 fn number(major: i64, minor: i64, at: &Pointer) -> Result<String> {
     let part = |field: &str, number: i64| {
-        u32::try_from(number).map_err(|_| at.field(field).error(format_args!("{number} is no device number")))
+        u32::try_from(number)
+            .map_err(|_| at.field(field).error(format_args!("invalid device number {number}")))
     };
     Ok(format!("{}:{}", part("major", major)?, part("minor", minor)?))
 }
@@ -92,11 +93,11 @@ mod tests {
     fn numbers_out_of_range_are_refused_where_they_stand() {
         assert_eq!(
             refused(r#"{"blockIO": {"weight": 9}}"#),
-            "config.json: /blockIO/weight: 9 is not between 10 and 1000"
+            "config.json: /blockIO/weight: weight 9 is out of range (10 to 1000)"
         );
         assert_eq!(
             refused(r#"{"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": -1, "rate": 1}]}}"#),
-            "config.json: /blockIO/throttleReadBpsDevice/0/minor: -1 is no device number"
+            "config.json: /blockIO/throttleReadBpsDevice/0/minor: invalid device number -1"
         );
     }
 }

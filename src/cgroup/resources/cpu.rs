@@ -17,11 +17,11 @@ pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Res
             (0 | 1, None) | (0, _) => {}
             (1, Some(_)) => {
                 return Err(at.error_with_hint(
-                    "1 excludes \"shares\": an idle cgroup has no weight",
-                    "drop one of the two",
+                    "1 conflicts with \"shares\": an idle cgroup has no weight",
+                    "remove one of the two",
                 ));
             }
-            _ => return Err(at.error(format_args!("{idle} is neither 0 nor 1"))),
+            _ => return Err(at.error(format_args!("invalid value {idle}: must be 0 or 1"))),
         }
         writes.push(Write::new(at, "cpu.idle", idle.to_string()).unneeded_if(idle == 0));
     }
@@ -35,7 +35,7 @@ pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Res
     if let Some(burst_us) = cpu.burst() {
         let at = at.field("burst");
         if let Some(limit_us) = limit_us.filter(|limit| burst_us > *limit) {
-            return Err(at.error(format_args!("{burst_us} is more than \"quota\", {limit_us}")));
+            return Err(at.error(format_args!("burst {burst_us} exceeds quota {limit_us}")));
         }
         // Before cpu.max, because a quota below the old burst is not taken; if the new burst is above an old quota, again after it.
         let refused = if burst_us == 0 { WhenRefused::Unneeded } else { WhenRefused::Again };
@@ -131,12 +131,16 @@ mod tests {
     fn contradictions_are_refused() {
         assert_eq!(
             refused(r#"{"cpu": {"shares": 2, "idle": 1}}"#),
-            "config.json: /cpu/idle: 1 excludes \"shares\": an idle cgroup has no weight (drop one of the two)"
+            "config.json: /cpu/idle: 1 conflicts with \"shares\": an idle cgroup has no weight (remove \
+             one of the two)"
         );
-        assert_eq!(refused(r#"{"cpu": {"idle": 2}}"#), "config.json: /cpu/idle: 2 is neither 0 nor 1");
+        assert_eq!(
+            refused(r#"{"cpu": {"idle": 2}}"#),
+            "config.json: /cpu/idle: invalid value 2: must be 0 or 1"
+        );
         assert_eq!(
             refused(r#"{"cpu": {"quota": 10, "burst": 11}}"#),
-            "config.json: /cpu/burst: 11 is more than \"quota\", 10"
+            "config.json: /cpu/burst: burst 11 exceeds quota 10"
         );
     }
 }

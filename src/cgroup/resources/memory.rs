@@ -57,7 +57,9 @@ fn bytes(given: Option<i64>, at: &Pointer) -> Result<Option<Bytes>> {
         Some(-1) => Ok(Some(Bytes::Unlimited)),
         Some(number) => match u64::try_from(number) {
             Ok(number) => Ok(Some(Bytes::Of(number))),
-            Err(_) => Err(at.error(format_args!("{number} is neither a number of bytes nor -1, unlimited"))),
+            Err(_) => Err(at.error(format_args!(
+                "invalid size {number}: must be a number of bytes, or -1 for unlimited"
+            ))),
         },
     }
 }
@@ -72,13 +74,13 @@ fn swap_max(limit: Option<Bytes>, swap: Option<Bytes>, at: &Pointer) -> Result<O
         (Some(Bytes::Unlimited), Some(Bytes::Of(swap))) => Ok(Some(swap.to_string())),
         (None, Some(Bytes::Of(swap))) => Err(at.error_with_hint(
             format_args!("{swap}: unable to set swap limit without memory limit"),
-            "swap is the sum of memory and swap: give \"limit\" as well",
+            "\"swap\" is the sum of memory and swap: set \"limit\" as well",
         )),
         (Some(Bytes::Of(limit)), Some(Bytes::Of(swap))) => match swap.checked_sub(limit) {
             Some(swap_alone) => Ok(Some(swap_alone.to_string())),
             None => Err(at.error_with_hint(
                 format_args!("{swap}: memory+swap limit should be >= memory limit, {limit}"),
-                "swap is the sum of memory and swap",
+                "\"swap\" is the sum of memory and swap",
             )),
         },
     }
@@ -107,12 +109,12 @@ mod tests {
         assert_eq!(
             refused(r#"{"memory": {"swap": 100}}"#),
             "config.json: /memory/swap: 100: unable to set swap limit without memory limit \
-             (swap is the sum of memory and swap: give \"limit\" as well)"
+             (\"swap\" is the sum of memory and swap: set \"limit\" as well)"
         );
         assert_eq!(
             refused(r#"{"memory": {"limit": 100, "swap": 99}}"#),
             "config.json: /memory/swap: 99: memory+swap limit should be >= memory limit, 100 \
-             (swap is the sum of memory and swap)"
+             (\"swap\" is the sum of memory and swap)"
         );
     }
 
@@ -120,7 +122,7 @@ mod tests {
     fn only_minus_one_is_a_negative_number_of_bytes() {
         assert_eq!(
             refused(r#"{"memory": {"reservation": -2}}"#),
-            "config.json: /memory/reservation: -2 is neither a number of bytes nor -1, unlimited"
+            "config.json: /memory/reservation: invalid size -2: must be a number of bytes, or -1 for unlimited"
         );
     }
 }

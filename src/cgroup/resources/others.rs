@@ -24,11 +24,12 @@ pub(super) fn huge_pages(pages: &[LinuxHugepageLimit], at: &Pointer, writes: &mu
         let at = at.index(index);
         let (size, limit) = (page.page_size(), page.limit());
         if !is_page_size(size) {
-            let message = format_args!("{size:?} is no page size such as \"64KB\", \"2MB\" or \"1GB\"");
+            let message =
+                format_args!("invalid page size {size:?} (expected e.g. \"64KB\", \"2MB\" or \"1GB\")");
             return Err(at.field("pageSize").error(message));
         }
         if limit < 0 {
-            return Err(at.field("limit").error(format_args!("{limit} is no number of bytes")));
+            return Err(at.field("limit").error(format_args!("invalid number of bytes: {limit}")));
         }
         let at = at.field("limit");
         writes.push(Write::new(at.clone(), format!("hugetlb.{size}.max"), limit.to_string()));
@@ -51,7 +52,7 @@ pub(super) fn rdma(
     for (name, limit) in sorted(devices) {
         let at = at.field(name);
         if name.is_empty() || name.contains(|c: char| c.is_ascii_whitespace() || c == '\0') {
-            return Err(at.error(format_args!("{name:?} is no device name")));
+            return Err(at.error(format_args!("invalid device name {name:?}")));
         }
         let mut value = name.to_owned();
         for (key, number) in [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())] {
@@ -81,7 +82,7 @@ pub(super) fn unified(files: &HashMap<String, String>, at: &Pointer, writes: &mu
             return Err(at.error(message));
         }
         if ACTIONS.contains(&name) {
-            return Err(at.error(format_args!("{name:?} acts on processes and is no limit")));
+            return Err(at.error(format_args!("{name:?} is not a resource limit")));
         }
         let lines = value.trim_end_matches('\n');
         // An empty value, such as one that clears cpuset.cpus, is still a write.
@@ -124,7 +125,8 @@ mod tests {
             assert_eq!(
                 refused(&json),
                 format!(
-                    "config.json: /hugepageLimits/0/pageSize: {size:?} is no page size such as \"64KB\", \"2MB\" or \"1GB\""
+                    "config.json: /hugepageLimits/0/pageSize: invalid page size {size:?} (expected e.g. \
+                     \"64KB\", \"2MB\" or \"1GB\")"
                 )
             );
         }
@@ -158,7 +160,7 @@ mod tests {
         );
         assert_eq!(
             refused(r#"{"unified": {"cgroup.procs": "1"}}"#),
-            "config.json: /unified/cgroup.procs: \"cgroup.procs\" acts on processes and is no limit"
+            "config.json: /unified/cgroup.procs: \"cgroup.procs\" is not a resource limit"
         );
     }
 }

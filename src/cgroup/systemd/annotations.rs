@@ -13,11 +13,11 @@ const PREFIX: &str = "org.systemd.property.";
 
 /// What the runtime itself decides, and why nobody else may.
 const OWN: [(&str, &str); 5] = [
-    ("Slice", "the slice is in /linux/cgroupsPath"),
-    ("Delegate", "the scope is delegated in any case"),
-    ("PIDs", "which would move processes of the host into the container's scope"),
-    ("PIDFDs", "which would move processes of the host into the container's scope"),
-    ("Controller", "which would end the container with a program of the host"),
+    ("Slice", "set the slice in /linux/cgroupsPath"),
+    ("Delegate", "the scope is always delegated"),
+    ("PIDs", "it would move host processes into the container's scope"),
+    ("PIDFDs", "it would move host processes into the container's scope"),
+    ("Controller", "it would tie the container's lifetime to a host program"),
 ];
 
 /// The properties among `annotations`, which stand at `at`.
@@ -48,7 +48,7 @@ fn property(name: &str, text: &str, at: Pointer) -> Result<Option<Property>> {
         return Ok(None);
     }
     if let Some((_, why)) = OWN.iter().find(|(own, _)| *own == name) {
-        return Err(at.error_with_hint(format_args!("{name} is not for annotations to set"), why));
+        return Err(at.error_with_hint(format_args!("{name} cannot be set by annotation"), why));
     }
     let unparsed = |error: &dyn std::fmt::Display| at.error(format_args!("value parse error: {error}"));
     let value = dbus::parse(text).map_err(|error| unparsed(&line(&error)))?;
@@ -57,7 +57,7 @@ fn property(name: &str, text: &str, at: Pointer) -> Result<Option<Property>> {
     let (name, value) = match stem {
         Some(stem) => match microseconds(&value) {
             Some(value) => (format!("{stem}USec"), value),
-            None => return Err(unparsed(&format_args!("{text:?} is no number of seconds"))),
+            None => return Err(unparsed(&format_args!("invalid number of seconds {text:?}"))),
         },
         None => (name.to_owned(), value),
     };
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(planned("Delegate", "boolean true").unwrap(), []);
         for text in ["false", "'yes'", "['cpu']", "truth"] {
             let error = line(&planned("Delegate", text).unwrap_err());
-            assert!(error.contains("Delegate is not for annotations to set"), "{text}: {error}");
+            assert!(error.contains("Delegate cannot be set by annotation"), "{text}: {error}");
         }
     }
 
@@ -146,16 +146,16 @@ mod tests {
         assert!(refused("Number1", "1").contains("contains a non-alphabetic character"));
         assert_eq!(
             refused("ValidName", "invalid-value"),
-            "config.json: /annotations/org.systemd.property.ValidName: value parse error: \"invalid-value\" is no value in the text \
-             format of GVariant: \"invalid-value\" is no number"
+            "config.json: /annotations/org.systemd.property.ValidName: value parse error: \
+             \"invalid-value\" is not a value in GVariant text format: invalid number \"invalid-value\""
         );
         for text in ["false", "'covfefe'", "-1", "-1.5", "uint64 18446744073709551615"] {
-            assert!(refused("TimeoutStopSec", text).contains("is no number of seconds"), "{text}");
+            assert!(refused("TimeoutStopSec", text).contains("invalid number of seconds "), "{text}");
         }
         assert_eq!(
             refused("PIDs", "[uint32 1]"),
-            "config.json: /annotations/org.systemd.property.PIDs: PIDs is not for annotations to set (which would move \
-             processes of the host into the container's scope)"
+            "config.json: /annotations/org.systemd.property.PIDs: PIDs cannot be set by annotation (it \
+             would move host processes into the container's scope)"
         );
     }
 }

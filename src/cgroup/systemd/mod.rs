@@ -310,9 +310,9 @@ impl Told {
                 manager.clean_up(manager::is_deaf(&error));
                 Err(match manager.set_properties(&unit.name, &before) {
                     Err(undo) if !manager::is_deaf(&undo) => error.context(Hint(
-                        "tell systemd of the limits".to_owned(),
+                        "set the limits in systemd".to_owned(),
                         format!(
-                            "it may keep the new ones: it could not be told the old ones again: {}",
+                            "systemd may keep the new limits, as restoring the old ones failed: {}",
                             line(&undo)
                         ),
                     )),
@@ -427,7 +427,7 @@ mod tests {
         let fake = changing(NEW, None);
         let error = line(&tell(&fake).unwrap_err());
         assert!(error.contains("set properties of unit \"u.scope\": systemd did not answer"), "{error}");
-        assert!(!error.contains("it may keep the new ones"), "{error}");
+        assert!(!error.contains("systemd may keep the new limits"), "{error}");
         assert_eq!(set(&fake), [[false, true], [true, false]]);
     }
 
@@ -436,7 +436,7 @@ mod tests {
         let fake = changing(NEW, Some(OLD));
         let error = line(&tell(&fake).unwrap_err());
         assert!(
-            error.contains("systemd did not answer") && error.contains("it may keep the new ones"),
+            error.contains("systemd did not answer") && error.contains("systemd may keep the new limits"),
             "{error}"
         );
         assert!(error.contains("a.b.No: not today"), "{error}");
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn a_change_that_is_refused_has_nothing_to_take_back() {
         let fake = changing(0, Some(NEW));
-        assert!(line(&tell(&fake).unwrap_err()).contains("systemd answered: a.b.No: not today"));
+        assert!(line(&tell(&fake).unwrap_err()).contains("systemd replied: a.b.No: not today"));
         assert_eq!(set(&fake), [[false, true]]);
     }
 }

@@ -40,19 +40,18 @@ impl Names {
         };
         let slice = if given_slice.is_empty() { slice } else { given_slice };
         if slice_path(slice).is_none() {
-            let hint = "such as \"a-b.slice\", which is in \"a.slice\", or \"-.slice\", the root";
+            let hint = "e.g. \"a-b.slice\" for a slice inside \"a.slice\", or \"-.slice\" for the root";
             return Err(at.error_with_hint(format_args!("invalid slice name: {slice}"), hint));
         }
         if name.ends_with(SLICE) {
-            let hint = "systemd puts processes into scopes: give a name without \".slice\"";
-            return Err(at.error_with_hint(
-                format_args!("{name:?} is a slice, which holds no processes of its own"),
-                hint,
-            ));
+            let hint = "use a name without \".slice\": processes go into a scope";
+            return Err(
+                at.error_with_hint(format_args!("{name:?} is a slice, which cannot contain processes"), hint)
+            );
         }
         let unit = format!("{prefix}-{name}{SCOPE}");
         if name.is_empty() || !is_name(&unit) {
-            let message = format_args!("{unit:?} is no name of a unit");
+            let message = format_args!("invalid unit name {unit:?}");
             let hint = "at most 255 letters, digits, \":\", \"-\", \"_\", \".\", \"\\\" and \"@\"";
             return Err(at.error_with_hint(message, hint));
         }
@@ -146,13 +145,12 @@ mod tests {
             assert!(refused(&path).starts_with(&message), "{slice}");
         }
         assert!(
-            refused("a.slice:p:x.slice")
-                .contains("\"x.slice\" is a slice, which holds no processes of its own")
+            refused("a.slice:p:x.slice").contains("\"x.slice\" is a slice, which cannot contain processes")
         );
         for path in ["a.slice:p:", "a.slice:p:../x", "a.slice:p/q:x", "a.slice:p:ä", "a.slice:p:x\ny"] {
-            assert!(refused(path).contains("is no name of a unit"), "{path}");
+            assert!(refused(path).contains("invalid unit name "), "{path}");
         }
         let long = format!("a.slice:p:{}", "x".repeat(248));
-        assert!(refused(&long).contains("is no name of a unit"));
+        assert!(refused(&long).contains("invalid unit name "));
     }
 }

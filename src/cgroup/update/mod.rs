@@ -63,7 +63,7 @@ impl Planned {
         let mut change = document::resources(change, &at)?;
         change.set_devices(None);
         let in_force = in_force.map_or("{}", RawValue::get);
-        let old = serde_json::from_str(in_force).context("decode the resources in force")?;
+        let old = serde_json::from_str(in_force).context("decode the current resources")?;
         let cpu_max = control_file::read(cgroup.as_fd(), "cpu.max").ok();
         let added = Added(merge::complete(&mut change, &old, cpu_max.as_deref()));
 
@@ -73,7 +73,7 @@ impl Planned {
         }
         let in_force = merge::merge(serde_json::from_str(in_force)?, &change, files(&limits))
             .and_then(|merged| to_raw_value(&merged))
-            .context("encode the resources in force")?;
+            .context("encode the current resources")?;
         limits.put_off_kills();
         for at in limits.places() {
             *at = added.origin(at, source);
@@ -186,10 +186,8 @@ impl Planned {
         let (cgroup, path) = (self.cgroup.as_fd(), &*self.path);
         for write in &self.limits.writes {
             if !journal::can_restore(cgroup, &write.file, &write.value) {
-                let message = format_args!(
-                    "{} does not tell what it holds, so that it could not be put back",
-                    write.file
-                );
+                let message =
+                    format_args!("{} cannot be read back, so the change could not be reverted", write.file);
                 return Err(write.at.error(message));
             }
         }
@@ -206,7 +204,7 @@ impl Planned {
 
 /// Tells systemd what was so before; gives what it may not know of that.
 fn untold(told: &mut Told) -> Vec<String> {
-    let lost = |error| format!("what systemd was told ({})", line(&error));
+    let lost = |error| format!("the properties of the systemd unit ({})", line(&error));
     told.undo().err().map(lost).into_iter().collect()
 }
 
@@ -308,7 +306,7 @@ impl Added {
         if let Some(fault) = error.downcast_mut::<Fault>() {
             let path = fault.pointer.to_string();
             fault.pointer = match self.find(&fault.pointer) {
-                Some(_) => Pointer::in_document("in force", &path),
+                Some(_) => Pointer::in_document("current limits", &path),
                 None => source.place(&path),
             };
         }

@@ -43,9 +43,9 @@ impl Address {
     /// # Errors
     /// If it is not that of a UNIX socket, or makes no sense.
     pub(super) fn socket(&self) -> Result<SocketName> {
-        let refused = || format!("use the D-Bus address {:?}", self.0);
+        let refused = || format!("parse D-Bus address {:?}", self.0);
         let Some(keys) = self.0.strip_prefix("unix:") else {
-            bail!("{}: only those of UNIX sockets are supported", refused());
+            bail!("{}: only UNIX sockets are supported", refused());
         };
         for key in keys.split(',') {
             match key.split_once('=') {
@@ -58,7 +58,7 @@ impl Address {
                 _ => {}
             }
         }
-        bail!("{}: it names neither a path nor an abstract socket", refused())
+        bail!("{}: neither path nor abstract socket given", refused())
     }
 }
 
@@ -71,7 +71,7 @@ fn unescape(text: &str) -> Result<OsString> {
             bytes.push(*first);
             continue;
         }
-        let (digits, behind) = rest.split_first_chunk::<2>().context("an escape ends too early")?;
+        let (digits, behind) = rest.split_first_chunk::<2>().context("truncated escape sequence")?;
         bytes.push(u8::from_str_radix(std::str::from_utf8(digits)?, 16)?);
         rest = behind;
     }

@@ -101,14 +101,14 @@ impl Encoder {
     }
 
     fn text(&mut self, text: &str) -> Result<()> {
-        ensure!(!text.contains('\0'), "{text:?} holds a NUL, which no text of D-Bus can");
+        ensure!(!text.contains('\0'), "{text:?} contains a NUL byte, which D-Bus does not allow");
         self.0.extend(text.bytes());
         self.0.push(0);
         Ok(())
     }
 
     fn signature(&mut self, signature: &str) -> Result<()> {
-        let length = u8::try_from(signature.len()).context("a type is too long for D-Bus")?;
+        let length = u8::try_from(signature.len()).context("type signature too long for D-Bus")?;
         self.0.push(length);
         self.text(signature)
     }
@@ -175,7 +175,7 @@ impl Header {
     pub fn decode(start: &[u8; HEADER]) -> Result<Self> {
         let mut decoder = Decoder { bytes: start, at: 0 };
         let [order, kind, _, version] = decoder.chunk()?;
-        ensure!(order == ORDER && version == VERSION, "it is of another order or version");
+        ensure!(order == ORDER && version == VERSION, "unsupported byte order or protocol version");
         let body = decoder.number()?;
         decoder.number()?;
         Ok(Self { kind, body, fields: decoder.number()? })
@@ -197,8 +197,8 @@ impl Message {
             4 => MessageKind::Signal,
             _ => MessageKind::Other,
         };
-        let fields = rest.get(..header.fields).context("it ends in its header")?;
-        let body = rest.get(header.fields.next_multiple_of(8)..).context("it ends in its header")?;
+        let fields = rest.get(..header.fields).context("truncated header")?;
+        let body = rest.get(header.fields.next_multiple_of(8)..).context("truncated header")?;
         let mut message = Self { kind, body: body.to_vec(), ..Self::default() };
         let mut decoder = Decoder { bytes: fields, at: 0 };
         while decoder.at < fields.len() {
@@ -258,7 +258,7 @@ struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let end = self.at.checked_add(length);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).context("it ends too early")?;
+        let taken = end.and_then(|end| self.bytes.get(self.at..end)).context("truncated message")?;
         self.at = self.at.saturating_add(length);
         Ok(taken)
     }
@@ -282,7 +282,7 @@ impl<'a> Decoder<'a> {
 
     fn text(&mut self, length: usize) -> Result<String> {
         let text = String::from_utf8(self.take(length)?.to_vec())?;
-        ensure!(self.chunk()? == [0], "a text has no end");
+        ensure!(self.chunk()? == [0], "unterminated string");
         Ok(text)
     }
 
@@ -299,7 +299,7 @@ impl<'a> Decoder<'a> {
             [b'a', kind] if *kind != b'v' => self.array(*kind)?,
             _ => None,
         }
-        .with_context(|| format!("a value of type {signature:?} is not expected here"))
+        .with_context(|| format!("unexpected value of type {signature:?}"))
     }
 
     /// `None` for an array of containers.
@@ -307,7 +307,7 @@ impl<'a> Decoder<'a> {
         let length = self.number()?;
         let element = char::from(kind).to_string();
         self.align(alignment(&element))?;
-        let end = self.at.checked_add(length).context("it ends too early")?;
+        let end = self.at.checked_add(length).context("truncated message")?;
         let mut values = Vec::new();
         while self.at < end {
             match self.basic(kind)? {

@@ -83,7 +83,7 @@ pub struct TimedOut;
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no answer in time")
+        f.write_str("timed out waiting for a reply")
     }
 }
 
@@ -186,7 +186,7 @@ impl Connection {
             let message = self.receive(deadline)?;
             match message.kind {
                 MessageKind::Answer if message.answers == Some(self.serial) => {
-                    let values = message.values().context("decode an answer")?;
+                    let values = message.values().context("decode a reply")?;
                     self.answered_by = message.sender;
                     return Ok(values);
                 }
@@ -243,10 +243,10 @@ impl Connection {
             match line.split(' ').next() {
                 Some("DATA") => {}
                 Some("OK") => return Ok(()),
-                _ => bail!("it does not let this user in: {line:?}"),
+                _ => bail!("authentication rejected: {line:?}"),
             }
         }
-        bail!("it does not come to the point of the greeting")
+        bail!("authentication incomplete")
     }
 
     /// One line of the greeting, byte by byte: behind the last one, messages begin.
@@ -254,7 +254,7 @@ impl Connection {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             if line.len() > 4096 {
-                bail!("a greeting without an end");
+                bail!("unterminated authentication reply");
             }
             let mut byte = [0];
             self.read(&mut byte, deadline)?;
@@ -268,7 +268,7 @@ impl Connection {
         self.read(&mut start, deadline)?;
         let header = Header::decode(&start).context("decode a message")?;
         let length = header.length().filter(|length| *length <= LONGEST);
-        let mut rest = vec![0; length.context("decode a message: it is too long")?];
+        let mut rest = vec![0; length.context("decode a message: too long")?];
         self.read(&mut rest, deadline)?;
         match Message::decode(&header, &rest) {
             // Nobody waits for what nobody asked for.
@@ -282,9 +282,9 @@ impl Connection {
         while !rest.is_empty() {
             self.await_answer(deadline)?;
             match self.stream.read(rest) {
-                Ok(0) => return Err(io::Error::from(Errno::CONNRESET)).context("read an answer"),
+                Ok(0) => return Err(io::Error::from(Errno::CONNRESET)).context("read a reply"),
                 Ok(length) => rest = rest.get_mut(length..).unwrap_or_default(),
-                Err(error) => again(error).context("read an answer")?,
+                Err(error) => again(error).context("read a reply")?,
             }
         }
         Ok(())
@@ -297,7 +297,7 @@ impl Connection {
             let left = Timespec::try_from(left(deadline)?).ok();
             match rustix::event::poll(&mut waiting, left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).context("wait for an answer"),
+                Err(errno) => return Err(errno).context("wait for a reply"),
             }
             let mut ready = waiting.iter().map(|place| !place.revents().is_empty());
             match (ready.next(), ready.next()) {
@@ -314,7 +314,7 @@ impl Connection {
             self.stream.set_write_timeout(Some(left(deadline)?))?;
             match self.stream.write(rest) {
                 Ok(length) => rest = rest.get(length..).unwrap_or_default(),
-                Err(error) => again(error).context("send a call")?,
+                Err(error) => again(error).context("send a request")?,
             }
         }
         Ok(())

@@ -33,8 +33,8 @@ const DEEPEST: usize = 32;
 pub fn parse(text: &str) -> Result<Value> {
     let mut parser = Parser { rest: text.trim(), depth: 0 };
     let value =
-        parser.value(None).with_context(|| format!("{text:?} is no value in the text format of GVariant"))?;
-    ensure!(parser.rest.is_empty(), "{text:?} goes on after its value, with {:?}", parser.rest);
+        parser.value(None).with_context(|| format!("{text:?} is not a value in GVariant text format"))?;
+    ensure!(parser.rest.is_empty(), "{text:?} has trailing characters {:?}", parser.rest);
     Ok(value)
 }
 
@@ -47,14 +47,14 @@ impl<'a> Parser<'a> {
     /// `kind` is the type that it must have.
     fn value(&mut self, kind: Option<&str>) -> Result<Value> {
         self.depth = self.depth.saturating_add(1);
-        ensure!(self.depth <= DEEPEST, "it is too deep");
+        ensure!(self.depth <= DEEPEST, "nested too deeply");
         let value = self.any(kind)?;
         self.depth = self.depth.saturating_sub(1);
         self.rest = self.rest.trim_start();
         if let Some(kind) = kind {
             ensure!(
                 value.signature() == kind,
-                "a value of type {:?} where one of {kind:?} is due",
+                "value of type {:?} where {kind:?} is expected",
                 value.signature()
             );
         }
@@ -82,22 +82,20 @@ impl<'a> Parser<'a> {
             Some('@') => {
                 self.skip(1);
                 let signature = self.word(|c| c.is_ascii_alphabetic() || matches!(c, '(' | ')'));
-                ensure!(is_type(signature), "{signature:?} is no type");
+                ensure!(is_type(signature), "invalid type {signature:?}");
                 self.rest = self.rest.trim_start();
                 self.value(Some(signature))
             }
             Some('{') => bail!("dictionaries are not supported"),
             Some(_) => self.simple(kind),
-            None => bail!("a value is missing"),
+            None => bail!("missing value"),
         }
     }
 
     fn array(&mut self, kind: Option<&str>) -> Result<Value> {
         self.open('[');
         let mut element = match kind {
-            Some(kind) => {
-                Some(kind.strip_prefix('a').context("an array where there is to be none")?.to_owned())
-            }
+            Some(kind) => Some(kind.strip_prefix('a').context("unexpected array")?.to_owned()),
             None => None,
         };
         let mut values = Vec::new();
@@ -110,7 +108,7 @@ impl<'a> Parser<'a> {
             values.push(value);
         }
         self.skip(1);
-        let element = element.context("an empty array has no type (write \"@as []\" for one of strings)")?;
+        let element = element.context("empty array without a type (use \"@as []\" for strings)")?;
         Ok(Value::Array(element.into(), values))
     }
 
@@ -119,7 +117,7 @@ impl<'a> Parser<'a> {
         let mut kinds = match kind {
             Some(kind) => {
                 let inner = kind.strip_prefix('(').and_then(|kind| kind.strip_suffix(')'));
-                Some(inner.context("a tuple where there is to be none")?)
+                Some(inner.context("unexpected tuple")?)
             }
             None => None,
         };
@@ -134,7 +132,7 @@ impl<'a> Parser<'a> {
             }
             let next = match kinds {
                 Some(all) => {
-                    let (first, others) = split(all).context("a tuple has too many members")?;
+                    let (first, others) = split(all).context("too many tuple members")?;
                     kinds = Some(others);
                     Some(first)
                 }
@@ -143,7 +141,7 @@ impl<'a> Parser<'a> {
             values.push(self.value(next)?);
         }
         self.skip(1);
-        ensure!(!values.is_empty(), "an empty tuple, which D-Bus does not have");
+        ensure!(!values.is_empty(), "empty tuples are not supported by D-Bus");
         Ok(Value::Struct(values))
     }
 
@@ -174,9 +172,9 @@ impl<'a> Parser<'a> {
         let quote = characters.next();
         let mut text = String::new();
         loop {
-            match characters.next().context("a string has no end")? {
+            match characters.next().context("unterminated string")? {
                 end if Some(end) == quote => break,
-                '\\' => text.push(match characters.next().context("a string has no end")? {
+                '\\' => text.push(match characters.next().context("unterminated string")? {
                     'n' => '\n',
                     't' => '\t',
                     'r' => '\r',
@@ -185,7 +183,7 @@ impl<'a> Parser<'a> {
                         u32::from_str_radix(&digits, 16)
                             .ok()
                             .and_then(char::from_u32)
-                            .context("\\u is not followed by a character's number")?
+                            .context("invalid \\u escape")?
                     }
                     other => other,
                 }),
@@ -212,13 +210,13 @@ impl<'a> Parser<'a> {
 
     fn expect(&mut self, character: char) -> Result<()> {
         let rest = self.rest.strip_prefix(character);
-        self.rest = rest.with_context(|| format!("{character:?} is missing"))?.trim_start();
+        self.rest = rest.with_context(|| format!("missing {character:?}"))?.trim_start();
         Ok(())
     }
 }
 
 fn not(word: &str) -> String {
-    format!("{word:?} is no number")
+    format!("invalid number {word:?}")
 }
 
 /// As C writes them: with `0x` in hexadecimal, with a leading 0 in octal.
@@ -237,7 +235,7 @@ fn integer<N: TryFrom<i128>>(word: &str) -> Result<N> {
         .map(i128::from)
         .or_else(|_| u64::from_str_radix(digits, base).map(i128::from));
     let number = number.ok().with_context(|| not(word))?.checked_mul(sign).with_context(|| not(word))?;
-    number.try_into().ok().with_context(|| format!("{word} does not fit in its type"))
+    number.try_into().ok().with_context(|| format!("{word} is out of range for its type"))
 }
 
 /// Whether it is one whole type.
@@ -327,31 +325,32 @@ mod tests {
         let refusals = [
             (
                 "invalid-value",
-                "\"invalid-value\" is no value in the text format of GVariant: \"invalid-value\" is no number",
+                "\"invalid-value\" is not a value in GVariant text format: invalid number \"invalid-value\"",
             ),
-            ("", "\"\" is no value in the text format of GVariant: a value is missing"),
-            ("'a", "\"'a\" is no value in the text format of GVariant: a string has no end"),
-            ("1 2", "\"1 2\" goes on after its value, with \"2\""),
+            ("", "\"\" is not a value in GVariant text format: missing value"),
+            ("'a", "\"'a\" is not a value in GVariant text format: unterminated string"),
+            ("1 2", "\"1 2\" has trailing characters \"2\""),
             (
                 "[]",
-                "\"[]\" is no value in the text format of GVariant: an empty array has no type (write \"@as []\" for one of strings)",
+                "\"[]\" is not a value in GVariant text format: empty array without a type (use \"@as \
+                 []\" for strings)",
             ),
             (
                 "byte 256",
-                "\"byte 256\" is no value in the text format of GVariant: 256 does not fit in its type",
+                "\"byte 256\" is not a value in GVariant text format: 256 is out of range for its type",
             ),
             (
                 "[1, 'a']",
-                "\"[1, 'a']\" is no value in the text format of GVariant: a value of type \"s\" where one of \"i\" is due",
+                "\"[1, 'a']\" is not a value in GVariant text format: value of type \"s\" where \"i\" is expected",
             ),
             (
                 "{'a': 1}",
-                "\"{'a': 1}\" is no value in the text format of GVariant: dictionaries are not supported",
+                "\"{'a': 1}\" is not a value in GVariant text format: dictionaries are not supported",
             ),
-            ("@a 1", "\"@a 1\" is no value in the text format of GVariant: \"a\" is no type"),
+            ("@a 1", "\"@a 1\" is not a value in GVariant text format: invalid type \"a\""),
             (
                 "5000000000",
-                "\"5000000000\" is no value in the text format of GVariant: 5000000000 does not fit in its type",
+                "\"5000000000\" is not a value in GVariant text format: 5000000000 is out of range for its type",
             ),
         ];
         for (written, message) in refusals {

@@ -25,13 +25,13 @@ pub struct Daemon {
 impl Daemon {
     /// systemd's journal; `id` becomes the field `ID` of each entry, as with crun.
     pub fn journal(id: &[u8]) -> Result<Self> {
-        let socket = connect(JOURNAL, "is there a systemd-journald?")?;
+        let socket = connect(JOURNAL, "is systemd-journald running?")?;
         Ok(Self { socket, encode: journal_entry, id: id.to_owned() })
     }
 
     /// Whoever listens on /dev/log; `id` becomes the name of the program in each line.
     pub fn syslog(id: &[u8]) -> Result<Self> {
-        let socket = connect(SYSLOG, "is there a syslog daemon?")?;
+        let socket = connect(SYSLOG, "is a syslog daemon running?")?;
         Ok(Self { socket, encode: syslog_line, id: id.to_owned() })
     }
 
@@ -44,7 +44,7 @@ impl Daemon {
 
 fn connect(path: &str, hint: &str) -> Result<OwnedFd> {
     unix_socket::connect(Path::new(path), SocketType::DGRAM)
-        .with_context(|| Hint("reach the daemon".into(), hint.into()))
+        .with_context(|| Hint("connect to the log daemon".into(), hint.into()))
 }
 
 /// Of syslog(3): `LOG_ERR`, `LOG_WARNING`, `LOG_DEBUG`.
@@ -117,7 +117,8 @@ mod tests {
         let error = connect("/nonexistent/socket", "is there a daemon?").unwrap_err();
         assert_eq!(
             crate::error::line(&error),
-            "reach the daemon: open /nonexistent/socket: no such file or directory (ENOENT) (is there a daemon?)"
+            "connect to the log daemon: open /nonexistent/socket: no such file or directory (ENOENT) (is \
+             there a daemon?)"
         );
     }
 }

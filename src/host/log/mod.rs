@@ -58,7 +58,7 @@ pub struct UnknownFormat(String);
 
 impl fmt::Display for UnknownFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown log format {:?} (known are \"text\" and \"json\")", self.0)
+        write!(f, "unknown log format {:?} (must be \"text\" or \"json\")", self.0)
     }
 }
 
@@ -95,7 +95,7 @@ pub struct UnknownLevel(String);
 
 impl fmt::Display for UnknownLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown log level {:?} (known are \"error\", \"warning\" and \"debug\")", self.0)
+        write!(f, "unknown log level {:?} (must be \"error\", \"warning\" or \"debug\")", self.0)
     }
 }
 
@@ -247,8 +247,7 @@ fn append_to(path: &Path) -> Result<File> {
         let is_pipe = || std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
         match error.raw_os_error() {
             Some(libc::ENXIO) if is_pipe() => {
-                Hint("nobody reads this pipe".into(), "open it for reading first, or name a file".into())
-                    .into()
+                Hint("pipe has no reader".into(), "open it for reading first, or use a file".into()).into()
             }
             _ => error.into(),
         }
@@ -393,7 +392,7 @@ mod tests {
         assert_eq!("warn".parse::<Level>().unwrap(), Level::Warning);
         assert_eq!(
             "loud".parse::<Level>().unwrap_err().to_string(),
-            "unknown log level \"loud\" (known are \"error\", \"warning\" and \"debug\")"
+            "unknown log level \"loud\" (must be \"error\", \"warning\" or \"debug\")"
         );
     }
 
@@ -414,7 +413,7 @@ mod tests {
     fn a_format_is_text_or_json() {
         assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
         let error = "yaml".parse::<Format>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown log format \"yaml\" (known are \"text\" and \"json\")");
+        assert_eq!(error.to_string(), "unknown log format \"yaml\" (must be \"text\" or \"json\")");
     }
 
     #[test]
@@ -435,7 +434,7 @@ mod tests {
         assert_eq!(
             line(&open().unwrap_err()),
             format!(
-                "open the log {}: nobody reads this pipe (open it for reading first, or name a file)",
+                "open the log {}: pipe has no reader (open it for reading first, or use a file)",
                 path.display()
             )
         );

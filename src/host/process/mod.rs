@@ -36,7 +36,7 @@ impl Process {
     /// Hands a descriptor of the process to who wants one, with what the process is: `standard` or `setns`, as runc says it.
     pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
         let Some(socket) = to else { return Ok(()) };
-        protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd()).context("use the pidfd socket")
+        protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd()).context("send to the pidfd socket")
     }
 
     /// Writes the `oom_score_adj` that is asked for at `at`.
@@ -45,7 +45,7 @@ impl Process {
         fs::write(&path, score.to_string()).with_context(|| Fault {
             pointer: at,
             message: format!("write {score} to {path}"),
-            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+            hint: (score < 0).then(|| "lowering it requires CAP_SYS_RESOURCE".to_owned()),
         })
     }
 }
@@ -67,10 +67,10 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let number =
         text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).and_then(|n| n.parse().ok());
-    number.filter(|pid| *pid > 0).with_context(|| format!("{path} names no process"))
+    number.filter(|pid| *pid > 0).with_context(|| format!("no process in {path}"))
 }
 
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .context("make a socket pair")
+        .context("create a socket pair")
 }

@@ -29,5 +29,5 @@ pub fn plan(path: Option<&Path>, has_terminal: bool, stays: bool) -> Result<Opti
 /// # Errors
 /// Says when there is nothing, nobody who listens, or something that is not a socket.
 fn connect(path: &Path) -> Result<OwnedFd> {
-    unix_socket::connect(path, SocketType::STREAM).context("use the console socket")
+    unix_socket::connect(path, SocketType::STREAM).context("send to the console socket")
 }

@@ -40,8 +40,8 @@ impl Loan {
             rustix::termios::isatty(stdio::stdin()).then(|| stream::own(stdio::stdin(), OFlags::RDONLY));
         let loan = Arc::new(Self {
             place,
-            output: stream::own(stdio::stdout(), OFlags::WRONLY).context("use standard output")?,
-            keyboard: keyboard.transpose().context("use standard input")?,
+            output: stream::own(stdio::stdout(), OFlags::WRONLY).context("open standard output")?,
+            keyboard: keyboard.transpose().context("open standard input")?,
             is_taken: AtomicBool::new(false),
             saved: Mutex::new(None),
         });

@@ -58,8 +58,8 @@ impl Terminal {
     /// done before the container's program runs, so that it finds the terminal's modes and size. Nobody but the
     /// container's processes may have the other side open, and the init process must when relaying begins.
     pub fn attach(master: OwnedFd) -> Result<Self> {
-        let input = stream::own(stdio::stdin(), OFlags::RDONLY).context("use standard input")?;
-        let output = stream::own(stdio::stdout(), OFlags::WRONLY).context("use standard output")?;
+        let input = stream::own(stdio::stdin(), OFlags::RDONLY).context("open standard input")?;
+        let output = stream::own(stdio::stdout(), OFlags::WRONLY).context("open standard output")?;
         let newlines = Newlines::plan(stdio::stdin(), stdio::stdout());
         let mut terminal = Self::between(master, input, output, newlines)?;
         terminal.screen = user::screen();

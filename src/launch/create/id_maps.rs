@@ -36,11 +36,11 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
         if let Some(earlier) = earlier {
             let at = Pointer::root().field("mounts").index(*index).field("source");
             let message = format_args!(
-                "/mounts/{earlier} covers {:?} or a part of it, but is mounted only after the ids are mapped",
+                "source {:?} is covered by /mounts/{earlier}, which is mounted only after the ids are mapped",
                 bind.source
             );
             return Err(
-                at.error_with_hint(message, "name the source of that mount, or remove the id mappings")
+                at.error_with_hint(message, "use the source of that mount, or remove the id mappings")
             );
         }
         if bind.tree.is_none() {
@@ -57,28 +57,28 @@ pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Resu
         };
         let is_read_only =
             |tree| rustix::fs::fstatvfs(tree).map(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY));
-        if can_be_changed && is_read_only(tree).context("look at the source of an id-mapped mount")? {
+        if can_be_changed && is_read_only(tree).context("stat the source of an id-mapped mount")? {
             return Err(mapping.at.error_with_hint(
-                "the source is read-only on the host, and a container with a user namespace could make it writable again",
-                "map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
+                "source is read-only on the host, and a container with a user namespace could make it writable",
+                "remove the id mappings, or the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
         if can_be_changed && bind.recursive && !mounts.has_none_below(&bind.source) {
             return Err(mapping.at.error_with_hint(
-                "the source has mounts below it, which a container with a user namespace could take away or write to",
-                "bind without \"r\", map no ids there, or leave out the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
+                "source has submounts, which a container with a user namespace could unmount or write to",
+                "use a non-recursive bind, or remove the id mappings, or the user namespace, or \
+                 CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
         bind.maps_ids = true;
         let namespace = namespaces.of(mapping, plan.id_maps.as_ref())?;
         map_ids(tree.as_fd(), mapping.reach, namespace).map_err(|errno| {
             let hint = match errno {
-                Errno::INVAL => {
-                    Some("the file system that it is on may not support ID-mapped mounts on this kernel")
-                }
-                Errno::PERM => {
-                    Some("the ids of the source may be mapped already, or its file system be another's")
-                }
+                Errno::INVAL => Some("its file system may not support id-mapped mounts on this kernel"),
+                Errno::PERM => Some(
+                    "the source may already be id-mapped, or its file system may belong to another \
+                          user namespace",
+                ),
                 _ => None,
             };
             anyhow!(errno).context(Fault {
@@ -112,13 +112,13 @@ impl Namespaces<'_> {
                 let holder = Holder::with(&maps, Writer::own(self.own), &mapping.mount)?;
                 let namespace = holder.namespace().with_context(|| Fault {
                     pointer: mapping.at.clone(),
-                    message: "make a user namespace for the mapping".into(),
+                    message: "create a user namespace for the mapping".into(),
                     hint: None,
                 })?;
                 self.made.push((maps, namespace));
                 self.made.len() - 1
             }
         };
-        self.made.get(place).map(|(_, namespace)| namespace.as_fd()).context("find a user namespace")
+        self.made.get(place).map(|(_, namespace)| namespace.as_fd()).context("open the user namespace")
     }
 }

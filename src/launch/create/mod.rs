@@ -161,7 +161,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
         plan.process.capabilities.limit_to(own);
     }
     if request.cgroups == Cgroups::Disabled {
-        plan.cgroup.without_limits("drop --cgroup-manager disabled, or remove the limit")?;
+        plan.cgroup.without_limits("remove --cgroup-manager disabled, or remove the limit")?;
     }
     require_safe_switch(&plan, request.switch)?;
     let labels = lsm::labels(plan.process.labels(), &Pointer::root().field("process"))?;
@@ -287,14 +287,14 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     if births.beside != 0 {
         let network = netns::make().with_context(|| Fault {
             pointer: Pointer::root().field("linux").field("namespaces"),
-            message: "make a network namespace".into(),
+            message: "create a network namespace".into(),
             hint: None,
         })?;
         net_devices.move_into(network.as_fd())?;
         match protocol::send_descriptor(ours.as_fd(), b"n", network.as_fd()) {
             // It has failed already, and says so below.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
-            sent => sent.context("hand the network namespace to the init process")?,
+            sent => sent.context("pass the network namespace to the init process")?,
         }
     }
     if births.late {

@@ -41,7 +41,7 @@ pub(super) fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
         (Switch::Move, Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _))) => {
             let at = Pointer::root().field("linux").field("rootfsPropagation");
             let message = "a rootfsPropagation of [r]private is not safe without pivot_root";
-            Err(at.error_with_hint(message, "drop --no-pivot, or use \"rslave\""))
+            Err(at.error_with_hint(message, "remove --no-pivot, or use \"rslave\""))
         }
         _ => Ok(()),
     }
@@ -55,7 +55,7 @@ pub(super) fn require_kernel() -> Result<()> {
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next().unwrap_or(0)) {
         (Some(major), minor) if (major, minor) < (5, 14) => {
-            bail!("this kernel is Linux {release}, and containers need Linux 5.14 or newer")
+            bail!("Linux {release} is too old: 5.14 or newer is required")
         }
         _ => Ok(()),
     }
@@ -76,7 +76,7 @@ pub(super) fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
             && is_own(file.as_fd(), join.kind)
         {
             let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
-            return Err(join.at().error_with_hint(message, format_args!("{changed} would change the host")));
+            return Err(join.at().error_with_hint(message, format_args!("{changed} would affect the host")));
         }
         Ok((join.clone(), file.into()))
     };

@@ -183,7 +183,7 @@ fn make_nodes(plan: &mut Plan) -> Result<Option<OwnedFd>> {
             Some(nodes) => nodes,
             None => match new_file_system() {
                 Err(Errno::PERM) => return Ok(None),
-                made => nodes.insert(made.context("make a file system for devices")?),
+                made => nodes.insert(made.context("create a file system for devices")?),
             },
         };
         let name = CString::new(index.to_string())?;
@@ -192,7 +192,7 @@ fn make_nodes(plan: &mut Plan) -> Result<Option<OwnedFd>> {
             made => {
                 made.map_err(|errno| anyhow!(errno)).with_context(|| Fault {
                     pointer: at,
-                    message: "make the device".into(),
+                    message: "create the device".into(),
                     hint: None,
                 })?;
                 *ready = Some(name);

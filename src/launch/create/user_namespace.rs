@@ -90,8 +90,8 @@ fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
     if unwritten.denies_setgroups() && !plan.process.groups.is_empty() {
         let at = Pointer::root().field("process").field("user").field("additionalGids");
         return Err(at.error_with_hint(
-            "cannot set any additional groups in a rootless container that maps only its user's own group",
-            "map more groups in /linux/gidMappings, which /etc/subgid must grant",
+            "cannot set any additional groups in a rootless container that maps only the user's own group",
+            "map more groups in /linux/gidMappings (/etc/subgid must allow them)",
         ));
     }
     Ok(unwritten)
@@ -112,7 +112,7 @@ fn joined(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, place: usize, own: S
     }
     let maps = id_maps(namespace.as_fd(), &user.path).with_context(|| Fault {
         pointer: user.at(),
-        message: format!("look at what the user namespace {:?} maps", user.path),
+        message: format!("read the id mappings of user namespace {:?}", user.path),
         hint: None,
     })?;
     if plan.id_maps.as_ref().is_some_and(|given| !given.is_same(&maps)) {
@@ -121,7 +121,7 @@ fn joined(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, place: usize, own: S
             "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide \
              one",
             format_args!(
-                "{:?} maps the users {:?} and the groups {:?}",
+                "{:?} has uid mappings {:?} and gid mappings {:?}",
                 user.path,
                 maps.users.text().trim_end(),
                 maps.groups.text().trim_end()
@@ -158,7 +158,7 @@ pub(super) fn require_privileges(plan: &Plan, own: Sets) -> Result<()> {
     }
     if let Some((_, mapping)) = plan.mounts.id_mappings.first() {
         let message = "id-mapped mounts are not supported for rootless containers";
-        return Err(mapping.at.error_with_hint(message, "mapping ids needs CAP_SYS_ADMIN: run this as root"));
+        return Err(mapping.at.error_with_hint(message, "mapping ids requires CAP_SYS_ADMIN; run as root"));
     }
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         return Ok(());
@@ -166,6 +166,6 @@ pub(super) fn require_privileges(plan: &Plan, own: Sets) -> Result<()> {
     let at = Pointer::root().field("linux").field("namespaces");
     Err(at.error_with_hint(
         "without CAP_SYS_ADMIN, a rootless container requires user namespaces",
-        "add {\"type\": \"user\"} with uidMappings and gidMappings, as `runtime spec --rootless` does, or run this as root",
+        "add {\"type\": \"user\"} with uidMappings and gidMappings (see `runtime spec --rootless`), or run as root",
     ))
 }

@@ -35,7 +35,7 @@ pub(super) fn clone(
     };
     let mut destination = match (own, below) {
         (Ok(Some(own)), Some(below)) => Some(own.below(below)?),
-        (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup of its own"),
+        (Ok(None), Some(_)) => bail!("--cgroup: the container has no cgroup"),
         (Ok(own), None) => own,
         (Err(errno), Some(_)) => return Err(open(errno)),
         (Err(errno), None) if may_have_moved(errno) => Some(Destination::of_process(state.init_process_pid)?),
@@ -134,7 +134,7 @@ impl OomScore {
         (&file).write_all(score.to_string().as_bytes()).with_context(|| Fault {
             pointer: at.field("oomScoreAdj"),
             message: format!("write {score} to {path}"),
-            hint: (score < 0).then(|| "lowering it needs CAP_SYS_RESOURCE".to_owned()),
+            hint: (score < 0).then(|| "lowering it requires CAP_SYS_RESOURCE".to_owned()),
         })?;
         Ok(Self { file, own })
     }

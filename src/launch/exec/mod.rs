@@ -78,7 +78,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     let state = &container.state;
     let Some(init) = container.init()? else { bail!("cannot exec in a stopped container") };
     if state.creating {
-        bail!("cannot exec in a container that is being created");
+        bail!("cannot exec in a container that is still being created");
     }
     let cgroup = state.cgroup();
     // It may have gone where nobody looks after it; see `clone`.
@@ -167,7 +167,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     request.executable.release();
     if ours_kinds & libc::CLONE_NEWUSER != 0 {
         // Whoever is root there could look into this process, if it sees it; CVE-2016-9962.
-        set_dumpable(false).context("keep others from looking into this process")?;
+        set_dumpable(false).context("make this process non-dumpable")?;
     }
     if ours_kinds != 0 {
         // For the children of this process, of which there is only one.

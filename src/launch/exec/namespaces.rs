@@ -25,7 +25,7 @@ pub(super) fn kinds_to_join(state: &State) -> Result<i32> {
         };
         if needs_no_look
             || differs(link, state.init_process_pid)
-                .with_context(|| format!("look at the container's {link} namespace"))?
+                .with_context(|| format!("inspect the container's {link} namespace"))?
         {
             kinds |= kind;
         }

@@ -32,7 +32,7 @@ fn read(pid: i32) -> Result<IdMaps> {
     let map = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Map::parse(&text).ok_or_else(|| anyhow!("{path}: {text:?} is no map of ids"))
+        Map::parse(&text).ok_or_else(|| anyhow!("{path}: invalid id map {text:?}"))
     };
     Ok(IdMaps { users: map("uid_map")?, groups: map("gid_map")? })
 }

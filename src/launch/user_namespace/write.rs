@@ -122,7 +122,9 @@ impl<'a> Begun<'a> {
         let file = format!("{}_map", kind.word);
         write(pid, &file, &text).map_err(|error| {
             let hint = (error.raw_os_error() == Some(libc::EPERM)).then(|| {
-                "the runtime's own user namespace must have these ids, and the runtime the capabilities to give them".into()
+                "the ids must be mapped in the runtime's own user namespace, and it needs CAP_SETUID or \
+                 CAP_SETGID there"
+                    .into()
             });
             let message = format!("write {:?} to /proc/{pid}/{file}", text.trim_end());
             anyhow!(error).context(kind.fault(message, hint))
@@ -141,10 +143,8 @@ impl<'a> Begun<'a> {
         let said = said.trim().replace('\n', "; ");
         let said = said.strip_prefix(&format!("{}: ", kind.tool())).unwrap_or(&said);
         let said = if said.is_empty() { ended.status.to_string() } else { said.to_owned() };
-        let hint = format!(
-            "/etc/sub{0} must grant these ids to the user who runs this, or map only the user's own {0}",
-            kind.word
-        );
+        let hint =
+            format!("allow these ids for the user in /etc/sub{0}, or map only the user's own {0}", kind.word);
         Err(kind.fault(format!("{}: {said}", kind.tool()), Some(hint)).into())
     }
 }
@@ -156,10 +156,10 @@ fn run_tool(pid: i32, kind: IdKind<'_>, text: &str) -> Result<Child> {
     command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             let message = format!(
-                "{} is not installed, without which a user can map no ids but their own",
+                "{} is not installed, but is required to map ids other than the user's own",
                 kind.tool()
             );
-            kind.fault(message, Some("install the package uidmap or shadow-utils".into())).into()
+            kind.fault(message, Some("install package uidmap or shadow-utils".into())).into()
         }
         _ => anyhow!(error).context(kind.fault(kind.tool(), None)),
     })

@@ -19,7 +19,7 @@ impl View {
         let Some(seen) = data.seen.iter().find(|seen| seen.id == id) else {
             return vec![Line::bold(id)];
         };
-        let mut picture = vec![Line::bold(format!("{id}  {}, process {}", seen.status, seen.pid))];
+        let mut picture = vec![Line::bold(format!("{id}  {}, pid {}", seen.status, seen.pid))];
         let room = size.rows.saturating_sub(2);
         let summary = self.summary(seen, data, size);
         picture.extend(summary.into_iter().take(room / 2).map(Line::plain));
@@ -36,8 +36,8 @@ impl View {
             }
         }
         picture.resize(size.rows.saturating_sub(1), Line::plain(""));
-        let back = if self.is_of_one { "" } else { "   escape all containers" };
-        picture.push(Line::plain(format!("q end   ? keys   c m n order{back}")));
+        let back = if self.is_of_one { "" } else { "   esc back" };
+        picture.push(Line::plain(format!("q quit   ? help   c m n sort{back}")));
         picture
     }
 
@@ -74,7 +74,7 @@ impl View {
                 history.memory_bars(memory_limit, host, room, self.charset),
             ),
             format!(
-                "          and {} of files not used lately; {} killed for want of memory",
+                "          plus {} inactive file cache; OOM kills: {}",
                 or_unknown(memory.map(|memory| bytes(memory.inactive_file))),
                 or_unknown(usage.and_then(|usage| usage.oom_kills).map(|kills| kills.to_string()))
             ),

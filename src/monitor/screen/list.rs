@@ -73,7 +73,7 @@ impl View {
 
     fn footer(&self) -> String {
         let order = ORDERS.iter().find(|(_, order, _)| *order == self.order).map_or("", |(_, _, word)| word);
-        format!("by {order}   q end   ? keys   c m p i n order   enter more")
+        format!("sort: {order}   q quit   ? help   c m p i n sort   enter details")
     }
 }
 

@@ -303,18 +303,18 @@ impl View {
         let text = "\
 Keys
 
-  c m p i n     put in order by cpu, memory, pids, io, name
-  up, down      mark a container, or scroll its processes; also page up, page down, home, end
-  enter         show the marked container and its processes
-  escape        back to all containers; from there, end
-  q             end
-  ?             this page
+  c m p i n     sort by cpu, memory, pids, io, name
+  up, down      select a container, or scroll its processes; also page up, page down, home, end
+  enter         show details of the selected container
+  escape        back to the list of containers; quit when there
+  q             quit
+  ?             this help
 
-CPU %           of one processor
-MEM             without files that have not been used lately; % of the limit or, without one, of the host's memory
-HISTORY         up to the limit; without one, up to one processor or the host's memory
-PRESSURE        % of the last ten seconds in which a process had to wait
--               not known here: cgroup v2 lacks the controller, or the kernel does not measure it";
+CPU %           100 % is one CPU
+MEM             without inactive file cache; % of the limit or, without one, of the host's memory
+HISTORY         scaled to the limit; without one, to one CPU or the host's memory
+PRESSURE        % of the last 10 seconds in which some process was stalled (some avg10)
+-               not available: the controller is not on cgroup v2, or the kernel does not measure it";
         let mut lines: Vec<_> = text.lines().map(Line::plain).collect();
         if let Some(title) = lines.first_mut() {
             title.style = Style::Bold;

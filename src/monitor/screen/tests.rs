@@ -55,7 +55,7 @@ fn all_containers_in_80_columns() {
             "c                         -                  - /       -                 1 /   -",
             "",
             "",
-            "by cpu   q end   ? keys   c m p i n order   enter more"
+            "sort: cpu   q quit   ? help   c m p i n sort   enter details"
         ]
     );
 }
@@ -76,7 +76,7 @@ fn all_containers_in_200_columns() {
             "c                         -                              - /       -                             -       1 /   -          - /       -        - /       -          - /    - /    -",
             "",
             "",
-            "by cpu   q end   ? keys   c m p i n order   enter more"
+            "sort: cpu   q quit   ? help   c m p i n sort   enter details"
         ]
     );
 }
@@ -94,7 +94,7 @@ fn all_containers_in_40_columns_without_utf8() {
             "c                   -        - /       -",
             "",
             "",
-            "by cpu   q end   ? keys   c m p i n ord~"
+            "sort: cpu   q quit   ? help   c m p i n~"
         ]
     );
 }
@@ -109,10 +109,10 @@ fn one_container_in_80_columns() {
     assert_eq!(
         lines[..9],
         [
-            "a-container-of-mine  running, process 4711",
+            "a-container-of-mine  running, pid 4711",
             "CPU       25.13 % of 50.00 %                                            ▁▂▃▄▅▆▇█",
             "MEMORY    48.0MiB of 64.0MiB (75.00 %)                                  ▁▂▃▄▅▆▇█",
-            "          and 12.0MiB of files not used lately; 1 killed for want of memory",
+            "          plus 12.0MiB inactive file cache; OOM kills: 1",
             "PIDS      3 of 100",
             "IO        5.00MiB read (1.00MiB/s), 1.50KiB written (0B/s)",
             "NETWORK   2.00KiB received (1.00KiB/s), 100B sent (50B/s)",
@@ -122,7 +122,7 @@ fn one_container_in_80_columns() {
     );
     assert!(lines[9].contains("PID") && lines[9].contains("COMMAND"), "{lines:#?}");
     assert!(lines[10].contains(&own.to_string()), "{lines:#?}");
-    assert_eq!(lines[15], "q end   ? keys   c m n order");
+    assert_eq!(lines[15], "q quit   ? help   c m n sort");
     data.update_processes(&mut Watch::new(), Err("nobody knows".to_owned()));
     assert!(shown(&view, &data, size(80, 16)).contains(&"nobody knows".to_owned()));
 }

@@ -47,11 +47,13 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
         let at = at.index(index);
         let path = path::inside(device.path(), &at.field("path"))?;
         if device.path().is_relative() {
-            return Err(at.field("path").error(format_args!("{:?} is a relative path", device.path())));
+            return Err(at.field("path").error(format_args!("path {:?} must be absolute", device.path())));
         }
         let text = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
         let (Some(directory), Some(name)) = (text.parent(), text.file_name()) else {
-            return Err(at.field("path").error(format_args!("{:?} is the root itself", device.path())));
+            return Err(at
+                .field("path")
+                .error(format_args!("path {:?} is the root directory", device.path())));
         };
         let entry = node(device, path::c_string(Path::new(name), &at)?, &at)?;
         // Always the link into the container's own devpts, see below.
@@ -133,19 +135,19 @@ fn node(device: &LinuxDevice, name: CString, at: &Pointer) -> Result<Entry> {
         LinuxDeviceType::A => {
             return Err(at
                 .field("type")
-                .error_with_hint("type \"a\" is no device", "use \"b\", \"c\" or \"p\""));
+                .error_with_hint("type \"a\" is not a device", "use \"b\", \"c\" or \"p\""));
         }
     };
     let number = |value: i64, field: &str, most: u32| {
         u32::try_from(value)
             .ok()
             .filter(|number| *number <= most)
-            .ok_or_else(|| at.field(field).error(format_args!("{value} is not between 0 and {most}")))
+            .ok_or_else(|| at.field(field).error(format_args!("{value} is out of range (0 to {most})")))
     };
     for (id, field) in [(device.uid(), "uid"), (device.gid(), "gid")] {
         // To chown(2) it means "leave it as it is".
         if id == Some(u32::MAX) {
-            return Err(at.field(field).error(format_args!("{} is no id", u32::MAX)));
+            return Err(at.field(field).error(format_args!("invalid id {}", u32::MAX)));
         }
     }
     // 12 and 20 bits are what the kernel has for them.
@@ -203,6 +205,6 @@ mod tests {
     #[test]
     fn a_wrong_number_is_named_with_its_range() {
         let error = planned(json!([{"path": "/dev/x", "type": "b", "major": -2, "minor": 0}])).unwrap_err();
-        assert_eq!(line(&error), "config.json: /linux/devices/0/major: -2 is not between 0 and 4095");
+        assert_eq!(line(&error), "config.json: /linux/devices/0/major: -2 is out of range (0 to 4095)");
     }
 }

@@ -82,18 +82,17 @@ impl Map {
         place: impl Fn(usize, &'static str) -> Pointer,
     ) -> Result<Self> {
         if ranges.len() > MOST_RANGES {
-            return Err(at.error(format_args!(
-                "{} ranges are more than the {MOST_RANGES} of the kernel",
-                ranges.len()
-            )));
+            return Err(
+                at.error(format_args!("{} ranges exceed the kernel's limit of {MOST_RANGES}", ranges.len()))
+            );
         }
         for (index, range) in ranges.iter().enumerate() {
             if range.size == 0 {
-                return Err(place(index, "size").error("0 ids are no range"));
+                return Err(place(index, "size").error("size must be at least 1"));
             }
             for (first, field) in [(range.inside, "containerID"), (range.outside, "hostID")] {
                 if first.checked_add(range.size).is_none() {
-                    let message = format_args!("{} ids from {first} on go beyond 4294967294", range.size);
+                    let message = format_args!("{} ids starting at {first} exceed 4294967294", range.size);
                     return Err(place(index, field).error(message));
                 }
             }
@@ -105,7 +104,7 @@ impl Map {
                 {
                     if overlap(first, other_first, other.size) {
                         let message = format_args!(
-                            "the {} ids from {first} on overlap with those of range {other_index}",
+                            "{} ids starting at {first} overlap with range {other_index}",
                             range.size
                         );
                         return Err(place(index, field).error(message));
@@ -115,9 +114,7 @@ impl Map {
         }
         let map = Self(ranges);
         if map.text().len() > MOST_BYTES {
-            return Err(at.error(format_args!(
-                "the ranges are longer than the {MOST_BYTES} bytes that the kernel takes"
-            )));
+            return Err(at.error(format_args!("mappings exceed the kernel's limit of {MOST_BYTES} bytes")));
         }
         Ok(map)
     }
@@ -140,8 +137,8 @@ impl IdMaps {
             (has_users, _) => {
                 let (missing, other) = if has_users { ("gid", "uid") } else { ("uid", "gid") };
                 return Err(at.field(&format!("{missing}Mappings")).error_with_hint(
-                    format_args!("is missing beside {other}Mappings"),
-                    "a user namespace that maps no users or no groups is of no use",
+                    format_args!("required when {other}Mappings is set"),
+                    "a user namespace needs both uid and gid mappings",
                 ));
             }
         }
@@ -202,9 +199,9 @@ pub fn plan(linux: Option<&Linux>, namespaces: &NamespacePlan, at: &Pointer) -> 
     let maps = IdMaps::plan(users, groups, at)?;
     if maps.is_none() && namespaces.is_new(libc::CLONE_NEWUSER) {
         return Err(at.field("uidMappings").error_with_hint(
-            "is missing: a new user namespace needs mappings",
-            "as in [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}], and gidMappings too; or give the path \
-             of a user namespace to join",
+            "required for a new user namespace",
+            "e.g. [{\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}], and gidMappings as well; \
+             or set the path of a user namespace to join",
         ));
     }
     Ok(maps)
@@ -260,24 +257,24 @@ mod tests {
     fn ranges_that_the_kernel_would_refuse_are_named() {
         assert_eq!(
             refused(new(&json!([{"containerID": 0, "hostID": 1, "size": 0}]))),
-            "config.json: /linux/uidMappings/0/size: 0 ids are no range"
+            "config.json: /linux/uidMappings/0/size: size must be at least 1"
         );
         assert_eq!(
             refused(new(&json!([{"containerID": 0, "hostID": 4_294_967_290_u32, "size": 6}]))),
-            "config.json: /linux/uidMappings/0/hostID: 6 ids from 4294967290 on go beyond 4294967294"
+            "config.json: /linux/uidMappings/0/hostID: 6 ids starting at 4294967290 exceed 4294967294"
         );
         assert!(planned(new(&json!([{"containerID": 0, "hostID": 4_294_967_290_u32, "size": 5}]))).is_ok());
         assert_eq!(
             refused(new(&json!([
                 {"containerID": 0, "hostID": 100, "size": 10}, {"containerID": 5, "hostID": 200, "size": 1}
             ]))),
-            "config.json: /linux/uidMappings/1/containerID: the 1 ids from 5 on overlap with those of range 0"
+            "config.json: /linux/uidMappings/1/containerID: 1 ids starting at 5 overlap with range 0"
         );
         assert_eq!(
             refused(new(&json!([
                 {"containerID": 0, "hostID": 100, "size": 10}, {"containerID": 50, "hostID": 91, "size": 10}
             ]))),
-            "config.json: /linux/uidMappings/1/hostID: the 10 ids from 91 on overlap with those of range 0"
+            "config.json: /linux/uidMappings/1/hostID: 10 ids starting at 91 overlap with range 0"
         );
     }
 
@@ -290,11 +287,11 @@ mod tests {
         assert!(planned(ranges(340, 0)).is_ok());
         assert_eq!(
             refused(ranges(341, 0)),
-            "config.json: /linux/uidMappings: 341 ranges are more than the 340 of the kernel"
+            "config.json: /linux/uidMappings: 341 ranges exceed the kernel's limit of 340"
         );
         assert_eq!(
             refused(ranges(340, 1_000_000_000)),
-            "config.json: /linux/uidMappings: the ranges are longer than the 4095 bytes that the kernel takes"
+            "config.json: /linux/uidMappings: mappings exceed the kernel's limit of 4095 bytes"
         );
     }
 
@@ -302,18 +299,17 @@ mod tests {
     fn mappings_and_a_new_user_namespace_need_each_other() {
         let one = json!([{"containerID": 0, "hostID": 5, "size": 1}]);
         assert!(
-            refused(json!({"namespaces": [{"type": "user"}]})).starts_with(
-                "config.json: /linux/uidMappings: is missing: a new user namespace needs mappings"
-            )
+            refused(json!({"namespaces": [{"type": "user"}]}))
+                .starts_with("config.json: /linux/uidMappings: required for a new user namespace")
         );
         assert_eq!(
             refused(json!({"namespaces": [], "uidMappings": one, "gidMappings": one})),
-            "config.json: /linux/uidMappings: mapping ids needs a user namespace (add {\"type\": \"user\"} to \
+            "config.json: /linux/uidMappings: mapping ids requires a user namespace (add {\"type\": \"user\"} to \
              /linux/namespaces)"
         );
         assert!(
             refused(json!({"namespaces": [{"type": "user"}], "uidMappings": one}))
-                .starts_with("config.json: /linux/gidMappings: is missing beside uidMappings")
+                .starts_with("config.json: /linux/gidMappings: required when uidMappings is set")
         );
     }
 

@@ -115,8 +115,8 @@ mod tests {
         );
         assert_eq!(
             refused(json!({"mode": "MPOL_BIND", "nodes": "0-9876543210"})),
-            "config.json: /linux/memoryPolicy/nodes: invalid memory policy nodes \"0-9876543210\": 9876543210 is more \
-             than 65536"
+            "config.json: /linux/memoryPolicy/nodes: invalid memory policy nodes \"0-9876543210\": \
+             9876543210 exceeds 65536"
         );
     }
 }

@@ -91,17 +91,15 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
         let at = at.index(index);
         let kind = KINDS.iter().find(|(kind, _, _)| *kind == namespace.typ()).map_or(0, |(_, bit, _)| *bit);
         if seen & kind != 0 {
-            return Err(at.field("type").error(format_args!("{:?} is there twice", word(kind))));
+            return Err(at.field("type").error(format_args!("duplicate namespace {:?}", word(kind))));
         }
         seen |= kind;
         match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             None => plan.new |= kind,
             Some(path) if path.is_absolute() => plan.join.push(Join { kind, path: path.clone(), index }),
             Some(path) => {
-                let message = format!("{path:?} is a relative path");
-                return Err(at
-                    .field("path")
-                    .error_with_hint(message, "name it from /, as in \"/proc/PID/ns/net\""));
+                let message = format!("path {path:?} must be absolute");
+                return Err(at.field("path").error_with_hint(message, "e.g. \"/proc/PID/ns/net\""));
             }
         }
     }
@@ -109,8 +107,8 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
         && let Some(join) = plan.join.iter().find(|join| join.kind == libc::CLONE_NEWNS)
     {
         return Err(join.at().error_with_hint(
-            "a new user namespace has no rights in a mount namespace that exists already",
-            "make the mount namespace a new one, too, or join the user namespace that it belongs to",
+            "a new user namespace has no privileges over an existing mount namespace",
+            "create a new mount namespace as well, or join the user namespace that owns it",
         ));
     }
     Ok(plan)
@@ -139,7 +137,7 @@ impl NamespacePlan {
         }
         let word = word(kind);
         Err(at.error_with_hint(
-            format_args!("{what} needs a {word} namespace"),
+            format_args!("{what} requires a {word} namespace"),
             format_args!("add {{\"type\": \"{word}\"}} to /linux/namespaces"),
         ))
     }
@@ -168,6 +166,6 @@ mod tests {
     #[test]
     fn a_namespace_named_twice_is_refused_even_if_one_of_them_is_joined() {
         let error = planned(json!([{"type": "ipc"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}])).unwrap_err();
-        assert_eq!(line(&error), "config.json: /linux/namespaces/1/type: \"ipc\" is there twice");
+        assert_eq!(line(&error), "config.json: /linux/namespaces/1/type: duplicate namespace \"ipc\"");
     }
 }

@@ -55,13 +55,13 @@ pub fn plan(
         {
             return Err(at.field("name").error_with_hint(
                 format_args!("invalid network device name {inside:?}"),
-                "the kernel takes one %d, which it replaces by a number",
+                "a name may contain one %d, which the kernel replaces with a number",
             ));
         }
         if !device.is_template()
             && let Some(other) = planned.iter().find(|other| other.inside == device.inside)
         {
-            let message = format!("{inside:?} is the name of {:?}, too", other.host);
+            let message = format!("name {inside:?} is already used by {:?}", other.host);
             return Err(at.field("name").error(message));
         }
         planned.push(device);
@@ -79,7 +79,7 @@ fn valid(name: &str, at: &Pointer) -> Result<()> {
         return Err(at.error(format_args!("invalid network device name {name:?}")));
     }
     if name.len() > LONGEST {
-        let message = format!("invalid network device name {name:?}: it is longer than {LONGEST} bytes");
+        let message = format!("invalid network device name {name:?}: longer than {LONGEST} bytes");
         return Err(at.error(message));
     }
     Ok(())
@@ -120,7 +120,7 @@ mod tests {
         for name in ["a%", "a%s", "a%d%d", "%%d"] {
             assert!(
                 refused(json!({"eth0": {"name": name}}))
-                    .ends_with("(the kernel takes one %d, which it replaces by a number)")
+                    .ends_with("(a name may contain one %d, which the kernel replaces with a number)")
             );
         }
         assert!(planned(json!({"fifteen-letters": {"name": "eth%d"}})).is_ok());

@@ -56,9 +56,9 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
             })
             .collect();
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-            return Err(at.error(format_args!("{key:?} is no name of a kernel parameter")));
+            return Err(at.error(format_args!("invalid sysctl name {key:?}")));
         }
-        let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL character"));
+        let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL byte"));
         let (path, value) = (c_string(path)?, c_string(value.clone())?);
         settings.push(Setting { key: key.clone(), path, value, namespace });
     }
@@ -73,8 +73,8 @@ pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Res
         settings.iter().find(|set| set.path.as_c_str() == c"kernel/domainname" && *set.value != *name);
     match other {
         Some(Setting { key, value, .. }) => Err(at.field(key).error_with_hint(
-            format_args!("{value:?} conflicts with /domainname, which is {name:?}"),
-            "use /domainname alone",
+            format_args!("{value:?} conflicts with /domainname {name:?}"),
+            "use only /domainname",
         )),
         None => Ok(()),
     }
@@ -109,11 +109,9 @@ fn namespace_of(name: &str, at: &Pointer) -> Result<i32> {
     match name {
         "kernel.domainname" => Ok(libc::CLONE_NEWUTS),
         "kernel.hostname" => {
-            Err(at.error_with_hint(format_args!("{name:?} is refused"), "use /hostname instead"))
+            Err(at.error_with_hint(format_args!("sysctl {name:?} is not allowed"), "use /hostname instead"))
         }
-        _ => {
-            Err(at.error(format_args!("{name:?} is not in a namespace of its own: it would change the host")))
-        }
+        _ => Err(at.error(format_args!("sysctl {name:?} is not namespaced and would affect the host"))),
     }
 }
 
@@ -141,15 +139,17 @@ mod tests {
         let error = planned("kernel.panic", libc::CLONE_NEWIPC).unwrap_err();
         assert_eq!(
             line(&error),
-            "config.json: /linux/sysctl/kernel.panic: \"kernel.panic\" is not in a namespace of its own: it would change \
-             the host"
+            "config.json: /linux/sysctl/kernel.panic: sysctl \"kernel.panic\" is not namespaced and would \
+             affect the host"
         );
         assert!(planned("net.ipv4.ip_forward", libc::CLONE_NEWIPC).is_err());
         assert!(planned("user.max_mnt_namespaces", libc::CLONE_NEWUSER).is_ok());
-        assert!(line(&planned("user.max_mnt_namespaces", 0).unwrap_err()).contains("needs a user namespace"));
+        assert!(
+            line(&planned("user.max_mnt_namespaces", 0).unwrap_err()).contains("requires a user namespace")
+        );
         assert!(
             line(&planned("kernel.hostname", libc::CLONE_NEWUTS).unwrap_err())
-                .contains("\"kernel.hostname\" is refused (use /hostname instead)")
+                .contains("sysctl \"kernel.hostname\" is not allowed (use /hostname instead)")
         );
         assert!(planned("net./../kernel/panic", libc::CLONE_NEWNET).is_err());
     }

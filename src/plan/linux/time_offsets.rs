@@ -32,23 +32,22 @@ pub fn plan(
     }
     if !namespaces.is_new(CLONE_NEWTIME) {
         return Err(at.error(
-            "both namespace path and time offsets specified: a namespace that exists has its own offsets already",
+            "both namespace path and time offsets specified: an existing namespace already has its own offsets",
         ));
     }
     let mut names: Vec<_> = offsets.keys().collect();
     names.sort();
     if let Some(name) = names.into_iter().find(|name| !CLOCKS.contains(&name.as_str())) {
-        return Err(at.field(name).error_with_hint(
-            format_args!("there is no clock {name:?} with an offset"),
-            "use boottime or monotonic",
-        ));
+        return Err(at
+            .field(name)
+            .error_with_hint(format_args!("unknown clock {name:?}"), "use boottime or monotonic"));
     }
     let mut text = String::new();
     for clock in CLOCKS {
         let Some(offset) = offsets.get(clock) else { continue };
         let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
         if nanoseconds > 999_999_999 {
-            let message = format!("{nanoseconds} is a second or more");
+            let message = format!("{nanoseconds} ns is a second or more");
             return Err(at.field(clock).field("nanosecs").error_with_hint(message, "add it to \"secs\""));
         }
         if (seconds, nanoseconds) != (0, 0) {
@@ -93,12 +92,13 @@ mod tests {
         );
         assert_eq!(
             refused(json!({"monotonic": {"secs": 1}, "realtime": {"secs": 1}}), CLONE_NEWTIME),
-            "config.json: /linux/timeOffsets/realtime: there is no clock \"realtime\" with an offset \
+            "config.json: /linux/timeOffsets/realtime: unknown clock \"realtime\" \
              (use boottime or monotonic)"
         );
         assert_eq!(
             refused(json!({"boottime": {"nanosecs": 1_000_000_000}}), CLONE_NEWTIME),
-            "config.json: /linux/timeOffsets/boottime/nanosecs: 1000000000 is a second or more (add it to \"secs\")"
+            "config.json: /linux/timeOffsets/boottime/nanosecs: 1000000000 ns is a second or more (add it \
+             to \"secs\")"
         );
     }
 }

@@ -47,8 +47,8 @@ pub(super) fn plan(
 ) -> Result<(Step, Option<Step>)> {
     if fstype == "none" || fstype.is_empty() {
         return Err(at.field("type").error_with_hint(
-            "a mount needs a type",
-            "name a file system such as \"tmpfs\", or use option \"bind\" or \"rbind\"",
+            "mount has no type",
+            "set a file system type such as \"tmpfs\", or use option \"bind\" or \"rbind\"",
         ));
     }
     // The kernel knows version 2, the only one here, as cgroup2.
@@ -141,7 +141,7 @@ pub(super) fn parameters(sum: &Options<'_>, fstype: &str, at: &Pointer) -> Resul
         let option = u16::try_from(index)
             .ok()
             .filter(|index| *index < Parameter::NOT_AN_OPTION)
-            .ok_or_else(|| at.error("there are too many options"))?;
+            .ok_or_else(|| at.error("too many options"))?;
         parameters.push(Parameter { key, value, option });
     }
     Ok(parameters)
@@ -174,7 +174,7 @@ fn old_style(parameters: &[Parameter], at: &Pointer) -> Result<OldStyle> {
     }
     let data = CString::new(words.join(&b','))?;
     if data.as_bytes().len() > 4095 {
-        return Err(at.error("the options are longer than the 4095 bytes that the kernel takes"));
+        return Err(at.error("options exceed the kernel's limit of 4095 bytes"));
     }
     Ok(OldStyle { data, flags })
 }

@@ -69,12 +69,12 @@ pub(super) fn plan(
         return Err(place.error("id-mapped mounts are only supported for bind-mounts"));
     }
     if sum.remount {
-        return Err(place.error("ids are mapped when a mount is made, not by a remount"));
+        return Err(place.error("id mappings cannot be changed by a remount"));
     }
     let wanted = match (given, text) {
         (Some(_), Some(_)) => {
-            let message = "mappings are given by the option and by uidMappings and gidMappings";
-            return Err(place.error_with_hint(message, "drop either"));
+            let message = "id mappings are given both by the option and by uidMappings and gidMappings";
+            return Err(place.error_with_hint(message, "remove one of them"));
         }
         (Some(maps), None) => Wanted::These(maps),
         (None, Some(text)) => by_option(text, &place)?,
@@ -90,7 +90,7 @@ impl IdMapping {
             (Wanted::AsContainer, Some(container)) => Ok((container.clone(), Origin::Container)),
             (Wanted::AsContainer, None) => Err(self.at.error_with_hint(
                 "id-mapped mounts must have both uid and gid mappings specified",
-                "give uidMappings and gidMappings, or a user namespace to take them from",
+                "set uidMappings and gidMappings, or use a user namespace",
             )),
             (Wanted::These(maps), _) => Ok((maps.clone(), Origin::Own)),
             (Wanted::Option { users, groups }, _) => {
@@ -115,7 +115,7 @@ impl Triplet {
         }
         let Range { outside: id, size, .. } = self.range;
         let Some(container) = container else {
-            return Err(at.error("a mapping with \"@\" needs a user namespace of the container's"));
+            return Err(at.error("a mapping with \"@\" requires a user namespace"));
         };
         let last = id.checked_add(size.saturating_sub(1));
         match (container.outside(id), last.and_then(|last| container.outside(last))) {
@@ -124,7 +124,7 @@ impl Triplet {
             }
             _ => {
                 let message = format_args!(
-                    "the {size} ids from {id} on are not mapped in one range of the container's"
+                    "{size} ids starting at {id} are not covered by a single range of the container's mappings"
                 );
                 Err(at.error(message))
             }
@@ -153,9 +153,9 @@ fn by_option(text: &str, at: &Pointer) -> Result<Wanted> {
 
 fn malformed(text: &str, at: &Pointer) -> anyhow::Error {
     at.error_with_hint(
-        format_args!("{text:?} is no mapping"),
-        "as in \"idmap=uids=0-1000-1#1-2000-9;gids=@0-0-10\": the first id of the source, the first outside or, after @, of \
-         the container's, and how many",
+        format_args!("invalid id mapping {text:?}"),
+        "expected FROM-TO-SIZE triplets, e.g. \"idmap=uids=0-1000-1#1-2000-9;gids=@0-0-10\"; with \"@\", \
+         TO is an id in the container",
     )
 }
 
@@ -223,8 +223,8 @@ mod tests {
         assert_eq!(mapping.resolve(Some(&container())).unwrap(), (container(), Origin::Container));
         assert_eq!(
             line(&mapping.resolve(None).unwrap_err()),
-            "config.json: /mounts/0/options/1: id-mapped mounts must have both uid and gid mappings specified (give \
-             uidMappings and gidMappings, or a user namespace to take them from)"
+            "config.json: /mounts/0/options/1: id-mapped mounts must have both uid and gid mappings \
+             specified (set uidMappings and gidMappings, or use a user namespace)"
         );
     }
 
@@ -235,29 +235,29 @@ mod tests {
         let (maps, origin) = mapping.resolve(Some(&container())).unwrap();
         assert_eq!((maps.users.text(), origin), ("0 1 10\n10 11 10\n".into(), Origin::Own));
         assert_eq!(maps.groups.text(), "3 1005 2\n");
-        assert!(line(&mapping.resolve(None).unwrap_err()).contains("needs a user namespace"));
+        assert!(line(&mapping.resolve(None).unwrap_err()).contains("requires a user namespace"));
     }
 
     #[test]
     fn an_option_that_makes_no_sense_is_refused() {
         let at = "config.json: /mounts/0/options/1: ";
         for (option, message) in [
-            ("idmap=uids=0-1", "\"0-1\" is no mapping"),
-            ("idmap=uids=0-1-2-3;gids=0-1-2", "\"0-1-2-3\" is no mapping"),
-            ("idmap=0-1-2", "\"0-1-2\" is no mapping"),
+            ("idmap=uids=0-1", "invalid id mapping \"0-1\""),
+            ("idmap=uids=0-1-2-3;gids=0-1-2", "invalid id mapping \"0-1-2-3\""),
+            ("idmap=0-1-2", "invalid id mapping \"0-1-2\""),
             ("idmap=uids=0-1-2", "id-mapped mounts must have both uid and gid mappings specified"),
             (
                 "ridmap=uids=@0-8-3;gids=0-0-1",
-                "the 3 ids from 8 on are not mapped in one range of the container's",
+                "3 ids starting at 8 are not covered by a single range of the container's mappings",
             ),
-            ("idmap=uids=0-1-0;gids=0-0-1", "0 ids are no range"),
+            ("idmap=uids=0-1-0;gids=0-0-1", "size must be at least 1"),
         ] {
             let said = refused(bind(&[option], None));
             assert!(said.starts_with(&format!("{at}{message}")), "{option}: {said}");
         }
         let one = json!([{ "containerID": 5, "hostID": 7, "size": 1 }]);
         let twice = refused(bind(&["idmap=uids=0-1-2;gids=0-1-2"], Some(one.clone())));
-        assert!(twice.contains("mappings are given by the option and by uidMappings"), "{twice}");
+        assert!(twice.contains("mappings are given both by the option and by uidMappings"), "{twice}");
         let tmpfs = json!({ "destination": "/a", "type": "tmpfs", "uidMappings": one, "gidMappings": one });
         assert_eq!(
             refused(tmpfs),
@@ -266,7 +266,7 @@ mod tests {
         let one_kind = json!({ "destination": "/a", "options": ["bind"], "uidMappings": one });
         assert!(
             refused(one_kind)
-                .starts_with("config.json: /mounts/0/gidMappings: is missing beside uidMappings")
+                .starts_with("config.json: /mounts/0/gidMappings: required when uidMappings is set")
         );
     }
 }

@@ -107,8 +107,8 @@ impl MountPlan {
 pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Result<MountPlan> {
     if !mounts.is_empty() && !around.mount_namespace {
         return Err(at.error_with_hint(
-            "mounts need a mount namespace",
-            "add {\"type\": \"mount\"} to /linux/namespaces; without one they would be made on the host",
+            "mounts require a mount namespace",
+            "add {\"type\": \"mount\"} to /linux/namespaces; otherwise they would be created on the host",
         ));
     }
     let mut plan = MountPlan::default();
@@ -118,7 +118,8 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
         if mount.destination().is_relative() {
             let at = at.index(index).field("destination");
             let destination = mount.destination();
-            plan.warnings.push(format!("{at}: {destination:?} is a relative path: taken from /"));
+            plan.warnings
+                .push(format!("{at}: relative path {destination:?} is deprecated, using it relative to /"));
         }
         plan.mounts.push((index, step));
         plan.seals.extend(seal.map(|seal| (index, seal)));
@@ -140,7 +141,7 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Plann
     if let Some(index) = sum.copy_up
         && (is_bind || fstype != "tmpfs")
     {
-        return Err(at.field("options").index(index).error("option \"tmpcopyup\" needs type \"tmpfs\""));
+        return Err(at.field("options").index(index).error("option \"tmpcopyup\" requires type \"tmpfs\""));
     }
     let target = target(mount, &sum, fstype, is_bind, around.rootfs, &at.field("destination"))?;
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());
@@ -164,14 +165,14 @@ fn bind(
 ) -> Result<Step> {
     if let Some((index, option)) = sum.data.first() {
         let message = match option.split_once('=') {
-            Some(_) => format!("a bind mount has no file system to give option {option:?} to"),
+            Some(_) => format!("bind mounts do not support file system option {option:?}"),
             None => format!("unknown mount option {option:?}"),
         };
         return Err(at.field("options").index(*index).error(message));
     }
     let at = at.field("source");
     let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
-    let source = source.ok_or_else(|| at.error("a bind mount needs a source"))?;
+    let source = source.ok_or_else(|| at.error("bind mount has no source"))?;
     Ok(Step::Bind(Bind {
         source: path::c_string(&around.bundle.join(source), &at)?,
         tree: None,
@@ -200,8 +201,8 @@ fn target(
     let text = path.to_str().unwrap_or_default();
     if text == "/" {
         return Err(at.error_with_hint(
-            format_args!("{:?} is the root itself", mount.destination()),
-            "set /root/path to what is to be the root",
+            format_args!("destination {:?} is the root directory", mount.destination()),
+            "set /root/path to the wanted root instead",
         ));
     }
     let rule = match text {
@@ -331,7 +332,7 @@ mod tests {
         let mounts: Vec<runtime::Mount> = serde_json::from_value(json!([{"destination": "/a"}])).unwrap();
         let around = Around { mount_namespace: false, ..around() };
         let error = plan(&mounts, around, &Pointer::root().field("mounts")).unwrap_err();
-        assert!(line(&error).starts_with("config.json: /mounts: mounts need a mount namespace"));
+        assert!(line(&error).starts_with("config.json: /mounts: mounts require a mount namespace"));
     }
 
     #[test]
@@ -344,7 +345,7 @@ mod tests {
         ] {
             assert_eq!(
                 refused(&mount),
-                "config.json: /mounts/0/options/1: option \"tmpcopyup\" needs type \"tmpfs\""
+                "config.json: /mounts/0/options/1: option \"tmpcopyup\" requires type \"tmpfs\""
             );
         }
     }
@@ -403,13 +404,13 @@ mod tests {
     fn a_mount_without_a_type_is_refused() {
         assert_eq!(
             refused(&json!({"destination": "/a"})),
-            "config.json: /mounts/0/type: a mount needs a type (name a file system such as \"tmpfs\", or use option \
-             \"bind\" or \"rbind\")"
+            "config.json: /mounts/0/type: mount has no type (set a file system type such as \"tmpfs\", or \
+             use option \"bind\" or \"rbind\")"
         );
     }
 
     #[test]
     fn the_root_cannot_be_a_destination() {
-        assert!(refused(&json!({"destination": "/a/..", "type": "tmpfs"})).contains("is the root itself"));
+        assert!(refused(&json!({"destination": "/a/..", "type": "tmpfs"})).contains("is the root directory"));
     }
 }

@@ -47,7 +47,7 @@ impl CapabilityPlan {
     /// What is not as the bundle asks, one sentence each.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let not_ours = (self.not_ours != 0)
-            .then(|| format!("the runtime itself has no {}: left out", names(self.not_ours)));
+            .then(|| format!("ignoring capability {}: the runtime does not have it", names(self.not_ours)));
         let ambient = (self.lost_ambient != 0).then(|| {
             format!(
                 "can't raise ambient capability {}: not permitted and inheritable",
@@ -158,7 +158,10 @@ mod tests {
             planned(json!({"permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"]})).unwrap();
         plan.limit_to(Sets { permitted: 1, ..Sets::default() });
         assert_eq!((plan.sets.permitted, plan.sets.effective), (1, 0));
-        assert_eq!(plan.warnings().collect::<Vec<_>>(), ["the runtime itself has no CAP_KILL: left out"]);
+        assert_eq!(
+            plan.warnings().collect::<Vec<_>>(),
+            ["ignoring capability CAP_KILL: the runtime does not have it"]
+        );
     }
 
     #[test]

@@ -19,13 +19,13 @@ impl Mask {
             let (first, last) = element.split_once('-').unwrap_or((element, element));
             let (first, last) = (number(first)?, number(last)?);
             if first > last {
-                return Err(format!("the range {element:?} runs backwards"));
+                return Err(format!("invalid range {element:?}: start is greater than end"));
             }
             mask.add(first, last);
         }
         match (mask.0.is_empty(), text.is_empty()) {
             (true, true) => Ok(None),
-            (true, false) => Err(format!("{text:?} names no number")),
+            (true, false) => Err(format!("empty list {text:?}")),
             (false, _) => Ok(Some(mask)),
         }
     }
@@ -58,12 +58,10 @@ fn number(text: &str) -> Result<usize, String> {
     // `parse` alone would take a plus sign.
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number {
-        return Err(format!("{text:?} is no number"));
+        return Err(format!("invalid number {text:?}"));
     }
     let value = text.parse::<u32>().ok().filter(|value| *value <= LARGEST);
-    value
-        .and_then(|value| usize::try_from(value).ok())
-        .ok_or_else(|| format!("{text} is more than {LARGEST}"))
+    value.and_then(|value| usize::try_from(value).ok()).ok_or_else(|| format!("{text} exceeds {LARGEST}"))
 }
 
 #[cfg(test)]
@@ -92,11 +90,11 @@ mod tests {
     #[test]
     fn what_is_no_list_is_refused_with_the_reason() {
         let refused = |text| Mask::parse(text).unwrap_err();
-        assert_eq!(refused("0-9876543210"), "9876543210 is more than 65536");
-        assert_eq!(refused("3-1"), "the range \"3-1\" runs backwards");
-        assert_eq!(refused("1-2-3"), "\"2-3\" is no number");
-        assert_eq!(refused("+1"), "\"+1\" is no number");
-        assert_eq!(refused("1,-"), "\"\" is no number");
-        assert_eq!(refused(" , "), "\" , \" names no number");
+        assert_eq!(refused("0-9876543210"), "9876543210 exceeds 65536");
+        assert_eq!(refused("3-1"), "invalid range \"3-1\": start is greater than end");
+        assert_eq!(refused("1-2-3"), "invalid number \"2-3\"");
+        assert_eq!(refused("+1"), "invalid number \"+1\"");
+        assert_eq!(refused("1,-"), "invalid number \"\"");
+        assert_eq!(refused(" , "), "empty list \" , \"");
     }
 }

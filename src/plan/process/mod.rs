@@ -57,15 +57,14 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
     let empty = Vec::new();
     let args = c_strings(process.args().as_ref().unwrap_or(&empty), &at.field("args"))?;
     let Some(program) = args.first().filter(|program| !program.is_empty()) else {
-        return Err(at.field("args").error("there is no program to run"));
+        return Err(at.field("args").error("no program to run"));
     };
     let env = environment(process.env().as_ref().unwrap_or(&empty), &at.field("env"))?;
     let cwd = process.cwd();
     if !cwd.is_absolute() {
-        return Err(at.field("cwd").error_with_hint(
-            format_args!("{cwd:?} is not an absolute path"),
-            "start it with /; \"/\" is a good choice",
-        ));
+        return Err(at
+            .field("cwd")
+            .error_with_hint(format_args!("path {cwd:?} must be absolute"), "use \"/\" if unsure"));
     }
     let user = process.user();
     if let Some(umask) = user.umask()
@@ -74,7 +73,7 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
         return Err(at
             .field("user")
             .field("umask")
-            .error(format_args!("{umask} is more than 511 (octal 0777)")));
+            .error(format_args!("umask {umask} exceeds 511 (octal 0777)")));
     }
     refuse_no_change(user, &at.field("user"))?;
     let terminal = process.terminal().unwrap_or(false);
@@ -148,7 +147,7 @@ fn refuse_no_change(user: &runtime::User, at: &Pointer) -> Result<()> {
     let groups = groups.map(|(index, gid)| (*gid, at.field("additionalGids").index(index)));
     let mut ids = [(user.uid(), at.field("uid")), (user.gid(), at.field("gid"))].into_iter().chain(groups);
     match ids.find(|(id, _)| *id == u32::MAX) {
-        Some((id, at)) => Err(at.error(format_args!("{id} is no id"))),
+        Some((id, at)) => Err(at.error(format_args!("invalid id {id}"))),
         None => Ok(()),
     }
 }
@@ -185,8 +184,8 @@ fn environment(env: &[String], at: &Pointer) -> Result<Vec<CString>> {
     let entries = c_strings(env, at)?;
     if let Some((index, entry)) = entries.iter().enumerate().find(|(_, entry)| variable_name(entry).is_none())
     {
-        let wrong = format_args!("{entry:?} is no variable");
-        return Err(at.index(index).error_with_hint(wrong, "write it as \"NAME=value\""));
+        let wrong = format_args!("invalid environment variable {entry:?}");
+        return Err(at.index(index).error_with_hint(wrong, "expected NAME=VALUE"));
     }
     Ok(last_of_each(entries))
 }
@@ -212,7 +211,7 @@ pub fn last_of_each(env: Vec<CString>) -> Vec<CString> {
 fn c_strings(texts: &[String], at: &Pointer) -> Result<Vec<CString>> {
     let one = |(index, text): (usize, &String)| {
         CString::new(text.as_bytes())
-            .map_err(|_| at.index(index).error(format_args!("{text:?} contains a NUL character")))
+            .map_err(|_| at.index(index).error(format_args!("{text:?} contains a NUL byte")))
     };
     texts.iter().enumerate().map(one).collect()
 }
@@ -220,7 +219,7 @@ fn c_strings(texts: &[String], at: &Pointer) -> Result<Vec<CString>> {
 fn console_size(size: runtime::Box, at: &Pointer) -> Result<(u16, u16)> {
     let at = at.field("consoleSize");
     let number = |value: u64, field: &str| {
-        u16::try_from(value).map_err(|_| at.field(field).error(format_args!("{value} is more than 65535")))
+        u16::try_from(value).map_err(|_| at.field(field).error(format_args!("{value} exceeds 65535")))
     };
     Ok((number(size.height(), "height")?, number(size.width(), "width")?))
 }
@@ -229,7 +228,7 @@ fn oom_score_adj(score: i32, at: &Pointer) -> Result<i32> {
     if (-1000..=1000).contains(&score) {
         return Ok(score);
     }
-    Err(at.field("oomScoreAdj").error(format_args!("{score} is not between -1000 and 1000")))
+    Err(at.field("oomScoreAdj").error(format_args!("{score} is out of range (-1000 to 1000)")))
 }
 
 #[cfg(test)]
@@ -280,22 +279,22 @@ mod tests {
 
     #[test]
     fn a_process_says_what_is_wrong_with_it() {
-        assert_eq!(refused(json!({"args": []})), "config.json: /process/args: there is no program to run");
+        assert_eq!(refused(json!({"args": []})), "config.json: /process/args: no program to run");
         assert_eq!(
             refused(json!({"cwd": "tmp"})),
-            "config.json: /process/cwd: \"tmp\" is not an absolute path (start it with /; \"/\" is a good choice)"
+            "config.json: /process/cwd: path \"tmp\" must be absolute (use \"/\" if unsure)"
         );
         assert_eq!(
             refused(json!({"env": ["A"]})),
-            "config.json: /process/env/0: \"A\" is no variable (write it as \"NAME=value\")"
+            "config.json: /process/env/0: invalid environment variable \"A\" (expected NAME=VALUE)"
         );
         assert_eq!(
             refused(json!({"oomScoreAdj": -1001})),
-            "config.json: /process/oomScoreAdj: -1001 is not between -1000 and 1000"
+            "config.json: /process/oomScoreAdj: -1001 is out of range (-1000 to 1000)"
         );
         assert_eq!(
             refused(json!({"apparmorProfile": "a\0b"})),
-            "config.json: /process/apparmorProfile: \"a\\0b\" contains a NUL character"
+            "config.json: /process/apparmorProfile: \"a\\0b\" contains a NUL byte"
         );
     }
 
@@ -304,11 +303,11 @@ mod tests {
         let most = u32::MAX;
         assert_eq!(
             refused(json!({"user": {"uid": most, "gid": 0}})),
-            "config.json: /process/user/uid: 4294967295 is no id"
+            "config.json: /process/user/uid: invalid id 4294967295"
         );
         assert_eq!(
             refused(json!({"user": {"uid": 0, "gid": 0, "additionalGids": [1, most]}})),
-            "config.json: /process/user/additionalGids/1: 4294967295 is no id"
+            "config.json: /process/user/additionalGids/1: invalid id 4294967295"
         );
     }
 

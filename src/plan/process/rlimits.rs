@@ -17,10 +17,10 @@ pub fn plan(rlimits: &[PosixRlimit], at: &Pointer) -> Result<Vec<Rlimit>> {
         if planned.iter().any(|(seen, _, _)| *seen == resource) {
             return Err(at
                 .field("type")
-                .error(format_args!("{:?} is there twice", rlimit.typ().to_string())));
+                .error(format_args!("duplicate rlimit {:?}", rlimit.typ().to_string())));
         }
         if rlimit.soft() > rlimit.hard() {
-            let message = format!("{} is more than the hard limit {}", rlimit.soft(), rlimit.hard());
+            let message = format!("soft limit {} exceeds hard limit {}", rlimit.soft(), rlimit.hard());
             return Err(at.field("soft").error(message));
         }
         planned.push((resource, rlimit.soft(), rlimit.hard()));
@@ -78,6 +78,6 @@ mod tests {
     #[test]
     fn a_soft_limit_cannot_exceed_the_hard_one() {
         let error = planned(json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}])).unwrap_err();
-        assert_eq!(line(&error), "config.json: /process/rlimits/0/soft: 2 is more than the hard limit 1");
+        assert_eq!(line(&error), "config.json: /process/rlimits/0/soft: soft limit 2 exceeds hard limit 1");
     }
 }

@@ -21,16 +21,16 @@ pub fn scheduler(wanted: &runtime::Scheduler, at: &Pointer) -> Result<Scheduler>
     use LinuxSchedulerPolicy as P;
     let policy = *wanted.policy();
     let only = |field: &str, for_what: &str| {
-        Err(at.field(field).error(format_args!("is only for {for_what}, not {policy}")))
+        Err(at.field(field).error(format_args!("only valid for {for_what}, not {policy}")))
     };
     let nice = wanted.nice().unwrap_or(0);
     if matches!(policy, P::SchedOther | P::SchedBatch) && !(-20..=19).contains(&nice) {
-        return Err(at.field("nice").error(format_args!("{nice} is not between -20 and 19")));
+        return Err(at.field("nice").error(format_args!("{nice} is out of range (-20 to 19)")));
     }
     let priority = wanted.priority().unwrap_or(0);
     match policy {
         P::SchedFifo | P::SchedRr if !(1..=99).contains(&priority) => {
-            return Err(at.field("priority").error(format_args!("{priority} is not between 1 and 99")));
+            return Err(at.field("priority").error(format_args!("{priority} is out of range (1 to 99)")));
         }
         P::SchedFifo | P::SchedRr => {}
         _ if priority != 0 => return only("priority", "SCHED_FIFO and SCHED_RR"),
@@ -74,14 +74,14 @@ fn deadlines(times: [(&str, u64); 3], at: &Pointer) -> Result<()> {
             continue;
         }
         if !(1024..1 << 63).contains(&time) {
-            let message = format!("{time} ns is not between 1024 and 2^63");
+            let message = format!("{time} ns is out of range (1024 to 2^63)");
             return Err(at
                 .field(field)
-                .error_with_hint(message, "SCHED_DEADLINE needs runtime and deadline"));
+                .error_with_hint(message, "SCHED_DEADLINE requires runtime and deadline"));
         }
         if time < before.1 {
-            let message = format!("{time} ns is less than the {} of {} ns", before.0, before.1);
-            return Err(at.field(field).error_with_hint(message, "runtime <= deadline <= period"));
+            let message = format!("{time} ns is less than {} ({} ns)", before.0, before.1);
+            return Err(at.field(field).error_with_hint(message, "must be runtime <= deadline <= period"));
         }
         before = (field, time);
     }
@@ -110,7 +110,7 @@ pub fn io_priority(wanted: &runtime::LinuxIOPriority, at: &Pointer) -> Result<u1
         IOPriorityClass::IoprioClassIdle => 3,
     };
     let level = u16::try_from(wanted.priority()).ok().filter(|level| *level <= 7).ok_or_else(|| {
-        at.field("priority").error(format_args!("{} is not between 0 and 7", wanted.priority()))
+        at.field("priority").error(format_args!("{} is out of range (0 to 7)", wanted.priority()))
     })?;
     Ok(class << 13 | level)
 }
@@ -159,29 +159,29 @@ mod tests {
     fn a_scheduler_says_what_is_wrong_with_it() {
         assert_eq!(
             refused(json!({"policy": "SCHED_OTHER", "nice": 20})),
-            "config.json: /process/scheduler/nice: 20 is not between -20 and 19"
+            "config.json: /process/scheduler/nice: 20 is out of range (-20 to 19)"
         );
         assert_eq!(
             refused(json!({"policy": "SCHED_FIFO"})),
-            "config.json: /process/scheduler/priority: 0 is not between 1 and 99"
+            "config.json: /process/scheduler/priority: 0 is out of range (1 to 99)"
         );
         assert_eq!(
             refused(json!({"policy": "SCHED_IDLE", "priority": 1})),
-            "config.json: /process/scheduler/priority: is only for SCHED_FIFO and SCHED_RR, not SCHED_IDLE"
+            "config.json: /process/scheduler/priority: only valid for SCHED_FIFO and SCHED_RR, not SCHED_IDLE"
         );
         assert_eq!(
             refused(json!({"policy": "SCHED_RR", "priority": 1, "period": 5000})),
-            "config.json: /process/scheduler/period: is only for SCHED_DEADLINE, not SCHED_RR"
+            "config.json: /process/scheduler/period: only valid for SCHED_DEADLINE, not SCHED_RR"
         );
         assert_eq!(
             refused(json!({"policy": "SCHED_DEADLINE", "deadline": 5000})),
-            "config.json: /process/scheduler/runtime: 0 ns is not between 1024 and 2^63 \
-             (SCHED_DEADLINE needs runtime and deadline)"
+            "config.json: /process/scheduler/runtime: 0 ns is out of range (1024 to 2^63) \
+             (SCHED_DEADLINE requires runtime and deadline)"
         );
         assert_eq!(
             refused(json!({"policy": "SCHED_DEADLINE", "runtime": 5000, "deadline": 6000, "period": 5500})),
-            "config.json: /process/scheduler/period: 5500 ns is less than the deadline of 6000 ns \
-             (runtime <= deadline <= period)"
+            "config.json: /process/scheduler/period: 5500 ns is less than deadline (6000 ns) \
+             (must be runtime <= deadline <= period)"
         );
     }
 
@@ -196,7 +196,7 @@ mod tests {
         for level in [-1, 8] {
             assert_eq!(
                 line(&planned(json!({"class": "IOPRIO_CLASS_RT", "priority": level})).unwrap_err()),
-                format!("config.json: /process/ioPriority/priority: {level} is not between 0 and 7")
+                format!("config.json: /process/ioPriority/priority: {level} is out of range (0 to 7)")
             );
         }
     }
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(planned(json!({})).unwrap(), Affinity::default());
         assert_eq!(
             line(&planned(json!({"final": "0,70000"})).unwrap_err()),
-            "config.json: /process/execCPUAffinity/final: 70000 is more than 65536"
+            "config.json: /process/execCPUAffinity/final: 70000 exceeds 65536"
         );
     }
 }

@@ -87,47 +87,47 @@ impl Program {
                     Origin::Namespace(_, path) => format!("join the {} namespace {path:?}", word(*kind)),
                     _ => format!("join a {} namespace", word(*kind)),
                 },
-                hint: (errno == Errno::EINVAL).then_some("is it a namespace of that type?"),
+                hint: (errno == Errno::EINVAL).then_some("the path may not be a namespace of that type"),
                 field: Some(("path", None)),
             },
             Step::JoinNamespacesOf { .. } if errno == Errno::ESRCH => {
                 plain("cannot exec in a stopped container".into())
             }
             Step::JoinNamespacesOf { .. } => plain("join the container's namespaces".into()),
-            Step::HoldPidNamespace { .. } => plain("hold the pid namespace".into()),
+            Step::HoldPidNamespace { .. } => plain("open the pid namespace".into()),
             Step::Successor { kinds: 0 } => plain("clone the process in the pid namespace".into()),
             Step::Successor { kinds } => {
                 plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
             }
-            Step::Dumpable { .. } => plain("let the runtime look at the init process".into()),
+            Step::Dumpable { .. } => plain("make the init process dumpable".into()),
             Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
-            Step::Loopback => plain("bring lo up".into()),
+            Step::Loopback => plain("bring up interface lo".into()),
             Step::NewNamespaces { kinds } => {
-                plain(format!("make the {} namespace", namespaces::words(*kinds)))
+                plain(format!("create the {} namespace", namespaces::words(*kinds)))
             }
             Step::JoinSessionKeyring { name, label: Some(label), .. } => Sentence {
-                hint: Some("--no-new-keyring does without one"),
+                hint: Some("use --no-new-keyring to run without one"),
                 ..plain(format!(
                     "join session keyring {name:?} with SELinux label {label:?} (`/proc/thread-self/attr/keycreate`)"
                 ))
             },
             Step::JoinSessionKeyring { name, label: None, .. } => Sentence {
-                hint: Some("--no-new-keyring does without one"),
+                hint: Some("use --no-new-keyring to run without one"),
                 ..plain(format!("join session keyring {name:?}"))
             },
             Step::TimeOffsets { .. } => Sentence {
                 hint: match errno {
-                    Errno::ERANGE => Some("no clock may be before 0 or far beyond a human life"),
-                    Errno::EPERM | Errno::EACCES => Some("it needs CAP_SYS_TIME"),
+                    Errno::ERANGE => Some("the offset would make the clock negative or too large"),
+                    Errno::EPERM | Errno::EACCES => Some("requires CAP_SYS_TIME"),
                     _ => None,
                 },
                 ..plain("set the clocks of the time namespace".into())
             },
-            Step::NewSession => plain("start a session".into()),
+            Step::NewSession => plain("start a new session".into()),
             Step::JoinNewNetwork => plain("join the new network namespace".into()),
             Step::HostPropagation { path, .. } => plain(format!("change the propagation of {path:?}")),
             Step::HideHostMount { path } => plain(format!("hide the host's mount {path:?}")),
-            Step::HoldNodes { .. } => plain("hold the devices".into()),
+            Step::HoldNodes { .. } => plain("open the devices".into()),
             Step::OpenRootfs { path, .. } | Step::HoldRootfs { path } => {
                 plain(format!("open rootfs {path:?}"))
             }
@@ -135,41 +135,44 @@ impl Program {
             Step::Populate { directory, entries } => match (part, entries.get(place(part))) {
                 (Part::Item(_), Some(Entry::Node { name, .. })) => {
                     let hint = match errno {
-                        Errno::ENOENT => Some("in a user namespace it is the host's node of that path"),
+                        Errno::ENOENT => Some(
+                            "in a user namespace, the host's device node of that path is used, which does not exist",
+                        ),
                         Errno::ENODEV => Some(
-                            "in a user namespace it is the host's node of that path, and this is another",
+                            "in a user namespace, the host's device node of that path is used, which is a \
+                             different device",
                         ),
                         _ => None,
                     };
-                    Sentence { hint, ..plain(format!("make device {}/{}", text(directory), text(name))) }
+                    Sentence { hint, ..plain(format!("create device {}/{}", text(directory), text(name))) }
                 }
                 (Part::Item(_), Some(Entry::Link { name, .. } | Entry::ReplacingLink { name, .. })) => {
-                    plain(format!("make link {}/{}", text(directory), text(name)))
+                    plain(format!("create link {}/{}", text(directory), text(name)))
                 }
                 _ => plain(format!("open {} in the rootfs", text(directory))),
             },
             Step::PivotRoot { .. } => Sentence {
                 hint: (errno == Errno::EINVAL)
-                    .then_some("a host whose root is a ramdisk has no root to pivot away: use --no-pivot"),
-                ..plain("make the rootfs the root with pivot_root".into())
+                    .then_some("pivot_root does not work if the host's root is a ramdisk: use --no-pivot"),
+                ..plain("pivot_root to the rootfs".into())
             },
             Step::MoveRoot => plain("move the rootfs onto /".into()),
-            Step::ChangeRoot => plain("make the rootfs the root with chroot".into()),
+            Step::ChangeRoot => plain("chroot to the rootfs".into()),
             Step::RootPropagation { .. } => plain("change the propagation of /".into()),
-            Step::MakeDirectory { path } => plain(format!("make directory {path:?}")),
+            Step::MakeDirectory { path } => plain(format!("create directory {path:?}")),
             Step::Console { .. } => match part {
                 Part::Source => Sentence {
-                    hint: Some("a terminal needs a devpts mounted on /dev/pts"),
+                    hint: Some("a terminal requires devpts mounted on /dev/pts"),
                     ..plain("open a pty".into())
                 },
                 Part::Target => plain("mount the pty on /dev/console".into()),
                 Part::OnProc => Sentence {
-                    hint: Some("a symbolic link in the image leads there"),
+                    hint: Some("a symbolic link in the image points there"),
                     ..plain("/dev/console cannot be mounted because it is inside /proc".into())
                 },
                 _ => plain("set up the terminal".into()),
             },
-            Step::OwnStreams => plain("replace standard streams that are devices of the host".into()),
+            Step::OwnStreams => plain("reopen standard streams that are host devices".into()),
             Step::Hostname { name } => plain(format!("set hostname {name:?}")),
             Step::Domainname { name } => plain(format!("set domain name {name:?}")),
             Step::Sysctl { settings } => match settings.get(place(part)) {
@@ -177,7 +180,7 @@ impl Program {
                     hint: (errno == Errno::ENOENT).then_some("this kernel has no such parameter"),
                     ..plain(format!("write {value:?} to /proc/sys/{}", text(path)))
                 },
-                _ => plain("open a procfs".into()),
+                _ => plain("open procfs".into()),
             },
             Step::ReadOnlyPath { path } => Sentence {
                 hint: (errno == Errno::EINVAL).then_some(TAKEN_AWAY),
@@ -188,7 +191,9 @@ impl Program {
                 Sentence {
                     hint: match errno {
                         Errno::ENODEV => Some("the container's /dev/null is not the null device"),
-                        Errno::EBUSY => Some("it resolves to the container's root, which cannot be masked"),
+                        Errno::EBUSY => {
+                            Some("the path resolves to the container's root, which cannot be masked")
+                        }
                         Errno::EINVAL => Some(TAKEN_AWAY),
                         _ => None,
                     },
@@ -196,36 +201,37 @@ impl Program {
                 }
             }
             Step::Rlimit { soft, hard, .. } => Sentence {
-                hint: (errno == Errno::EPERM).then_some("raising a hard limit needs CAP_SYS_RESOURCE"),
-                ..plain(format!("set the limit to {soft}:{hard}"))
+                hint: (errno == Errno::EPERM).then_some("raising a hard limit requires CAP_SYS_RESOURCE"),
+                ..plain(format!("set rlimit to {soft}:{hard}"))
             },
             Step::Personality { domain } => plain(format!("set personality {domain:#x}")),
             Step::MemoryPolicy { mode, .. } => Sentence {
                 hint: (errno == Errno::EINVAL)
-                    .then_some("this machine has no such memory node, or the flags do not go together"),
+                    .then_some("a memory node does not exist on this host, or the flags conflict"),
                 ..plain(format!("set memory policy {mode:#x}"))
             },
             // The words that runc's callers look for.
             Step::Scheduler(_) if errno == Errno::EPERM && self.has_cpu_list => Sentence {
-                hint: Some("give up /linux/resources/cpu/cpus or the scheduler"),
+                hint: Some("remove /linux/resources/cpu/cpus or the scheduler"),
                 ..plain("process scheduler can't be used together with AllowedCPUs".into())
             },
             Step::Scheduler(_) => Sentence {
                 hint: match errno {
-                    Errno::EPERM => Some("it needs CAP_SYS_NICE, and not of a user namespace"),
-                    Errno::EBUSY => Some("the processors are promised to other SCHED_DEADLINE processes"),
-                    Errno::EINVAL => Some("this kernel lacks the policy or one of the flags"),
+                    Errno::EPERM => Some("requires CAP_SYS_NICE in the initial user namespace"),
+                    Errno::EBUSY => Some("not enough SCHED_DEADLINE bandwidth is left on these CPUs"),
+                    Errno::EINVAL => Some("this kernel does not support the policy or one of the flags"),
                     _ => None,
                 },
                 ..plain("set the scheduler".into())
             },
             Step::IoPriority { .. } => Sentence {
                 hint: (errno == Errno::EPERM)
-                    .then_some("IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN"),
+                    .then_some("IOPRIO_CLASS_RT requires CAP_SYS_NICE or CAP_SYS_ADMIN"),
                 ..plain("set the I/O priority".into())
             },
             Step::Affinity { .. } => Sentence {
-                hint: (errno == Errno::EINVAL).then_some("the container may run on none of these processors"),
+                hint: (errno == Errno::EINVAL)
+                    .then_some("the container is not allowed to run on any of these CPUs"),
                 ..plain("set the CPU affinity".into())
             },
             Step::ResetAffinity => plain("reset the CPU affinity".into()),
@@ -233,10 +239,10 @@ impl Program {
             Step::ApparmorProfile { command } => Sentence {
                 hint: match (part, errno) {
                     (Part::Whole, Errno::ENOENT) => {
-                        Some("is the profile loaded? apparmor_status(8) lists those that are")
+                        Some("the profile may not be loaded; apparmor_status(8) lists loaded profiles")
                     }
                     (Part::Whole, Errno::EPERM) => {
-                        Some("the profile that confines the runtime must allow the change")
+                        Some("the runtime's own profile must allow the transition")
                     }
                     _ => None,
                 },
@@ -244,8 +250,8 @@ impl Program {
             },
             Step::SelinuxLabel { label: wanted } => Sentence {
                 hint: match (part, errno) {
-                    (Part::Whole, Errno::EINVAL) => Some("the loaded policy knows no such label"),
-                    (Part::Whole, Errno::EACCES) => Some("the loaded policy forbids the change"),
+                    (Part::Whole, Errno::EINVAL) => Some("the label is not valid in the loaded policy"),
+                    (Part::Whole, Errno::EACCES) => Some("the loaded policy denies the transition"),
                     _ => None,
                 },
                 ..plain(label(part, wanted, "/proc/thread-self/attr/exec"))
@@ -255,8 +261,8 @@ impl Program {
             Step::Identity(who) => match part {
                 Part::Source => Sentence {
                     hint: Some(match is_beyond_bounding(who) {
-                        true => "what is inheritable must be in the bounding set, too",
-                        false => "the runtime cannot give more capabilities than it has",
+                        true => "inheritable capabilities must also be in the bounding set",
+                        false => "the runtime cannot grant capabilities it does not have",
                     }),
                     ..plain("set the capabilities".into())
                 },
@@ -271,10 +277,8 @@ impl Program {
                 },
                 Part::Target if !who.groups.is_empty() => Sentence {
                     hint: match errno {
-                        Errno::EPERM => {
-                            Some("this user namespace was made without the right to change groups")
-                        }
-                        Errno::EINVAL => Some("the user namespace maps not all of them"),
+                        Errno::EPERM => Some("setgroups is denied in this user namespace"),
+                        Errno::EINVAL => Some("not all of them are mapped in the user namespace"),
                         _ => None,
                     },
                     field: Some(("additionalGids", None)),
@@ -291,33 +295,33 @@ impl Program {
             Step::Execute { .. } => Sentence {
                 hint: match errno {
                     Errno::ENOEXEC => {
-                        Some("it is neither a program for this machine nor a script that begins with #!")
+                        Some("neither an executable for this machine nor a script with a #! line")
                     }
                     Errno::EPERM | Errno::ENOSYS if self.has_filter() => {
-                        Some("does the seccomp profile allow execve?")
+                        Some("the seccomp profile may not allow execve")
                     }
                     _ => None,
                 },
                 ..plain(format!("exec {}", self.name))
             },
-            Step::EndOnSignals => plain("take signals".into()),
+            Step::EndOnSignals => plain("set up signal handling".into()),
             Step::FindHome { .. } => plain("look up the user's home directory".into()),
             Step::Meet { .. } | Step::AwaitParent | Step::Ready => plain("wait for the runtime".into()),
-            Step::AwaitStart { .. } => plain("wait for the start".into()),
+            Step::AwaitStart { .. } => plain("wait for start".into()),
             Step::RunHook(hook) => plain(text(&hook.complaint)),
             Step::CloseOnExec { .. } => plain("mark descriptors close-on-exec".into()),
             Step::LoadFilter { .. } if part == Part::Source => Sentence {
-                hint: Some("until the agent listens, the seccomp profile must let write and read through"),
-                ..plain("hand the listener over to the seccomp agent".into())
+                hint: Some("the seccomp profile must allow write and read until the agent is listening"),
+                ..plain("pass the listener to the seccomp agent".into())
             },
             Step::LoadFilter { .. } => Sentence {
                 hint: match errno {
-                    Errno::EINVAL => {
-                        Some("this kernel lacks seccomp filters, or a flag or action of this one")
-                    }
-                    Errno::EACCES => Some("it takes noNewPrivileges, or CAP_SYS_ADMIN in the user namespace"),
+                    Errno::EINVAL => Some(
+                        "this kernel does not support seccomp filters, or a flag or action of this filter",
+                    ),
+                    Errno::EACCES => Some("requires noNewPrivileges, or CAP_SYS_ADMIN in the user namespace"),
                     Errno::EBUSY => {
-                        Some("a seccomp agent listens to the runtime already, and there can be one only")
+                        Some("the runtime is already supervised by a seccomp agent, and only one is possible")
                     }
                     _ => None,
                 },
@@ -341,12 +345,11 @@ fn is_beyond_bounding(who: &Identity) -> bool {
 }
 
 /// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2), open_tree(2).
-const TAKEN_AWAY: &str =
-    "the mount there is unbindable, or was unmounted by another process that shares the rootfs";
+const TAKEN_AWAY: &str = "the mount is unbindable, or was unmounted by another process sharing the rootfs";
 
 fn label(part: Part, wanted: &std::ffi::CStr, path: &str) -> String {
     match part {
-        Part::Source => "open a procfs".into(),
+        Part::Source => "open procfs".into(),
         Part::Target => format!("open `{path}`"),
         _ => format!("write {wanted:?} to `{path}`"),
     }
@@ -374,7 +377,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
     let sentence = Sentence { doing, hint: None, field: None };
     match part {
         Part::Whole if errno == Errno::ENODEV => Sentence {
-            hint: Some("this kernel has no file system of that type"),
+            hint: Some("this kernel does not support that file system type"),
             field: Some(("type", None)),
             ..sentence
         },
@@ -389,8 +392,8 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
         }
         Part::Target => Sentence {
             hint: match errno {
-                Errno::ENOTDIR => Some("one of the two is a directory and the other is not"),
-                Errno::EBUSY => Some("it resolves to the container's root: set /root/path instead"),
+                Errno::ENOTDIR => Some("source and destination must both be directories, or neither"),
+                Errno::EBUSY => Some("the path resolves to the container's root: set /root/path instead"),
                 _ => None,
             },
             field: Some(("destination", None)),
@@ -405,7 +408,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
         // Of the parameters that are no options only a label can be refused.
         Part::Item(Parameter::NOT_AN_OPTION) => Sentence {
             doing: format!("{}: set its SELinux label", sentence.doing),
-            hint: Some("it is that of /linux/mountLabel"),
+            hint: Some("the label is from /linux/mountLabel"),
             field: None,
         },
         Part::Item(index) => {
@@ -418,7 +421,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
                 );
             Sentence {
                 doing: format!(
-                    "{}: unknown mount option or wrong value {:?}",
+                    "{}: unknown mount option or invalid value {:?}",
                     sentence.doing,
                     option.unwrap_or_default()
                 ),

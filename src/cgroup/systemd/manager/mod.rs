@@ -79,8 +79,9 @@ impl Manager {
     pub(super) fn connect(buses: Vec<Address>, interrupts: Option<SignalQueue>) -> Result<Self> {
         // The words of runc.
         let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
-        let hint = "--systemd-cgroup needs a host that systemd has booted; as an ordinary user, a session with XDG_RUNTIME_DIR or \
-                    DBUS_SESSION_BUS_ADDRESS (loginctl enable-linger USER gives one without a login)";
+        let hint = "--systemd-cgroup requires a host booted with systemd; unprivileged users also need a \
+                    session with XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS (`loginctl enable-linger \
+                    USER` provides one without a login)";
         Self::within(PATIENCE, FIRST_ABSENCE, buses, interrupts).map_err(|error| {
             match error.is::<WasInterrupted>() {
                 true => error,
@@ -91,8 +92,8 @@ impl Manager {
 
     /// Connects to the manager of a unit that there is, at the first of `buses` at which there is somebody.
     pub(super) fn reach(buses: Vec<Address>) -> Result<Self> {
-        let doing = "ask the systemd that has made the container's scope";
-        let hint = "it was at one of the addresses in state.json when the container was made";
+        let doing = "connect to the systemd that created the container's scope";
+        let hint = "state.json lists the addresses it had when the container was created";
         Self::within(PATIENCE, FIRST_ABSENCE, buses, None)
             .map_err(|error| error.context(Hint(doing.into(), hint.into())))
     }
@@ -156,7 +157,7 @@ impl Manager {
     }
 
     fn property(&mut self, name: &str) -> Result<String> {
-        let doing = || format!("ask systemd for its {name}");
+        let doing = || format!("get {name} from systemd");
         let arguments = [Value::text(MANAGER.interface), Value::text(name)];
         let answer = self.call(PROPERTIES, "Get", &arguments).with_context(doing)?;
         answer.into_iter().next().and_then(Value::into_text).with_context(doing)
@@ -164,7 +165,7 @@ impl Manager {
 
     /// These properties of the scope `unit` with the values that they have now.
     pub(super) fn properties(&mut self, unit: &str, properties: &[Property]) -> Result<Vec<Property>> {
-        let doing = || format!("ask systemd for unit {unit:?}");
+        let doing = || format!("get unit {unit:?} from systemd");
         let object = self.call(MANAGER, "GetUnit", &[Value::text(unit)]).with_context(doing)?;
         let object = object.into_iter().next().and_then(Value::into_text).with_context(doing)?;
         let place = BusObject { object: &object, ..PROPERTIES };
@@ -173,7 +174,7 @@ impl Manager {
                 [Value::text("org.freedesktop.systemd1.Scope"), Value::text(property.name.clone())];
             match self.call(place, "Get", &arguments).with_context(doing)?.pop() {
                 Some(Value::Variant(value)) => Ok(Property { value: *value, ..property.clone() }),
-                _ => bail!("{}: no value of {}", doing(), property.name),
+                _ => bail!("{}: no value for {}", doing(), property.name),
             }
         });
         now.collect()
@@ -226,7 +227,7 @@ impl Manager {
         }
         match result.map_err(|error| blame(error, properties, doing))? {
             Some(result) if result != "done" => {
-                bail!("{}: the job's result is {result:?}, see systemctl status {unit}", doing())
+                bail!("{}: job ended with result {result:?} (see `systemctl status {unit}`)", doing())
             }
             _ => Ok(()),
         }
@@ -303,7 +304,7 @@ fn is_private(address: &Address) -> bool {
 }
 
 fn job_of(answer: Vec<Value>) -> Result<String> {
-    answer.into_iter().next().and_then(Value::into_text).context("systemd names no job")
+    answer.into_iter().next().and_then(Value::into_text).context("systemd returned no job")
 }
 
 /// Connects to the first of `buses` at which there is somebody; says which. One that is not there any more may be gone for this
@@ -331,7 +332,7 @@ fn connect(
                 }
                 // The others name it themselves.
                 Err(error) if errno(&error).is_none() => {
-                    failures.push(error.context(format!("ask at {}", address.as_str())));
+                    failures.push(error.context(format!("connect to {}", address.as_str())));
                 }
                 Err(error) => failures.push(error),
             }
@@ -344,7 +345,7 @@ fn connect(
         let is_missing = |error: &anyhow::Error| errno(error) == Some(nix::errno::Errno::ENOENT);
         let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
         return Err(match failures.is_empty() {
-            true => anyhow!("there is no address to connect to"),
+            true => anyhow!("no D-Bus address to connect to"),
             false => failures.swap_remove(shown),
         });
     }
@@ -403,7 +404,7 @@ struct WasInterrupted(Signal);
 
 impl fmt::Display for WasInterrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "interrupted by {} before the program was started", self.0)
+        write!(f, "interrupted by {} before the container was started", self.0)
     }
 }
 
@@ -425,7 +426,7 @@ fn told(
         return anyhow!(Errno::TIMEDOUT).context(Deaf { address: address.clone(), patience });
     }
     match error.downcast::<Refused>() {
-        Ok(refused) => anyhow!(refused).context("systemd answered"),
+        Ok(refused) => anyhow!(refused).context("systemd replied"),
         Err(error) => error,
     }
 }
@@ -436,7 +437,7 @@ fn blame(error: anyhow::Error, properties: &[Property], doing: impl Fn() -> Stri
     let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let named = properties.iter().find(|property| words.contains(&&*property.name));
     match named.filter(|property| !property.at.is_root()) {
-        Some(Property { name, at, .. }) => at.error(format_args!("{name} of the unit: {}", line(&error))),
+        Some(Property { name, at, .. }) => at.error(format_args!("unit property {name}: {}", line(&error))),
         None => error.context(doing()),
     }
 }

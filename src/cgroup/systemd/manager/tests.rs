@@ -26,12 +26,12 @@ fn a_refused_property_is_named_by_its_place() {
     };
     assert_eq!(
         error("Cannot set property Nonsense, or unknown property."),
-        "config.json: /annotations/org.systemd.property.Nonsense: Nonsense of the unit: systemd answered: \
+        "config.json: /annotations/org.systemd.property.Nonsense: unit property Nonsense: systemd replied: \
          org.freedesktop.DBus.Error.PropertyReadOnly: Cannot set property Nonsense, or unknown property."
     );
     assert_eq!(
         error("Description is out of range"),
-        "start it: systemd answered: org.freedesktop.DBus.Error.PropertyReadOnly: Description is out of range"
+        "start it: systemd replied: org.freedesktop.DBus.Error.PropertyReadOnly: Description is out of range"
     );
 }
 
@@ -124,7 +124,7 @@ fn a_bus_without_systemd_is_named_with_what_it_says() {
             _ => vec![Reply::Answer(Vec::new())],
         });
         let error = line(&reach(&fake).unwrap_err());
-        assert_eq!(error, format!("ask at {}: {kind}: nobody has it", fake.address.as_str()));
+        assert_eq!(error, format!("connect to {}: {kind}: nobody has it", fake.address.as_str()));
     }
 }
 
@@ -139,7 +139,7 @@ fn who_listens_nowhere_is_told_what_it_takes() {
         ),
         "{error}"
     );
-    assert!(error.contains("(ENOENT) (--systemd-cgroup needs a host"), "{error}");
+    assert!(error.contains("(ENOENT) (--systemd-cgroup requires a host"), "{error}");
     let error = line(&Manager::reach(vec![Address::of(&path)]).unwrap_err());
-    assert!(error.starts_with("ask the systemd that has made the container's scope: open "), "{error}");
+    assert!(error.starts_with("connect to the systemd that created the container's scope: open "), "{error}");
 }

@@ -69,7 +69,7 @@ pub(super) fn read<'a>(
                     return Err(wrong("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
                 }
                 Some(call) => calls.push((name.as_str(), call)),
-                None if name.is_empty() => return Err(wrong("the name is empty")),
+                None if name.is_empty() => return Err(wrong("name must not be empty")),
                 None if unknown == Unknown::Refuse => {
                     return Err(wrong(&format!("unknown system call {name:?}")));
                 }
@@ -94,7 +94,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, at: &Pointer, field: &
         u16::try_from(errno)
             .ok()
             .filter(|number| *number <= most)
-            .ok_or_else(|| at.field(field).error(format_args!("{errno} is not between 0 and {most}")))
+            .ok_or_else(|| at.field(field).error(format_args!("{errno} is out of range (0 to {most})")))
     };
     let plain = match action {
         A::ScmpActErrno => return number(ERRNOS).map(Action::errno),
@@ -108,8 +108,8 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, at: &Pointer, field: &
     };
     match errno {
         Some(errno) => Err(at.field(field).error_with_hint(
-            format_args!("{errno} goes with an action that answers with no errno"),
-            "it is for SCMP_ACT_ERRNO and SCMP_ACT_TRACE",
+            format_args!("errno {errno} is not supported by this action"),
+            "only SCMP_ACT_ERRNO and SCMP_ACT_TRACE take an errno",
         )),
         None => Ok(plain),
     }
@@ -138,7 +138,7 @@ fn rules(block: &LinuxSyscall, default: Action, at: &Pointer) -> Result<Vec<Rule
 fn condition(arg: &LinuxSeccompArg, at: &Pointer) -> Result<Condition> {
     use LinuxSeccompOperator as O;
     let Some(argument) = u8::try_from(arg.index()).ok().filter(|index| *index < 6) else {
-        return Err(at.field("index").error(format_args!("{} is not between 0 and 5", arg.index())));
+        return Err(at.field("index").error(format_args!("{} is out of range (0 to 5)", arg.index())));
     };
     let operator = match arg.op() {
         O::ScmpCmpNe => Operator::NotEqual,
@@ -172,7 +172,7 @@ fn flags(named: Option<&[LinuxSeccompFilterFlag]>, notifies: bool, at: &Pointer)
         if *flag == LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv && !notifies {
             return Err(at
                 .index(index)
-                .error(format_args!("{:?} needs a rule with SCMP_ACT_NOTIFY", flag.to_string())));
+                .error(format_args!("{:?} requires a rule with SCMP_ACT_NOTIFY", flag.to_string())));
         }
         flags |= FLAGS.iter().find(|(known, _)| known == flag).map_or(0, |(_, bit)| *bit);
     }
@@ -183,15 +183,13 @@ fn listener(seccomp: &LinuxSeccomp, notifies: bool, at: &Pointer) -> Result<Opti
     let path = seccomp.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
     let metadata = seccomp.listener_metadata().as_ref().filter(|metadata| !metadata.is_empty());
     match (path, metadata) {
-        (None, Some(_)) => Err(at
-            .field("listenerMetadata")
-            .error("is for the agent that listenerPath names, and that is not set")),
+        (None, Some(_)) => Err(at.field("listenerMetadata").error("requires listenerPath to be set")),
         (None, None) if notifies => Err(at.field("listenerPath").error_with_hint(
             "seccomp listenerPath is not set",
-            "SCMP_ACT_NOTIFY needs an agent: name the UNIX socket that it listens on",
+            "SCMP_ACT_NOTIFY requires an agent: set listenerPath to the UNIX socket it listens on",
         )),
         (Some(path), _) if notifies && path.is_relative() => {
-            Err(at.field("listenerPath").error(format_args!("{path:?} is not an absolute path")))
+            Err(at.field("listenerPath").error(format_args!("path {path:?} must be absolute")))
         }
         (Some(path), metadata) if notifies => {
             Ok(Some(Listener { path: PathBuf::from(path), metadata: metadata.cloned() }))

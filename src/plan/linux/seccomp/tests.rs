@@ -42,31 +42,33 @@ fn what_is_wrong_with_a_profile_is_named() {
     assert_eq!(
         with("defaultErrnoRet", json!(1)),
         format!(
-            "{AT}/defaultErrnoRet: 1 goes with an action that answers with no errno (it is for SCMP_ACT_ERRNO and SCMP_ACT_TRACE)"
+            "{AT}/defaultErrnoRet: errno 1 is not supported by this action (only SCMP_ACT_ERRNO and \
+             SCMP_ACT_TRACE take an errno)"
         )
     );
     assert_eq!(
         rule(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096})),
-        format!("{AT}/syscalls/0/errnoRet: 4096 is not between 0 and 4095")
+        format!("{AT}/syscalls/0/errnoRet: 4096 is out of range (0 to 4095)")
     );
     assert_eq!(
         rule(json!({"names": ["read"], "action": "SCMP_ACT_TRACE", "errnoRet": 65536})),
-        format!("{AT}/syscalls/0/errnoRet: 65536 is not between 0 and 65535")
+        format!("{AT}/syscalls/0/errnoRet: 65536 is out of range (0 to 65535)")
     );
     assert_eq!(
         rule(json!({"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 5})),
         format!(
-            "{AT}/syscalls/0/errnoRet: 5 goes with an action that answers with no errno (it is for SCMP_ACT_ERRNO and SCMP_ACT_TRACE)"
+            "{AT}/syscalls/0/errnoRet: errno 5 is not supported by this action (only SCMP_ACT_ERRNO and \
+             SCMP_ACT_TRACE take an errno)"
         )
     );
     let arg = json!({"index": 6, "value": 0, "op": "SCMP_CMP_EQ"});
     assert_eq!(
         rule(json!({"names": ["read"], "action": "SCMP_ACT_KILL", "args": [arg]})),
-        format!("{AT}/syscalls/0/args/0/index: 6 is not between 0 and 5")
+        format!("{AT}/syscalls/0/args/0/index: 6 is out of range (0 to 5)")
     );
     assert_eq!(
         rule(json!({"names": ["read", ""], "action": "SCMP_ACT_KILL"})),
-        format!("{AT}/syscalls/0/names/1: the name is empty")
+        format!("{AT}/syscalls/0/names/1: name must not be empty")
     );
     assert_eq!(
         rule(json!({"names": ["mkdir", "write"], "action": "SCMP_ACT_NOTIFY"})),
@@ -75,20 +77,23 @@ fn what_is_wrong_with_a_profile_is_named() {
     assert_eq!(
         rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"})),
         format!(
-            "{AT}/listenerPath: seccomp listenerPath is not set (SCMP_ACT_NOTIFY needs an agent: name the UNIX socket that it listens on)"
+            "{AT}/listenerPath: seccomp listenerPath is not set (SCMP_ACT_NOTIFY requires an agent: set \
+             listenerPath to the UNIX socket it listens on)"
         )
     );
     assert_eq!(
         with("listenerMetadata", json!("x")),
-        format!("{AT}/listenerMetadata: is for the agent that listenerPath names, and that is not set")
+        format!("{AT}/listenerMetadata: requires listenerPath to be set")
     );
     assert_eq!(
         with("flags", json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])),
-        format!("{AT}/flags/1: \"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV\" needs a rule with SCMP_ACT_NOTIFY")
+        format!(
+            "{AT}/flags/1: \"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV\" requires a rule with SCMP_ACT_NOTIFY"
+        )
     );
     let notify = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "agent.sock",
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
-    assert_eq!(refused(&notify), format!("{AT}/listenerPath: \"agent.sock\" is not an absolute path"));
+    assert_eq!(refused(&notify), format!("{AT}/listenerPath: path \"agent.sock\" must be absolute"));
 }
 
 #[test]
@@ -225,8 +230,11 @@ fn a_program_that_is_too_long_is_refused() {
     }
     assert_eq!(answer(&filter, Arch::X86_64, number("ioctl"), &[900]), Action::ALLOW);
     let error = refused(&profile(1100));
-    assert!(error.starts_with(&format!("{AT}/syscalls: takes ")), "{error}");
-    assert!(error.ends_with("and the kernel takes 4096 (use fewer conditions)"), "{error}");
+    assert!(error.starts_with(&format!("{AT}/syscalls: filter has ")), "{error}");
+    assert!(
+        error.ends_with("more than the kernel's limit of 4096 (use fewer rules or conditions)"),
+        "{error}"
+    );
 }
 
 #[test]
