@@ -95,8 +95,8 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
             // Too little to tell others, or to note it.
             let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
-                "container init was killed, probably by the OOM killer: {gone}, but {killed} in its slice \
-                 was OOM-killed meanwhile (raise /linux/resources/memory/limit, or reduce the program's \
+                "container init was killed, probably by the OOM killer: {gone}, but the OOM killer \
+                 killed {killed} in its slice meanwhile (raise /linux/resources/memory/limit, or reduce the program's \
                  memory usage)",
             ));
         }

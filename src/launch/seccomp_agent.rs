@@ -54,9 +54,10 @@ pub fn prepare(filter: &Filter) -> Result<Option<Agent>> {
         ));
     }
     if !seccomp::knows(seccomp::with_listener(filter.flags, filter.listener.is_some())) {
-        return Err(at
-            .field("flags")
-            .error_with_hint("this kernel does not support all of these flags", "see seccomp(2) for the required kernel versions"));
+        return Err(at.field("flags").error_with_hint(
+            "this kernel does not support all of these flags",
+            "see seccomp(2) for the required kernel versions",
+        ));
     }
     filter.listener.as_ref().map(Agent::connect).transpose()
 }

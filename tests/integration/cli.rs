@@ -357,7 +357,7 @@ fn the_log_level_decides_about_warnings() -> Outcome {
         assert_eq!(output.stderr.lines().count(), count, "{output:#?}");
     }
     let call = Invocation::of_the_runtime().args(["--log-level", "loud", "list"]);
-    call.fails_with("--log-level: unknown log level \"loud\" (known are");
+    call.fails_with("--log-level: unknown log level \"loud\" (must be");
     Ok(())
 }
 

@@ -148,7 +148,7 @@ fn a_container_without_a_cgroup_leaves_the_process_where_the_runtime_is() -> Out
     let own = own.lines().find(|line| line.starts_with("0::")).unwrap();
     assert_eq!(own_cgroup(&container, &[]), own);
     need_own()?;
-    container.exec_with(["--cgroup", "/"], ["true"]).fails_with("the container has no cgroup of its own");
+    container.exec_with(["--cgroup", "/"], ["true"]).fails_with("--cgroup: the container has no cgroup");
     Ok(())
 }
 

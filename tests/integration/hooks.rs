@@ -646,7 +646,7 @@ fn a_hook_killed_by_a_signal_is_reported_by_its_name() -> Outcome {
     need_own()?;
     for name in ["createRuntime", "createContainer", "startContainer"] {
         let container = with_hooks(container("true"), json!({ name: [hook("kill -TERM $$")] }));
-        container.run_fails_with(&format!("error running {name} hook #0: \"/bin/sh\": ended by SIGTERM\n"));
+        container.run_fails_with(&format!("error running {name} hook #0: \"/bin/sh\": killed by SIGTERM\n"));
     }
     Ok(())
 }

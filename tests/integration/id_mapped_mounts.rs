@@ -362,7 +362,7 @@ fn a_source_that_an_earlier_mount_covers_is_refused() -> Outcome {
             });
             if covers {
                 let output = container.run_fails_with("config.json: /mounts/8/source: ");
-                assert!(output.stderr.contains("/mounts/7 covers"), "{output:#?}");
+                assert!(output.stderr.contains(" is covered by /mounts/7"), "{output:#?}");
             } else {
                 container.says();
             }

@@ -467,7 +467,7 @@ fn a_dry_run_knows_what_is_not_there() -> Outcome {
     );
     if !has_controller("memory") {
         let call = container.runtime().args(["update", "--dry-run", "--memory", "64M", &container.id]);
-        call.fails_with("needs the memory controller");
+        call.fails_with("requires the memory controller");
     }
     Ok(())
 }

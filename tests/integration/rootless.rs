@@ -281,7 +281,7 @@ fn devices_are_those_of_the_host() -> Outcome {
     let other = self::container("true").edit(|spec| {
         spec["linux"]["devices"] = json!([{ "path": "/dev/zero", "type": "c", "major": 1, "minor": 3 }])
     });
-    other.run_fails_with("/linux/devices/0: make device /dev/zero: ");
+    other.run_fails_with("/linux/devices/0: create device /dev/zero: ");
     Ok(())
 }
 

@@ -180,7 +180,7 @@ fn one_that_is_named_is_shown_until_it_ends() -> Outcome {
     let container = Container::idling();
     let mut terminal = Pty::spawn(&top(&container, &["--interval=1h", &container.id]), 200, 50, UTF8);
     terminal.wait_for("sleep 1000");
-    assert!(!terminal.shown.text().contains("escape all"), "{}", terminal.shown.text());
+    assert!(!terminal.shown.text().contains("esc back"), "{}", terminal.shown.text());
     container.terminate();
     assert_eq!(terminal.ends().code(), Some(0));
     let mut terminal = Pty::spawn(&top(&container, &[&container.id]), 80, 24, UTF8);
@@ -250,7 +250,7 @@ fn a_terminal_that_was_stopped_shows_what_was_asked_for_last() -> Outcome {
     let container = Container::idling();
     let call = container.runtime().args(["top", "--interval=1h"]);
     let mut terminal = Pty::spawn(&call, 80, 24, UTF8);
-    terminal.wait_for("by cpu");
+    terminal.wait_for("sort: cpu");
     // Not only because it is time: the second look is over, and the third comes in an hour.
     terminal.wait_until("the processor time is known", |shown| {
         let line = shown.line(beginning(&container.id)).unwrap_or_default();
@@ -261,7 +261,7 @@ fn a_terminal_that_was_stopped_shows_what_was_asked_for_last() -> Outcome {
     terminal.types("nm");
     terminal.wait_until_silent();
     terminal.types("\x11");
-    terminal.wait_for("by memory");
+    terminal.wait_for("sort: memory");
     terminal.types("q");
     assert_eq!(terminal.ends().code(), Some(0));
     Ok(())

@@ -245,7 +245,7 @@ fn idle_and_shares_take_each_others_place() -> Outcome {
     changes_nothing(
         &container,
         update(&container, &["--cpu-share", "2048", "--cpu-idle", "1"]),
-        "--cpu-idle: 1 excludes",
+        "--cpu-idle: 1 conflicts with",
     );
     changes_nothing(
         &container,

@@ -275,7 +275,7 @@ fn what_fails_for_the_user_namespace_says_so() -> Outcome {
     ];
     for (edit, text, hint) in cases {
         let container = Container::new().in_user_namespace().edit(edit);
-        let container = if hint.contains("belong") { container.owned_by(0, 0) } else { container };
+        let container = if hint.contains("owned") { container.owned_by(0, 0) } else { container };
         let output = container.run_fails_with(text);
         assert!(output.stderr.contains(hint), "{output:#?}");
     }

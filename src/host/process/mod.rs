@@ -36,7 +36,8 @@ impl Process {
     /// Hands a descriptor of the process to who wants one, with what the process is: `standard` or `setns`, as runc says it.
     pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
         let Some(socket) = to else { return Ok(()) };
-        protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd()).context("send to the pidfd socket")
+        protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd())
+            .context("send to the pidfd socket")
     }
 
     /// Writes the `oom_score_adj` that is asked for at `at`.

@@ -332,7 +332,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     };
     child.await_ready()?;
     cgroup.release()?;
-    let pidfd = init.pidfd.try_clone().context("keep the init process")?;
+    let pidfd = init.pidfd.try_clone().context("duplicate the pidfd of the init process")?;
     prepared.publish()?;
     state.creating = false;
     // Whoever deletes it from now on need not wait for the hooks that are still to run.

@@ -125,7 +125,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
         && is_privileged(own);
     let ours_kinds = if is_succeeded { 0 } else { parents_kinds(kinds, own) };
     let wiring = ExecInputs {
-        init: init.try_clone().context("keep the init process")?,
+        init: init.try_clone().context("duplicate the pidfd of the init process")?,
         kinds: kinds & !ours_kinds,
         is_succeeded,
         ids,
@@ -233,7 +233,7 @@ pub fn exec(container: &Container, mut request: Request<'_>) -> Result<Added> {
     let pid_file = request.pid_file.map(|path| PidFile::write(path, process.pid)).transpose()?;
     // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
     warnings.iter().for_each(|warning| request.log.warning(warning));
-    let pidfd = process.pidfd.try_clone().context("keep the new process")?;
+    let pidfd = process.pidfd.try_clone().context("duplicate the pidfd of the new process")?;
     if let Some(pid_file) = pid_file {
         pid_file.keep();
     }
