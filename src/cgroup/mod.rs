@@ -127,24 +127,23 @@ pub fn plan<'a>(
 }
 
 impl CgroupPlan {
-    /// Decides that the cgroup is to be that of the user with this id outside of the container.
-    pub fn chown(&mut self, uid: u32) {
-        self.owner = Some(uid);
+    /// The same, but the cgroup is to be that of the user with this id outside of the container, if there is one.
+    pub fn owned_by(self, uid: Option<u32>) -> Self {
+        Self { owner: uid, ..self }
     }
 
-    /// Decides that there is to be no cgroup: the container stays in that of whoever makes it. As in crun, its device rules
+    /// The same, but there is to be no cgroup: the container stays in that of whoever makes it. As in crun, its device rules
     /// then have no effect, and neither has `cgroupsPath`.
     ///
     /// # Errors
     /// A limit was asked for, which there is nothing to write to; `way_out` is the hint.
-    pub fn without_limits(&mut self, way_out: &str) -> Result<()> {
+    pub fn without_limits(self, way_out: &str) -> Result<Self> {
         if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
             let message =
                 format_args!("{} = {:?} requires a cgroup for the container", limit.file, limit.value);
             return Err(limit.at.error_with_hint(message, way_out));
         }
-        self.place = None;
-        Ok(())
+        Ok(Self { place: None, ..self })
     }
 
     /// Makes the cgroup with everything in force, ready for a process to be cloned into it.
@@ -373,15 +372,13 @@ mod tests {
 
     #[test]
     fn a_container_without_a_cgroup_may_ask_for_no_limit() {
-        let mut limited = planned(r#"{"pids": {"limit": 5}}"#);
+        let limited = planned(r#"{"pids": {"limit": 5}}"#);
         assert_eq!(
             crate::error::line(&limited.without_limits("drop it").unwrap_err()),
             "config.json: /linux/resources/pids/limit: pids.max = \"5\" requires a cgroup for the container (drop it)"
         );
-        assert!(limited.place.is_some());
-        let mut unlimited =
-            planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
-        unlimited.without_limits("").unwrap();
+        let unlimited = planned(r#"{"pids": {"limit": -1}, "devices": [{"allow": false, "access": "rwm"}]}"#);
+        let unlimited = unlimited.without_limits("").unwrap();
         let asking = ScopeRequest { buses: &crate::host::environment::Buses::default(), signals: None };
         assert_eq!(unlimited.create(Rootless::Auto, asking, |_| Ok(())).unwrap().path(), None);
     }

@@ -148,7 +148,6 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
     // Before the process exists, so that nothing that is sent to it meanwhile is lost.
     let signals = Signals::block()?;
     let request = Request {
-        wanted,
         stays: !args.detach,
         pid_file: args.pid_file.as_deref(),
         console_socket: args.console_socket.as_deref(),
@@ -160,7 +159,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
         log: context.log,
         executable: context.executable.take(),
     };
-    let Added { pid, pidfd, terminal } = exec::exec(&container, request)?;
+    let Added { pid, pidfd, terminal } = exec::exec(&container, wanted, request)?;
     if args.detach {
         return Ok(0);
     }

@@ -68,7 +68,7 @@ impl Container {
                 last_words(output).map(|words| format!(", output: {words}")).unwrap_or_default()
             );
         }
-        let stat = state::process_stat(self.state.init_process_pid)?;
+        let stat = crate::host::process::process_stat(self.state.init_process_pid)?;
         if stat.is_some_and(|stat| stat.never_executed && stat.start == self.state.init_process_start) {
             let why = || anyhow!("the init process exited before the container's program started");
             return Err(self.shortage().map_or_else(why, |shortage| shortage.of_init()));

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Unit, intel_rdt};
-pub use crate::host::process::{process_stat, was_killed_at_birth};
 use crate::plan::hooks;
 
 /// The name of the file in the state directory.

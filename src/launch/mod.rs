@@ -1,10 +1,15 @@
 //! What the parent does to make a container, or to add a process to one.
+//!
+//! `create/` and `exec/` are the two; both clone by `spawn`, and `conversation` is how they talk with what they have cloned.
 
-pub mod child;
+mod conversation;
 pub mod create;
 pub mod exec;
+mod inherited;
 mod net_devices;
 mod netns;
-pub mod seccomp_agent;
+mod post_mortem;
+mod seccomp_agent;
+mod spawn;
 pub mod supervise;
 mod user_namespace;

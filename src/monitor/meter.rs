@@ -206,7 +206,7 @@ mod tests {
             let pid = i32::try_from(init.0.id()).unwrap();
             let mut record = json!({
                 "id": "a", "init_process_pid": pid,
-                "init_process_start": state::process_stat(pid).unwrap().unwrap().start,
+                "init_process_start": crate::host::process::process_stat(pid).unwrap().unwrap().start,
                 "created": "", "ociVersion": "1.3.0", "bundle": "/", "rootfs": "/", "annotations": {}, "owner": 0,
                 "rootless": false, "cgroup_manager": "disabled", "cgroup_paths": {}, "namespace_paths": {},
                 "private_pid_namespace": true, "config": {"rootfs": "/", "labels": []},

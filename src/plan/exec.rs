@@ -14,6 +14,7 @@ use crate::plan::linux::memory_policy;
 use crate::plan::linux::memory_policy::MemoryPolicy;
 use crate::plan::process;
 use crate::plan::process::{ProcessPlan, capabilities};
+use crate::sys::cred::Sets;
 use crate::sys::weakened;
 
 /// A process that can be added.
@@ -69,8 +70,9 @@ pub struct Changes {
 }
 
 impl ExecPlan {
-    /// Decides about `wanted` in a container of which `excerpt` has been kept ([`document::Excerpt`]).
-    pub fn new(excerpt: &[u8], wanted: Wanted) -> Result<Self> {
+    /// Decides about `wanted` in a container of which `excerpt` has been kept ([`document::Excerpt`]). `own`: the runtime's
+    /// capabilities, where the process can have no others.
+    pub fn new(excerpt: &[u8], wanted: Wanted, own: Option<Sets>) -> Result<Self> {
         let (excerpt, mut unknown_capabilities) = document::excerpt(excerpt)?;
         let at = Pointer::root().field("linux");
         let personality = excerpt.linux.personality.as_ref();
@@ -79,7 +81,7 @@ impl ExecPlan {
         let memory_policy = excerpt.linux.memory_policy.as_ref();
         let memory_policy =
             memory_policy.map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy"))).transpose()?;
-        let (at, (process, source)) = match wanted {
+        let (at, (mut process, source)) = match wanted {
             Wanted::Like(changes) => (Pointer::root().field("process"), changed(excerpt.process, *changes)?),
             Wanted::File(text) => {
                 let (process, unknown) = document::process(&text)?;
@@ -87,6 +89,9 @@ impl ExecPlan {
                 (Pointer::of(document::PROCESS), complemented(process, &excerpt.process)?)
             }
         };
+        if let Some(own) = own {
+            process.capabilities.limit_to(own);
+        }
         Ok(Self { process, personality, memory_policy, unknown_capabilities, at, source })
     }
 }
@@ -219,11 +224,11 @@ mod tests {
 
     fn like(changes: Changes) -> Result<ExecPlan> {
         let args = if changes.args.is_empty() { vec!["sh".into()] } else { changes.args.clone() };
-        ExecPlan::new(&container(json!({})), Wanted::Like(Box::new(Changes { args, ..changes })))
+        ExecPlan::new(&container(json!({})), Wanted::Like(Box::new(Changes { args, ..changes })), None)
     }
 
     fn file(text: &Value) -> Result<ExecPlan> {
-        ExecPlan::new(&container(json!({})), Wanted::File(text.to_string().into_bytes()))
+        ExecPlan::new(&container(json!({})), Wanted::File(text.to_string().into_bytes()), None)
     }
 
     #[test]
@@ -282,7 +287,7 @@ mod tests {
             let changes =
                 Changes { args: vec!["sh".into()], capabilities: vec!["KILL".into()], ..Changes::default() };
             let container = container(json!({"capabilities": sets}));
-            ExecPlan::new(&container, Wanted::Like(Box::new(changes))).unwrap().process.capabilities
+            ExecPlan::new(&container, Wanted::Like(Box::new(changes)), None).unwrap().process.capabilities
         };
         let kill = 1 << 5;
         for sets in

@@ -31,6 +31,7 @@ use crate::cgroup::intel_rdt::RdtPlan;
 use crate::cgroup::{CgroupPlan, Driver, intel_rdt};
 use crate::error::Pointer;
 use crate::host::path;
+use crate::sys::cred::Sets;
 use crate::sys::mount::Recursion;
 
 /// Annotations of crun's that have an effect, besides those that say where hooks write to.
@@ -38,7 +39,40 @@ pub const ANNOTATIONS: [&str; 2] = [CONTEXT_TYPE, UNKNOWN_SYSTEM_CALLS];
 const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
 const UNKNOWN_SYSTEM_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-/// A container that can be made.
+/// What the host adds to what the bundle says.
+#[derive(Debug)]
+pub struct HostFacts {
+    /// What makes the cgroup.
+    pub driver: Driver,
+    /// Whether there is to be one; not with `--cgroup-manager disabled`.
+    pub has_cgroup: bool,
+    /// The runtime's capabilities; `None`: not known.
+    pub capabilities: Option<Sets>,
+    pub joined_user: JoinedUser,
+}
+
+/// What there is to know of the user namespace to join.
+#[derive(Debug)]
+pub enum JoinedUser {
+    /// None is joined, or nothing is known of it.
+    Unknown,
+    /// It is the runtime's own, which is not joined.
+    Own,
+    /// Another, with these maps.
+    Maps(IdMaps),
+}
+
+impl HostFacts {
+    fn cgroup(&self, plan: CgroupPlan) -> Result<CgroupPlan> {
+        match self.has_cgroup {
+            true => Ok(plan),
+            false => plan.without_limits("remove --cgroup-manager disabled, or remove the limit"),
+        }
+    }
+}
+
+/// A container that can be made. It does not change any more: what the host adds later goes into the program by
+/// [`ChildInputs`](crate::program::ChildInputs).
 #[derive(Debug)]
 pub struct Plan {
     pub oci_version: String,
@@ -74,13 +108,27 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides about `bundle`, for a container `id` whose cgroup `driver` makes.
+    /// Decides about `bundle`, for a container `id` on this host. `namespaces` is what [`Plan::namespaces`] decided.
     ///
     /// # Errors
     /// Names the first value of `config.json` that is wrong, contradicts another or asks for what this version lacks.
-    pub fn new(bundle: &Bundle, id: &str, driver: Driver) -> Result<Self> {
+    pub fn new(bundle: &Bundle, id: &str, namespaces: NamespacePlan, host: &HostFacts) -> Result<Self> {
         let rootfs = bundle.rootfs()?;
-        Self::with_rootfs(&bundle.spec, &bundle.path, rootfs, id, driver)
+        Self::decide(&bundle.spec, &bundle.path, rootfs, id, namespaces, host)
+    }
+
+    /// Which namespaces `spec` asks for. They are decided first: what a user namespace to join maps is for the host to say.
+    pub fn namespaces(spec: &Spec) -> Result<NamespacePlan> {
+        let at = Pointer::root().field("linux");
+        let linux = spec.linux().as_ref();
+        let mut namespaces = namespaces::plan(
+            linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
+            &at.field("namespaces"),
+        )?;
+        if let Some(offsets) = linux.and_then(|linux| linux.time_offsets().as_ref()) {
+            namespaces.time_offsets = time_offsets::plan(offsets, &namespaces, &at.field("timeOffsets"))?;
+        }
+        Ok(namespaces)
     }
 
     /// What of the container changes the namespace of `kind` (`CLONE_NEW*`) that it is in, in words.
@@ -102,7 +150,8 @@ impl Plan {
             || !self.hooks.start_container.is_empty()
     }
 
-    /// Pure: looks at nothing but its arguments.
+    /// As [`Plan::new`], for a host of which nothing is known but the cgroup driver.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn with_rootfs(
         spec: &Spec,
         bundle: &Path,
@@ -110,21 +159,40 @@ impl Plan {
         id: &str,
         driver: Driver,
     ) -> Result<Self> {
+        let host =
+            HostFacts { driver, has_cgroup: true, capabilities: None, joined_user: JoinedUser::Unknown };
+        Self::decide(spec, bundle, rootfs, id, Self::namespaces(spec)?, &host)
+    }
+
+    /// Pure: looks at nothing but its arguments.
+    fn decide(
+        spec: &Spec,
+        bundle: &Path,
+        rootfs: PathBuf,
+        id: &str,
+        namespaces: NamespacePlan,
+        host: &HostFacts,
+    ) -> Result<Self> {
         let root = Pointer::root();
         let at = root.field("linux");
         let linux = spec.linux().as_ref();
-        let mut namespaces = namespaces::plan(
-            linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
-            &at.field("namespaces"),
-        )?;
-        if let Some(offsets) = linux.and_then(|linux| linux.time_offsets().as_ref()) {
-            namespaces.time_offsets = time_offsets::plan(offsets, &namespaces, &at.field("timeOffsets"))?;
-        }
         let id_maps = id_maps::plan(linux, &namespaces, &at)?;
+        let (namespaces, id_maps) = match &host.joined_user {
+            JoinedUser::Unknown => (namespaces, id_maps),
+            JoinedUser::Own => (namespaces.without(libc::CLONE_NEWUSER), id_maps),
+            JoinedUser::Maps(maps) => {
+                maps.require_same(id_maps.as_ref(), &namespaces)?;
+                (namespaces, Some(maps.clone()))
+            }
+        };
         let Some(process) = spec.process() else {
             return Err(root.field("process").error("is missing: no program to run"));
         };
-        let process = process::plan(process, &root.field("process"))?;
+        let mut process = process::plan(process, &root.field("process"))?;
+        // In a user namespace its processes can have them all.
+        if let Some(own) = host.capabilities.filter(|_| !namespaces.has(libc::CLONE_NEWUSER)) {
+            process.capabilities.limit_to(own);
+        }
         let label = linux
             .and_then(|linux| linux.mount_label().as_deref())
             .filter(|label| !label.is_empty())
@@ -153,7 +221,8 @@ impl Plan {
         if let Some(name) = &domainname {
             sysctl::require_domainname(&sysctl, name, &at.field("sysctl"))?;
         }
-        let mut plan = Self {
+        let owner = owner_of_cgroup(&namespaces, &mounts, process.uid, id_maps.as_ref());
+        let plan = Self {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
@@ -194,7 +263,9 @@ impl Plan {
                 .transpose()?
                 .unwrap_or_default(),
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
-            cgroup: cgroup::plan(linux, id, driver, spec.annotations().iter().flatten(), &at)?,
+            cgroup: host
+                .cgroup(cgroup::plan(linux, id, host.driver, spec.annotations().iter().flatten(), &at)?)?
+                .owned_by(owner),
             bundle: bundle.to_path_buf(),
             rootfs,
             namespaces,
@@ -205,35 +276,14 @@ impl Plan {
             process,
             sysctl,
         };
-        plan.give_cgroup(plan.id_maps.clone().as_ref());
         plan.require_mapped()?;
         Ok(plan)
-    }
-
-    /// Decides about what depends on what a user namespace that exists already maps.
-    pub fn know_maps(&mut self, maps: IdMaps) -> Result<()> {
-        self.give_cgroup(Some(&maps));
-        self.id_maps = Some(maps);
-        self.require_mapped()
-    }
-
-    /// Gives a cgroup that the container can write to to the user of its process.
-    fn give_cgroup(&mut self, maps: Option<&IdMaps>) {
-        if !self.namespaces.is_new(libc::CLONE_NEWCGROUP) || !self.mounts.has_writable_cgroups() {
-            return;
-        }
-        // Nobody, if the user is not mapped or in a user namespace that nothing is known of yet.
-        let owner = match maps {
-            Some(maps) => maps.users.outside(self.process.uid),
-            None => Some(self.process.uid).filter(|_| !self.namespaces.has(libc::CLONE_NEWUSER)),
-        };
-        owner.into_iter().for_each(|uid| self.cgroup.chown(uid));
     }
 
     /// # Errors
     /// If an id that the bundle names is not among those that its user namespace is known to map; if a mount is to be mapped as
     /// none.
-    pub fn require_mapped(&self) -> Result<()> {
+    fn require_mapped(&self) -> Result<()> {
         let maps = self.id_maps.as_ref();
         if maps.is_some() || !self.namespaces.has(libc::CLONE_NEWUSER) {
             for (_, mapping) in &self.mounts.id_mappings {
@@ -256,6 +306,23 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Whose the cgroup is to be, outside of the container: that of `uid`, its process's user, if the container can write to it.
+/// Nobody's, if that user is not mapped, or in a user namespace of which nothing is known.
+fn owner_of_cgroup(
+    namespaces: &NamespacePlan,
+    mounts: &MountPlan,
+    uid: u32,
+    id_maps: Option<&IdMaps>,
+) -> Option<u32> {
+    if !namespaces.is_new(libc::CLONE_NEWCGROUP) || !mounts.has_writable_cgroups() {
+        return None;
+    }
+    match id_maps {
+        Some(maps) => maps.users.outside(uid),
+        None => Some(uid).filter(|_| !namespaces.has(libc::CLONE_NEWUSER)),
     }
 }
 

@@ -7,8 +7,10 @@ mod exec;
 mod explain;
 mod namespaces;
 mod process;
+mod root;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
+use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -19,6 +21,7 @@ pub use self::explain::describe_bind;
 use self::namespaces::First;
 pub use self::namespaces::{Ids, NamespaceSetup, Privileges, User};
 use self::process::Last;
+use self::root::{Finish, Parts, Root};
 use crate::error::Pointer;
 use crate::host::lsm::Labels;
 use crate::host::{notify, path};
@@ -28,10 +31,6 @@ use crate::plan::process::{Affinity, ProcessPlan};
 use crate::plan::{Plan, Source, hooks};
 use crate::sys::mount::{Attributes, Recursion};
 use crate::sys::process::all_but;
-
-/// The file systems to which the network namespace that they are mounted in means nothing.
-const WITHOUT_NETWORK: [&CStr; 7] =
-    [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup2", c"overlay", c"ramfs"];
 
 /// Where a step comes from.
 #[derive(Clone, Debug)]
@@ -89,8 +88,10 @@ pub struct ChildInputs {
     pub notify: Option<(CString, Option<OwnedFd>)>,
     /// A clone of the rootfs, for an init process that may be unable to reach it.
     pub rootfs_tree: Option<OwnedFd>,
-    /// A file system with the nodes that the parent has made.
-    pub nodes: Option<OwnedFd>,
+    /// Clones of the sources of binds, by the places of these in `/mounts`.
+    pub sources: Vec<(usize, SourceTree)>,
+    /// The devices that the parent has made.
+    pub nodes: Option<Nodes>,
     /// The mount above a rootfs in a shared tree, which pivot_root(2) wants private.
     pub rootfs_parent: Option<CString>,
     /// Whether /proc/kcore exists.
@@ -99,6 +100,23 @@ pub struct ChildInputs {
     pub cgroup: Option<CString>,
     /// What hooks of the init process need, if there are any.
     pub hooks: Option<hooks::Shared>,
+}
+
+/// A clone of what a bind mounts, for an init process that may be unable to reach it.
+#[derive(Debug)]
+pub struct SourceTree {
+    pub tree: OwnedFd,
+    /// Whether it shows other ids than the source: then it is what is mounted.
+    pub maps_ids: bool,
+}
+
+/// Devices that the parent has made for an init process that makes none.
+#[derive(Debug)]
+pub struct Nodes {
+    /// The root of the file system that they are in.
+    pub directory: OwnedFd,
+    /// Their names there, by their places in `/linux/devices`.
+    pub names: Vec<(usize, CString)>,
 }
 
 /// How `/` becomes the rootfs.
@@ -111,156 +129,94 @@ pub enum RootSwitch {
 }
 
 impl Program {
-    /// Orders what `plan` decided. Lines whose place matters say why.
-    pub fn new(plan: Plan, wiring: ChildInputs) -> Result<Self> {
-        let mut program = Self::empty(&plan.process, Source::default());
-        program.has_cpu_list = plan.has_cpu_list;
-        program.is_in_user_namespace = !matches!(wiring.user, User::Own);
+    /// Orders what `plan` decided, with what the host adds. Lines whose place matters say why.
+    pub fn new(plan: Plan, mut inputs: ChildInputs) -> Result<Self> {
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
-
-        // In a new pid namespace and a new user namespace, nobody but whoever makes the container can look at its process.
-        let is_shown = wiring.user.is_new_of_a_user() && plan.namespaces.is_new(libc::CLONE_NEWPID);
-        let keyring = wiring.keyring.map(|name| (name, wiring.labels.selinux.clone()));
-        let awaits_devices = !plan.net_devices.is_empty();
-        let has_early_hooks = plan.hooks.precede_the_switch();
-        let first = First { user: wiring.user, join: wiring.join, keyring, awaits_devices, has_early_hooks };
-        let late = program.enter_namespaces(&plan.namespaces, first);
-
+        let (mut program, late) = Self::enter(&plan, &mut inputs);
         // As late as possible: the parent makes it meanwhile.
-        let mut new_network = NamespaceSetup::of(&plan.namespaces, wiring.user, has_early_hooks).beside != 0;
-        let mut seals = Vec::new();
-        let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
-        let rootfs_is_attached = wiring.rootfs_tree.is_some();
+        let mut new_network =
+            NamespaceSetup::of(&plan.namespaces, inputs.user, plan.hooks.precede_the_switch()).beside != 0;
+        let root = Root {
+            path: path::c_string(&plan.rootfs, &Pointer::root())?,
+            tree: inputs.rootfs_tree,
+            parent: inputs.rootfs_parent,
+            switch: inputs.root,
+            propagation: plan.propagation,
+        };
+        let hooks = (&plan.hooks, inputs.hooks.as_ref());
+        let seals = plan.mounts.seals;
         if has_mounts {
-            program.cut_off_the_host(plan.propagation, wiring.rootfs_parent);
-            if let Some(nodes) = wiring.nodes {
-                program.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
-            }
-            let is_pivoted_to = matches!(wiring.root, RootSwitch::Pivot);
-            // Unless it is asked for, `/` takes part in no propagation, as with runc and crun: a mount that the host makes on the
-            // directory later would cover the root for whoever joins the container.
-            let is_private = plan.propagation.is_none();
-            let tree = wiring.rootfs_tree;
-            let step = Step::OpenRootfs { path: rootfs, tree, is_pivoted_to, is_private };
-            program.add(Origin::Field("/root/path"), step);
-            if let Some(late) = &late {
-                program.hold_pid_namespace(late)?;
-            }
-            let devices_are_made = !plan.mounts.dev_is_bound;
-            seals = plan.mounts.seals;
-            for (index, mut step) in plan.mounts.mounts {
+            let parts = Parts {
+                mounts: plan.mounts.mounts,
+                sources: inputs.sources,
                 // In a cgroup namespace only its own cgroup and what is below it is to be seen.
-                if let Step::Mount(mount) = &mut step
-                    && mount.stand_in.is_some()
-                    && plan.namespaces.has(libc::CLONE_NEWCGROUP)
-                {
-                    mount.stand_in.clone_from(&wiring.cgroup);
-                }
-                // A sysfs shows the network devices of the namespace it is mounted in, an NFS uses its interfaces.
-                if let Step::Mount(mount) = &step
-                    && !WITHOUT_NETWORK.contains(&mount.fstype.as_c_str())
-                {
-                    program.join_network(&mut new_network);
-                }
-                program.add(Origin::Item("/mounts", index), step);
-            }
-            // After the mounts: /dev is usually one of them. A /dev of the host's is the host's to fill.
-            if devices_are_made {
-                for (places, step) in plan.devices.steps(wiring.has_kcore) {
-                    program.add(Origin::Devices(places), step);
-                }
-            }
-            if let Some((source, tree)) = wiring.notify {
-                program.add(Origin::Runtime, bind_notify_directory(source, tree));
-            }
-            program.hooks_before_the_switch(&plan.hooks, wiring.hooks.as_ref(), &mut new_network)?;
-            match wiring.root {
-                RootSwitch::Pivot => {
-                    let cut_off = matches!(plan.propagation, Some((libc::MS_SHARED, _)));
-                    program.add(Origin::Field("/root/path"), Step::PivotRoot { cut_off });
-                }
-                RootSwitch::Move { hide } => {
-                    for path in hide {
-                        program.add(Origin::Runtime, Step::HideHostMount { path });
-                    }
-                    // A tree of the parent's is where it would be moved to.
-                    let step = if rootfs_is_attached { Step::ChangeRoot } else { Step::MoveRoot };
-                    program.add(Origin::Field("/root/path"), step);
-                }
-            }
-            if let Some((propagation, reach)) = plan.propagation {
-                let step = Step::RootPropagation { propagation, reach };
-                program.add(Origin::Field("/linux/rootfsPropagation"), step);
-            }
+                stand_in: plan.namespaces.has(libc::CLONE_NEWCGROUP).then_some(inputs.cgroup),
+                // A /dev of the host's is the host's to fill.
+                devices: Some(plan.devices).filter(|_| !plan.mounts.dev_is_bound),
+                has_kcore: inputs.has_kcore,
+                nodes: inputs.nodes,
+                notify: inputs.notify,
+            };
+            program.build_root(root, parts, hooks, late.as_ref(), &mut new_network)?;
         } else {
-            program.add(Origin::Field("/root/path"), Step::HoldRootfs { path: rootfs });
-            program.hooks_before_the_switch(&plan.hooks, wiring.hooks.as_ref(), &mut new_network)?;
+            program.add(Origin::Field("/root/path"), Step::HoldRootfs { path: root.path });
+            program.hooks_before_the_switch(hooks, &mut new_network)?;
             program.add(Origin::Field("/root/path"), Step::ChangeRoot);
         }
-
         program.join_network(&mut new_network);
         // Nothing of the host is in reach by it any more, and whatever else it does it does as the container's process.
         if let Some(late) = late {
             program.be_born_late(late);
         }
-        // Before the root is read-only.
-        program.add(Origin::Field("/process/cwd"), Step::MakeDirectory { path: plan.process.cwd.clone() });
-        // After the switch, so that no path of the host is in reach while an image's /dev is walked (CVE-2025-52565), and
-        // before /dev is read-only.
-        if plan.process.terminal {
-            let step = Step::Console {
-                socket: wiring.console_socket,
+        program.finish_root(Finish {
+            cwd: plan.process.cwd.clone(),
+            console: plan.process.terminal.then_some(Step::Console {
+                socket: inputs.console_socket,
                 size: plan.process.console_size,
                 mount: has_mounts,
-            };
-            program.add(Origin::Field("/process/terminal"), step);
-        }
-        for (index, step) in seals {
-            program.add(Origin::Item("/mounts", index), step);
-        }
-        if plan.read_only {
-            let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-            program.add(
-                Origin::Field("/root/readonly"),
-                Step::Seal { path: c"/".into(), mount: None, attributes },
-            );
-        }
-        if let Some(name) = plan.hostname {
-            program.add(Origin::Field("/hostname"), Step::Hostname { name });
-        }
-        if let Some(name) = plan.domainname {
-            program.add(Origin::Field("/domainname"), Step::Domainname { name });
-        }
-        if !plan.sysctl.is_empty() {
-            let keys = plan.sysctl.iter().map(|setting| setting.key.clone()).collect();
-            let settings = plan.sysctl.into_iter().map(|setting| (setting.path, setting.value)).collect();
-            program.add(Origin::Sysctl(keys), Step::Sysctl { settings });
-        }
-        // After the switch: what is hidden are the container's paths. After the sysctls: /proc/sys is usually read-only.
-        for (index, path) in plan.read_only_paths {
-            program.add(Origin::Item("/linux/readonlyPaths", index), Step::ReadOnlyPath { path });
-        }
-        if !plan.masked_paths.is_empty() {
-            let (places, paths) = plan.masked_paths.into_iter().unzip();
-            let label = plan.label.map(|label| (label.key.into(), label.context));
-            program.add(Origin::Masked(places), Step::MaskPaths { paths, label });
-        }
+            }),
+            seals,
+            is_read_only: plan.read_only,
+            names: (plan.hostname, plan.domainname),
+            sysctl: plan.sysctl,
+            read_only_paths: plan.read_only_paths,
+            masked_paths: plan.masked_paths,
+            label: plan.label,
+        });
         let last = Last {
             personality: plan.personality,
             memory_policy: plan.memory_policy,
-            labels: wiring.labels,
+            labels: inputs.labels,
             filter: plan.seccomp,
             affinity: Affinity::default(),
-            env: wiring.env,
+            env: inputs.env,
             is_recorded: true,
-            is_shown,
-            fifo: wiring.fifo,
-            inherited: wiring.inherited,
+            // In a new pid namespace and a new user namespace, nobody but whoever makes the container can look at its process.
+            is_shown: inputs.user.is_new_of_a_user() && plan.namespaces.is_new(libc::CLONE_NEWPID),
+            fifo: inputs.fifo,
+            inherited: inputs.inherited,
             hooks: &plan.hooks.start_container,
-            shared: wiring.hooks.as_ref(),
+            shared: inputs.hooks.as_ref(),
         };
         program.become_process(plan.process, last)?;
         Ok(program)
+    }
+
+    /// The container's namespaces, as far as the process enters them before its mounts; and one of pids that its successor is to
+    /// be born into.
+    fn enter(plan: &Plan, inputs: &mut ChildInputs) -> (Self, Option<(Join, OwnedFd)>) {
+        let mut program = Self::empty(&plan.process, Source::default());
+        program.has_cpu_list = plan.has_cpu_list;
+        program.is_in_user_namespace = !matches!(inputs.user, User::Own);
+        let first = First {
+            user: inputs.user,
+            join: mem::take(&mut inputs.join),
+            keyring: inputs.keyring.take().map(|name| (name, inputs.labels.selinux.clone())),
+            awaits_devices: !plan.net_devices.is_empty(),
+            has_early_hooks: plan.hooks.precede_the_switch(),
+        };
+        let late = program.enter_namespaces(&plan.namespaces, first);
+        (program, late)
     }
 
     fn empty(process: &ProcessPlan, source: Source) -> Self {
@@ -318,8 +274,7 @@ impl Program {
     /// The hooks that see the mounts, but not yet the new root: runtime.md § Lifecycle, steps 3 to 5. They find all namespaces.
     fn hooks_before_the_switch(
         &mut self,
-        hooks: &hooks::HookPlan,
-        shared: Option<&hooks::Shared>,
+        (hooks, shared): (&hooks::HookPlan, Option<&hooks::Shared>),
         new_network: &mut bool,
     ) -> Result<()> {
         if hooks.precede_the_switch() {

@@ -102,7 +102,7 @@ const CONTAINER: &[u8] =
 
 /// A process.json.
 pub(super) fn process(text: &[u8]) {
-    let planned = || ExecPlan::new(CONTAINER, Wanted::File(text.to_vec()));
+    let planned = || ExecPlan::new(CONTAINER, Wanted::File(text.to_vec()), None);
     same(planned(), planned(), &["process.json"]);
 }
 
@@ -110,7 +110,7 @@ pub(super) fn process(text: &[u8]) {
 pub(super) fn excerpt(text: &[u8]) {
     let planned = || {
         let changes = Changes { args: vec!["sh".into()], env: vec!["A=b".into()], ..Changes::default() };
-        ExecPlan::new(text, Wanted::Like(Box::new(changes)))
+        ExecPlan::new(text, Wanted::Like(Box::new(changes)), None)
     };
     same(planned(), planned(), CONFIG);
 }

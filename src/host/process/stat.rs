@@ -40,6 +40,11 @@ impl ProcessStat {
         self.is_dying && self.never_executed && self.has_not_run
     }
 
+    /// Whether it seems to live and has not run yet.
+    fn may_be_newborn(&self) -> bool {
+        !self.is_dying && self.never_executed && self.has_not_run
+    }
+
     /// Whether the process has ended: all that is left is its main thread as a zombie. That is when its pidfd
     /// becomes readable.
     pub fn has_ended(&self) -> bool {
@@ -94,9 +99,27 @@ impl ProcessStat {
     }
 }
 
-/// Whether process `pid`, which was cloned just now, is there and is not to live.
-pub fn was_killed_at_birth(pid: i32) -> Result<bool> {
-    Ok(process_stat(pid)?.is_some_and(|stat| stat.was_killed_at_birth()))
+/// What became of a process that was cloned just now.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// When it started, in clock ticks since the boot; 0 if it is not there any more.
+    pub start: u64,
+    /// Whether the kernel killed it at once.
+    pub was_killed: bool,
+}
+
+/// Looks at process `pid`, which was cloned just now.
+pub fn birth(pid: i32) -> Result<Birth> {
+    let mut stat = process_stat(pid)?;
+    // The kernel writes the flags first and the pending signals later. A process that has taken the signal in between shows
+    // neither, and does not look as if it were dying; by now its flags say so.
+    if stat.is_some_and(|stat| stat.may_be_newborn()) {
+        stat = process_stat(pid)?;
+    }
+    Ok(Birth {
+        start: stat.map_or(0, |stat| stat.start),
+        was_killed: stat.is_some_and(|stat| stat.was_killed_at_birth()),
+    })
 }
 
 /// How often to read again after [`ProcessStat::is_outdated`]. Once is enough, except in a race with another.

@@ -8,15 +8,15 @@ use crate::container::hooks::{Runner, open_outputs, poststop};
 use crate::container::state::{State, Status};
 use crate::host::log::Log;
 use crate::init;
-use crate::launch::child::Child;
+use crate::launch::conversation::Conversation;
 use crate::plan::hooks::{HookKind, HookPlan, Shared};
 use crate::plan::process::inherited_environment;
 
 /// Calls those that the runtime runs before the switch of the root; runtime.md § Lifecycle, steps 3 and 4.
 ///
 /// They end with the init process, for which they are: whoever deletes the container meanwhile need not wait for them.
-pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Child<'_>) -> Result<()> {
-    let init = child.init.pidfd.as_fd();
+pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Conversation<'_>) -> Result<()> {
+    let init = child.process.pidfd.as_fd();
     let runner = Runner::new(state, Status::Creating, &child.interrupts, Some(init))?;
     runner.run(HookKind::Prestart, &hooks.prestart)?;
     runner.run(HookKind::CreateRuntime, &hooks.create_runtime)

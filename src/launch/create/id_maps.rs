@@ -8,87 +8,126 @@ use rustix::fs::StatVfsMountFlags;
 
 use super::trees;
 use crate::error::{Fault, Pointer};
-use crate::init::step::Step;
+use crate::init::step::{Bind, Step};
 use crate::launch::user_namespace::{Holder, Writer};
 use crate::plan::Plan;
 use crate::plan::linux::id_maps::IdMaps;
 use crate::plan::linux::namespaces::Join;
 use crate::plan::mounts::{IdMapping, Origin};
-use crate::program::describe_bind;
+use crate::program::{ChildInputs, SourceTree, describe_bind};
 use crate::sys::Errno;
 use crate::sys::cred::Sets;
 use crate::sys::mount::map_ids;
 
-/// Clones and maps the sources of those of the plan's binds that are to be mapped. `join` has the container's user namespace, if that
-/// exists already; `own` are the runtime's capabilities.
-pub(super) fn open(plan: &mut Plan, join: &[(Join, OwnedFd)], own: Sets) -> Result<()> {
-    let propagation = trees::propagation(plan);
-    // The kernel locks to each other, and to their flags, the mounts that a mount namespace begins with when it is made in another
-    // user namespace. These come later, and whoever may mount there can take them apart.
-    let can_be_changed = plan.namespaces.has(libc::CLONE_NEWUSER) && plan.may_mount();
-    let mounts = trees::Mounts::default();
-    let mut namespaces = Namespaces { join, own, made: Vec::new() };
+/// Clones and maps the sources of those of the plan's binds that are to be mapped, as far as `inputs` has no clones of them yet.
+/// `inputs` has the container's user namespace, if that exists already; `own` are the runtime's capabilities.
+pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs, own: Sets) -> Result<()> {
+    let mut namespaces = Namespaces { join: &inputs.join, own, made: Vec::new() };
+    let host = trees::Mounts::default();
     for (index, mapping) in &plan.mounts.id_mappings {
-        let earlier = trees::earlier_mount(&plan.mounts.mounts, *index, &plan.rootfs);
-        let found = plan.mounts.mounts.iter_mut().find(|(place, _)| place == index);
+        let found = plan.mounts.mounts.iter().find(|(place, _)| place == index);
         let Some((_, Step::Bind(bind))) = found else { continue };
-        // The ids of a mount can be mapped before it is attached alone, and by whoever made it, which is now.
-        if let Some(earlier) = earlier {
-            let at = Pointer::root().field("mounts").index(*index).field("source");
-            let message = format_args!(
-                "source {:?} is covered by /mounts/{earlier}, which is mounted only after the ids are mapped",
-                bind.source
-            );
-            return Err(
-                at.error_with_hint(message, "use the source of that mount, or remove the id mappings")
-            );
-        }
-        if bind.tree.is_none() {
-            let source = Pointer::root().field("mounts").index(*index).field("source");
-            let fault = || Fault { pointer: source, message: describe_bind(bind), hint: None };
-            bind.tree = trees::open_source(bind, propagation).with_context(fault)?;
-        }
-        // A link that is copied, or a runtime that cannot clone mounts.
-        let Some(tree) = &bind.tree else {
-            if bind.copy_symlink {
-                continue;
-            }
-            return Err(mapping.at.error("id-mapped mounts are not supported for rootless containers"));
+        let mounting = Mounting { plan, index: *index, mapping, bind, host: &host };
+        mounting.require_source()?;
+        let at = inputs.sources.iter().position(|(place, _)| place == index);
+        let tree = match at {
+            Some(at) => Some(inputs.sources.swap_remove(at).1.tree),
+            None => mounting.open()?,
         };
-        let is_read_only =
-            |tree| rustix::fs::fstatvfs(tree).map(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY));
-        if can_be_changed && is_read_only(tree).context("stat the source of an id-mapped mount")? {
-            return Err(mapping.at.error_with_hint(
+        let Some(tree) = tree else { continue };
+        mounting.require_fixed(tree.as_fd())?;
+        let namespace = namespaces.of(mapping, plan.id_maps.as_ref())?;
+        mounting.map(tree.as_fd(), namespace)?;
+        inputs.sources.push((*index, SourceTree { tree, maps_ids: true }));
+    }
+    Ok(())
+}
+
+/// A bind whose ids are to be mapped.
+struct Mounting<'a> {
+    plan: &'a Plan,
+    /// Its place in `/mounts`.
+    index: usize,
+    mapping: &'a IdMapping,
+    bind: &'a Bind,
+    host: &'a trees::Mounts,
+}
+
+impl Mounting<'_> {
+    fn source(&self) -> Pointer {
+        Pointer::root().field("mounts").index(self.index).field("source")
+    }
+
+    /// The ids of a mount can be mapped before it is attached alone, and by whoever made it, which is now.
+    ///
+    /// # Errors
+    /// If an earlier mount of the container covers the source.
+    fn require_source(&self) -> Result<()> {
+        let Some(earlier) = trees::earlier_mount(&self.plan.mounts.mounts, self.index, &self.plan.rootfs)
+        else {
+            return Ok(());
+        };
+        let message = format_args!(
+            "source {:?} is covered by /mounts/{earlier}, which is mounted only after the ids are mapped",
+            self.bind.source
+        );
+        Err(self.source().error_with_hint(message, "use the source of that mount, or remove the id mappings"))
+    }
+
+    /// A clone of the source; `None` for a link that is copied.
+    ///
+    /// # Errors
+    /// If this runtime cannot clone mounts.
+    fn open(&self) -> Result<Option<OwnedFd>> {
+        let fault = || Fault { pointer: self.source(), message: describe_bind(self.bind), hint: None };
+        let tree = trees::open_source(self.bind, trees::propagation(self.plan)).with_context(fault)?;
+        match tree {
+            None if !self.bind.copy_symlink => {
+                Err(self.mapping.at.error("id-mapped mounts are not supported for rootless containers"))
+            }
+            tree => Ok(tree),
+        }
+    }
+
+    /// The kernel locks to each other, and to their flags, the mounts that a mount namespace begins with when it is made in another
+    /// user namespace. These come later, and whoever may mount there can take them apart.
+    ///
+    /// # Errors
+    /// If the container could make of the source what it is not on the host.
+    fn require_fixed(&self, tree: BorrowedFd<'_>) -> Result<()> {
+        if !self.plan.namespaces.has(libc::CLONE_NEWUSER) || !self.plan.may_mount() {
+            return Ok(());
+        }
+        let status = rustix::fs::fstatvfs(tree).context("stat the source of an id-mapped mount")?;
+        if status.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(self.mapping.at.error_with_hint(
                 "source is read-only on the host, and a container with a user namespace could make it writable",
                 "remove the id mappings, or the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
-        if can_be_changed && bind.recursive && !mounts.has_none_below(&bind.source) {
-            return Err(mapping.at.error_with_hint(
+        if self.bind.recursive && !self.host.has_none_below(&self.bind.source) {
+            return Err(self.mapping.at.error_with_hint(
                 "source has submounts, which a container with a user namespace could unmount or write to",
-                "use a non-recursive bind, or remove the id mappings, or the user namespace, or \
-                 CAP_SYS_ADMIN and the startContainer hooks",
+                "use a non-recursive bind, or remove the id mappings, or the user namespace, or CAP_SYS_ADMIN and the startContainer hooks",
             ));
         }
-        bind.maps_ids = true;
-        let namespace = namespaces.of(mapping, plan.id_maps.as_ref())?;
-        map_ids(tree.as_fd(), mapping.reach, namespace).map_err(|errno| {
+        Ok(())
+    }
+
+    fn map(&self, tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
+        map_ids(tree, self.mapping.reach, namespace).map_err(|errno| {
             let hint = match errno {
                 Errno::INVAL => Some("its file system may not support id-mapped mounts on this kernel"),
-                Errno::PERM => Some(
-                    "the source may already be id-mapped, or its file system may belong to another \
-                          user namespace",
-                ),
+                Errno::PERM => Some("the source may already be id-mapped, or its file system may belong to another user namespace"),
                 _ => None,
             };
             anyhow!(errno).context(Fault {
-                pointer: mapping.at.clone(),
-                message: format!("map the ids of {}", describe_bind(bind)),
+                pointer: self.mapping.at.clone(),
+                message: format!("map the ids of {}", describe_bind(self.bind)),
                 hint: hint.map(str::to_owned),
             })
-        })?;
+        })
     }
-    Ok(())
 }
 
 /// User namespaces, of which each says what is mapped to what.

@@ -6,8 +6,6 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
-use crate::init::step::Point;
-use crate::launch::child::Child;
 use crate::launch::net_devices::{Moved, move_into};
 use crate::plan::linux::namespaces::Join;
 use crate::plan::linux::net_devices::NetDevice;
@@ -32,16 +30,15 @@ impl NetDevices {
         }
     }
 
-    /// Moves them into the one that the init process makes in its new user namespace.
-    pub(super) fn follow(&mut self, child: &Child<'_>) -> Result<()> {
-        if self.wanted.is_empty() {
-            return Ok(());
-        }
-        child.await_point(Point::InNamespaces)?;
-        let path = format!("/proc/{}/ns/net", child.init.pid);
+    pub(super) fn are_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Moves them into the network namespace that process `pid` has made in its new user namespace.
+    pub(super) fn follow(&mut self, pid: i32) -> Result<()> {
+        let path = format!("/proc/{pid}/ns/net");
         let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
-        self.move_into(namespace.as_fd())?;
-        child.go_on()
+        self.move_into(namespace.as_fd())
     }
 
     pub(super) fn move_into(&mut self, namespace: BorrowedFd<'_>) -> Result<()> {

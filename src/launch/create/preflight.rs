@@ -9,15 +9,106 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Switch;
+use super::user_namespace::{self, UserNamespace, require_privileges};
+use super::{Cgroups, Request, Start, Switch};
 use crate::bundle::Bundle;
+use crate::cgroup::Driver;
 use crate::error::{Fault, Pointer};
-use crate::plan::Plan;
+use crate::host::environment::SystemdInstance;
+use crate::host::lsm;
+use crate::host::lsm::Labels;
+use crate::host::self_exe::Guard;
+use crate::host::terminal::console_socket;
+use crate::launch::inherited::{connect_pidfd_socket, require_inherited};
+use crate::launch::seccomp_agent;
 use crate::plan::linux::namespaces;
 use crate::plan::linux::namespaces::{Join, word};
+use crate::plan::{HostFacts, Plan};
+use crate::sys::cred;
+use crate::sys::cred::Sets;
+
+/// What has been found and decided. Nothing has been made.
+pub(super) struct Checked {
+    pub(super) plan: Plan,
+    /// The runtime's capabilities.
+    pub(super) own: Sets,
+    pub(super) user: UserNamespace,
+    /// The namespaces to join, opened.
+    pub(super) join: Vec<(Join, OwnedFd)>,
+    pub(super) labels: Labels,
+    pub(super) console_socket: Option<OwnedFd>,
+    pub(super) pidfd_socket: Option<OwnedFd>,
+    pub(super) agent: Option<seccomp_agent::Agent>,
+    /// How many descriptors from 3 on the program inherits.
+    pub(super) inherited: u32,
+    /// To be released before anything of the container's can run.
+    pub(super) executable: Guard,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Looks at everything that can be wrong before anything is made, and decides.
+///
+/// # Errors
+/// Of the bundle, of the options, of this host.
+pub(super) fn check(bundle: &Bundle, request: &Request<'_>) -> Result<Checked> {
+    require_kernel()?;
+    let namespaces = Plan::namespaces(&bundle.spec)?;
+    let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
+    let mut executable = request.executable.take();
+    require_inherited(inherited, &executable)?;
+    // Whoever is in a user namespace could look at the process that is sent there to see what it maps.
+    if namespaces.joined(libc::CLONE_NEWUSER).is_some() {
+        executable.release();
+    }
+    let own = cred::capabilities().context("look up the runtime's capabilities")?;
+    let mut join = open_namespaces(&namespaces)?;
+    let host = HostFacts {
+        driver: driver(request),
+        has_cgroup: request.cgroups != Cgroups::Disabled,
+        capabilities: Some(own),
+        joined_user: user_namespace::look(&join)?,
+    };
+    let plan = Plan::new(bundle, request.id.as_str(), namespaces, &host)?;
+    // Before there is another process. Where the init process is alone until it begins, it is released beside it.
+    if !is_born_alone(&plan) {
+        executable.release();
+    }
+    require_privileges(&plan, own)?;
+    join.retain(|(join, _)| plan.namespaces.joined(join.kind).is_some());
+    require_unchanged(&plan, &join)?;
+    let user = UserNamespace::of(&plan, &host.joined_user, own)?;
+    require_safe_switch(&plan, request.switch)?;
+    let labels = lsm::labels(plan.process.labels(), &Pointer::root().field("process"))?;
+    if let Some(label) = &plan.label {
+        lsm::require_selinux(&label.context, &Pointer::root().field("linux").field("mountLabel"))?;
+    }
+    require_time_namespaces(&plan.namespaces)?;
+    let stays = request.program == Start::Attached;
+    Ok(Checked {
+        labels,
+        console_socket: console_socket::plan(request.console_socket, plan.process.terminal, stays)?,
+        pidfd_socket: connect_pidfd_socket(request.pidfd_socket)?,
+        agent: plan.seccomp.as_ref().map(seccomp_agent::prepare).transpose()?.flatten(),
+        warnings: warnings(bundle, &plan),
+        plan,
+        own,
+        user,
+        join,
+        inherited,
+        executable,
+    })
+}
+
+fn driver(request: &Request<'_>) -> Driver {
+    match (request.cgroups, request.rootless.is_enabled()) {
+        (Cgroups::Systemd, false) => Driver::Systemd(SystemdInstance::System),
+        (Cgroups::Systemd, true) => Driver::Systemd(SystemdInstance::User),
+        (Cgroups::Own | Cgroups::Disabled, _) => Driver::Cgroupfs,
+    }
+}
 
 /// What is not as the bundle asks, and no reason to fail.
-pub(super) fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
+fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     let unknown = &bundle.unknown_capabilities;
     let unknown =
         (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
@@ -28,7 +119,7 @@ pub(super) fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
 
 /// Whether the processes cloned for the container run nothing and are seen by no other container's until the program may begin: no
 /// process of one is in a pid namespace that is still to be made, or in the user namespace, and no hook comes before.
-pub(super) fn is_born_alone(plan: &Plan) -> bool {
+fn is_born_alone(plan: &Plan) -> bool {
     let joins_user = plan.namespaces.join.iter().any(|join| join.kind == libc::CLONE_NEWUSER);
     plan.namespaces.is_new(libc::CLONE_NEWPID) && !joins_user && !plan.hooks.precede_the_switch()
 }
@@ -36,7 +127,7 @@ pub(super) fn is_born_alone(plan: &Plan) -> bool {
 /// # Errors
 /// Without pivot_root(2) the host's mounts stay below the container's root. In a private tree they stay even when the host unmounts
 /// them; runc refuses that, too.
-pub(super) fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
+fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
     match (switch, plan.propagation) {
         (Switch::Move, Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _))) => {
             let at = Pointer::root().field("linux").field("rootfsPropagation");
@@ -49,7 +140,7 @@ pub(super) fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
 
 /// # Errors
 /// On a kernel older than 5.14, which lacks mount_setattr(2), cgroup.kill and others that there is no replacement for here.
-pub(super) fn require_kernel() -> Result<()> {
+fn require_kernel() -> Result<()> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
@@ -61,26 +152,30 @@ pub(super) fn require_kernel() -> Result<()> {
     }
 }
 
-/// Opens the namespaces to join.
-///
-/// # Errors
-/// Besides those of opening: a namespace that is the runtime's own, where something of the container would change the host.
-pub(super) fn open_namespaces(plan: &Plan) -> Result<Vec<(Join, OwnedFd)>> {
+fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(Join, OwnedFd)>> {
     let open = |join: &Join| {
         let file = fs::File::open(&join.path).with_context(|| Fault {
             pointer: join.at(),
             message: format!("open {} namespace {:?}", word(join.kind), join.path),
             hint: None,
         })?;
+        Ok((join.clone(), file.into()))
+    };
+    plan.join.iter().map(open).collect()
+}
+
+/// # Errors
+/// A namespace to join that is the runtime's own, where something of the container would change the host.
+fn require_unchanged(plan: &Plan, join: &[(Join, OwnedFd)]) -> Result<()> {
+    for (join, namespace) in join {
         if let Some(changed) = plan.changes(join.kind)
-            && is_own(file.as_fd(), join.kind)
+            && is_own(namespace.as_fd(), join.kind)
         {
             let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
             return Err(join.at().error_with_hint(message, format_args!("{changed} would affect the host")));
         }
-        Ok((join.clone(), file.into()))
-    };
-    plan.namespaces.join.iter().map(open).collect()
+    }
+    Ok(())
 }
 
 pub(super) fn is_own(namespace: BorrowedFd<'_>, kind: i32) -> bool {
@@ -92,7 +187,7 @@ pub(super) fn is_own(namespace: BorrowedFd<'_>, kind: i32) -> bool {
 
 /// # Errors
 /// If there is to be a new time namespace and the kernel knows none.
-pub(super) fn require_time_namespaces(namespaces: &NamespacePlan) -> Result<()> {
+fn require_time_namespaces(namespaces: &NamespacePlan) -> Result<()> {
     if namespaces.is_new(CLONE_NEWTIME) && fs::symlink_metadata("/proc/self/timens_offsets").is_err() {
         let at = Pointer::root().field("linux").field("namespaces");
         return Err(at.error("time namespaces aren't enabled in the kernel"));

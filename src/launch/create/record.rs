@@ -71,8 +71,8 @@ impl Record {
         &self.0
     }
 
-    pub(super) fn of_process(self, pid: i32, start: u64) -> State {
-        let Self(mut state) = self;
+    pub(super) fn of_process(&self, pid: i32, start: u64) -> State {
+        let mut state = self.0.clone();
         state.init_process_pid = pid;
         state.init_process_start = start;
         for (_, name, link) in namespaces::LINKS {

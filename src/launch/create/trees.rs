@@ -21,7 +21,7 @@ use crate::init::step::{Bind, Entry, Mount, Step};
 use crate::plan::Plan;
 use crate::plan::linux::id_maps::IdMaps;
 use crate::plan::mounts::Numbered;
-use crate::program::{ChildInputs, describe_bind};
+use crate::program::{ChildInputs, Nodes, SourceTree, describe_bind};
 use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::{Errno, cred};
 
@@ -29,7 +29,7 @@ use crate::sys::{Errno, cred};
 ///
 /// # Errors
 /// Named by the mount or device.
-pub(super) fn open(plan: &mut Plan, wiring: &mut ChildInputs) -> Result<()> {
+pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
     let propagation = propagation(plan);
     let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
     let fault = || Fault {
@@ -42,9 +42,9 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut ChildInputs) -> Result<()> {
     };
     let mounts = Mounts::default();
     if mounts.has_none_below(&rootfs) {
-        wiring.rootfs_tree = Some(tree);
+        inputs.rootfs_tree = Some(tree);
         // It will be attached to the root itself.
-        if let Some(parent) = &mut wiring.rootfs_parent {
+        if let Some(parent) = &mut inputs.rootfs_parent {
             *parent = c"/".into();
         }
     }
@@ -54,7 +54,7 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut ChildInputs) -> Result<()> {
         .iter()
         .map(|(index, _)| earlier_mount(&plan.mounts.mounts, *index, &plan.rootfs))
         .collect();
-    for ((index, step), earlier) in plan.mounts.mounts.iter_mut().zip(earlier) {
+    for ((index, step), earlier) in plan.mounts.mounts.iter().zip(earlier) {
         let Step::Bind(bind) = step else { continue };
         // It is not there yet.
         if earlier.is_some() {
@@ -63,18 +63,19 @@ pub(super) fn open(plan: &mut Plan, wiring: &mut ChildInputs) -> Result<()> {
         let at = Pointer::root().field("mounts").index(*index).field("source");
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
         if !bind.recursive || mounts.has_none_below(&bind.source) {
-            bind.tree = match open_source(bind, propagation) {
+            let tree = match open_source(bind, propagation) {
                 // An earlier mount of the container may bring it.
                 Err(Errno::NOENT) => None,
                 tree => tree.with_context(fault)?,
             };
+            inputs.sources.extend(tree.map(|tree| (*index, SourceTree { tree, maps_ids: false })));
         }
     }
-    if let Some((source, tree)) = &mut wiring.notify {
+    if let Some((source, tree)) = &mut inputs.notify {
         *tree = open_one(init::clone_tree(source, false), propagation)
             .with_context(|| format!("open {source:?}"))?;
     }
-    wiring.nodes = make_nodes(plan)?;
+    inputs.nodes = make_nodes(plan)?;
     Ok(())
 }
 
@@ -169,21 +170,24 @@ fn open_one(tree: Result<OwnedFd, Errno>, propagation: u64) -> Result<Option<Own
 
 /// Makes the nodes of `/linux/devices`, with their modes and owners, in a file system of their own, and notes their names there;
 /// `None` if there are none or if this process may make none: then the host's are used.
-fn make_nodes(plan: &mut Plan) -> Result<Option<OwnedFd>> {
+fn make_nodes(plan: &Plan) -> Result<Option<Nodes>> {
     let maps = plan.id_maps.as_ref();
-    let mut nodes: Option<OwnedFd> = None;
+    let mut nodes: Option<Nodes> = None;
     for (index, entry) in plan.devices.configured() {
-        let Entry::Node { mode, device, uid, gid, ready, .. } = entry else { continue };
+        let Entry::Node { mode, device, uid, gid, .. } = entry else { continue };
         if FileType::from_raw_mode(*mode) == FileType::Fifo {
             continue;
         }
         let at = Pointer::root().field("linux").field("devices").index(index);
         let owner = owner(maps, (*uid, *gid), &at)?;
-        let directory = match &nodes {
+        let Nodes { directory, names } = match &mut nodes {
             Some(nodes) => nodes,
             None => match new_file_system() {
                 Err(Errno::PERM) => return Ok(None),
-                made => nodes.insert(made.context("create a file system for devices")?),
+                made => nodes.insert(Nodes {
+                    names: Vec::new(),
+                    directory: made.context("create a file system for devices")?,
+                }),
             },
         };
         let name = CString::new(index.to_string())?;
@@ -195,7 +199,7 @@ fn make_nodes(plan: &mut Plan) -> Result<Option<OwnedFd>> {
                     message: "create the device".into(),
                     hint: None,
                 })?;
-                *ready = Some(name);
+                names.push((index, name));
             }
         }
     }

@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result};
 
 use super::preflight::is_own;
 use crate::error::{Fault, Pointer};
+use crate::host::process::Process;
 use crate::host::rootless::is_initial;
-use crate::init::step::Point;
-use crate::launch::child::{Child, raise_hard_limits};
+use crate::launch::spawn::raise_hard_limits;
 use crate::launch::user_namespace::{Unwritten, Writer};
-use crate::plan::Plan;
 use crate::plan::linux::id_maps::IdMaps;
 use crate::plan::linux::namespaces::Join;
 use crate::plan::process::Rlimit;
+use crate::plan::{JoinedUser, Plan};
 use crate::program::{Ids, Privileges, User};
 use crate::sys::cred::Sets;
 
@@ -33,21 +33,19 @@ pub(super) struct UserNamespace {
 }
 
 impl UserNamespace {
-    /// What `plan` means for a runtime with the capabilities `own`, with `join` the namespaces to join. Afterwards the plan knows
-    /// what a joined user namespace maps; one that is the runtime's own is not joined.
+    /// What `plan` means for a runtime with the capabilities `own`. `joined`: what is known of one to join.
     ///
     /// # Errors
-    /// What the runtime may not do without privileges; what does not go with the maps of a joined one.
-    pub(super) fn of(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, own: Sets) -> Result<Self> {
-        let (user, maps) = match join.iter().position(|(join, _)| join.kind == libc::CLONE_NEWUSER) {
-            Some(place) => (joined(plan, join, place, own)?, None),
-            None => match plan.id_maps.as_ref().filter(|_| plan.namespaces.is_new(libc::CLONE_NEWUSER)) {
-                Some(maps) => {
-                    let unwritten = unwritten(plan, maps, own)?;
-                    (User::New(ids(plan, maps)), Some(unwritten))
-                }
-                None => (runtimes_own(), None),
-            },
+    /// What the runtime may not do without privileges.
+    pub(super) fn of(plan: &Plan, joined: &JoinedUser, own: Sets) -> Result<Self> {
+        let new = plan.id_maps.as_ref().filter(|_| plan.namespaces.is_new(libc::CLONE_NEWUSER));
+        let (user, maps) = match (joined, new) {
+            (JoinedUser::Maps(maps), _) => {
+                let joins = if is_privileged(own) { Privileges::Outside } else { Privileges::Inside };
+                (User::Joined { ids: ids(plan, maps), joins }, None)
+            }
+            (_, Some(maps)) => (User::New(ids(plan, maps)), Some(unwritten(plan, maps, own)?)),
+            (_, None) => (if is_initial() { User::Own } else { User::Nested }, None),
         };
         let (rlimits, oom_score_adj) = match user {
             User::Own | User::Nested => (Vec::new(), None),
@@ -65,24 +63,38 @@ impl UserNamespace {
         matches!(self.user, User::Joined { .. })
     }
 
-    /// Does the parent's part when the process has been born, and lets it go on.
-    pub(super) fn set_up(&self, child: &Child<'_>) -> Result<()> {
-        if self.is_own() {
-            return Ok(());
-        }
-        child.await_point(Point::Born)?;
-        let pid = child.init.pid;
+    /// Does the parent's part for a process that has been born in it and waits.
+    pub(super) fn set_up(&self, process: &Process) -> Result<()> {
         if let Some(maps) = &self.maps {
-            maps.write(pid, &Pointer::root().field("linux"))?;
+            maps.write(process.pid, &Pointer::root().field("linux"))?;
         }
         // Both need privileges outside the namespace, or a process that is still its user's own.
-        raise_hard_limits(pid, &self.rlimits);
-        if let Some(score) = self.oom_score_adj {
-            let at = Pointer::root().field("process").field("oomScoreAdj");
-            child.init.adjust_oom_score(score, at)?;
+        raise_hard_limits(process.pid, &self.rlimits);
+        match self.oom_score_adj {
+            Some(score) => process.adjust_oom_score(score, oom_score_at()),
+            None => Ok(()),
         }
-        child.go_on()
     }
+}
+
+pub(super) fn oom_score_at() -> Pointer {
+    Pointer::root().field("process").field("oomScoreAdj")
+}
+
+/// Looks at the user namespace among `join`, those to join.
+pub(super) fn look(join: &[(Join, OwnedFd)]) -> Result<JoinedUser> {
+    let user = join.iter().find(|(join, _)| join.kind == libc::CLONE_NEWUSER);
+    let Some((user, namespace)) = user else { return Ok(JoinedUser::Unknown) };
+    // The kernel would refuse: nobody is to become root by coming again.
+    if is_own(namespace.as_fd(), libc::CLONE_NEWUSER) {
+        return Ok(JoinedUser::Own);
+    }
+    let maps = id_maps(namespace.as_fd(), &user.path).with_context(|| Fault {
+        pointer: user.at(),
+        message: format!("read the id mappings of user namespace {:?}", user.path),
+        hint: None,
+    })?;
+    Ok(JoinedUser::Maps(maps))
 }
 
 fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
@@ -95,45 +107,6 @@ fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
         ));
     }
     Ok(unwritten)
-}
-
-fn runtimes_own() -> User {
-    if is_initial() { User::Own } else { User::Nested }
-}
-
-/// Looks at the user namespace at `place` in `join`.
-fn joined(plan: &mut Plan, join: &mut Vec<(Join, OwnedFd)>, place: usize, own: Sets) -> Result<User> {
-    let Some((user, namespace)) = join.get(place) else { return Ok(runtimes_own()) };
-    // The kernel would refuse: nobody is to become root by coming again.
-    if is_own(namespace.as_fd(), libc::CLONE_NEWUSER) {
-        plan.namespaces.join.retain(|join| join.kind != libc::CLONE_NEWUSER);
-        join.remove(place);
-        return Ok(runtimes_own());
-    }
-    let maps = id_maps(namespace.as_fd(), &user.path).with_context(|| Fault {
-        pointer: user.at(),
-        message: format!("read the id mappings of user namespace {:?}", user.path),
-        hint: None,
-    })?;
-    if plan.id_maps.as_ref().is_some_and(|given| !given.is_same(&maps)) {
-        let at = Pointer::root().field("linux").field("uidMappings");
-        return Err(at.error_with_hint(
-            "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide \
-             one",
-            format_args!(
-                "{:?} has uid mappings {:?} and gid mappings {:?}",
-                user.path,
-                maps.users.text().trim_end(),
-                maps.groups.text().trim_end()
-            ),
-        ));
-    }
-    let user = User::Joined {
-        ids: ids(plan, &maps),
-        joins: if is_privileged(own) { Privileges::Outside } else { Privileges::Inside },
-    };
-    plan.know_maps(maps)?;
-    Ok(user)
 }
 
 /// Who the init process is while it makes the container: root, or where the namespace has none, the program's user, as in crun.

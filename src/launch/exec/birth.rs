@@ -2,24 +2,110 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use super::preflight::{Checked, OomScoreOf};
+use super::{Request, WhenPaused};
 use crate::cgroup::{Below, Destination};
-use crate::container::state;
+use crate::container::Container;
 use crate::container::state::State;
 use crate::error::{Fault, Pointer};
-use crate::host::process::{Process, is_single_threaded};
-use crate::init;
+use crate::host::log::Log;
+use crate::host::process::{self, Process, process_stat, socket_pair};
+use crate::launch::conversation::{Circumstances, Conversation};
+use crate::launch::spawn::clone_once;
+use crate::plan::process::cpu_list::Mask;
 use crate::program::Program;
 use crate::sys::Errno;
-use crate::sys::process::{Cloned, clone3};
+use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
+use crate::sys::scheduling::set_affinity;
+
+/// Has the process be born in its cgroup and, as far as this process enters them, its namespaces.
+pub(super) fn bear<'a>(
+    container: &Container,
+    request: &mut Request<'_>,
+    checked: &mut Checked,
+    program: &'a mut Program,
+) -> Result<(Conversation<'a>, Option<Awaiting>)> {
+    let state = &container.state;
+    let (ours, theirs) = socket_pair()?;
+    program.close_all_but(theirs.as_fd(), request.preserve_fds);
+    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    close_on_exec_from(request.preserve_fds.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    // Before the process is in the container's cgroup; config.md § Linux Process.
+    if let Some(processors) = checked.initial_affinity.take() {
+        be_on(processors, &checked.at, request.log)?;
+    }
+    let lent = match checked.oom_score {
+        OomScoreOf::Parent(score) => Some(OomScore::lend(score, &checked.at)?),
+        _ => None,
+    };
+    // The container's processes are there already and see the new one; CVE-2019-5736.
+    request.executable.release();
+    enter_for_child(checked.init.as_fd(), checked.parents_kinds)?;
+    let own_cgroup = std::mem::replace(&mut checked.own_cgroup, Ok(None));
+    let born = clone(own_cgroup, request.cgroup.as_ref(), state, program, &theirs);
+    let (process, awaiting) = born.map_err(|error| match is_too_late(&error, state) {
+        true => anyhow!("cannot exec in a stopped container"),
+        false => error,
+    })?;
+    lent.map(OomScore::take_back).transpose()?;
+    drop(theirs);
+    // The words in these that runc's own tests look for are the names of what does the same in runc.
+    request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
+    let steps = program.steps.len();
+    request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    let circumstances = Circumstances {
+        cgroup: state.cgroup().map(Path::to_owned),
+        // Whoever waits for a paused container waits.
+        may_stand_still: request.when_paused == WhenPaused::Wait,
+        ..Circumstances::default()
+    };
+    let child = Conversation::new((process, 0), ours, request.signals, program, circumstances)?;
+    Ok((child, awaiting))
+}
+
+/// Runs on these processors from now on.
+fn be_on(processors: Mask, at: &Pointer, log: &Log) -> Result<()> {
+    let words = processors.into_words();
+    log.debug(format_args!("nsexec: affinity: {:#x}", words.first().copied().unwrap_or(0)));
+    set_affinity(&words).with_context(|| Fault {
+        pointer: at.field("execCPUAffinity").field("initial"),
+        message: "set the CPU affinity".into(),
+        hint: None,
+    })
+}
+
+/// Enters the namespaces of `kinds` of the container's first process for the children of this one, of which there is only one.
+fn enter_for_child(init: BorrowedFd<'_>, kinds: i32) -> Result<()> {
+    if kinds & libc::CLONE_NEWUSER != 0 {
+        // Whoever is root there could look into this process, if it sees it; CVE-2016-9962.
+        set_dumpable(false).context("make this process non-dumpable")?;
+    }
+    if kinds == 0 {
+        return Ok(());
+    }
+    setns(init, kinds).map_err(|errno| match errno {
+        Errno::SRCH => anyhow!("cannot exec in a stopped container"),
+        errno => anyhow!(errno).context("join the container's pid namespace"),
+    })
+}
+
+/// Whether the process could not be born because the init process is ending: then its pid namespace takes no other, which the
+/// kernel reports as a want of memory; pid_namespaces(7).
+fn is_too_late(error: &anyhow::Error, state: &State) -> bool {
+    let pid = state.init_process_pid;
+    let is_ending = || process_stat(pid)?.map_or(Ok(true), |stat| stat.is_dying(pid));
+    error.root_cause().downcast_ref() == Some(&Errno::NOMEM) && is_ending().unwrap_or(false)
+}
 
 /// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
 /// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint. If the kernel
 /// would kill the process there, it waits at birth for being put into the one that is given back.
-pub(super) fn clone(
+fn clone(
     own: Result<Option<Destination>, Errno>,
     below: Option<&Below>,
     state: &State,
@@ -63,7 +149,7 @@ pub(super) fn clone(
     let process = cloned?;
     // What became of another one, such as the init process, says nothing: it depends on the cgroup of whoever clones.
     match destination {
-        Some(destination) if state::was_killed_at_birth(process.pid)? => {
+        Some(destination) if process::birth(process.pid)?.was_killed => {
             drop(process);
             program.wait_at_birth();
             let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
@@ -113,21 +199,17 @@ fn not_added(errno: Errno, to: Option<&Destination>) -> anyhow::Error {
 }
 
 fn clone_into(cgroup: Option<&Destination>, program: &Program, theirs: &OwnedFd) -> Result<Process, Errno> {
-    debug_assert!(is_single_threaded(), "a lock that another thread holds would stay held in the child");
-    match clone3(0, cgroup.map(Destination::fd))? {
-        Cloned::Child => init::perform(&program.steps, theirs.as_fd()),
-        Cloned::Parent { pid, pidfd } => Ok(Process { pid, pidfd, keep: false }),
-    }
+    clone_once(0, cgroup.map(Destination::fd), program, theirs)
 }
 
 /// The score of this process, while it has that of its child; proc_pid_oom_score_adj(5).
-pub(super) struct OomScore {
+struct OomScore {
     file: File,
     own: String,
 }
 
 impl OomScore {
-    pub(super) fn lend(score: i32, at: &Pointer) -> Result<Self> {
+    fn lend(score: i32, at: &Pointer) -> Result<Self> {
         let path = "/proc/self/oom_score_adj";
         let own = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
         let file = File::options().write(true).open(path).with_context(|| format!("open {path}"))?;
@@ -139,7 +221,7 @@ impl OomScore {
         Ok(Self { file, own })
     }
 
-    pub(super) fn take_back(mut self) -> Result<()> {
+    fn take_back(mut self) -> Result<()> {
         self.file.write_all(self.own.as_bytes()).context("write to /proc/self/oom_score_adj")
     }
 }

@@ -91,8 +91,14 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
 
 impl DevicePlan {
     /// The steps, each with the places in `/linux/devices` of its entries. `has_kcore`: whether /proc/kcore exists, to which
-    /// /dev/core then points.
-    pub fn steps(mut self, has_kcore: bool) -> Vec<(Vec<Option<usize>>, Step)> {
+    /// /dev/core then points. `made`: what the parent has made of the entries, by their places.
+    pub fn steps(mut self, has_kcore: bool, made: Vec<(usize, CString)>) -> Vec<(Vec<Option<usize>>, Step)> {
+        let names: std::collections::HashMap<usize, CString> = made.into_iter().collect();
+        for (place, entry) in self.configured_mut() {
+            if let Entry::Node { ready, .. } = entry {
+                *ready = names.get(&place).cloned();
+            }
+        }
         if has_kcore {
             let core = Entry::Link { name: c"core".into(), target: c"/proc/kcore".into() };
             self.add(c"/dev".into(), core, None);
@@ -104,7 +110,13 @@ impl DevicePlan {
     }
 
     /// What is made for an element of `/linux/devices`, with its place there.
-    pub fn configured(&mut self) -> impl Iterator<Item = (usize, &mut Entry)> {
+    pub fn configured(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        let all =
+            self.directories.iter().flat_map(|directory| directory.places.iter().zip(&directory.entries));
+        all.filter_map(|(place, entry)| Some(((*place)?, entry)))
+    }
+
+    fn configured_mut(&mut self) -> impl Iterator<Item = (usize, &mut Entry)> {
         let all = self
             .directories
             .iter_mut()

@@ -159,6 +159,28 @@ impl IdMaps {
     }
 
     /// # Errors
+    /// If the bundle gives other maps than these, which are those of the user namespace to join.
+    pub fn require_same(&self, given: Option<&Self>, namespaces: &NamespacePlan) -> Result<()> {
+        let (Some(given), Some(user)) = (given, namespaces.joined(libc::CLONE_NEWUSER)) else {
+            return Ok(());
+        };
+        if given.is_same(self) {
+            return Ok(());
+        }
+        let at = Pointer::root().field("linux").field("uidMappings");
+        Err(at.error_with_hint(
+            "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide \
+             one",
+            format_args!(
+                "{:?} has uid mappings {:?} and gid mappings {:?}",
+                user.path,
+                self.users.text().trim_end(),
+                self.groups.text().trim_end()
+            ),
+        ))
+    }
+
+    /// # Errors
     /// If one of these, which stand in the object at `at` (`/process/user`), is not mapped.
     pub fn require(&self, uid: u32, gid: u32, more_groups: &[u32], at: &Pointer) -> Result<()> {
         let missing = |at: Pointer, message: String, field: &str| {

@@ -125,6 +125,17 @@ impl NamespacePlan {
         self.join.iter().fold(self.new, |kinds, join| kinds | join.kind)
     }
 
+    /// The same, but none of `kind` is joined.
+    pub fn without(mut self, kind: i32) -> Self {
+        self.join.retain(|join| join.kind != kind);
+        self
+    }
+
+    /// That of `kind` which is joined, if one is.
+    pub fn joined(&self, kind: i32) -> Option<&Join> {
+        self.join.iter().find(|join| join.kind == kind)
+    }
+
     pub fn is_new(&self, kind: i32) -> bool {
         self.new & kind != 0
     }

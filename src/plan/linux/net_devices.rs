@@ -131,7 +131,7 @@ mod tests {
     fn two_devices_cannot_have_one_name() {
         assert_eq!(
             refused(json!({"a": {}, "b": {"name": "a"}})),
-            "config.json: /linux/netDevices/b/name: \"a\" is the name of \"a\", too"
+            "config.json: /linux/netDevices/b/name: name \"a\" is already used by \"a\""
         );
         assert!(planned(json!({"a": {"name": "e%d"}, "b": {"name": "e%d"}})).is_ok());
     }
@@ -140,7 +140,7 @@ mod tests {
     fn the_container_needs_a_network_namespace() {
         let devices = HashMap::from([("a".to_owned(), serde_json::from_value(json!({})).unwrap())]);
         let error = plan(&devices, &NamespacePlan::default(), &Pointer::root()).unwrap_err();
-        assert!(line(&error).contains("moving network devices needs a network namespace"));
+        assert!(line(&error).contains("moving network devices requires a network namespace"));
         assert!(plan(&HashMap::new(), &NamespacePlan::default(), &Pointer::root()).unwrap().is_empty());
     }
 }

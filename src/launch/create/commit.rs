@@ -1,0 +1,95 @@
+//! The container's first moments once it is recorded: its program begins, or waits for its start, and it is nobody's to undo.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::Result;
+
+use super::acquire::{Held, Pending};
+use super::converse::Ready;
+use super::hooks::Undone;
+use super::{Created, Request, Start};
+use crate::container::PidFile;
+use crate::container::hooks::poststart;
+use crate::container::state::{State, Status};
+use crate::launch::conversation::{Conversation, Parent, Turn};
+use crate::launch::seccomp_agent;
+use crate::launch::seccomp_agent::Agent;
+
+/// Lets the program begin, tells whoever is to be told, and disarms the guards.
+pub(super) fn commit(
+    request: &Request<'_>,
+    mut held: Held,
+    mut pending: Pending,
+    mut child: Conversation<'_>,
+    ready: Ready,
+    undone: &mut Undone,
+) -> Result<Created> {
+    let Ready { state, terminal, pidfd } = ready;
+    let pid_file = match begin(request, &mut child, &state, pending.agent.take()) {
+        Ok(pid_file) => pid_file,
+        Err(error) => {
+            let is_ours = held.directory.take_back();
+            drop(child);
+            // What there is of that name and path now may be another's.
+            if !is_ours {
+                undone.forget();
+                held.leave();
+            }
+            return Err(error);
+        }
+    };
+    // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
+    pending.warnings.iter().for_each(|warning| request.log.warning(warning));
+    if let Some(filter) = &pending.filter {
+        filter.notes().iter().for_each(|note| request.log.debug(note));
+    }
+    let oom_files = child.circumstances.oom_files.take();
+    let pid = child.process.pid;
+    let Held { net_devices, notify, rdt, cgroup, directory } = held;
+    cgroup.keep();
+    if let Some(rdt) = rdt {
+        rdt.keep();
+    }
+    net_devices.keep();
+    if let Some(pid_file) = pid_file {
+        pid_file.keep();
+    }
+    child.process.keep = true;
+    Ok(Created { container: directory.keep(state), pid, pidfd, terminal, notify, oom_files })
+}
+
+/// Lets the program begin, or wait for its start, once it is recorded.
+fn begin(
+    request: &Request<'_>,
+    child: &mut Conversation<'_>,
+    state: &State,
+    agent: Option<Agent>,
+) -> Result<Option<PidFile>> {
+    child.go_on()?;
+    let listening = agent.is_some().then_some(Turn::Listening);
+    let mut starter = Starter { state, agent };
+    child.serve(listening, &mut starter)?;
+    request.log.debug("init: closing the pipe to signal completion: the container is ready");
+    if request.program != Start::Later {
+        child.serve([Turn::Started], &mut starter)?;
+        poststart(state, &child.interrupts)?;
+    }
+    request.pid_file.map(|path| PidFile::write(path, child.process.pid)).transpose()
+}
+
+/// What the parent does from then on.
+struct Starter<'a> {
+    state: &'a State,
+    agent: Option<Agent>,
+}
+
+impl Parent for Starter<'_> {
+    fn listening(&mut self, child: &Conversation<'_>, number: i32) -> Result<()> {
+        let Some(agent) = self.agent.take() else { return Ok(()) };
+        let seen = seccomp_agent::Container {
+            oci_version: &self.state.oci_version,
+            state: self.state.text(Status::Creating)?,
+        };
+        agent.pass_on(child.process.pidfd.as_fd(), child.process.pid, number, &seen)
+    }
+}

@@ -1,0 +1,149 @@
+//! The parent's part while the init process makes the container, until nothing is left but the program's start.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result};
+
+use super::acquire::{Held, Pending};
+use super::hooks;
+use super::net_devices::NetDevices;
+use super::user_namespace::{UserNamespace, oom_score_at};
+use crate::bundle::Bundle;
+use crate::cgroup::{Cgroup, intel_rdt};
+use crate::container::filter;
+use crate::container::state::State;
+use crate::error::{Fault, Pointer, Stage};
+use crate::host::terminal::Terminal;
+use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
+use crate::launch::netns;
+use crate::plan::hooks::HookPlan;
+
+/// A container that has been recorded and whose program waits for its start.
+pub(super) struct Ready {
+    pub(super) state: State,
+    pub(super) terminal: Option<Terminal>,
+    pub(super) pidfd: OwnedFd,
+}
+
+/// What the parent does at each turn.
+struct Maker<'a> {
+    cgroup: &'a mut Cgroup,
+    net_devices: &'a mut NetDevices,
+    user: &'a UserNamespace,
+    hooks: &'a HookPlan,
+    /// Once the process is known.
+    state: Option<&'a State>,
+    terminal: Option<Terminal>,
+}
+
+impl Parent for Maker<'_> {
+    fn born(&mut self, child: &Conversation<'_>, duty: Duty) -> Result<()> {
+        match duty {
+            Duty::Attach => self.cgroup.attach(child.process.pid),
+            Duty::SetUp => self.user.set_up(&child.process),
+        }
+    }
+
+    fn in_namespaces(&mut self, child: &Conversation<'_>) -> Result<()> {
+        self.net_devices.follow(child.process.pid)
+    }
+
+    fn mounted(&mut self, child: &Conversation<'_>) -> Result<()> {
+        match self.state {
+            Some(state) => hooks::before_the_switch(self.hooks, state, child).context(Stage::Init),
+            None => Ok(()),
+        }
+    }
+
+    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    fn terminal(&mut self, master: OwnedFd) -> Result<()> {
+        self.terminal = Some(Terminal::attach(master)?);
+        Ok(())
+    }
+}
+
+/// Does the parent's part, and records the container.
+pub(super) fn converse(
+    bundle: &Bundle,
+    held: &mut Held,
+    pending: &mut Pending,
+    child: &mut Conversation<'_>,
+) -> Result<Ready> {
+    let Held { net_devices, cgroup, directory, rdt, .. } = held;
+    let (user, hooks) = (&pending.user, &pending.hooks);
+    let mut maker = Maker { cgroup, net_devices, user, hooks, state: None, terminal: None };
+
+    be_born(child, pending, rdt.as_ref(), &mut maker)?;
+    child.process.introduce(pending.pidfd_socket.take(), b"standard")?;
+    let mut state = pending.record.of_process(child.process.pid, child.start);
+    state.resources = bundle.resources()?;
+    directory.save_excerpt(&bundle.excerpt()?)?;
+    if let Some(filter) = &pending.filter {
+        filter::save(filter, directory.path())?;
+    }
+    // The container is recorded when it is complete: until then its init process is in the host's tree, with all of the runtime's
+    // privileges, and so would be whoever joined it. Only hooks find it earlier, and `exec` then refuses it.
+    if state.creating {
+        directory.prepare(&state)?.publish()?;
+    }
+    let prepared = directory.prepare(&State { creating: false, ..state.clone() })?;
+    if let Some(score) = pending.oom_score_adj {
+        child.process.adjust_oom_score(score, oom_score_at())?;
+    }
+    maker.state = Some(&state);
+    child.serve(state.creating.then_some(Turn::Mounted), &mut maker)?;
+    // There is nothing else to do until the init process is ready, and `start` or `exec` may come as soon as it is recorded.
+    pending.executable.release();
+    let terminal = pending.relays_terminal.then_some(Turn::Terminal);
+    child.serve([terminal, Some(Turn::Ready)].into_iter().flatten(), &mut maker)?;
+    let terminal = maker.terminal;
+    maker.cgroup.release()?;
+    let pidfd = child.process.pidfd.try_clone().context("duplicate the pidfd of the init process")?;
+    prepared.publish()?;
+    state.creating = false;
+    // Whoever deletes it from now on need not wait for the hooks that are still to run.
+    directory.release();
+    Ok(Ready { state, terminal, pidfd })
+}
+
+/// Does the parent's part until the process that is to be the container's is there.
+fn be_born(
+    child: &mut Conversation<'_>,
+    pending: &Pending,
+    rdt: Option<&intel_rdt::Group>,
+    maker: &mut Maker<'_>,
+) -> Result<()> {
+    let is_succeeded = pending.setup.succeeded.is_some();
+    let is_set_up_first = is_succeeded && pending.user.is_set_up_first();
+    let attach = maker.cgroup.attaches_late().then_some(Turn::Born(Duty::Attach));
+    let set_up = (!pending.user.is_own()).then_some(Turn::Born(Duty::SetUp));
+    let before = set_up.filter(|_| is_set_up_first);
+    let successor = is_succeeded.then_some(Turn::Successor);
+    child.serve([attach, before, successor].into_iter().flatten(), maker)?;
+    if is_succeeded {
+        maker.cgroup.attach(child.process.pid)?;
+    }
+    if let Some(rdt) = rdt {
+        rdt.member().add(child.process.pid)?;
+    }
+    let after = set_up.filter(|_| !is_set_up_first);
+    let awaits_devices = pending.makes_network && maker.net_devices.are_wanted();
+    let in_namespaces = awaits_devices.then_some(Turn::InNamespaces);
+    child.serve([after, in_namespaces].into_iter().flatten(), maker)?;
+    if pending.setup.beside != 0 {
+        make_network(child, maker.net_devices)?;
+    }
+    // Its own process has been in the cgroup since its birth.
+    child.serve(pending.setup.late.then_some(Turn::Successor), maker)
+}
+
+/// Makes a network namespace while the child makes its mounts, which takes as long.
+fn make_network(child: &Conversation<'_>, net_devices: &mut NetDevices) -> Result<()> {
+    let network = netns::make().with_context(|| Fault {
+        pointer: Pointer::root().field("linux").field("namespaces"),
+        message: "create a network namespace".into(),
+        hint: None,
+    })?;
+    net_devices.move_into(network.as_fd())?;
+    child.hand_network(&network)
+}

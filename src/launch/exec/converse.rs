@@ -1,0 +1,67 @@
+//! The parent's part until the program has begun.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::Result;
+
+use super::birth::Awaiting;
+use super::preflight::{Checked, OomScoreOf};
+use crate::container::Container;
+use crate::container::state::{State, Status};
+use crate::host::terminal::Terminal;
+use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
+use crate::launch::seccomp_agent;
+use crate::launch::seccomp_agent::Agent;
+
+/// What the parent does at each turn.
+struct Adder<'a> {
+    state: &'a State,
+    awaiting: Option<Awaiting>,
+    agent: Option<Agent>,
+    terminal: Option<Terminal>,
+}
+
+impl Parent for Adder<'_> {
+    fn born(&mut self, child: &Conversation<'_>, _duty: Duty) -> Result<()> {
+        self.awaiting.take().map_or(Ok(()), |cgroup| cgroup.attach(child.process.pid, self.state))
+    }
+
+    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    fn terminal(&mut self, master: OwnedFd) -> Result<()> {
+        self.terminal = Some(Terminal::attach(master)?);
+        Ok(())
+    }
+
+    fn listening(&mut self, child: &Conversation<'_>, number: i32) -> Result<()> {
+        let Some(agent) = self.agent.take() else { return Ok(()) };
+        let state = self.state.text(Status::Running)?;
+        let seen = seccomp_agent::Container { oci_version: &self.state.oci_version, state };
+        agent.pass_on(child.process.pidfd.as_fd(), child.process.pid, number, &seen)
+    }
+}
+
+/// Does the parent's part; gives the terminal, if there is one to relay.
+pub(super) fn converse(
+    container: &Container,
+    checked: &mut Checked,
+    awaiting: Option<Awaiting>,
+    child: &mut Conversation<'_>,
+) -> Result<Option<Terminal>> {
+    let born = awaiting.is_some().then_some(Turn::Born(Duty::Attach));
+    let successor = checked.is_succeeded.then_some(Turn::Successor);
+    let state = &container.state;
+    let mut adder = Adder { state, awaiting, agent: checked.agent.take(), terminal: None };
+    child.serve([born, successor].into_iter().flatten(), &mut adder)?;
+    child.process.introduce(checked.pidfd_socket.take(), b"setns")?;
+    if let Some(rdt) = state.intel_rdt() {
+        rdt.add(child.process.pid)?;
+    }
+    if let OomScoreOf::Child(score) = checked.oom_score {
+        child.process.adjust_oom_score(score, checked.at.field("oomScoreAdj"))?;
+    }
+    child.serve(checked.relays_terminal.then_some(Turn::Terminal), &mut adder)?;
+    child.go_on()?;
+    let listening = adder.agent.is_some().then_some(Turn::Listening);
+    child.serve([listening, Some(Turn::Started)].into_iter().flatten(), &mut adder)?;
+    Ok(adder.terminal)
+}

@@ -1,0 +1,171 @@
+//! Everything that can be wrong, looked at before anything is done.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
+use super::{Request, WhenPaused};
+use crate::cgroup::Destination;
+use crate::container::state::State;
+use crate::container::{Container, filter};
+use crate::error::Pointer;
+use crate::host::terminal::console_socket;
+use crate::host::{lsm, path};
+use crate::launch::inherited::{connect_pidfd_socket, require_inherited};
+use crate::launch::seccomp_agent;
+use crate::launch::seccomp_agent::Agent;
+use crate::launch::spawn::raise_hard_limits;
+use crate::plan::process::cpu_list::Mask;
+use crate::plan::{ExecPlan, Wanted};
+use crate::program::ExecInputs;
+use crate::sys::cred::Sets;
+use crate::sys::{Errno, cred};
+
+/// What has been found and decided.
+pub(super) struct Checked {
+    /// The container's first process, as a pidfd.
+    pub(super) init: OwnedFd,
+    /// The container's cgroup, if it has one of its own that can be opened.
+    pub(super) own_cgroup: Result<Option<Destination>, Errno>,
+    /// The namespaces that this process enters itself (`CLONE_NEW*`).
+    pub(super) parents_kinds: i32,
+    /// Whether another process goes on in the place of the one that is cloned.
+    pub(super) is_succeeded: bool,
+    pub(super) pidfd_socket: Option<OwnedFd>,
+    pub(super) agent: Option<Agent>,
+    pub(super) relays_terminal: bool,
+    /// Set before the birth or after it.
+    pub(super) oom_score: OomScoreOf,
+    /// Where the process is described.
+    pub(super) at: Pointer,
+    /// On which processors the process is until it begins.
+    pub(super) initial_affinity: Option<Mask>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Who gets the score that is asked for. An ordinary user is not let at that of a process which is not to be looked into: it is
+/// born with the right one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OomScoreOf {
+    Nobody,
+    /// This process, until its child is born.
+    Parent(i32),
+    Child(i32),
+}
+
+/// # Errors
+/// Of the request, of the container as it is now, of this host.
+pub(super) fn check(
+    container: &Container,
+    wanted: Wanted,
+    request: &Request<'_>,
+) -> Result<(Checked, ExecPlan, ExecInputs)> {
+    let state = &container.state;
+    let (init, own_cgroup) = require_running(container, request)?;
+    let kinds = kinds_to_join(state)?;
+    let own = cred::capabilities().context("look up the runtime's capabilities")?;
+    let joins_user = kinds & libc::CLONE_NEWUSER != 0;
+    // In a user namespace its processes can have all capabilities, but cannot raise their limits: the new one is born with room
+    // for them.
+    let plan = ExecPlan::new(&container.excerpt()?, wanted, Some(own).filter(|_| !joins_user))?;
+    if joins_user {
+        raise_hard_limits(0, &plan.process.rlimits);
+    }
+    let ids = joins_user.then(|| ids_inside(&plan, state.init_process_pid)).transpose()?;
+    let labels = lsm::labels(plan.process.labels(), &plan.at)?;
+    let warnings = warnings(&plan);
+    let console_socket = console_socket::plan(request.console_socket, plan.process.terminal, request.stays)?;
+    let pidfd_socket = connect_pidfd_socket(request.pidfd_socket)?;
+    require_inherited(request.preserve_fds, &request.executable)?;
+    let filter = filter::load(container.directory())?;
+    let agent = filter.as_ref().map(seccomp_agent::prepare).transpose()?.flatten();
+    let is_succeeded = is_succeeded(container, &plan, kinds, own)?;
+    let parents_kinds = if is_succeeded { 0 } else { parents_kinds(kinds, own) };
+    let inputs = ExecInputs {
+        init: init.try_clone().context("duplicate the pidfd of the init process")?,
+        kinds: kinds & !parents_kinds,
+        is_succeeded,
+        ids,
+        in_user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
+        keyring: state.keyring.then(|| CString::new(State::keyring_name(&state.id))).transpose()?,
+        rootfs: rootfs(state)?,
+        console_socket,
+        labels,
+        filter,
+        inherited: request.preserve_fds,
+    };
+    let checked = Checked {
+        init,
+        own_cgroup,
+        parents_kinds,
+        is_succeeded,
+        pidfd_socket,
+        agent,
+        relays_terminal: plan.process.terminal && request.stays,
+        oom_score: match (plan.process.oom_score_adj, is_privileged(own)) {
+            (None, _) => OomScoreOf::Nobody,
+            (Some(score), false) => OomScoreOf::Parent(score),
+            (Some(score), true) => OomScoreOf::Child(score),
+        },
+        at: plan.at.clone(),
+        initial_affinity: plan.process.affinity.initial.clone(),
+        warnings,
+    };
+    Ok((checked, plan, inputs))
+}
+
+/// The root of a container that has no mount namespace: whichever the process is in, it is not the root there.
+fn rootfs(state: &State) -> Result<Option<CString>> {
+    match state.namespaces & libc::CLONE_NEWNS {
+        0 => path::c_string(Path::new(&state.rootfs), &Pointer::root()).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The container's first process and its cgroup, if a process can be added now.
+fn require_running(
+    container: &Container,
+    request: &Request<'_>,
+) -> Result<(OwnedFd, Result<Option<Destination>, Errno>)> {
+    let state = &container.state;
+    let Some(init) = container.init()? else { bail!("cannot exec in a stopped container") };
+    if state.creating {
+        bail!("cannot exec in a container that is still being created");
+    }
+    let own_cgroup = own_cgroup(state);
+    if request.when_paused == WhenPaused::Refuse && matches!(&own_cgroup, Ok(Some(own)) if own.is_frozen()) {
+        bail!("cannot exec in a paused container (use --ignore-paused to override)");
+    }
+    Ok((init, own_cgroup))
+}
+
+/// The container's own cgroup. It may have gone where nobody looks after it; see `birth.rs`.
+fn own_cgroup(state: &State) -> Result<Option<Destination>, Errno> {
+    let cgroup = state.cgroup();
+    match state.recorded_cgroup() {
+        Some(_) if cgroup.is_none() => Err(Errno::NOENT),
+        _ => cgroup.map(Destination::of_container).transpose(),
+    }
+}
+
+/// Whether the process is born when it is at the container's root.
+///
+/// The new process is seen as soon as it is born into the container's pid namespace, so this is for where somebody there could
+/// follow its links to the host's tree in /proc; CVE-2016-9962. In a user namespace nobody is let at a process that comes from
+/// outside.
+fn is_succeeded(container: &Container, plan: &ExecPlan, kinds: i32, own: Sets) -> Result<bool> {
+    let may_trace = container.may_trace(plan.process.capabilities.may_trace())?;
+    let joins = kinds & (libc::CLONE_NEWPID | libc::CLONE_NEWUSER);
+    Ok(may_trace && joins == libc::CLONE_NEWPID && is_privileged(own))
+}
+
+/// What is not as it was asked for, and no reason to fail.
+fn warnings(plan: &ExecPlan) -> Vec<String> {
+    let unknown = &plan.unknown_capabilities;
+    let unknown =
+        (!unknown.is_empty()).then(|| format!("ignoring unknown capabilities: {}", unknown.join(", ")));
+    unknown.into_iter().chain(plan.process.capabilities.warnings()).collect()
+}

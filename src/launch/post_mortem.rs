@@ -1,0 +1,101 @@
+//! Why the child ended before it was the program, as far as that can be told.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::conversation::Conversation;
+use crate::cgroup;
+use crate::cgroup::OomFiles;
+use crate::error::{Hint, Stage};
+use crate::host::process;
+use crate::host::process::process_stat;
+
+/// What a filter has to do with a program that did not start.
+const FILTER_HINT: &str = "the seccomp profile must allow execve";
+
+impl Conversation<'_> {
+    /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
+    pub(super) fn ended_before(&self, what: &str) -> anyhow::Error {
+        let why = self.ended_early().err();
+        why.unwrap_or_else(|| anyhow!("{} exited before {what}", self.who()))
+    }
+
+    /// # Errors
+    /// If the process, which has closed the socket, ends without having become the program: something killed it, or its filter let
+    /// it say nothing.
+    pub(super) fn ended_early(&self) -> Result<()> {
+        let has_filter = self.program.has_filter();
+        // Who exits has lost its executable before its descriptors, so one that has one has become the program; it is cheaper to
+        // ask for. What a filter does to execve is no rare case.
+        if !has_filter && fs::read_link(format!("/proc/{}/exe", self.process.pid)).is_ok() {
+            return Ok(());
+        }
+        // Now, for it has not ended yet; who was killed for want of memory was counted before.
+        let seen = self.circumstances.oom_files.as_ref().map(OomFiles::look);
+        if !process_stat(self.process.pid)?.is_some_and(|stat| stat.never_executed) {
+            return Ok(());
+        }
+        // It ends, but may not have yet.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = rustix::process::waitid(WaitId::PidFd(self.process.pidfd.as_fd()), options)
+            .context("wait for the init process")?;
+        let Some(signal) = status.map(|status| status.terminating_signal()) else { return Ok(()) };
+        if !has_filter && signal.is_none() {
+            return Ok(());
+        }
+        let who = self.who();
+        let (ended, hint) = match signal {
+            None => (format!("{who} failed without reporting a reason"), FILTER_HINT.to_owned()),
+            // The second: nothing it could do was allowed, not even to exit.
+            Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
+                (format!("{who} was killed by signal {signal}"), FILTER_HINT.to_owned())
+            }
+            Some(signal) => {
+                let known = self.circumstances.earlier_ooms;
+                let shortage = match seen {
+                    _ if signal != libc::SIGKILL => None,
+                    Some(seen) => seen.and_then(|seen| seen.shortage(known.unwrap_or_default())),
+                    None => self
+                        .circumstances
+                        .cgroup
+                        .as_deref()
+                        .and_then(|path| cgroup::shortage(path, known.unwrap_or_default())),
+                };
+                let hint = match (shortage, known) {
+                    (Some(shortage), Some(_)) => return Err(shortage.of_init().context(Stage::Alive)),
+                    // The words are runc's.
+                    (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
+                    (None, _) => self.killer(signal).to_owned(),
+                };
+                (format!("{who} was killed by signal {signal}"), hint)
+            }
+        };
+        Err(anyhow!(ended).context(Hint("start the container's program".into(), hint)))
+    }
+
+    pub(super) fn who(&self) -> &'static str {
+        // Only of a container in the making it has been asked.
+        if self.circumstances.earlier_ooms.is_some() { "the init process" } else { "the new process" }
+    }
+
+    /// Who has ended it with this signal, if no kill for want of memory is counted.
+    fn killer(&self, signal: i32) -> &'static str {
+        // `exec` does not look before it is too late.
+        if signal == libc::SIGKILL && self.is_stillborn() {
+            return "killed by another process or by the kernel, which may kill processes cloned out of a \
+                    cgroup that was ever killed with cgroup.kill";
+        }
+        let is_counted = || self.circumstances.cgroup.as_deref().and_then(cgroup::oom_counts).is_some();
+        match signal != libc::SIGKILL || is_counted() {
+            true => "killed by another process",
+            false => "killed by another process or by the OOM killer",
+        }
+    }
+
+    fn is_stillborn(&self) -> bool {
+        process::birth(self.process.pid).is_ok_and(|birth| birth.was_killed)
+    }
+}
