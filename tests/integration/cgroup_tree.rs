@@ -247,9 +247,12 @@ fn a_cgroup_that_was_killed_before_takes_a_container() -> Outcome {
         container.launch();
         let leaf = container.cgroup().join("leaf");
         fs::create_dir(&leaf).unwrap();
-        for pid in container.control_file("cgroup.procs").lines() {
-            fs::write(leaf.join("cgroup.procs"), pid).unwrap();
-        }
+        // The shell may fork its child meanwhile.
+        wait_until("all are in the leaf", || {
+            let processes = container.control_file("cgroup.procs");
+            processes.lines().for_each(|pid| fs::write(leaf.join("cgroup.procs"), pid).unwrap());
+            processes.is_empty()
+        });
         fs::write(container.cgroup().join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
         let output = container.exec(["grep", "^0::", "/proc/self/cgroup"]).succeeds();
         assert_eq!(output.stdout, "0::/leaf\n", "{output:#?}");
