@@ -1,12 +1,12 @@
 //! The init process between clone and execve: it performs a ready-made list of steps and decides nothing.
 //!
-//! Nothing here allocates, panics, formats, reads the environment or uses a C library function with hidden state, so that
-//! the process works inside a memory limit of a few pages and never waits for a lock that its parent held. Strings arrive
-//! as `&CStr`; a failure leaves as twelve bytes. `clippy.toml` and the lints below hold this; see also
-//! `tests/init_allocates_nothing.rs`.
+//! Nothing here allocates, panics, formats, reads the environment or uses a C library function with hidden
+//! state, so that the process works within a memory limit of a few pages and never waits for a lock that its
+//! parent held. Strings arrive as `&CStr`; a failure is reported in twelve bytes. `clippy.toml` and the lints
+//! below enforce this; see also `tests/init_allocates_nothing.rs`.
 //!
-//! Every page that the process writes to counts against that limit, and a function touches all of its frame when it is
-//! called. So what is rarely done and has large buffers stands in a function of its own, `inline(never)`.
+//! Every page that the process writes to counts against that limit, and a call may touch the whole frame of
+//! the function. So rare work with large buffers is in a function of its own, `inline(never)`.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,7 +35,7 @@ mod streams;
 mod sysctl;
 mod time;
 
-// For the parent, which does some of it in the place of an init process without privileges.
+// For the parent, which does some of the work for an unprivileged init process.
 pub use self::hold::hold;
 pub use self::mount::{clone_source, clone_tree, detached};
 pub use self::path::open_inside;
@@ -50,31 +50,32 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use self::kernel_trees::KernelTrees;
 use self::protocol::{Message, SIZE};
-use self::step::{Failure, Filter, Of as _, Part, Step};
+use self::step::{Bind, Failure, Filter, Held, Mount, Of as _, Part, Point, Step};
 use crate::error::printable::is_harmful;
 use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::{keyring, net, process, scheduling, seccomp, signal, weakened};
 
-/// What a new session keyring allows (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
+/// The permissions of a new session keyring (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
 
-/// What a process between clone and execve has in the place of a command line, as runc has it; proc_pid_cmdline(5).
+/// The command line of a process between clone and execve, as with runc; proc_pid_cmdline(5).
 pub const NAME: &CStr = c"runtime init";
 
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Performs `steps` and becomes the program; ends the process if a step fails, having told the parent which.
+/// Performs `steps` in order; the last one executes the program. If a step fails, reports it on `parent` and
+/// exits with status 1.
 pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
-    // No process of a namespace that we are about to join may look at us: our memory has what the host told us, our
-    // descriptors lead to the host (CVE-2016-9962). execve(2) undoes it.
+    // No process in a namespace that we join may inspect us: our memory holds information about the host, our
+    // descriptors refer to the host (CVE-2016-9962). execve(2) undoes it.
     if !weakened::is_off("CVE-2016-9962") {
         let _ = process::set_dumpable(false);
     }
-    // A process with CAP_SYS_PTRACE in the container can read them all the same: the environment of the runtime's caller, and
-    // paths of the host on its command line.
+    // A process with CAP_SYS_PTRACE in the container can still read our command line and environment, which
+    // have paths of the host and the variables of the runtime's caller.
     process::clear_arguments(NAME.to_bytes());
-    // Whoever started us may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime ignores
-    // SIGPIPE, and the parent blocks what it forwards; a program starts with none of that. Two signals refuse, rightly.
+    // The caller may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime
+    // ignores SIGPIPE, and the parent blocks the signals that it forwards; a program inherits none of that.
     take_no_signals();
     let mut init = Init {
         parent,
@@ -87,12 +88,13 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
         is_in_directory: false,
         start: None,
     };
-    // Modes are given in full; the user's own mask comes with the identity.
+    // The steps give complete modes; the program's umask comes with its identity.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (number, step) in (0..).zip(steps) {
         if let Err(Failure { errno, part }) = init.step(step) {
             let told = init.tell(Message::Failed { step: number, errno, part });
-            // After `start` nobody reads the socket any more, or the filter lets us say nothing, so the user is told directly.
+            // After `start` nobody reads the socket, or the seccomp filter forbids writing to it, so the user
+            // is told directly.
             match (told, step, init.program) {
                 (Err(_), Step::LoadFilter { .. }, _) => {
                     init.complain(&[b"load the seccomp filter: ", reason(errno)], b"");
@@ -108,6 +110,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     process::exit_now(1)
 }
 
+/// What one step leaves for later ones.
 struct Init<'a> {
     parent: BorrowedFd<'a>,
     root: Option<OwnedFd>,
@@ -117,7 +120,7 @@ struct Init<'a> {
     program: Option<&'a CString>,
     home: home::Home,
     is_in_directory: bool,
-    /// Where `start` has spoken, and listens if it waits for the program.
+    /// The fifo of `start`, which reads it if it waits for the program.
     start: Option<BorrowedFd<'a>>,
 }
 
@@ -143,38 +146,13 @@ impl<'a> Init<'a> {
             }
             Step::HideHostMount { path } => Ok(mount::hide_host_mount(path)?),
             Step::OpenRootfs { path, tree, is_pivoted_to, is_private } => {
-                let tree = tree.as_ref().map(|tree| tree.as_fd());
-                self.root = Some(mount::open_rootfs(path, tree, *is_pivoted_to, *is_private)?);
-                Ok(())
+                self.open_rootfs(path, tree.as_ref(), *is_pivoted_to, *is_private)
             }
-            Step::HoldNodes { nodes } => {
-                mount::attach_to_root(nodes.as_fd())?;
-                self.nodes = Some(nodes.as_fd());
-                Ok(())
-            }
-            Step::HoldPidNamespace { namespace } => {
-                self.pid_namespace = Some(namespace.as_fd());
-                Ok(())
-            }
-            Step::HoldRootfs { path } => {
-                self.root = Some(rustix::fs::open(path.as_c_str(), HOLD, rustix::fs::Mode::empty())?);
-                Ok(())
-            }
-            Step::Mount(what) => {
-                let mounted = mount::mount(self.root()?, what, self.pid_namespace)?;
-                if let Some(held) = &what.held {
-                    // Only once.
-                    let _ = held.set(rustix::io::fcntl_dupfd_cloexec(&mounted, 0)?);
-                }
-                self.trees.hold(&what.target.path, mounted);
-                Ok(())
-            }
-            Step::Bind(what) => {
-                if let Some(mounted) = mount::bind(self.root()?, what)? {
-                    self.trees.hold(&what.target.path, mounted);
-                }
-                Ok(())
-            }
+            Step::HoldNodes { nodes } => Ok(self.hold_nodes(nodes.as_fd())?),
+            Step::HoldPidNamespace { namespace } => self.hold_pid_namespace(namespace.as_fd()),
+            Step::HoldRootfs { path } => Ok(self.hold_rootfs(path)?),
+            Step::Mount(what) => self.mount(what),
+            Step::Bind(what) => self.bind(what),
             Step::Remount(what) => mount::remount(self.root()?, what),
             Step::Populate { directory, entries } => {
                 devices::populate(self.root()?, directory, entries, self.nodes)
@@ -182,65 +160,35 @@ impl<'a> Init<'a> {
             Step::PivotRoot { cut_off } => Ok(self.pivot_root(*cut_off)?),
             Step::MoveRoot => Ok(self.move_root()?),
             Step::ChangeRoot => Ok(self.change_root()?),
-            Step::RootPropagation { propagation, reach } => {
-                let what = Attributes { propagation: *propagation, ..Attributes::default() };
-                Ok(set_attributes(self.root()?, *reach, what)?)
-            }
+            Step::RootPropagation { propagation, reach } => Ok(self.set_propagation(*propagation, *reach)?),
             Step::MakeDirectory { path } => Ok(path::directory(self.root()?, path).map(drop)?),
-            Step::Console { socket, size, mount } => {
-                let socket = socket.as_ref().map_or(self.parent, |socket| socket.as_fd());
-                console::open(self.root()?, socket, *size, *mount)
-            }
+            Step::Console { socket, size, mount } => self.open_console(socket.as_ref(), *size, *mount),
             Step::OwnStreams => Ok(streams::own(self.root()?)?),
-            Step::Seal { path, mount, attributes } => {
-                let mount = mount.as_ref().and_then(|held| held.get());
-                mount::seal(self.root()?, path, mount, *attributes)
-            }
+            Step::Seal { path, mount, attributes } => self.seal(path, mount.as_ref(), *attributes),
             Step::Hostname { name } => Ok(rustix::system::sethostname(name.to_bytes())?),
             Step::Domainname { name } => Ok(rustix::system::setdomainname(name.to_bytes())?),
             Step::Sysctl { settings } => sysctl::write(settings),
             Step::ReadOnlyPath { path } => Ok(mount::read_only_path(self.root()?, &self.trees, path)?),
             Step::MaskPaths { paths, label } => mount::mask(self.root()?, &self.trees, paths, label.as_ref()),
-            Step::Rlimit { resource, soft, hard } => {
-                // What is not needed any more is not to count.
-                self.trees = KernelTrees::default();
-                Ok(process::set_rlimit(0, *resource, *soft, *hard)?)
-            }
+            Step::Rlimit { resource, soft, hard } => Ok(self.set_rlimit(*resource, *soft, *hard)?),
             Step::Personality { domain } => Ok(process::set_personality(*domain)?),
             Step::MemoryPolicy { mode, nodes } => Ok(scheduling::set_memory_policy(*mode, nodes)?),
             Step::Scheduler(attributes) => Ok(scheduling::set_scheduler(*attributes)?),
             Step::IoPriority { priority } => Ok(scheduling::set_io_priority(*priority)?),
             Step::Affinity { mask } => Ok(scheduling::set_affinity(mask)?),
-            Step::ResetAffinity => {
-                reset_affinity();
-                Ok(())
-            }
+            Step::ResetAffinity => reset_affinity(),
             Step::ApparmorProfile { command } => label::apparmor(command),
             Step::SelinuxLabel { label } => label::selinux(label),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             Step::ChangeDirectory { path, last_try } => Ok(self.change_directory(path, *last_try)?),
             Step::Identity(who) => identity::assume(who),
-            Step::FindProgram { candidates } => {
-                self.program = candidates.get(identity::find_program(candidates)?);
-                Ok(())
-            }
+            Step::FindProgram { candidates } => self.find_program(candidates),
             Step::FindHome { uid } => Ok(self.home.find(*uid)?),
-            Step::Meet { point } => {
-                self.tell(Message::Reached(*point))?;
-                Ok(await_byte(self.parent)?)
-            }
+            Step::Meet { point } => Ok(self.meet(*point)?),
             Step::EndOnSignals => Ok(signal::end_on_interrupts()?),
-            Step::AwaitParent => {
-                // The last path of the container has been opened.
-                self.root = None;
-                self.trees = KernelTrees::default();
-                Ok(await_byte(self.parent)?)
-            }
+            Step::AwaitParent => Ok(self.await_parent()?),
             Step::Ready => Ok(self.tell(Message::Ready)?),
-            Step::AwaitStart { fifo } => {
-                self.start = Some(fifo.as_fd());
-                Ok(await_byte(fifo.as_fd())?)
-            }
+            Step::AwaitStart { fifo } => Ok(self.await_start(fifo.as_fd())?),
             Step::RunHook(what) => self.run_hook(what),
             Step::CloseOnExec { from } => Ok(process::close_on_exec_from(*from)?),
             Step::LoadFilter { filter, listens: false } => Ok(seccomp::load(&filter.program, filter.flags)?),
@@ -249,15 +197,107 @@ impl<'a> Init<'a> {
         }
     }
 
+    fn open_rootfs(
+        &mut self,
+        path: &CStr,
+        tree: Option<&OwnedFd>,
+        is_pivoted_to: bool,
+        is_private: bool,
+    ) -> Result<(), Failure> {
+        let tree = tree.map(|tree| tree.as_fd());
+        self.root = Some(mount::open_rootfs(path, tree, is_pivoted_to, is_private)?);
+        Ok(())
+    }
+
+    fn hold_nodes(&mut self, nodes: BorrowedFd<'a>) -> Result<(), Errno> {
+        mount::attach_to_root(nodes)?;
+        self.nodes = Some(nodes);
+        Ok(())
+    }
+
+    fn hold_pid_namespace(&mut self, namespace: BorrowedFd<'a>) -> Result<(), Failure> {
+        self.pid_namespace = Some(namespace);
+        Ok(())
+    }
+
+    fn hold_rootfs(&mut self, path: &CStr) -> Result<(), Errno> {
+        self.root = Some(rustix::fs::open(path, HOLD, rustix::fs::Mode::empty())?);
+        Ok(())
+    }
+
+    fn mount(&mut self, what: &Mount) -> Result<(), Failure> {
+        let mounted = mount::mount(self.root()?, what, self.pid_namespace)?;
+        if let Some(held) = &what.held {
+            // A step is performed once, so it is empty.
+            let _ = held.set(rustix::io::fcntl_dupfd_cloexec(&mounted, 0)?);
+        }
+        self.trees.hold(&what.target.path, mounted);
+        Ok(())
+    }
+
+    fn bind(&mut self, what: &Bind) -> Result<(), Failure> {
+        if let Some(mounted) = mount::bind(self.root()?, what)? {
+            self.trees.hold(&what.target.path, mounted);
+        }
+        Ok(())
+    }
+
+    /// Sets the propagation of the container's root.
+    fn set_propagation(&self, propagation: u64, reach: Recursion) -> Result<(), Errno> {
+        set_attributes(self.root()?, reach, Attributes { propagation, ..Attributes::default() })
+    }
+
+    fn open_console(
+        &self,
+        socket: Option<&OwnedFd>,
+        size: Option<(u16, u16)>,
+        mount: bool,
+    ) -> Result<(), Failure> {
+        let socket = socket.map_or(self.parent, |socket| socket.as_fd());
+        console::open(self.root()?, socket, size, mount)
+    }
+
+    fn seal(&self, path: &CStr, mount: Option<&Held>, attributes: Attributes) -> Result<(), Failure> {
+        mount::seal(self.root()?, path, mount.and_then(|held| held.get()), attributes)
+    }
+
+    fn set_rlimit(&mut self, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+        // Descriptors that are no longer needed must not count against the limit.
+        self.trees = KernelTrees::default();
+        process::set_rlimit(0, resource, soft, hard)
+    }
+
+    fn find_program(&mut self, candidates: &'a [CString]) -> Result<(), Failure> {
+        self.program = candidates.get(identity::find_program(candidates)?);
+        Ok(())
+    }
+
+    fn meet(&self, point: Point) -> Result<(), Errno> {
+        self.tell(Message::Reached(point))?;
+        await_byte(self.parent)
+    }
+
+    fn await_parent(&mut self) -> Result<(), Errno> {
+        // No path of the container is opened after this.
+        self.root = None;
+        self.trees = KernelTrees::default();
+        await_byte(self.parent)
+    }
+
+    fn await_start(&mut self, fifo: BorrowedFd<'a>) -> Result<(), Errno> {
+        self.start = Some(fifo);
+        await_byte(fifo)
+    }
+
     /// Returns in the successor, or if there is none.
     fn be_succeeded(&self, kinds: i32) -> Result<(), Errno> {
         let flags = u64::from((kinds | libc::CLONE_PARENT).unsigned_abs());
         let process::Cloned::Parent { pidfd, .. } = process::clone3(flags, None)? else {
-            // What it says must not come before the parent has heard of it.
+            // It must not send anything before the parent knows of it.
             return await_byte(self.parent);
         };
         let told = protocol::send_descriptor(self.parent, protocol::SUCCESSOR, pidfd.as_fd());
-        // If nobody was told, the parent has gone, and so the successor will.
+        // If that failed, the parent has gone, and the successor will end, too.
         process::exit_now(i32::from(told.is_err()))
     }
 
@@ -266,7 +306,7 @@ impl<'a> Init<'a> {
         process::setns(namespace.ok_or(Errno::PIPE)?.as_fd(), libc::CLONE_NEWNET)
     }
 
-    /// When the last hook has ended that can mount something.
+    /// Records what covers /proc and /sys, once the last hook that can mount something has ended.
     fn look_above(&mut self) -> Result<(), Errno> {
         let root = self.root.as_ref().ok_or(Errno::BADF)?;
         self.trees.look_above(root.as_fd());
@@ -281,7 +321,7 @@ impl<'a> Init<'a> {
         rustix::net::send(self.parent, &message.to_bytes(), SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// The old root ends up mounted on the new one, both at `/`; pivot_root(2).
+    /// Stacks the old root on the new one, both at `/`, and detaches it; pivot_root(2).
     fn pivot_root(&mut self, cut_off: bool) -> Result<(), Errno> {
         self.look_above()?;
         let old_root =
@@ -321,10 +361,11 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// The agent does not hear of a call before the parent has given it the descriptor, and the parent does not know of the
-    /// descriptor before it has been told. So one call must go without asking: write(2), for which profiles cannot notify.
+    /// The agent hears of no call before the parent has passed the listener on, and the parent must first be
+    /// told its number. So one call must need no answer from the agent: write(2), for which profiles cannot
+    /// notify.
     fn load_and_listen(&self, filter: &Filter) -> Result<(), Failure> {
-        // Closed by execve(2): close(2) would be one more call that the profile has to allow.
+        // execve(2) closes it: close(2) would be one more call for the profile to allow.
         let number = seccomp::load_with_listener(&filter.program, filter.flags)?.into_raw_fd();
         let message = Message::Listening(number.unsigned_abs());
         rustix::io::write(self.parent, &message.to_bytes()).of(Part::Source)?;
@@ -336,10 +377,10 @@ impl<'a> Init<'a> {
         Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
 
-    /// Says a line on the program's standard error, and to `start` if it listens, because the parent can no longer hear it; and what
-    /// somebody else has said last, if anything.
+    /// Writes a line to the program's standard error, and to `start` if it waits, because the parent no
+    /// longer reads; then `last_words`, the last output of a hook, if any.
     fn complain(&self, line: &[&[u8]], last_words: &[u8]) {
-        // Nothing in a name begins a line of its own, or is an order to the terminal.
+        // A name must neither start a new line nor control the terminal.
         line.iter().for_each(|part| self.say(part, is_harmful));
         self.say(b"\n", |_| false);
         if !last_words.is_empty() {
@@ -348,7 +389,7 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// With a question mark in the place of each character that `is_replaced` and of what is no UTF-8.
+    /// Replaces each character that `is_replaced`, and invalid UTF-8, by a question mark.
     fn say(&self, text: &[u8], is_replaced: impl Fn(char) -> bool) {
         let say = |text: &str| {
             let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
@@ -375,7 +416,7 @@ fn reason(errno: Errno) -> &'static [u8] {
     nix::errno::Errno::from_raw(errno.raw_os_error()).desc().as_bytes()
 }
 
-/// Every signal has its default action and none is blocked.
+/// Gives every signal its default action, and unblocks all. SIGKILL and SIGSTOP refuse, rightly.
 fn take_no_signals() {
     for signal in 1..=64 {
         let _ = process::default_signal(signal);
@@ -390,12 +431,13 @@ fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {
     ranges.iter().try_for_each(|(first, last)| process::close_range(*first, *last))
 }
 
-/// The kernel cuts the mask down to what it has and what the cgroup allows. A process that keeps the runtime's processors works
-/// all the same, so a refusal is none.
-fn reset_affinity() {
-    // 65536 processors.
+/// Allows all CPUs of the cgroup: the kernel reduces the mask to those. Never fails: a process that keeps the
+/// runtime's CPUs works all the same.
+fn reset_affinity() -> Result<(), Failure> {
+    // 65536 CPUs.
     static ALL: [usize; 1024] = [usize::MAX; 1024];
     let _ = scheduling::set_affinity(&ALL);
+    Ok(())
 }
 
 fn bring_loopback_up() -> Result<(), Errno> {
@@ -409,7 +451,7 @@ fn join_session_keyring(name: &CStr, permissions: u32, label: Option<&CStr>) -> 
         label::of_keys(label)?;
     }
     match keyring::join_session(name) {
-        // A kernel without keys, or a seccomp filter around us that hides them.
+        // A kernel without keys, or a seccomp filter around the runtime that hides them.
         Err(Errno::NOSYS) => return Ok(()),
         serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS | permissions)?,
     }
@@ -419,8 +461,10 @@ fn join_session_keyring(name: &CStr, permissions: u32, label: Option<&CStr>) -> 
     Ok(())
 }
 
+/// Waits for one byte.
+///
 /// # Errors
-/// `EPIPE` if whoever should have written has gone.
+/// `EPIPE` if the other end was closed.
 fn await_byte(from: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut byte = [0; SIZE];
     loop {

@@ -1,4 +1,5 @@
-//! Everything decided, before anything is made: defaults filled in, contradictions refused, names resolved to numbers.
+//! Decides everything before anything is made: fills in defaults, refuses contradictions, resolves names to
+//! numbers.
 
 mod exec;
 pub mod hooks;
@@ -11,7 +12,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use oci_spec::runtime::{LinuxPersonalityDomain, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Spec};
 
 pub use self::exec::{Changes, ExecPlan, Source, Wanted};
 use self::hooks::HookPlan;
@@ -60,6 +61,24 @@ pub enum JoinedUser {
     Own,
     /// Another, with these maps.
     Maps(IdMaps),
+}
+
+impl JoinedUser {
+    /// What the bundle's `namespaces` and `id_maps` come to with it.
+    fn settle(
+        &self,
+        namespaces: NamespacePlan,
+        id_maps: Option<IdMaps>,
+    ) -> Result<(NamespacePlan, Option<IdMaps>)> {
+        Ok(match self {
+            Self::Unknown => (namespaces, id_maps),
+            Self::Own => (namespaces.without(libc::CLONE_NEWUSER), id_maps),
+            Self::Maps(maps) => {
+                maps.require_same(id_maps.as_ref(), &namespaces)?;
+                (namespaces, Some(maps.clone()))
+            }
+        })
+    }
 }
 
 impl HostFacts {
@@ -118,20 +137,16 @@ impl Plan {
     }
 
     /// Which namespaces `spec` asks for. They are decided first: what a user namespace to join maps is for the host to say.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
     pub fn namespaces(spec: &Spec) -> Result<NamespacePlan> {
         let at = Pointer::root().field("linux");
-        let linux = spec.linux().as_ref();
-        let mut namespaces = namespaces::plan(
-            linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default(),
-            &at.field("namespaces"),
-        )?;
-        if let Some(offsets) = linux.and_then(|linux| linux.time_offsets().as_ref()) {
-            namespaces.time_offsets = time_offsets::plan(offsets, &namespaces, &at.field("timeOffsets"))?;
-        }
-        Ok(namespaces)
+        LinuxFields { object: spec.linux().as_ref(), at: &at }.namespaces()
     }
 
-    /// What of the container changes the namespace of `kind` (`CLONE_NEW*`) that it is in, in words.
+    /// Which field of the bundle changes the container's namespace of `kind` (`CLONE_NEW*`), for a message; `None` if
+    /// none does.
     pub fn changes(&self, kind: i32) -> Option<&'static str> {
         match kind {
             libc::CLONE_NEWNS => Some("its mounts"),
@@ -143,8 +158,9 @@ impl Plan {
         }
     }
 
-    /// Whether something of the image can come to mount in the container: its program, and what it turns into, or a hook, which has
-    /// all capabilities. Whom an administrator sends in by `exec` is his affair.
+    /// Whether something from the image may be able to mount in the container: the program and what it
+    /// executes, or a startContainer hook, which has all capabilities. Processes that an administrator adds
+    /// by `exec` do not count.
     pub fn may_mount(&self) -> bool {
         self.process.capabilities.may_have(caps::Capability::CAP_SYS_ADMIN)
             || !self.hooks.start_container.is_empty()
@@ -175,29 +191,15 @@ impl Plan {
     ) -> Result<Self> {
         let root = Pointer::root();
         let at = root.field("linux");
-        let linux = spec.linux().as_ref();
-        let id_maps = id_maps::plan(linux, &namespaces, &at)?;
-        let (namespaces, id_maps) = match &host.joined_user {
-            JoinedUser::Unknown => (namespaces, id_maps),
-            JoinedUser::Own => (namespaces.without(libc::CLONE_NEWUSER), id_maps),
-            JoinedUser::Maps(maps) => {
-                maps.require_same(id_maps.as_ref(), &namespaces)?;
-                (namespaces, Some(maps.clone()))
-            }
-        };
-        let Some(process) = spec.process() else {
-            return Err(root.field("process").error("is missing: no program to run"));
-        };
-        let mut process = process::plan(process, &root.field("process"))?;
+        let linux = LinuxFields { object: spec.linux().as_ref(), at: &at };
+        let id_maps = id_maps::plan(linux.object, &namespaces, &at)?;
+        let (namespaces, id_maps) = host.joined_user.settle(namespaces, id_maps)?;
+        let mut process = first_process(spec, &root)?;
         // In a user namespace its processes can have them all.
         if let Some(own) = host.capabilities.filter(|_| !namespaces.has(libc::CLONE_NEWUSER)) {
             process.capabilities.limit_to(own);
         }
-        let label = linux
-            .and_then(|linux| linux.mount_label().as_deref())
-            .filter(|label| !label.is_empty())
-            .map(|label| mount_label(label, spec, &root))
-            .transpose()?;
+        let label = linux.label(spec, &root)?;
         let around = mounts::Around {
             bundle,
             rootfs: &rootfs,
@@ -206,18 +208,10 @@ impl Plan {
         };
         let mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), around, &root.field("mounts"))?;
-        let devices = devices::plan(
-            linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(),
-            &at.field("devices"),
-        )?;
+        let devices = linux.devices()?;
         require_mount_namespace(spec, &namespaces, &root)?;
-        let name = |name: Option<&String>, field: &str| uts_name(name, &namespaces, &root.field(field));
-        let paths = |paths: Option<&Vec<String>>, field: &str| hidden(paths, &namespaces, &at.field(field));
-        let sysctl = match linux.and_then(|linux| linux.sysctl().as_ref()) {
-            Some(values) => sysctl::plan(values, &namespaces, &at.field("sysctl"))?,
-            None => Settings::default(),
-        };
-        let domainname = name(spec.domainname().as_ref(), "domainname")?;
+        let sysctl = linux.sysctl(&namespaces)?;
+        let domainname = uts_name(spec.domainname().as_ref(), &namespaces, &root.field("domainname"))?;
         if let Some(name) = &domainname {
             sysctl::require_domainname(&sysctl, name, &at.field("sysctl"))?;
         }
@@ -226,45 +220,26 @@ impl Plan {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-            hostname: name(spec.hostname().as_ref(), "hostname")?,
+            hostname: uts_name(spec.hostname().as_ref(), &namespaces, &root.field("hostname"))?,
             domainname,
-            masked_paths: without_root(
-                paths(linux.and_then(|linux| linux.masked_paths().as_ref()), "maskedPaths")?,
-                &at.field("maskedPaths"),
-            )?,
-            read_only_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref()), "readonlyPaths")?,
-            propagation: linux
-                .and_then(|linux| linux.rootfs_propagation().as_deref())
-                .filter(|text| !text.is_empty())
-                .map(|text| propagation(text, &namespaces, &at.field("rootfsPropagation")))
-                .transpose()?,
-            personality: linux
-                .and_then(|linux| linux.personality().as_ref())
-                .map(|wanted| personality(wanted, &at.field("personality")))
-                .transpose()?,
-            memory_policy: linux
-                .and_then(|linux| linux.memory_policy().as_ref())
-                .map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy")))
-                .transpose()?,
-            seccomp: linux
-                .and_then(|linux| linux.seccomp().as_ref())
-                .map(|wanted| seccomp::plan(wanted, unknown_system_calls(spec), &at.field("seccomp")))
-                .transpose()?,
-            has_cpu_list: linux
-                .and_then(|linux| linux.resources().as_ref()?.cpu().as_ref()?.cpus().as_deref())
-                .is_some_and(|list| !list.is_empty()),
-            intel_rdt: linux
-                .and_then(|linux| linux.intel_rdt().as_ref())
-                .map(|wanted| intel_rdt::plan(wanted, &at.field("intelRdt")))
-                .transpose()?,
-            net_devices: linux
-                .and_then(|linux| linux.net_devices().as_ref())
-                .map(|devices| net_devices::plan(devices, &namespaces, &at.field("netDevices")))
-                .transpose()?
-                .unwrap_or_default(),
+            masked_paths: linux.masked_paths(&namespaces)?,
+            read_only_paths: linux.hidden("readonlyPaths", Linux::readonly_paths, &namespaces)?,
+            propagation: linux.propagation(&namespaces)?,
+            personality: linux.plan("personality", Linux::personality, personality)?,
+            memory_policy: linux.plan("memoryPolicy", Linux::memory_policy, memory_policy::plan)?,
+            seccomp: linux.seccomp(unknown_system_calls(spec))?,
+            has_cpu_list: linux.has_cpu_list(),
+            intel_rdt: linux.plan("intelRdt", Linux::intel_rdt, intel_rdt::plan)?,
+            net_devices: linux.net_devices(&namespaces)?,
             hooks: hooks::plan(spec.hooks().as_ref(), &root.field("hooks"))?,
             cgroup: host
-                .cgroup(cgroup::plan(linux, id, host.driver, spec.annotations().iter().flatten(), &at)?)?
+                .cgroup(cgroup::plan(
+                    linux.object,
+                    id,
+                    host.driver,
+                    spec.annotations().iter().flatten(),
+                    &at,
+                )?)?
                 .owned_by(owner),
             bundle: bundle.to_path_buf(),
             rootfs,
@@ -326,7 +301,111 @@ fn owner_of_cgroup(
     }
 }
 
-/// crun's annotation.
+/// `/linux` of the specification, in which every field is optional, as is the object itself.
+#[derive(Clone, Copy)]
+struct LinuxFields<'a> {
+    object: Option<&'a Linux>,
+    at: &'a Pointer,
+}
+
+/// A getter of [`Linux`].
+type Field<T> = fn(&Linux) -> &Option<T>;
+
+impl<'a> LinuxFields<'a> {
+    fn get<T>(self, field: Field<T>) -> Option<&'a T> {
+        self.object.and_then(|linux| field(linux).as_ref())
+    }
+
+    /// Has `plan` decide about the field `name`, if it is there.
+    fn plan<T, P>(
+        self,
+        name: &str,
+        field: Field<T>,
+        plan: impl FnOnce(&T, &Pointer) -> Result<P>,
+    ) -> Result<Option<P>> {
+        self.get(field).map(|value| plan(value, &self.at.field(name))).transpose()
+    }
+
+    /// The same for a field that needs a namespace.
+    fn in_namespaces<T, P>(
+        self,
+        name: &str,
+        field: Field<T>,
+        namespaces: &NamespacePlan,
+        plan: impl FnOnce(&T, &NamespacePlan, &Pointer) -> Result<P>,
+    ) -> Result<Option<P>> {
+        self.plan(name, field, |value, at| plan(value, namespaces, at))
+    }
+
+    fn namespaces(self) -> Result<NamespacePlan> {
+        let list = self.get(Linux::namespaces).map(Vec::as_slice).unwrap_or_default();
+        let mut namespaces = namespaces::plan(list, &self.at.field("namespaces"))?;
+        let offsets =
+            self.in_namespaces("timeOffsets", Linux::time_offsets, &namespaces, time_offsets::plan)?;
+        namespaces.time_offsets = offsets.flatten();
+        Ok(namespaces)
+    }
+
+    fn label(self, spec: &Spec, root: &Pointer) -> Result<Option<Label>> {
+        let planned = |label: &String, at: &Pointer| mount_label(label, spec, at, root);
+        Ok(self.plan("mountLabel", Linux::mount_label, planned)?.flatten())
+    }
+
+    fn devices(self) -> Result<DevicePlan> {
+        let list = self.get(Linux::devices).map(Vec::as_slice).unwrap_or_default();
+        devices::plan(list, &self.at.field("devices"))
+    }
+
+    fn sysctl(self, namespaces: &NamespacePlan) -> Result<Settings> {
+        let settings = self.in_namespaces("sysctl", Linux::sysctl, namespaces, sysctl::plan)?;
+        Ok(settings.unwrap_or_default())
+    }
+
+    fn masked_paths(self, namespaces: &NamespacePlan) -> Result<Vec<(usize, CString)>> {
+        let paths = self.hidden("maskedPaths", Linux::masked_paths, namespaces)?;
+        without_root(paths, &self.at.field("maskedPaths"))
+    }
+
+    /// Paths to mask or to make read-only, with their places in the array.
+    fn hidden(
+        self,
+        name: &str,
+        field: Field<Vec<String>>,
+        namespaces: &NamespacePlan,
+    ) -> Result<Vec<(usize, CString)>> {
+        let paths = self.get(field).map(Vec::as_slice).unwrap_or_default();
+        hidden(paths, namespaces, &self.at.field(name))
+    }
+
+    fn propagation(self, namespaces: &NamespacePlan) -> Result<Option<(u64, Recursion)>> {
+        let field = Linux::rootfs_propagation;
+        let planned = self.in_namespaces("rootfsPropagation", field, namespaces, propagation)?;
+        Ok(planned.flatten())
+    }
+
+    fn seccomp(self, unknown: seccomp::Unknown) -> Result<Option<Filter>> {
+        self.plan("seccomp", Linux::seccomp, |wanted, at| seccomp::plan(wanted, unknown, at))
+    }
+
+    fn has_cpu_list(self) -> bool {
+        let cpu = self.get(Linux::resources).and_then(|resources| resources.cpu().as_ref());
+        cpu.and_then(|cpu| cpu.cpus().as_deref()).is_some_and(|list| !list.is_empty())
+    }
+
+    fn net_devices(self, namespaces: &NamespacePlan) -> Result<Vec<NetDevice>> {
+        let devices = self.in_namespaces("netDevices", Linux::net_devices, namespaces, net_devices::plan)?;
+        Ok(devices.unwrap_or_default())
+    }
+}
+
+fn first_process(spec: &Spec, root: &Pointer) -> Result<ProcessPlan> {
+    let Some(process) = spec.process() else {
+        return Err(root.field("process").error("is missing: no program to run"));
+    };
+    process::plan(process, &root.field("process"))
+}
+
+/// By an annotation of crun's, system calls that the kernel does not know are an error.
 fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
     let mut annotations = spec.annotations().iter().flatten();
     match annotations.find(|(key, _)| *key == UNKNOWN_SYSTEM_CALLS) {
@@ -335,9 +414,13 @@ fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
     }
 }
 
-/// Which of SELinux's parameters the label is for is told in an annotation of crun's; mount(8).
-fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
-    let context = path::c_string(Path::new(context), &root.field("linux").field("mountLabel"))?;
+/// The SELinux label of new file systems, if it is not empty. An annotation of crun's names the mount option
+/// that takes it; mount(8).
+fn mount_label(context: &str, spec: &Spec, at: &Pointer, root: &Pointer) -> Result<Option<Label>> {
+    if context.is_empty() {
+        return Ok(None);
+    }
+    let context = path::c_string(Path::new(context), at)?;
     let key = match spec.annotations().as_ref().and_then(|all| all.get(CONTEXT_TYPE)).map(String::as_str) {
         None | Some("context") => c"context",
         Some("fscontext") => c"fscontext",
@@ -350,10 +433,10 @@ fn mount_label(context: &str, spec: &Spec, root: &Pointer) -> Result<Label> {
             ));
         }
     };
-    Ok(Label { key, context })
+    Ok(Some(Label { key, context }))
 }
 
-/// Without a mount namespace the root would be made read-only, and the devices in it, on the host.
+/// Without a mount namespace, the host's root would become read-only, and devices would be made in it.
 fn require_mount_namespace(spec: &Spec, namespaces: &NamespacePlan, root: &Pointer) -> Result<()> {
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
         namespaces.require(libc::CLONE_NEWNS, &root.field("root").field("readonly"), "a read-only root")?;
@@ -376,12 +459,8 @@ fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> 
     path::c_string(Path::new(name), at).map(Some)
 }
 
-fn hidden(
-    paths: Option<&Vec<String>>,
-    namespaces: &NamespacePlan,
-    at: &Pointer,
-) -> Result<Vec<(usize, CString)>> {
-    let paths = paths.map(Vec::as_slice).unwrap_or_default();
+/// Leaves out repeated paths; the others keep their places in the array.
+fn hidden(paths: &[String], namespaces: &NamespacePlan, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     if !paths.is_empty() {
         namespaces.require(libc::CLONE_NEWNS, at, "masking paths")?;
     }
@@ -401,7 +480,7 @@ fn hidden(
 }
 
 /// # Errors
-/// For the root: whoever joins the container would find nothing there, the program all that there was.
+/// If `/` is to be masked: processes that join the container would find it empty, and the program would not.
 fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
         Some((index, _)) => Err(at.index(*index).error_with_hint(
@@ -412,11 +491,15 @@ fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize
     }
 }
 
-fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(u64, Recursion)> {
+/// `MS_*`, and what it applies to; `None` for an empty text.
+fn propagation(text: &String, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<(u64, Recursion)>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     namespaces.require(libc::CLONE_NEWNS, at, &format!("{text:?}"))?;
     let (kind, reach) = match text.strip_prefix('r') {
         Some(kind) => (kind, Recursion::WholeTree),
-        None => (text, Recursion::ThisMount),
+        None => (text.as_str(), Recursion::ThisMount),
     };
     let flag = match kind {
         "private" => libc::MS_PRIVATE,
@@ -431,7 +514,7 @@ fn propagation(text: &str, namespaces: &NamespacePlan, at: &Pointer) -> Result<(
             ));
         }
     };
-    Ok((flag, reach))
+    Ok(Some((flag, reach)))
 }
 
 fn personality(wanted: &oci_spec::runtime::LinuxPersonality, at: &Pointer) -> Result<u32> {

@@ -1,5 +1,5 @@
-//! The first part of a container's program: from its birth until the init process is in every namespace but, perhaps, that of the
-//! network; user_namespaces(7).
+//! The first part of a container's program: from clone until the init process is in every namespace except,
+//! possibly, the network namespace; user_namespaces(7).
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -17,20 +17,21 @@ pub enum User {
     /// The runtime's own.
     #[default]
     Own,
-    /// The runtime's own, and there are others above, to which namespaces of the runtime may belong: who leaves those cannot come
-    /// back.
+    /// The runtime's own, which is not the initial one. Namespaces of the runtime may be owned by a user
+    /// namespace above: a process that leaves those cannot rejoin them.
     Nested,
     /// A new one, whose maps the parent writes.
     New(Ids),
+    /// An existing one.
     Joined {
         ids: Ids,
-        /// Which it takes to join others.
+        /// Where the process has the privileges to join the other namespaces.
         joins: Privileges,
     },
 }
 
 impl User {
-    /// Whether it is a new one that is not made by root.
+    /// Whether it is a new one, made by an unprivileged user.
     pub(super) fn is_new_of_a_user(&self) -> bool {
         matches!(self, Self::New(ids) if ids.needs_dumpable)
     }
@@ -45,45 +46,49 @@ pub enum Privileges {
     Inside,
 }
 
-/// What the init process becomes in a user namespace.
+/// The ids of the init process in a user namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Ids {
-    /// Root, where there is one.
+    /// 0, if it is mapped.
     pub uid: u32,
     pub gid: u32,
-    /// Whether the parent can do its part only while the files in /proc are this process's user's.
+    /// Whether the parent can write the maps only while the process is dumpable, so that its user owns its
+    /// files in /proc.
     pub needs_dumpable: bool,
 }
 
-/// Where new namespaces come from, as `CLONE_NEW*`.
+/// Who makes which new namespaces, as masks of `CLONE_NEW*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceSetup {
-    /// The process that the parent clones is born in them.
+    /// Those that the parent clones the process into.
     pub cloned: i32,
-    /// That process is an intermediate, which has joined some by then, and the init process is its successor, born in these.
+    /// If set, the cloned process is an intermediate: it joins namespaces, then clones the init process into
+    /// these.
     pub succeeded: Option<i32>,
-    /// The init process makes them.
+    /// Those that the init process makes with unshare(2).
     later: i32,
-    /// The parent makes them beside the init process and hands them to it: they are not to belong to a user namespace.
+    /// Those that the parent makes and sends to the init process; they must not be owned by the container's
+    /// user namespace.
     pub beside: i32,
-    /// That process stays outside the pid namespace to join, and the init process is its successor there, when `/` is the
-    /// container's: whoever has CAP_SYS_PTRACE there can follow the links of what is born in it; CVE-2016-9962.
+    /// Whether the pid namespace is joined only after the root switch, by a successor: with CAP_SYS_PTRACE,
+    /// processes in it can follow the /proc links of any process there (CVE-2016-9962).
     pub late: bool,
 }
 
 impl NamespaceSetup {
-    /// `has_early_hooks`: some are called before the switch of the root, who are told which process is the container's.
+    /// Decides for a container with this plan. `has_early_hooks`: whether hooks run before the root switch,
+    /// which are told the pid of the init process.
     pub fn of(plan: &NamespacePlan, user: User, has_early_hooks: bool) -> Self {
         const CGROUP: i32 = libc::CLONE_NEWCGROUP;
         const NETWORK: i32 = libc::CLONE_NEWNET;
-        // One for time that is to have offsets is made apart: they are set before the first process is in it;
+        // A time namespace with offsets is made separately: they are set before the first process is in it;
         // time_namespaces(7).
         let new = if plan.time_offsets.is_some() { plan.new & !CLONE_NEWTIME } else { plan.new };
         let none = Self { cloned: 0, succeeded: None, later: 0, beside: 0, late: false };
         let joins_pid = plan.join.iter().any(|join| join.kind == libc::CLONE_NEWPID);
         let late = joins_pid && !has_early_hooks;
         match user {
-            // Not that of cgroups: its root would be the parent's cgroup; cgroup_namespaces(7).
+            // Not the cgroup namespace: its root would be the parent's cgroup; cgroup_namespaces(7).
             User::Own => {
                 let cloned = new & !(CGROUP | NETWORK);
                 Self { cloned, later: new & CGROUP, beside: new & NETWORK, late, ..none }
@@ -96,18 +101,18 @@ impl NamespaceSetup {
                     true => Self { succeeded: Some(born), later, ..none },
                 }
             }
-            // Not those of the network and of ipc either: their files in /proc and /dev/mqueue would be nobody's, because at
-            // birth there is no root yet.
+            // Not the network and ipc namespaces either: their files in /proc and /dev/mqueue would be owned
+            // by nobody, because no ids are mapped yet.
             User::New(_) => {
                 let later = new & (CGROUP | NETWORK | libc::CLONE_NEWIPC);
                 let born = new & !later;
                 match plan.join.is_empty() {
                     true => Self { cloned: born, later, ..none },
-                    // What exists already belongs to others: only from outside can it be joined.
+                    // Existing namespaces are owned by others, so they can only be joined from outside.
                     false => Self { succeeded: Some(born), later, ..none },
                 }
             }
-            // All are to belong to it, so it has to be joined first. Those of pids and time are for children.
+            // It must own all new ones, so it is joined first. Pid and time namespaces apply to children.
             User::Joined { .. } if plan.has(libc::CLONE_NEWPID) || new & CLONE_NEWTIME != 0 => {
                 Self { succeeded: Some(new), ..none }
             }
@@ -116,83 +121,50 @@ impl NamespaceSetup {
     }
 }
 
-/// What the parent has prepared for this part.
+/// The inputs of the first part.
 pub(super) struct First {
     pub(super) user: User,
     pub(super) join: Vec<(Join, OwnedFd)>,
-    /// Its name and its SELinux label.
+    /// The session keyring's name and its SELinux label.
     pub(super) keyring: Option<(CString, Option<CString>)>,
-    /// Whether network devices come into a network namespace that the init process makes.
+    /// Whether to wait while the parent moves network devices into a network namespace that the init process
+    /// makes.
     pub(super) awaits_devices: bool,
     pub(super) has_early_hooks: bool,
 }
 
-/// That whoever possesses a session keyring's user id may search it, as runc has it; keyrings(7).
+/// The owner of a session keyring may search it, as with runc; keyrings(7).
 const SEARCH_BY_USER: u32 = 0x0008_0000;
-/// That anybody may: the keyring belongs to the namespace's root, whoever the program's user is.
+/// Anybody may search it: the user namespace's root owns the keyring, whoever the program's user is.
 const SEARCH_BY_OTHERS: u32 = 0x8;
 
 impl Program {
-    /// Lines whose place matters say why. The pid namespace that is given back is for [`Self::be_born_late`].
+    /// Adds the steps from birth until the process is in every namespace, in order. Returns the pid namespace
+    /// that is left for [`Self::be_born_late`], if there is one.
     pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) -> Option<(Join, OwnedFd)> {
-        let births = NamespaceSetup::of(plan, first.user, first.has_early_hooks);
+        let setup = NamespaceSetup::of(plan, first.user, first.has_early_hooks);
         self.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
         let (user, mut others): (Vec<_>, Vec<_>) =
             first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWUSER);
-        // Joining a mount namespace changes what every path below means, so it comes last of the namespaces and they come
-        // first; setns(2).
+        // The mount namespace last: once it is joined, paths mean something else; setns(2).
         others.sort_by_key(|(join, _)| join.kind == libc::CLONE_NEWNS);
-        let is_late = |(join, _): &(Join, OwnedFd)| births.late && join.kind == libc::CLONE_NEWPID;
+        let is_late = |(join, _): &(Join, OwnedFd)| setup.late && join.kind == libc::CLONE_NEWPID;
         let late = others.iter().position(is_late).map(|place| others.remove(place));
         match first.user {
             User::Own | User::Nested => {
                 self.change_clocks(plan, Privileges::Outside);
                 self.join_all(others);
-                if let Some(kinds) = births.succeeded {
-                    self.be_succeeded(kinds);
-                }
+                self.be_succeeded(setup.succeeded);
             }
-            User::New(ids) => {
-                if let Some(kinds) = births.succeeded {
-                    self.change_clocks(plan, Privileges::Outside);
-                    self.join_all(others);
-                    self.be_succeeded(kinds);
-                }
-                // Before anything is made: it would belong to nobody.
-                self.meet_the_parent(ids);
-                self.take_ids(ids.uid, ids.gid);
-                if births.succeeded.is_none() {
-                    self.change_clocks(plan, Privileges::Inside);
-                }
-            }
+            User::New(ids) => self.enter_new_user_namespace(plan, ids, others, setup.succeeded),
             User::Joined { ids, joins } => {
                 // Before there is anybody who could look at this process.
                 self.meet_the_parent(ids);
-                if joins == Privileges::Outside {
-                    self.change_clocks(plan, joins);
-                    self.join_all(others);
-                    self.join_all(user);
-                    self.take_ids(ids.uid, ids.gid);
-                } else {
-                    self.join_all(user);
-                    self.take_ids(ids.uid, ids.gid);
-                    self.change_clocks(plan, joins);
-                    self.join_all(others);
-                }
-                if let Some(kinds) = births.succeeded {
-                    self.be_succeeded(kinds);
-                }
+                self.join_with_user_namespace(plan, ids, joins, user, others);
+                self.be_succeeded(setup.succeeded);
             }
         }
-        if births.later != 0 {
-            self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds: births.later });
-        }
-        if plan.is_new(libc::CLONE_NEWNET) && births.beside == 0 {
-            self.add(Origin::Field("/linux/namespaces"), Step::Loopback);
-            if first.awaits_devices {
-                self.add(Origin::Field("/linux/netDevices"), Step::Meet { point: Point::InNamespaces });
-            }
-        }
+        self.make_namespaces(plan, setup, first.awaits_devices);
         if let Some((name, label)) = first.keyring {
             self.join_keyring(name, label, plan.has(libc::CLONE_NEWUSER));
         }
@@ -200,17 +172,77 @@ impl Program {
         late
     }
 
-    /// Has a new procfs show the pid namespace that the process is not in yet.
+    /// A process that has a successor is an intermediate outside the user namespace, and can join what
+    /// belongs to others.
+    fn enter_new_user_namespace(
+        &mut self,
+        plan: &NamespacePlan,
+        ids: Ids,
+        others: Vec<(Join, OwnedFd)>,
+        succeeded: Option<i32>,
+    ) {
+        if succeeded.is_some() {
+            self.change_clocks(plan, Privileges::Outside);
+            self.join_all(others);
+            self.be_succeeded(succeeded);
+        }
+        // Before anything is made: it would belong to nobody.
+        self.meet_the_parent(ids);
+        self.take_ids(ids.uid, ids.gid);
+        if succeeded.is_none() {
+            self.change_clocks(plan, Privileges::Inside);
+        }
+    }
+
+    /// Joins `user`, the user namespace, and `others` where the process has the privileges to: before it or
+    /// after it.
+    fn join_with_user_namespace(
+        &mut self,
+        plan: &NamespacePlan,
+        ids: Ids,
+        joins: Privileges,
+        user: Vec<(Join, OwnedFd)>,
+        others: Vec<(Join, OwnedFd)>,
+    ) {
+        if joins == Privileges::Outside {
+            self.change_clocks(plan, joins);
+            self.join_all(others);
+            self.join_all(user);
+            self.take_ids(ids.uid, ids.gid);
+        } else {
+            self.join_all(user);
+            self.take_ids(ids.uid, ids.gid);
+            self.change_clocks(plan, joins);
+            self.join_all(others);
+        }
+    }
+
+    /// Makes the namespaces that the process was not born in, and has `lo` and the host's devices in a new
+    /// network.
+    fn make_namespaces(&mut self, plan: &NamespacePlan, setup: NamespaceSetup, awaits_devices: bool) {
+        if setup.later != 0 {
+            self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds: setup.later });
+        }
+        if plan.is_new(libc::CLONE_NEWNET) && setup.beside == 0 {
+            self.add(Origin::Field("/linux/namespaces"), Step::Loopback);
+            if awaits_devices {
+                self.add(Origin::Field("/linux/netDevices"), Step::Meet { point: Point::InNamespaces });
+            }
+        }
+    }
+
+    /// Makes a new procfs show the pid namespace that the process is going to join.
     pub(super) fn hold_pid_namespace(&mut self, (join, namespace): &(Join, OwnedFd)) -> Result<()> {
         let namespace = namespace.try_clone().context("keep a namespace open")?;
         self.add(Origin::Namespace(join.index, join.path.clone()), Step::HoldPidNamespace { namespace });
         Ok(())
     }
 
-    /// Goes on as a process of the pid namespace, with a session of its own, like one that `exec` adds.
+    /// Joins the pid namespace and continues in a successor there, in a new session, like a process that
+    /// `exec` adds.
     pub(super) fn be_born_late(&mut self, namespace: (Join, OwnedFd)) {
         self.join_all(vec![namespace]);
-        self.be_succeeded(0);
+        self.be_succeeded(Some(0));
         self.add(Origin::Runtime, Step::NewSession);
     }
 
@@ -221,12 +253,12 @@ impl Program {
         }
     }
 
-    /// Makes a time namespace with offsets, if there is to be one.
+    /// Makes a time namespace with offsets, if the plan has offsets.
     fn change_clocks(&mut self, plan: &NamespacePlan, privileges: Privileges) {
         let Some(offsets) = &plan.time_offsets else { return };
         let origin = || Origin::Field("/linux/timeOffsets");
         self.add(origin(), Step::NewNamespaces { kinds: CLONE_NEWTIME });
-        // In a user namespace a process that cannot be dumped may not write to its own files in /proc.
+        // In a user namespace, a process that is not dumpable may not write to its own files in /proc.
         if privileges == Privileges::Inside {
             self.add(Origin::Runtime, Step::Dumpable { yes: true });
         }
@@ -236,8 +268,11 @@ impl Program {
         }
     }
 
-    fn be_succeeded(&mut self, kinds: i32) {
-        self.add(Origin::Field("/linux/namespaces"), Step::Successor { kinds });
+    /// Continues in a successor, born in new namespaces of these kinds (`CLONE_NEW*`), if there is to be one.
+    fn be_succeeded(&mut self, kinds: Option<i32>) {
+        if let Some(kinds) = kinds {
+            self.add(Origin::Field("/linux/namespaces"), Step::Successor { kinds });
+        }
     }
 
     fn meet_the_parent(&mut self, ids: Ids) {
@@ -250,7 +285,7 @@ impl Program {
         }
     }
 
-    /// Becomes somebody in the user namespace that it has just come into.
+    /// Takes ids of the user namespace that the process has just entered.
     pub(super) fn take_ids(&mut self, uid: u32, gid: u32) {
         self.add(Origin::Field("/linux/uidMappings"), Step::TakeIds { uid, gid });
     }

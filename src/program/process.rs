@@ -1,5 +1,5 @@
-//! The last part of every program: from the moment when `/` is the container's root to execve. A container's first process and
-//! those that `exec` adds to it become what they are by the same steps.
+//! The last part of every program: from the root switch to execve. The same steps serve a container's first
+//! process and those that `exec` adds.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -8,16 +8,17 @@ use anyhow::Result;
 
 use super::{Origin, Program};
 use crate::host::lsm::Labels;
-use crate::init::step::Step;
+use crate::init::step::{Identity, Step};
 use crate::plan::hooks;
 use crate::plan::linux::memory_policy::MemoryPolicy;
 use crate::plan::linux::seccomp::Filter;
-use crate::plan::process::{Affinity, ProcessPlan};
+use crate::plan::process::{Affinity, ProcessPlan, Rlimit};
 use crate::sys::cred::CAP_SYS_ADMIN;
 use crate::sys::process::Argv;
+use crate::sys::scheduling::Scheduler;
 use crate::sys::weakened;
 
-/// What the last part needs besides the process.
+/// The inputs of the last part, besides the process.
 pub(super) struct Last<'a> {
     /// `/linux/personality`.
     pub(super) personality: Option<u32>,
@@ -26,92 +27,44 @@ pub(super) struct Last<'a> {
     pub(super) labels: Labels,
     /// `/linux/seccomp`.
     pub(super) filter: Option<Filter>,
-    /// On which processors it runs in the end: without a word about it on all, not on those of the runtime.
+    /// The CPUs that the program runs on. If none are given, it gets all of the cgroup's, not those of the
+    /// runtime.
     pub(super) affinity: Affinity,
-    /// Variables besides those of the process.
+    /// Environment variables to add to those of the process.
     pub(super) env: Vec<CString>,
-    /// Whether the parent has something to record once nothing is left but the program's start.
+    /// Whether to report `Ready`, so that the parent can write `state.json` before the program starts.
     pub(super) is_recorded: bool,
-    /// Whether a runtime without privileges may look at the process while it waits: for the listener of a filter, and for
-    /// `exec` beside it.
+    /// Whether the process is dumpable while it waits, so that an unprivileged runtime can read its files in
+    /// /proc: for the seccomp listener, and for a concurrent `exec`.
     pub(super) is_shown: bool,
-    /// What `start` writes to; without it the program starts at once.
+    /// The fifo that `start` writes to; without it the program starts at once.
     pub(super) fifo: Option<OwnedFd>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors the program inherits, counted from 3.
     pub(super) inherited: u32,
-    /// startContainer hooks, and what they need if there are any.
+    /// The startContainer hooks, and what all hooks need, if there are any.
     pub(super) hooks: &'a [hooks::Hook],
     pub(super) shared: Option<&'a hooks::Shared>,
 }
 
 impl Program {
-    /// Becomes `process`. Lines whose place matters say why.
+    /// Adds the steps by which the init process becomes `process`, in order.
+    ///
+    /// # Errors
+    /// If a startContainer hook cannot be run as configured.
     pub(super) fn become_process(&mut self, process: ProcessPlan, last: Last<'_>) -> Result<()> {
-        // After the switch of the root, so that the nodes are the container's; while still root, who may make one where the
-        // container has none. A terminal's streams are the container's already.
-        if !process.terminal && !weakened::is_off("null-stream") {
-            self.add(Origin::Runtime, Step::OwnStreams);
-        }
-        if let Some(domain) = last.personality {
-            self.add(Origin::Field("/linux/personality"), Step::Personality { domain });
-        }
-        if let Some(policy) = last.memory_policy {
-            self.add(Origin::Field("/linux/memoryPolicy"), policy.step());
-        }
-        let mut identity = process.identity();
-        // Without no_new_privs a filter is taken only from a process with this capability; seccomp(2). It is kept to the last,
-        // instead of loading the filter here, so that a profile need not allow all that becoming the user takes. execve(2)
-        // takes it away: what the program gets follows from the bounding, inheritable and ambient sets alone, for any user;
-        // capabilities(7).
-        if last.filter.is_some() && !process.no_new_privileges {
-            identity.sets.permitted |= CAP_SYS_ADMIN;
-            identity.sets.effective |= CAP_SYS_ADMIN;
-        }
+        let identity = identity(&process, last.filter.is_some());
         let is_root = process.uid == 0;
-        let mut env = process.env;
-        let home =
-            !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes().len() > 5);
-        if home {
-            env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
-            self.add(Origin::Field("/process/user"), Step::FindHome { uid: process.uid });
-        }
-        env.extend(last.env);
-        // While still privileged: the directory may be one that the user can be in but not reach.
-        let cwd = process.cwd;
-        self.add(
-            Origin::Field("/process/cwd"),
-            Step::ChangeDirectory { path: cwd.clone(), last_try: is_root },
-        );
-        // Before the identity: hard limits are raised with CAP_SYS_RESOURCE. After what opens files: there may be a limit.
-        for (index, (resource, soft, hard)) in process.rlimits.iter().copied().enumerate() {
-            let step = Step::Rlimit { resource, soft, hard };
-            self.add(Origin::Item("/process/rlimits", index), step);
-        }
-        // Before the scheduler: SCHED_DEADLINE is refused to a process that may not run on all processors; sched_setattr(2).
-        match (last.affinity.last, last.affinity.initial) {
-            (Some(mask), _) => {
-                let step = Step::Affinity { mask: mask.into_words() };
-                self.add(Origin::Field("/process/execCPUAffinity/final"), step);
-            }
-            (None, Some(_)) => {}
-            (None, None) => self.add(Origin::Runtime, Step::ResetAffinity),
-        }
-        // Before the identity: both may need CAP_SYS_NICE.
-        if let Some(attributes) = process.scheduler {
-            self.add(Origin::Field("/process/scheduler"), Step::Scheduler(attributes));
-        }
-        if let Some(priority) = process.io_priority {
-            self.add(Origin::Field("/process/ioPriority"), Step::IoPriority { priority });
-        }
-        // Before no_new_privs, under which AppArmor takes no profile from a confined process, and as late as that allows: whatever
-        // is executed from here on is confined.
-        if let Some(command) = last.labels.apparmor {
-            self.add(Origin::Field("/process/apparmorProfile"), Step::ApparmorProfile { command });
-        }
-        if let Some(label) = last.labels.selinux {
-            self.add(Origin::Field("/process/selinuxLabel"), Step::SelinuxLabel { label });
-        }
-        // Before the filter of system calls, which may forbid it.
+
+        self.replace_null_streams(process.terminal);
+        self.set_personality_and_memory_policy(last.personality, last.memory_policy);
+        let env = self.complete_environment(process.env, process.uid, last.env);
+        // While still privileged: the user may be allowed in a directory that it cannot reach.
+        self.change_directory(process.cwd.clone(), is_root);
+        self.set_rlimits(&process.rlimits);
+        self.set_affinity(last.affinity);
+        self.set_priorities(process.scheduler, process.io_priority);
+        self.set_labels(last.labels);
+        // Before the seccomp filter, which may forbid it.
         if last.fifo.is_some() {
             self.add(Origin::Runtime, Step::EndOnSignals);
         }
@@ -119,50 +72,120 @@ impl Program {
             self.add(Origin::Field("/process/noNewPrivileges"), Step::NoNewPrivileges);
         }
         self.add(Origin::Field("/process/user"), Step::Identity(identity));
-        // On a network file system it may be the user who can be there, and root who cannot.
+        // A network file system may admit the user but not root.
         if !is_root {
-            self.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path: cwd, last_try: true });
+            self.change_directory(process.cwd, true);
         }
-        // As the user, because who may execute a file depends on it; before `create` returns, because its caller wants to
-        // know that there is a program.
-        let candidates = process.candidates;
-        self.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates });
-        if last.is_recorded {
-            self.add(Origin::Runtime, Step::Ready);
-        }
-        self.add(Origin::Runtime, Step::AwaitParent);
-        // Before the filter, which may not let us.
-        self.add(Origin::Runtime, Step::CloseOnExec { from: last.inherited.saturating_add(3) });
-        // After the identity, which takes it back.
-        if last.is_shown {
-            self.add(Origin::Runtime, Step::Dumpable { yes: true });
-        }
-        // As late as can be, so that a profile need allow nothing but execve and what the program does. What can go wrong is
-        // known before: the program is well formed, and `create` has asked the kernel about its flags. With an agent, the
-        // parent must be there to pass the listener on, which for `create` means before it returns; telling it, and waiting,
-        // are then also filtered.
-        let (early, late) = match last.filter {
-            Some(filter) if filter.listener.is_some() => (Some(filter), None),
-            filter => (None, filter),
-        };
+        // As the user, because it depends on the user which files are executable; before `create` returns,
+        // because its caller relies on the program being there.
+        self.add(Origin::Field("/process/args/0"), Step::FindProgram { candidates: process.candidates });
+        self.wait_for_parent(last.is_recorded, last.inherited, last.is_shown);
+        let (early, late) = early_or_late(last.filter);
         self.load_filter(early);
         if let Some(fifo) = last.fifo {
             self.add(Origin::Runtime, Step::AwaitStart { fifo });
         }
-        // With all the restrictions of the program: what they run comes from the image. Not after the filter: what it takes to run
-        // a hook is for no profile to allow.
         if let Some(shared) = last.shared {
-            let mut hooks = hooks::start_container(last.hooks, shared, &env)?;
-            for hook in &mut hooks {
-                hook.filter = late.as_ref().map(Filter::step);
-            }
-            self.run_hooks(hooks::HookKind::StartContainer, hooks);
+            self.run_start_hooks(last.hooks, shared, &env, late.as_ref())?;
         }
         self.load_filter(late);
-        let argv = Argv::new(process.args);
-        let step = Step::Execute { argv, envp: Argv::with_room(env) };
-        self.add(Origin::Field("/process/args/0"), step);
+        self.execute(process.args, env);
         Ok(())
+    }
+
+    /// After the root switch, so that the nodes are the container's; while still root, who may create one if
+    /// the container has none. With a terminal, the streams are the container's already.
+    fn replace_null_streams(&mut self, has_terminal: bool) {
+        if !has_terminal && !weakened::is_off("null-stream") {
+            self.add(Origin::Runtime, Step::OwnStreams);
+        }
+    }
+
+    fn set_personality_and_memory_policy(&mut self, personality: Option<u32>, policy: Option<MemoryPolicy>) {
+        if let Some(domain) = personality {
+            self.add(Origin::Field("/linux/personality"), Step::Personality { domain });
+        }
+        if let Some(policy) = policy {
+            self.add(Origin::Field("/linux/memoryPolicy"), policy.step());
+        }
+    }
+
+    /// The environment of the program: `env` and then `others`. An unset or empty `HOME` is looked up in the
+    /// container's /etc/passwd.
+    fn complete_environment(
+        &mut self,
+        mut env: Vec<CString>,
+        uid: u32,
+        others: Vec<CString>,
+    ) -> Vec<CString> {
+        let is_home = |entry: &CString| entry.as_bytes().starts_with(b"HOME=");
+        if !env.iter().any(|entry| is_home(entry) && entry.as_bytes().len() > 5) {
+            env.retain(|entry| !is_home(entry));
+            self.add(Origin::Field("/process/user"), Step::FindHome { uid });
+        }
+        env.extend(others);
+        env
+    }
+
+    fn change_directory(&mut self, path: CString, last_try: bool) {
+        self.add(Origin::Field("/process/cwd"), Step::ChangeDirectory { path, last_try });
+    }
+
+    /// Before the identity: raising a hard limit takes CAP_SYS_RESOURCE. After the steps that open files: the
+    /// number of open files may be limited.
+    fn set_rlimits(&mut self, rlimits: &[Rlimit]) {
+        for (index, (resource, soft, hard)) in rlimits.iter().copied().enumerate() {
+            let step = Step::Rlimit { resource, soft, hard };
+            self.add(Origin::Item("/process/rlimits", index), step);
+        }
+    }
+
+    /// Before the scheduler: SCHED_DEADLINE is refused to a process that may not run on all CPUs;
+    /// sched_setattr(2).
+    fn set_affinity(&mut self, affinity: Affinity) {
+        match (affinity.last, affinity.initial) {
+            (Some(mask), _) => {
+                let step = Step::Affinity { mask: mask.into_words() };
+                self.add(Origin::Field("/process/execCPUAffinity/final"), step);
+            }
+            (None, Some(_)) => {}
+            (None, None) => self.add(Origin::Runtime, Step::ResetAffinity),
+        }
+    }
+
+    /// Before the identity: both may take CAP_SYS_NICE.
+    fn set_priorities(&mut self, scheduler: Option<Scheduler>, io_priority: Option<u16>) {
+        if let Some(attributes) = scheduler {
+            self.add(Origin::Field("/process/scheduler"), Step::Scheduler(attributes));
+        }
+        if let Some(priority) = io_priority {
+            self.add(Origin::Field("/process/ioPriority"), Step::IoPriority { priority });
+        }
+    }
+
+    /// Before no_new_privs, under which AppArmor refuses a profile to a confined process, and otherwise as
+    /// late as possible: whatever is executed from here on is confined.
+    fn set_labels(&mut self, labels: Labels) {
+        if let Some(command) = labels.apparmor {
+            self.add(Origin::Field("/process/apparmorProfile"), Step::ApparmorProfile { command });
+        }
+        if let Some(label) = labels.selinux {
+            self.add(Origin::Field("/process/selinuxLabel"), Step::SelinuxLabel { label });
+        }
+    }
+
+    /// Everything but the start is done.
+    fn wait_for_parent(&mut self, is_recorded: bool, inherited: u32, is_shown: bool) {
+        if is_recorded {
+            self.add(Origin::Runtime, Step::Ready);
+        }
+        self.add(Origin::Runtime, Step::AwaitParent);
+        // Before the seccomp filter, which may forbid it.
+        self.add(Origin::Runtime, Step::CloseOnExec { from: inherited.saturating_add(3) });
+        // After the identity, which clears it.
+        if is_shown {
+            self.add(Origin::Runtime, Step::Dumpable { yes: true });
+        }
     }
 
     fn load_filter(&mut self, filter: Option<Filter>) {
@@ -170,5 +193,51 @@ impl Program {
             let step = Step::LoadFilter { filter: filter.step(), listens: filter.listener.is_some() };
             self.add(Origin::Field("/linux/seccomp"), step);
         }
+    }
+
+    /// With all restrictions of the program, because the hooks come from the image. Before the late filter,
+    /// so that a profile need not allow what running a hook takes: each hook loads the filter itself.
+    fn run_start_hooks(
+        &mut self,
+        hooks: &[hooks::Hook],
+        shared: &hooks::Shared,
+        env: &[CString],
+        filter: Option<&Filter>,
+    ) -> Result<()> {
+        let mut hooks = hooks::start_container(hooks, shared, env)?;
+        for hook in &mut hooks {
+            hook.filter = filter.map(Filter::step);
+        }
+        self.run_hooks(hooks::HookKind::StartContainer, hooks);
+        Ok(())
+    }
+
+    fn execute(&mut self, args: Vec<CString>, env: Vec<CString>) {
+        let step = Step::Execute { argv: Argv::new(args), envp: Argv::with_room(env) };
+        self.add(Origin::Field("/process/args/0"), step);
+    }
+}
+
+/// Without no_new_privs, seccomp(2) takes a filter only from a process with CAP_SYS_ADMIN. So the process
+/// keeps that capability until execve, rather than load the filter before it becomes the user: then a profile
+/// need not allow the calls which that takes. execve(2) drops the capability: what the program gets follows
+/// from the bounding, inheritable and ambient sets alone, for any user; capabilities(7).
+fn identity(process: &ProcessPlan, has_filter: bool) -> Identity {
+    let mut identity = process.identity();
+    if has_filter && !process.no_new_privileges {
+        identity.sets.permitted |= CAP_SYS_ADMIN;
+        identity.sets.effective |= CAP_SYS_ADMIN;
+    }
+    identity
+}
+
+/// A filter is loaded as late as possible, so that a profile need only allow execve and what the program
+/// does. What can fail is known earlier: the filter is well formed, and `create` has asked the kernel about
+/// its flags. One with an agent is loaded early: the parent passes the listener on, which for `create` means
+/// before it returns. Telling the parent, and waiting for it, are filtered then.
+fn early_or_late(filter: Option<Filter>) -> (Option<Filter>, Option<Filter>) {
+    match filter {
+        Some(filter) if filter.listener.is_some() => (Some(filter), None),
+        filter => (None, filter),
     }
 }

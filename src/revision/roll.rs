@@ -1,5 +1,5 @@
-//! One change for several containers in order, a few at a time, which ends at the first that does not bear it; then those that
-//! have it go back.
+//! A rolling update: one change for several containers, a few at a time. It stops at the first container that
+//! fails under the new limits, and rolls back those that have them.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::container::{ContainerId, Interrupted, Root};
 use crate::error::{Refusal, line};
 use crate::host::signals::{Signal, SignalQueue, Signals};
 
-/// How to go about it.
+/// What to change, and how.
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub ids: &'a [ContainerId],
     pub wanted: Wanted<'a>,
     pub by: Asker,
-    /// How many are changed at a time; at least 1.
+    /// How many containers are changed at a time; at least 1.
     pub step: usize,
-    /// How long they are watched then.
+    /// How long they are watched after the change.
     pub settle: Duration,
-    /// The share of time in percent that one may be at a standstill.
+    /// The share of time, in percent, that a container may be stalled by pressure.
     pub most_pressure: f64,
 }
 
-/// Something to tell of; `Display` is a line for people.
+/// What is reported; `Display` is a line for people.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event<'a> {
-    /// It has the new limits; without a revision if it had them already.
+    /// The container has the new limits; without a revision if it had them already.
     Updated {
         id: &'a str,
         revision: Option<u64>,
         changes: &'a [Change],
     },
-    /// It has borne them for the whole time.
+    /// It was watched for the whole time, and neither failed nor stalled.
     Settled {
         id: &'a str,
     },
@@ -53,7 +53,7 @@ pub enum Event<'a> {
         id: &'a str,
         to: u64,
         revision: Option<u64>,
-        /// What it has lost by that.
+        /// What it has lost by the rollback.
         #[serde(skip_serializing_if = "Option::is_none")]
         loss: Option<&'a str>,
     },
@@ -61,7 +61,8 @@ pub enum Event<'a> {
         id: &'a str,
         reason: &'a str,
     },
-    /// The last one: how many containers have the new limits, have their old ones again, are not as they were, and are.
+    /// The last event: how many containers have the new limits, have their old ones again, could not be
+    /// rolled back, and were never changed.
     Summary {
         updated: usize,
         rolled_back: usize,
@@ -99,87 +100,52 @@ impl std::fmt::Display for Event<'_> {
     }
 }
 
-/// One of those that are to be changed, and no other of its name.
+/// A container to change, told apart from later ones of the same name.
 struct Member<'a> {
     id: &'a ContainerId,
     which: Identity,
 }
 
-/// Why it does not go on.
+/// Why the update stops.
 enum Stop {
-    /// With this container.
+    /// This container failed.
     Failed(ContainerId, anyhow::Error),
     Interrupted(Signal),
 }
 
-/// Whoever is told what happens, when it does. They must not fail, nor keep the containers waiting once there is a signal to take.
+/// Is called with each event as it happens. It must not fail, nor delay the update once a signal is pending.
 pub type Tell<'a> = dyn FnMut(&Event<'_>, &SignalQueue) + 'a;
 
-/// Changes all, or none in the end.
+/// Changes all containers, or none in the end.
 ///
 /// # Errors
-/// The first failure, or a signal that asks this process to end. Those that were changed have their old limits again then, as far as they still live and nobody else has
-/// changed them since; the message counts them. One that was made in the place of another meanwhile is none of them.
+/// The first failure, or a signal that asks this process to end. The containers that were changed then have
+/// their old limits again, unless they have died, have been replaced by another of the same name, or have
+/// been changed by somebody else since; the message counts them.
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
     // What can be known to be wrong is found before anything is changed.
-    let member = |id| {
-        let (which, _) = preview(&ContainerRef::named(root, id), &plan.wanted)?;
-        Ok(Member { id, which })
-    };
-    let members = plan.ids.iter().map(|id| member(id).map_err(|error| about(id, error)));
+    let members = plan.ids.iter().map(|id| member(root, plan, id).map_err(|error| about(id, error)));
     let members: Vec<_> = members.collect::<Result<_>>()?;
-    // From here on, who asks for the end gets it when nothing is half done.
+    // From here on, a request to end takes effect between two changes.
     let signals = Signals::block()?.interrupts()?;
     let rolling = Rolling { root, plan, signals };
     let mut tell = |event: &Event<'_>| tell(event, &rolling.signals);
     let mut done = Vec::new();
     let stopped =
         members.chunks(plan.step.max(1)).find_map(|batch| rolling.change(batch, &mut done, &mut tell).err());
-    let Some(stop) = stopped else {
-        tell(&Event::Summary { updated: done.len(), rolled_back: 0, not_rolled_back: 0, untouched: 0 });
-        return Ok(());
-    };
-    let reason = match &stop {
-        Stop::Failed(id, error) => {
-            let reason = line(error);
-            tell(&Event::Failed { id: id.as_str(), reason: &reason });
-            format!("{}: {reason}", id.as_str())
+    match stopped {
+        None => {
+            tell(&Event::Summary { updated: done.len(), rolled_back: 0, not_rolled_back: 0, untouched: 0 });
+            Ok(())
         }
-        Stop::Interrupted(signal) => {
-            let reason = signal.to_string();
-            tell(&Event::Interrupted { reason: &reason });
-            format!("interrupted by {reason}")
-        }
-    };
-    let mut rolled_back = 0;
-    let mut changed = done.len();
-    // Its limits are as they were, and it is not.
-    if let Stop::Failed(id, error) = &stop
-        && let Some(loss) = error.downcast_ref::<Loss>()
-    {
-        changed += 1;
-        tell(&Event::NotRolledBack { id: id.as_str(), reason: &loss.to_string() });
+        Some(stop) => Err(rolling.stop(stop, done, &mut tell)),
     }
-    for (member, made) in done.into_iter().rev() {
-        let id = member.id.as_str();
-        match rolling.back(member, &made, &reason) {
-            Ok((revision, loss)) => {
-                rolled_back += 1;
-                let loss = loss.map(|loss| loss.to_string());
-                tell(&Event::RolledBack { id, to: made.before, revision, loss: loss.as_deref() });
-            }
-            Err(error) => tell(&Event::NotRolledBack { id, reason: &line(&error) }),
-        }
-    }
-    let not_rolled_back = changed - rolled_back;
-    let untouched = plan.ids.len() - changed;
-    tell(&Event::Summary { updated: 0, rolled_back, not_rolled_back, untouched });
-    let outcome =
-        format!("{rolled_back} rolled back, {not_rolled_back} not rolled back, {untouched} untouched");
-    Err(match stop {
-        Stop::Failed(id, error) => about(&id, error).context(format!("rolling update stopped ({outcome})")),
-        Stop::Interrupted(signal) => anyhow!("rolling update interrupted by {signal} ({outcome})"),
-    })
+}
+
+/// Checks that the change could be made to the container.
+fn member<'a>(root: &Root, plan: &Plan<'_>, id: &'a ContainerId) -> Result<Member<'a>> {
+    let (which, _) = preview(&ContainerRef::named(root, id), &plan.wanted)?;
+    Ok(Member { id, which })
 }
 
 struct Rolling<'a> {
@@ -189,7 +155,7 @@ struct Rolling<'a> {
 }
 
 impl Rolling<'_> {
-    /// Changes these, and watches them.
+    /// Changes a batch, and watches it.
     fn change<'a>(
         &self,
         batch: &'a [Member<'a>],
@@ -203,7 +169,7 @@ impl Rolling<'_> {
             if let Some(signal) = self.signals.take().map_err(failed)? {
                 return Err(Stop::Interrupted(signal));
             }
-            // Begun before, so that nothing is missed.
+            // Before the change, so that nothing is missed.
             watches.push(self.root.load(id).and_then(|container| Watch::begin(&container)).map_err(failed)?);
             let made = self.make(member, &self.plan.wanted).map_err(failed)?;
             tell(&Event::Updated { id: id.as_str(), revision: made.revision, changes: &made.changes });
@@ -225,8 +191,60 @@ impl Rolling<'_> {
         }
     }
 
-    /// Takes back what was made of one; gives the revision that this is, and what it has lost by that. Another signal gives up one
-    /// whose turn does not come.
+    /// Rolls back all that is `done`, newest first, and words the error.
+    fn stop(
+        &self,
+        stop: Stop,
+        done: Vec<(&Member<'_>, Made)>,
+        tell: &mut dyn FnMut(&Event<'_>),
+    ) -> anyhow::Error {
+        let reason = stop.announce(tell);
+        let mut changed = done.len();
+        // This container has its old limits, but not all that it had before.
+        if let Stop::Failed(id, error) = &stop
+            && let Some(loss) = error.downcast_ref::<Loss>()
+        {
+            changed += 1;
+            tell(&Event::NotRolledBack { id: id.as_str(), reason: &loss.to_string() });
+        }
+        let rolled_back = self.all_back(done, &reason, tell);
+        let not_rolled_back = changed - rolled_back;
+        let untouched = self.plan.ids.len() - changed;
+        tell(&Event::Summary { updated: 0, rolled_back, not_rolled_back, untouched });
+        let outcome =
+            format!("{rolled_back} rolled back, {not_rolled_back} not rolled back, {untouched} untouched");
+        match stop {
+            Stop::Failed(id, error) => {
+                about(&id, error).context(format!("rolling update stopped ({outcome})"))
+            }
+            Stop::Interrupted(signal) => anyhow!("rolling update interrupted by {signal} ({outcome})"),
+        }
+    }
+
+    /// Returns how many were rolled back.
+    fn all_back(
+        &self,
+        done: Vec<(&Member<'_>, Made)>,
+        reason: &str,
+        tell: &mut dyn FnMut(&Event<'_>),
+    ) -> usize {
+        let mut rolled_back = 0;
+        for (member, made) in done.into_iter().rev() {
+            let id = member.id.as_str();
+            match self.back(member, &made, reason) {
+                Ok((revision, loss)) => {
+                    rolled_back += 1;
+                    let loss = loss.map(|loss| loss.to_string());
+                    tell(&Event::RolledBack { id, to: made.before, revision, loss: loss.as_deref() });
+                }
+                Err(error) => tell(&Event::NotRolledBack { id, reason: &line(&error) }),
+            }
+        }
+        rolled_back
+    }
+
+    /// Rolls one back; returns the revision that this makes, and what the container has lost. A further
+    /// signal gives up a container that is locked by somebody else.
     fn back(&self, member: &Member<'_>, made: &Made, reason: &str) -> Result<(Option<u64>, Option<Loss>)> {
         // Nothing was changed.
         if made.revision.is_none() {
@@ -245,6 +263,22 @@ impl Rolling<'_> {
 }
 
 impl Stop {
+    /// Tells why the update stops; returns that as the reason for the rollbacks.
+    fn announce(&self, tell: &mut dyn FnMut(&Event<'_>)) -> String {
+        match self {
+            Self::Failed(id, error) => {
+                let reason = line(error);
+                tell(&Event::Failed { id: id.as_str(), reason: &reason });
+                format!("{}: {reason}", id.as_str())
+            }
+            Self::Interrupted(signal) => {
+                let reason = signal.to_string();
+                tell(&Event::Interrupted { reason: &reason });
+                format!("interrupted by {reason}")
+            }
+        }
+    }
+
     fn failed(id: &ContainerId, error: anyhow::Error) -> Self {
         match error.downcast_ref() {
             Some(Interrupted(signal)) => Self::Interrupted(*signal),
@@ -253,7 +287,7 @@ impl Stop {
     }
 }
 
-/// Which container, unless the words say so themselves.
+/// Adds which container it is, unless the message says so already.
 fn about(id: &ContainerId, error: anyhow::Error) -> anyhow::Error {
     match error.is::<Refusal>() {
         true => error,

@@ -14,14 +14,13 @@ use crate::host::path;
 use crate::init::step::{Held, Mount, MountTarget, OldStyle, Parameter, Step};
 use crate::sys::mount::{Attributes, Recursion};
 
-/// The longest value, with its NUL, that fsconfig(2) takes; mount(2) takes a page for all of them.
+/// Bytes of the longest value that fsconfig(2) takes, with its NUL; mount(2) takes a page for all values.
 const LONGEST_VALUE: usize = 256;
 
-/// Parameters with SELinux's contexts: their values have commas of their own, for which mount(8) and the engines put them
-/// between quotes.
+/// Parameters with SELinux contexts. Their values contain commas, so mount(8) and the engines quote them.
 const CONTEXTS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
 
-/// What the flags of a file system are called in mount(2); the others are so without being asked for.
+/// The flags of a file system as mount(2) takes them; 0 for the defaults.
 const OLD_FLAGS: [(&CStr, libc::c_ulong); 8] = [
     (c"ro", libc::MS_RDONLY),
     (c"sync", libc::MS_SYNCHRONOUS),
@@ -36,7 +35,11 @@ const OLD_FLAGS: [(&CStr, libc::c_ulong); 8] = [
 /// linux/mount.h.
 const MS_LAZYTIME: libc::c_ulong = 1 << 25;
 
-/// The step, and the one that makes its mount read-only in the end.
+/// The step that mounts a new file system, and one that makes it read-only at the end, if it has to be filled
+/// before.
+///
+/// # Errors
+/// If the mount has no type, or an option or the source is invalid.
 pub(super) fn plan(
     mount: &runtime::Mount,
     sum: &Options<'_>,
@@ -51,19 +54,55 @@ pub(super) fn plan(
             "set a file system type such as \"tmpfs\", or use option \"bind\" or \"rbind\"",
         ));
     }
-    // The kernel knows version 2, the only one here, as cgroup2.
+    // The kernel's name for version 2, the only one supported here, is cgroup2.
     let kernel_type = if fstype == "cgroup" { "cgroup2" } else { fstype };
-    let of_kernel = matches!(kernel_type, "proc" | "sysfs" | "cgroup2" | "mqueue" | "devpts");
     // A new file system is a tree of one mount.
     let mut flags = sum.this_mount.then(sum.whole_tree);
-    // These are to be filled before they can be read-only: device nodes, mount points, copied files.
+    // These are filled before they become read-only: with device nodes, mount points, copied files.
     let delay = flags.is_read_only() && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");
     if delay {
         flags = flags.writable();
     }
-    // Version 2 has no options but those of its first mount, which belong to the host.
+    let parameters = all_parameters(sum, fstype, kernel_type, flags.is_read_only(), label, at)?;
+    let source = match mount.source().as_deref().filter(|source| !source.as_os_str().is_empty()) {
+        Some(source) => Some(path::c_string(source, &at.field("source"))?),
+        None => None,
+    };
+    let is_too_long = is_too_long(fstype, source.as_ref(), &parameters);
+    let has_mode = sum.data.iter().any(|(_, option)| option.starts_with("mode="));
+    let held = delay.then(Held::default);
+    let seal = delay.then(|| seal(&target, held.clone()));
+    let step = Step::Mount(Mount {
+        old_style: is_too_long.then(|| old_style(&parameters, &at.field("options"))).transpose()?,
+        fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,
+        source,
+        parameters,
+        attributes: MountAttrFlags::from_bits_retain(u32::try_from(flags.attributes().set)?),
+        propagation: propagation(sum),
+        stand_in: (kernel_type == "cgroup2").then(|| c"/sys/fs/cgroup".into()),
+        // mqueue takes no context as a parameter; as in runc and crun.
+        label: label.filter(|_| kernel_type == "mqueue").map(|label| label.context.clone()),
+        inherit_mode: fstype == "tmpfs" && !has_mode,
+        copy_up: sum.copy_up.is_some(),
+        held,
+        target,
+    });
+    Ok((step, seal))
+}
+
+/// The parameters from the mount's options, read-only for the file system itself, and the SELinux label.
+fn all_parameters(
+    sum: &Options<'_>,
+    fstype: &str,
+    kernel_type: &str,
+    is_read_only: bool,
+    label: Option<&Label>,
+    at: &Pointer,
+) -> Result<Vec<Parameter>> {
+    // cgroup2 has no options but those of its first mount, which belong to the host.
     let mut parameters = if kernel_type == "cgroup2" { Vec::new() } else { parameters(sum, fstype, at)? };
-    if flags.is_read_only() && !of_kernel {
+    let of_kernel = matches!(kernel_type, "proc" | "sysfs" | "cgroup2" | "mqueue" | "devpts");
+    if is_read_only && !of_kernel {
         parameters.push(Parameter { key: c"ro".into(), value: None, option: Parameter::NOT_AN_OPTION });
     }
     if let Some(label) = label.filter(|_| !matches!(kernel_type, "proc" | "sysfs" | "cgroup2" | "mqueue")) {
@@ -73,38 +112,18 @@ pub(super) fn plan(
             option: Parameter::NOT_AN_OPTION,
         });
     }
-    let source = match mount.source().as_deref().filter(|source| !source.as_os_str().is_empty()) {
-        Some(source) => Some(path::c_string(source, &at.field("source"))?),
-        None => None,
-    };
-    let too_long = |text: &CString| text.as_bytes().len() >= LONGEST_VALUE;
-    // A tmpfs has no such values.
-    let is_too_long = fstype != "tmpfs"
-        && (source.as_ref().is_some_and(too_long)
-            || parameters.iter().any(|parameter| parameter.value.as_ref().is_some_and(too_long)));
-    let has_mode = sum.data.iter().any(|(_, option)| option.starts_with("mode="));
-    let held = delay.then(Held::default);
-    let seal = Step::Seal {
-        path: target.path.clone(),
-        mount: held.clone(),
-        attributes: Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() },
-    };
-    let step = Step::Mount(Mount {
-        old_style: is_too_long.then(|| old_style(&parameters, &at.field("options"))).transpose()?,
-        fstype: path::c_string(Path::new(kernel_type), &at.field("type"))?,
-        source,
-        parameters,
-        attributes: MountAttrFlags::from_bits_retain(u32::try_from(flags.attributes().set)?),
-        propagation: propagation(sum),
-        stand_in: (kernel_type == "cgroup2").then(|| c"/sys/fs/cgroup".into()),
-        // It takes no context as a parameter; as in runc and crun.
-        label: label.filter(|_| kernel_type == "mqueue").map(|label| label.context.clone()),
-        inherit_mode: fstype == "tmpfs" && !has_mode,
-        copy_up: sum.copy_up.is_some(),
-        held,
-        target,
-    });
-    Ok((step, delay.then_some(seal)))
+    Ok(parameters)
+}
+
+/// Whether a value is too long for fsconfig(2). A tmpfs has no such values.
+fn is_too_long(fstype: &str, source: Option<&CString>, parameters: &[Parameter]) -> bool {
+    let values = parameters.iter().filter_map(|parameter| parameter.value.as_ref());
+    fstype != "tmpfs" && source.into_iter().chain(values).any(|text| text.as_bytes().len() >= LONGEST_VALUE)
+}
+
+fn seal(target: &MountTarget, mount: Option<Held>) -> Step {
+    let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    Step::Seal { path: target.path.clone(), mount, attributes }
 }
 
 fn propagation(sum: &Options<'_>) -> Option<(u64, Recursion)> {
@@ -114,12 +133,15 @@ fn propagation(sum: &Options<'_>) -> Option<(u64, Recursion)> {
         .find(|(kind, _)| *kind != 0)
 }
 
-/// What of the options is for the file system itself.
+/// The options that are parameters of the file system itself.
+///
+/// # Errors
+/// If one has no name or contains a NUL; if there are too many for [`Parameter::option`].
 pub(super) fn parameters(sum: &Options<'_>, fstype: &str, at: &Pointer) -> Result<Vec<Parameter>> {
     let at = at.field("options");
     let mut parameters = Vec::with_capacity(sum.data.len() + 2);
     let data = sum.data.iter().flat_map(|(index, option)| {
-        // One option can hold several, as mount(2) would take it apart; but a comma can also belong to a value.
+        // An option can be a list with commas, as for mount(2); but a comma can also be part of a value.
         let is_one = fstype == "overlay" || option.contains(['\\', '"']);
         let parts = option.splitn(if is_one { 1 } else { usize::MAX }, ',');
         parts.filter(|part| !part.is_empty()).map(|part| (*index, part))
@@ -151,12 +173,15 @@ fn is_context(key: &CStr) -> bool {
     CONTEXTS.contains(&key)
 }
 
-/// fsconfig(2) takes the value itself.
+/// fsconfig(2) takes a value without quotes.
 fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
 
-/// All parameters as mount(2) takes them.
+/// All parameters in the form of mount(2).
+///
+/// # Errors
+/// If they do not fit into a page.
 fn old_style(parameters: &[Parameter], at: &Pointer) -> Result<OldStyle> {
     let mut flags = 0;
     let mut words = Vec::with_capacity(parameters.len());

@@ -1,4 +1,4 @@
-//! What runs in the container and as whom; config.md § Process.
+//! The process in the container: program, user, limits and privileges; config.md § Process.
 
 pub mod capabilities;
 pub mod cpu_list;
@@ -21,10 +21,10 @@ use crate::host::{lsm, path};
 use crate::init::step::Identity;
 use crate::sys::scheduling::Scheduler;
 
-/// The file mode mask of a process whose user has none.
+/// The umask if `/process/user/umask` is not set.
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// The container's first process.
+/// The container's first process, or one that `exec` adds.
 #[derive(Debug)]
 pub struct ProcessPlan {
     pub args: Vec<CString>,
@@ -48,11 +48,14 @@ pub struct ProcessPlan {
     pub scheduler: Option<Scheduler>,
     /// Class and level in one number; ioprio_set(2).
     pub io_priority: Option<u16>,
-    /// For a process that is added to a container.
+    /// Only for a process that `exec` adds.
     pub affinity: Affinity,
 }
 
-/// Decides about the object at `at` (`/process`).
+/// Plans the process from the object at `at` (`/process`).
+///
+/// # Errors
+/// Names the first value that is invalid.
 pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
     let empty = Vec::new();
     let args = c_strings(process.args().as_ref().unwrap_or(&empty), &at.field("args"))?;
@@ -61,21 +64,9 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
     };
     let env = environment(process.env().as_ref().unwrap_or(&empty), &at.field("env"))?;
     let cwd = process.cwd();
-    if !cwd.is_absolute() {
-        return Err(at
-            .field("cwd")
-            .error_with_hint(format_args!("path {cwd:?} must be absolute"), "use \"/\" if unsure"));
-    }
+    require_absolute(cwd, &at.field("cwd"))?;
     let user = process.user();
-    if let Some(umask) = user.umask()
-        && umask > 0o777
-    {
-        return Err(at
-            .field("user")
-            .field("umask")
-            .error(format_args!("umask {umask} exceeds 511 (octal 0777)")));
-    }
-    refuse_no_change(user, &at.field("user"))?;
+    check_user(user, &at.field("user"))?;
     let terminal = process.terminal().unwrap_or(false);
     Ok(ProcessPlan {
         candidates: candidates(program, &env),
@@ -118,7 +109,7 @@ pub fn plan(process: &runtime::Process, at: &Pointer) -> Result<ProcessPlan> {
 }
 
 impl ProcessPlan {
-    /// The labels that it asks for.
+    /// The LSM labels that the bundle asks for.
     pub fn labels(&self) -> lsm::Wanted<'_> {
         lsm::Wanted {
             apparmor_profile: self.apparmor_profile.as_ref(),
@@ -141,7 +132,24 @@ impl ProcessPlan {
     }
 }
 
-/// The largest number means "leave it as it is" to the kernel, which would leave the runtime's own; setresuid(2).
+fn require_absolute(cwd: &Path, at: &Pointer) -> Result<()> {
+    if cwd.is_absolute() {
+        return Ok(());
+    }
+    Err(at.error_with_hint(format_args!("path {cwd:?} must be absolute"), "use \"/\" if unsure"))
+}
+
+fn check_user(user: &runtime::User, at: &Pointer) -> Result<()> {
+    if let Some(umask) = user.umask()
+        && umask > 0o777
+    {
+        return Err(at.field("umask").error(format_args!("umask {umask} exceeds 511 (octal 0777)")));
+    }
+    refuse_no_change(user, at)
+}
+
+/// To the kernel the largest number means "leave the id as it is", which would be the runtime's own;
+/// setresuid(2).
 fn refuse_no_change(user: &runtime::User, at: &Pointer) -> Result<()> {
     let groups = user.additional_gids().iter().flatten().enumerate();
     let groups = groups.map(|(index, gid)| (*gid, at.field("additionalGids").index(index)));
@@ -156,8 +164,8 @@ fn label(text: Option<&String>, at: &Pointer) -> Result<Option<CString>> {
     text.filter(|text| !text.is_empty()).map(|text| path::c_string(Path::new(text), at)).transpose()
 }
 
-/// Which files `program` can mean: itself if it has a slash, else one in each directory of the container's `PATH`.
-/// Without a `PATH` there is none, as with runc.
+/// The paths to try for `program`, in order: itself if it has a slash, else one in each directory of the
+/// container's `PATH`. None without a `PATH`, as with runc.
 pub fn candidates(program: &CString, env: &[CString]) -> Vec<CString> {
     if program.as_bytes().contains(&b'/') {
         return vec![program.clone()];

@@ -1,10 +1,10 @@
-//! What a user namespace has to do with the failure of a step; user_namespaces(7).
+//! Hints for steps that fail in a user namespace although they work elsewhere; user_namespaces(7).
 
 use nix::errno::Errno;
 
 use crate::init::step::{Part, Step};
 
-/// Why a step that works elsewhere may fail in a user namespace, and the way out.
+/// What the user can do about it, where the user namespace is a likely cause of the failure.
 pub(super) fn in_user_namespace(step: &Step, errno: Errno, part: Part) -> Option<&'static str> {
     match (step, errno) {
         (Step::Mount(mount), Errno::EPERM) if part == Part::Whole => Some(match mount.fstype.to_bytes() {

@@ -1,4 +1,4 @@
-//! Tests of the way from profile to program.
+//! Tests of the compilation of a profile into a filter.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn refused(profile: &Value) -> String {
     line(&plan_for(Arch::X86_64, &decoded(profile), Unknown::Ignore, &at()).unwrap_err())
 }
 
-/// The answer for a call of `arch`.
+/// The filter's answer for a system call of `arch`.
 fn answer(filter: &Filter, arch: Arch, number: u32, arguments: &[u64]) -> Action {
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
@@ -27,14 +27,20 @@ fn number(name: &str) -> u32 {
     syscalls::find(name).unwrap().number(Arch::X86_64).unwrap()
 }
 
+/// The error about a profile that allows everything, but for one field.
+fn with(key: &str, value: Value) -> String {
+    let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+    profile[key] = value;
+    refused(&profile)
+}
+
+/// The error about a profile with one rule.
+fn rule(rule: Value) -> String {
+    with("syscalls", Value::Array(vec![rule]))
+}
+
 #[test]
 fn what_is_wrong_with_a_profile_is_named() {
-    let with = |key: &str, value: Value| {
-        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
-        profile[key] = value;
-        refused(&profile)
-    };
-    let rule = |rule: Value| with("syscalls", json!([rule]));
     assert_eq!(
         refused(&json!({"defaultAction": "SCMP_ACT_NOTIFY"})),
         format!("{AT}/defaultAction: SCMP_ACT_NOTIFY cannot be used as default action")
@@ -70,6 +76,10 @@ fn what_is_wrong_with_a_profile_is_named() {
         rule(json!({"names": ["read", ""], "action": "SCMP_ACT_KILL"})),
         format!("{AT}/syscalls/0/names/1: name must not be empty")
     );
+}
+
+#[test]
+fn what_is_wrong_with_a_profile_for_an_agent_is_named() {
     assert_eq!(
         rule(json!({"names": ["mkdir", "write"], "action": "SCMP_ACT_NOTIFY"})),
         format!("{AT}/syscalls/0/names/1: SCMP_ACT_NOTIFY cannot be used for the write syscall")
