@@ -18,7 +18,7 @@ mod program;
 mod revision;
 pub mod sys;
 
-pub use command::dispatch::{Failure, dispatch};
+pub use command::call::{Asked, Call, Failure};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use command::fuzzing;

@@ -1,4 +1,4 @@
-//! The program `runtime`: its memory, its rights, its stack, and the one place that reports an error.
+//! The program `runtime`: what it needs of its caller, what the command line asks for, and the one place that reports an error.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -6,25 +6,41 @@ use std::process::ExitCode;
 
 use runtime::sys::alloc::Arena;
 use runtime::sys::weakened;
-use runtime::{Failure, caller, dispatch};
+use runtime::{Asked, Call, Failure, caller};
 
 #[global_allocator]
 static MEMORY: Arena = Arena::new();
 
 fn main() -> ExitCode {
-    let ended = caller::check_rights().and_then(|()| caller::with_enough_stack(perform));
-    match ended.map_err(Failure::from).and_then(|ended| ended) {
-        Ok(status) => status,
-        Err(Failure { text, status }) => {
-            // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
-            ExitCode::from(status)
-        }
-    }
+    perform().unwrap_or_else(report)
 }
 
 fn perform() -> Result<ExitCode, Failure> {
+    caller::check_rights()?;
+    match caller::has_enough_stack() {
+        true => dispatch(),
+        false => caller::on_larger_stack(dispatch)?,
+    }
+}
+
+fn dispatch() -> Result<ExitCode, Failure> {
     // Before there is an init process that asks.
     weakened::is_off("");
-    dispatch(&std::env::args_os().collect::<Vec<OsString>>())
+    match Call::read(&std::env::args_os().collect::<Vec<OsString>>())? {
+        Asked::Text(text) => print(&text),
+        Asked::Command(call) => call.action.run(&call.context).map_err(|error| call.failure(error)),
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.map(|()| ExitCode::SUCCESS).map_err(Failure::of_output)
+}
+
+fn report(Failure { help, text, status }: Failure) -> ExitCode {
+    let printed = help.map_or(Ok(ExitCode::SUCCESS), |help| print(&help));
+    let (text, status) = printed.map_or_else(|failure| (failure.text, failure.status), |_| (text, status));
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    ExitCode::from(status)
 }

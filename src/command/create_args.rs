@@ -11,8 +11,7 @@ use crate::bundle::Bundle;
 use crate::cli::global::CgroupManager;
 use crate::container::ContainerId;
 use crate::host::signals::Signals;
-use crate::launch::create;
-use crate::launch::create::{Cgroups, Created, Keyring, Request, Start, Switch};
+use crate::launch::create::{Cgroups, Keyring, Request, Start, Switch};
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
@@ -49,41 +48,35 @@ impl CreateArgs {
         Bundle::open(path, self.config.as_deref())
     }
 
-    /// Makes the container `id` from the bundle.
-    ///
-    /// From the call on, signals wait: one that asks this process to end undoes what was made so far.
-    pub fn create(
-        &self,
-        bundle: &Bundle,
-        id: &ContainerId,
+    /// What is to be made of the bundle. Signals wait: one that asks this process to end undoes what was made so far.
+    pub fn request<'a>(
+        &'a self,
+        id: &'a ContainerId,
         program: Start,
-        signals: &Signals,
-        context: &Context<'_>,
-    ) -> Result<Created> {
+        signals: &'a Signals,
+        context: &'a Context,
+    ) -> Request<'a> {
         let cgroups = match context.cgroup_manager {
             CgroupManager::Cgroupfs => Cgroups::Own,
             CgroupManager::Disabled => Cgroups::Disabled,
             CgroupManager::Systemd => Cgroups::Systemd,
         };
-        create::create(
-            bundle,
-            &Request {
-                id,
-                root: &context.root,
-                program,
-                pid_file: self.pid_file.as_deref(),
-                console_socket: self.console_socket.as_deref(),
-                pidfd_socket: self.pidfd_socket.as_deref(),
-                switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
-                keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
-                cgroups,
-                rootless: context.rootless,
-                preserve_fds: self.preserve_fds,
-                environment: &Environment::own(),
-                signals,
-                log: context.log,
-                executable: RefCell::new(context.executable.take()),
-            },
-        )
+        Request {
+            id,
+            root: &context.root,
+            program,
+            pid_file: self.pid_file.as_deref(),
+            console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
+            switch: if self.no_pivot { Switch::Move } else { Switch::Pivot },
+            keyring: if self.no_new_keyring { Keyring::Inherited } else { Keyring::New },
+            cgroups,
+            rootless: context.rootless,
+            preserve_fds: self.preserve_fds,
+            environment: Environment::own(),
+            signals,
+            log: &context.log,
+            executable: RefCell::new(context.executable.take()),
+        }
     }
 }

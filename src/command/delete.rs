@@ -1,6 +1,8 @@
 //! `runtime delete`: the end of a container.
 
+use super::Action;
 use std::os::fd::AsFd as _;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -35,7 +37,13 @@ pub struct Delete {
     id: String,
 }
 
-pub fn run(args: &Delete, context: &Context<'_>) -> Result<()> {
+impl Action for Delete {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Delete, context: &Context) -> Result<()> {
     if args.regex {
         return matching::for_each(&args.id, context, |container| delete(container, args.force, context));
     }
@@ -70,7 +78,7 @@ fn missing(id: &ContainerId, force: bool) -> Result<()> {
     if force { Ok(()) } else { Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()) }
 }
 
-fn delete(container: Container, force: bool, context: &Context<'_>) -> Result<()> {
+fn delete(container: Container, force: bool, context: &Context) -> Result<()> {
     // So that `kill ID KILL` followed by `delete ID` works, although dying takes time.
     let status = if force { container.status()? } else { container.settled_status(DYING)? };
     match status {

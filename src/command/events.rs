@@ -1,10 +1,12 @@
 //! `runtime events`: what a container uses, when the kernel kills for want of memory, and the container's end, as a stream of
 //! JSON.
 
+use super::Action;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration as Length, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -45,7 +47,13 @@ struct Event<'a> {
     data: Option<Stats>,
 }
 
-pub fn run(args: &Events, context: &Context<'_>) -> Result<()> {
+impl Action for Events {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Events, context: &Context) -> Result<()> {
     if args.interval.0.is_zero() {
         bail!("--interval: must be greater than 0");
     }

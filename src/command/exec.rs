@@ -1,8 +1,10 @@
 //! `runtime exec`: one more process in a container.
 
+use super::Action;
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -140,7 +142,13 @@ impl Exec {
     }
 }
 
-pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
+impl Action for Exec {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(ExitCode::from)
+    }
+}
+
+fn run(args: &Exec, context: &Context) -> Result<u8> {
     let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
     let container = context.root.load(&id)?;
     // While a signal still ends this process, for it may come through a pipe.
@@ -156,7 +164,7 @@ pub fn run(args: &Exec, context: &Context<'_>) -> Result<u8> {
         cgroup: if args.cgroup.is_empty() { None } else { Some(Below::parse(&args.cgroup)?) },
         when_paused: if args.ignore_paused { WhenPaused::Wait } else { WhenPaused::Refuse },
         signals: &signals,
-        log: context.log,
+        log: &context.log,
         executable: context.executable.take(),
     };
     let Added { pid, pidfd, terminal } = exec::exec(&container, wanted, request)?;

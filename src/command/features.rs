@@ -3,8 +3,10 @@
 //! Engines read it: CRI-O and dockerd together with standard error, on which there must be nothing. Names come from the
 //! tables that config.json is read with, so that the document cannot say what is not so.
 
+use super::Action;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -23,7 +25,13 @@ use crate::plan::{ANNOTATIONS, hooks, mounts};
 #[derive(Debug, clap::Args)]
 pub struct Features {}
 
-pub fn run(_: &Features, _: &Context<'_>) -> Result<()> {
+impl Action for Features {
+    fn run(&self, _context: &Context) -> Result<ExitCode> {
+        run().map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run() -> Result<()> {
     let mut text = Vec::new();
     // runc's indentation.
     let mut json = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));

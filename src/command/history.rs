@@ -1,6 +1,8 @@
 //! `runtime history`: the revisions of a container's limits.
 
+use super::Action;
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -28,7 +30,13 @@ pub struct History {
     id: ContainerId,
 }
 
-pub fn run(args: &History, context: &Context<'_>) -> Result<()> {
+impl Action for History {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &History, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     let history = Revisions::of(&container.state)?;
     let owners = Owners::read();

@@ -1,6 +1,8 @@
 //! `runtime kill`: a signal for the init process.
 
+use super::Action;
 use std::os::fd::AsFd as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
@@ -28,7 +30,13 @@ pub struct Kill {
     signal: Signal,
 }
 
-pub fn run(args: &Kill, context: &Context<'_>) -> Result<()> {
+impl Action for Kill {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Kill, context: &Context) -> Result<()> {
     if args.regex {
         return matching::for_each(&args.id, context, |container| kill(&container, args));
     }

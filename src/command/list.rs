@@ -1,7 +1,9 @@
 //! `runtime list`: all containers of a root.
 
+use super::Action;
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
@@ -42,7 +44,13 @@ impl FromStr for Format {
     }
 }
 
-pub fn run(args: &List, context: &Context<'_>) -> Result<()> {
+impl Action for List {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &List, context: &Context) -> Result<()> {
     let mut containers: Vec<(Container, Status)> = Vec::new();
     for id in context.root.ids()? {
         let found = context.root.load(&id).and_then(|mut container| {

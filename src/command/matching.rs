@@ -10,7 +10,7 @@ use crate::error::{Refusal, line};
 /// Acts on each recorded container of which `pattern` matches a part of the name, in the order of names.
 ///
 /// What fails for one is a warning, as in crun, and the others have their turn all the same.
-pub fn for_each(pattern: &str, context: &Context<'_>, act: impl Fn(Container) -> Result<()>) -> Result<()> {
+pub fn for_each(pattern: &str, context: &Context, act: impl Fn(Container) -> Result<()>) -> Result<()> {
     let regex = Regex::new(pattern).with_context(|| format!("invalid regular expression {pattern:?}"))?;
     for id in context.root.ids()?.into_iter().filter(|id| regex.is_match(id.as_str())) {
         match context.root.load(&id).and_then(&act) {

@@ -1,37 +1,40 @@
 //! The commands, one file each: its arguments and what it does.
 
+pub mod call;
 #[cfg(test)]
 pub mod conformance;
-pub mod create;
+mod create;
 mod create_args;
-pub mod delete;
-pub mod dispatch;
-pub mod events;
-pub mod exec;
-pub mod features;
+mod delete;
+mod events;
+mod exec;
+mod features;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-pub mod help;
-pub mod history;
-pub mod kill;
-pub mod list;
+mod help;
+mod history;
+mod kill;
+mod list;
 mod matching;
-pub mod pause;
-pub mod ps;
-pub mod registry;
-pub mod resume;
-pub mod rollback;
-pub mod run;
-pub mod spec;
-pub mod start;
-pub mod state;
-pub mod stats;
+mod pause;
+mod ps;
+mod registry;
+mod resume;
+mod rollback;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod stats;
 mod table;
-pub mod top;
-pub mod update;
+mod top;
+mod update;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
 
 use crate::cli::global::CgroupManager;
 use crate::container::Root;
@@ -41,13 +44,19 @@ use crate::host::self_exe::Guard;
 
 /// What every command gets from the global options and the environment.
 #[derive(Debug)]
-pub struct Context<'a> {
-    pub log: &'a Log,
+pub struct Context {
+    pub log: Log,
     /// The command and its arguments, as they were given.
-    pub words: &'a [OsString],
+    pub words: Vec<OsString>,
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
     /// Of a command that enters a container.
     pub executable: RefCell<Guard>,
+}
+
+/// A command with its arguments.
+pub trait Action: std::fmt::Debug {
+    /// Performs it; gives the exit status.
+    fn run(&self, context: &Context) -> Result<ExitCode>;
 }

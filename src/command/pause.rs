@@ -1,6 +1,8 @@
 //! `runtime pause`: stops every process of a container.
 
+use super::Action;
 use anyhow::{Result, bail};
+use std::process::ExitCode;
 
 use super::Context;
 use crate::cgroup;
@@ -18,7 +20,13 @@ pub struct Pause {
     id: ContainerId,
 }
 
-pub fn run(args: &Pause, context: &Context<'_>) -> Result<()> {
+impl Action for Pause {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Pause, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Created | Status::Running => {

@@ -1,9 +1,10 @@
 //! `runtime ps`: the processes of a container.
 
+use super::Action;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,7 +27,13 @@ pub struct Ps {
     words: Vec<OsString>,
 }
 
-pub fn run(args: &Ps, context: &Context<'_>) -> Result<()> {
+impl Action for Ps {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Ps, context: &Context) -> Result<()> {
     let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
     let processes = processes(&context.root.load(&id)?)?;
     let text = match args.format {

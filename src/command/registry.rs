@@ -1,38 +1,35 @@
 //! The table of the commands: their names, their options, what they do.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::Context;
+use super::Action;
 use crate::cli::go_flags;
 use crate::cli::usage::UsageError;
 use crate::command;
 
 /// One command.
+#[derive(Debug)]
 pub struct Command {
     pub name: &'static str,
     define: fn(&'static str) -> clap::Command,
-    /// Parses the words, of which the first is the name, and performs the command.
-    pub run: fn(&[OsString], &MakeContext<'_>) -> Result<ExitCode>,
+    /// Parses the words, of which the first is the name.
+    pub parse: fn(&[OsString]) -> Result<Box<dyn Action>>,
     /// The exit status of a failure, a wrong command line excepted.
     pub on_failure: u8,
 }
 
-/// Made only after the words have turned out to be right.
-pub type MakeContext<'a> = dyn Fn() -> Result<Context<'a>> + 'a;
-
-/// The command of `command/MODULE.rs`: its arguments, and the function `run` that takes them and the context.
+/// The command of `command/MODULE.rs`: its arguments, which are an [`Action`].
 macro_rules! command {
     ($module:ident :: $arguments:ident) => {
         Command {
             name: stringify!($module),
             define: define::<command::$module::$arguments>,
-            run: |words, context| {
-                let arguments = parse(stringify!($module), words)?;
-                command::$module::run(&arguments, &context()?).map(Status::code)
+            parse: |words| {
+                let arguments: command::$module::$arguments = parse(stringify!($module), words)?;
+                Ok(Box::new(arguments))
             },
             on_failure: 1,
         }
@@ -40,13 +37,9 @@ macro_rules! command {
     // One whose usual command lines are read without clap.
     (usual $module:ident :: $arguments:ident) => {
         Command {
-            run: |words, context| {
-                let arguments = match command::$module::$arguments::usual(words.get(1..).unwrap_or_default())
-                {
-                    Some(arguments) => arguments,
-                    None => parse(stringify!($module), words)?,
-                };
-                command::$module::run(&arguments, &context()?).map(Status::code)
+            parse: |words| {
+                let usual = command::$module::$arguments::usual(words.get(1..).unwrap_or_default());
+                Ok(Box::new(usual.map_or_else(|| parse(stringify!($module), words), Ok)?))
             },
             ..command!($module::$arguments)
         }
@@ -103,23 +96,6 @@ pub fn matches(name: &'static str, definition: clap::Command, words: &[OsString]
     definition
         .try_get_matches_from(first.iter().cloned().chain(words))
         .map_err(|error| UsageError::new(Some(name), &error).into())
-}
-
-/// What a command returns of its exit status: nothing, or a container's.
-trait Status {
-    fn code(self) -> ExitCode;
-}
-
-impl Status for () {
-    fn code(self) -> ExitCode {
-        ExitCode::SUCCESS
-    }
-}
-
-impl Status for u8 {
-    fn code(self) -> ExitCode {
-        ExitCode::from(self)
-    }
 }
 
 #[cfg(test)]

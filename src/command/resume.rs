@@ -1,6 +1,8 @@
 //! `runtime resume`: lets the processes of a paused container go on.
 
+use super::Action;
 use anyhow::{Result, bail};
+use std::process::ExitCode;
 
 use super::Context;
 use crate::cgroup;
@@ -15,7 +17,13 @@ pub struct Resume {
     id: ContainerId,
 }
 
-pub fn run(args: &Resume, context: &Context<'_>) -> Result<()> {
+impl Action for Resume {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Resume, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Paused => cgroup::thaw(container.cgroup()?),

@@ -1,6 +1,8 @@
 //! `runtime rollback`: limits that a container once had.
 
+use super::Action;
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -30,7 +32,13 @@ pub struct Rollback {
     id: ContainerId,
 }
 
-pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
+impl Action for Rollback {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Rollback, context: &Context) -> Result<()> {
     let wanted = Wanted::Rollback { to: args.to, from: None, reason: None };
     if args.dry_run {
         let format = args.format.unwrap_or(Format::Table);
@@ -39,7 +47,7 @@ pub fn run(args: &Rollback, context: &Context<'_>) -> Result<()> {
     if args.format.is_some() {
         bail!("--format requires --dry-run");
     }
-    let by = Asker::of_this_process(context.words, crate::host::environment::sudo_uid());
+    let by = Asker::of_this_process(&context.words, crate::host::environment::sudo_uid());
     let made = make(&args.id, &wanted, &by, context)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let put_back = !made.put_back.is_empty();

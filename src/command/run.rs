@@ -1,7 +1,9 @@
 //! `runtime run`: create, start, wait, delete.
 
+use super::Action;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -12,7 +14,7 @@ use crate::cgroup;
 use crate::cgroup::OomWitness;
 use crate::container::{Container, ContainerId};
 use crate::host::signals::{Signal, Signals};
-use crate::launch::create::{Created, Start};
+use crate::launch::create::{Created, Start, create};
 use crate::launch::supervise::{End, supervise};
 use crate::sys::process::set_child_subreaper;
 
@@ -22,7 +24,7 @@ use crate::sys::process::set_child_subreaper;
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
-    making: CreateArgs,
+    args: CreateArgs,
     /// Run the container in the background
     #[arg(short, long)]
     detach: bool,
@@ -37,22 +39,28 @@ pub struct Run {
     target: Option<String>,
 }
 
-pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
-    let (bundle, id) = resolve(args.making.bundle.as_deref(), args.target.as_deref())?;
-    let bundle = args.making.open(&bundle)?;
+impl Action for Run {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(ExitCode::from)
+    }
+}
+
+fn run(args: &Run, context: &Context) -> Result<u8> {
+    let (bundle, id) = resolve(args.args.bundle.as_deref(), args.target.as_deref())?;
+    let bundle = args.args.open(&bundle)?;
     if !args.no_subreaper {
         set_child_subreaper().context("become a subreaper")?;
     }
     // Before the container exists, so that nothing that is sent to it meanwhile is lost.
     let signals = Signals::block()?;
     if args.detach {
-        let created = args.making.create(&bundle, &id, Start::Detached, &signals, context)?;
+        let created = create(&bundle, &args.args.request(&id, Start::Detached, &signals, context))?;
         if let Some(notify) = &created.notify {
             notify.relay(created.pidfd.as_fd(), created.pid)?;
         }
         return Ok(0);
     }
-    let created = args.making.create(&bundle, &id, Start::Attached, &signals, context)?;
+    let created = create(&bundle, &args.args.request(&id, Start::Attached, &signals, context))?;
     let Created { container, pid, pidfd, terminal, notify, oom_files } = created;
     let mut oom =
         oom_files.zip(container.state.recorded_cgroup()).map(|(files, path)| OomWitness::new(files, path));
@@ -75,7 +83,7 @@ pub fn run(args: &Run, context: &Context<'_>) -> Result<u8> {
 }
 
 /// Warns if it was for want of memory that the container's process was killed. `oom` was there, if its cgroup may be gone by now.
-fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, context: &Context<'_>) {
+fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, context: &Context) {
     let shortage = match oom {
         None => container.shortage(),
         Some(oom) => oom.seen().and_then(|seen| container.shortage_in(seen)),

@@ -1,9 +1,11 @@
 //! `runtime spec`: a `config.json` to begin with, the one that `runc spec` writes.
 
+use super::Action;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -31,7 +33,13 @@ pub struct Spec {
 }
 
 /// Writes the file in the bundle's directory, which must not hold it yet.
-pub fn run(args: &Spec, _: &Context<'_>) -> Result<()> {
+impl Action for Spec {
+    fn run(&self, _context: &Context) -> Result<ExitCode> {
+        run(self).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Spec) -> Result<()> {
     write(args)
 }
 

@@ -1,7 +1,9 @@
 //! `runtime start`: lets the program of a created container begin.
 
+use super::Action;
 use crate::host::environment::Environment;
 use std::os::fd::AsFd as _;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,7 +24,13 @@ pub struct Start {
     id: ContainerId,
 }
 
-pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
+impl Action for Start {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Start, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Created => {}
@@ -49,7 +57,7 @@ pub fn run(args: &Start, context: &Context<'_>) -> Result<()> {
 }
 
 /// A hook that fails is the end of the container: runtime.md § Lifecycle, steps 7 and 9.
-fn start_with_hooks(container: Container, context: &Context<'_>) -> Result<()> {
+fn start_with_hooks(container: Container, context: &Context) -> Result<()> {
     let interrupts = Signals::block()?.interrupts()?;
     let started =
         container.start_and_watch(&interrupts).and_then(|()| poststart(&container.state, &interrupts));

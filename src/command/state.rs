@@ -1,7 +1,9 @@
 //! `runtime state`: what there is to know about a container, as JSON.
 
+use super::Action;
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
@@ -26,7 +28,13 @@ impl State {
     }
 }
 
-pub fn run(args: &State, context: &Context<'_>) -> Result<()> {
+impl Action for State {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &State, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     let report = container.report(container.status()?, "");
     let mut text = serde_json::to_string_pretty(&report).map(printable::json).context("encode the state")?;

@@ -1,7 +1,9 @@
 //! `runtime stats`: what containers use, as a table or as JSON, again and again.
 
+use super::Action;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
 use std::time::{Duration as Length, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -53,7 +55,13 @@ pub struct Stats {
     ids: Vec<ContainerId>,
 }
 
-pub fn run(args: &Stats, context: &Context<'_>) -> Result<u8> {
+impl Action for Stats {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(ExitCode::from)
+    }
+}
+
+fn run(args: &Stats, context: &Context) -> Result<u8> {
     let interval = interval(args.interval)?;
     let mut meter = Meter::new(&context.root, &args.ids)?;
     let charset = Charset::of_stdout();

@@ -1,7 +1,9 @@
 //! `runtime top`: what containers use, on the whole of a terminal.
 
+use super::Action;
 use crate::monitor::text::Charset;
 use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
 use std::time::{Duration as Length, Instant};
 
 use anyhow::{Result, bail};
@@ -32,7 +34,13 @@ pub struct Top {
     id: Option<ContainerId>,
 }
 
-pub fn run(args: &Top, context: &Context<'_>) -> Result<u8> {
+impl Action for Top {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(ExitCode::from)
+    }
+}
+
+fn run(args: &Top, context: &Context) -> Result<u8> {
     let interval = interval(args.interval)?.unwrap_or(INTERVAL);
     let Some(charset) = Charset::of_stdout() else {
         bail!(

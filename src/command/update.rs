@@ -1,9 +1,11 @@
 //! `runtime update`: other limits for a container that runs.
 
+use super::Action;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration as Length;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -140,7 +142,13 @@ const OPTIONS: &[(&str, &str)] = &[
     ("/pids/limit", "--pids-limit"),
 ];
 
-pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
+impl Action for Update {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
+        run(self, context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &Update, context: &Context) -> Result<()> {
     let is_roll = args.is_roll()?;
     let (change, source) = match &args.resources {
         Some(file) => read(file)?,
@@ -151,7 +159,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
     if args.dry_run {
         return dry_run(&args.ids, &wanted, args.format.unwrap_or(Format::Table), context);
     }
-    let by = Asker::of_this_process(context.words, crate::host::environment::sudo_uid());
+    let by = Asker::of_this_process(&context.words, crate::host::environment::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
             let made = make(id, &wanted, &by, context)?;
@@ -189,7 +197,7 @@ pub fn run(args: &Update, context: &Context<'_>) -> Result<()> {
 }
 
 /// Makes a revision of one container. What that has cost it is no failure if it is in force.
-pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context<'_>) -> Result<Made> {
+pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context) -> Result<Made> {
     let about = || format!("container {:?}", id.as_str());
     let made = revision::make(&ContainerRef::named(&context.root, id), wanted, by)
         .map_err(|error| if error.is::<Loss>() { error.context(about()) } else { error })?;
@@ -242,7 +250,7 @@ pub(super) fn dry_run(
     ids: &[ContainerId],
     wanted: &Wanted<'_>,
     format: Format,
-    context: &Context<'_>,
+    context: &Context,
 ) -> Result<()> {
     let mut rows = vec![["ID", "FILE", "OLD", "NEW"].map(str::to_owned)];
     let mut writes = Vec::new();

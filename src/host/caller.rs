@@ -36,26 +36,25 @@ pub fn check_rights() -> Result<()> {
     Ok(())
 }
 
+/// Whether there is stack enough for any command.
+pub fn has_enough_stack() -> bool {
+    !matches!(rlimit(RLIMIT_STACK), Ok((soft, _)) if soft < STACK as u64)
+}
+
 /// Calls `function` where it has stack enough. The caller's limit is the container's, too, and stays as it
 /// is: some set a low one for the sake of programs with many threads, and before, that ended this program by
 /// SIGSEGV.
 ///
 /// # Errors
 /// There is no memory for another stack.
-pub fn with_enough_stack<R>(function: fn() -> R) -> Result<R> {
-    match rlimit(RLIMIT_STACK) {
-        Ok((soft, _)) if soft < STACK as u64 => {
-            let failed = || {
-                let message = format!(
-                    "stack limit of {} KiB is too low, and a larger stack cannot be allocated",
-                    soft >> 10
-                );
-                Hint(message, format!("raise it, e.g. with `ulimit -s {}`", STACK >> 10))
-            };
-            on_stack_of(STACK, function).map_err(|errno| anyhow!(errno).context(failed()))
-        }
-        _ => Ok(function()),
-    }
+pub fn on_larger_stack<R>(function: fn() -> R) -> Result<R> {
+    let failed = || {
+        let soft = rlimit(RLIMIT_STACK).map_or(0, |(soft, _)| soft);
+        let message =
+            format!("stack limit of {} KiB is too low, and a larger stack cannot be allocated", soft >> 10);
+        Hint(message, format!("raise it, for example with `ulimit -s {}`", STACK >> 10))
+    };
+    on_stack_of(STACK, function).map_err(|errno| anyhow!(errno).context(failed()))
 }
 
 /// Whether executing the file gave more rights than its caller had. Security modules also make an execution

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 pub(super) fn command_line(input: &[u8]) {
     let words: Vec<_> =
         input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
-    if let Some(error) = crate::command::dispatch::check(&words) {
+    if let Some(error) = crate::command::call::check(&words) {
         super::promised(&error, &[]);
     }
 }

