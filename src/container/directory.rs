@@ -24,7 +24,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{CGROUP, EXCERPT, FIFO, TRACER, UNIT, lock, oom, prepared};
+use super::files::{CGROUP, EXCERPT, FIFO, OOM_COUNTS, PREPARED, SHORTAGE, TRACER, TURNS, UNIT};
 use crate::bundle::input;
 use crate::container::state;
 
@@ -211,7 +211,7 @@ impl Directory {
         let removed = match remove() {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 // Not every container has these.
-                for name in [UNIT, TRACER, oom::OOM_COUNTS, oom::SHORTAGE, prepared::NAME, lock::TURNS] {
+                for name in [UNIT, TRACER, OOM_COUNTS, SHORTAGE, PREPARED, TURNS] {
                     let _ = self.unlink(name);
                 }
                 let all = || fs::remove_dir_all(&self.path);

@@ -7,15 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::files::SECCOMP;
 use crate::bundle::input;
 use crate::plan::linux::seccomp::Filter;
 
-/// The name of the file.
-const FILE: &str = "seccomp";
-
 /// Keeps `filter` in `directory`, which has none yet.
 pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
-    let path = directory.join(FILE);
+    let path = directory.join(SECCOMP);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     made.and_then(|mut file| file.write_all(&filter.to_bytes()))
         .with_context(|| format!("write {}", path.display()))
@@ -23,7 +21,7 @@ pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
 
 /// The filter that is kept in `directory`, if there is one.
 pub fn load(directory: &Path) -> Result<Option<Filter>> {
-    let path = directory.join(FILE);
+    let path = directory.join(SECCOMP);
     match input::record(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
@@ -68,7 +66,7 @@ mod tests {
         };
         let whole = filter.to_bytes();
         for broken in [&[][..], &whole[..11], &whole[..19], &[&[9], &whole[1..]].concat()] {
-            fs::write(directory.path().join(FILE), broken).unwrap();
+            fs::write(directory.path().join(SECCOMP), broken).unwrap();
             let error = load(directory.path()).unwrap_err().to_string();
             assert!(error.ends_with("/seccomp does not contain a seccomp filter"), "{error}");
         }

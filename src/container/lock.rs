@@ -18,6 +18,7 @@ use rustix::fs::{Access, AtFlags, FlockOperation, OFlags, accessat, flock};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::directory::Directory;
+use super::files::{NOTE, TURNS};
 use super::{Container, ContainerId, Prepared, Root};
 use crate::bundle::input;
 use crate::container::state;
@@ -39,12 +40,6 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
-
-/// What an update notes that has begun and not ended.
-const NOTE: &str = "unfinished-update.json";
-
-/// The file whose lock says whose turn it is; made by the first who wants one.
-pub(super) const TURNS: &str = "update.lock";
 
 /// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Containers as the file system knows them: a directory for each below the container root (`--root`).
 
 mod directory;
+mod files;
 pub mod filter;
 pub mod hooks;
 mod liveness;
@@ -25,6 +26,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use self::directory::Directory;
+use self::files::{CGROUP, EXCERPT, FIFO, TRACER, UNIT};
 pub use self::lock::{Interrupted, Lock};
 pub use self::pid_file::PidFile;
 pub use self::prepared::Prepared;
@@ -36,21 +38,6 @@ use crate::cgroup;
 use crate::error::{Hint, Refusal};
 use crate::host::signals::Signal;
 use crate::sys::Errno;
-
-/// The pipe that a created container waits on for its start.
-const FIFO: &str = "exec.fifo";
-
-/// There since a process was added that can have CAP_SYS_PTRACE.
-const TRACER: &str = "tracer";
-
-/// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
-const CGROUP: &str = "cgroup";
-
-/// The unit of that cgroup, if systemd has made it.
-const UNIT: &str = "unit.json";
-
-/// What of `config.json` is kept for `exec`.
-const EXCERPT: &str = "config.json";
 
 /// The name of a container: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -420,6 +407,7 @@ impl Container {
 
 #[cfg(test)]
 mod tests {
+    use super::files::{OOM_COUNTS, SHORTAGE};
     use super::*;
 
     #[test]
@@ -436,9 +424,7 @@ mod tests {
     fn a_state_directory_goes_with_all_that_may_be_in_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c");
-        for names in
-            [&[UNIT, oom::OOM_COUNTS][..], &[oom::SHORTAGE], &[state::FILE, oom::OOM_COUNTS, "other"]]
-        {
+        for names in [&[UNIT, OOM_COUNTS][..], &[SHORTAGE], &[state::FILE, OOM_COUNTS, "other"]] {
             let made = Directory::make(directory.path(), "c").unwrap();
             names.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
             drop(NewContainer { directory: made, keep: false });

@@ -7,19 +7,11 @@ use anyhow::{Context as _, Result};
 use rustix::fs::OFlags;
 
 use super::directory::Directory;
+use super::files::{OOM_COUNTS, OOM_NEWS, SHORTAGE};
 use super::{Container, NewContainer};
 use crate::cgroup;
 use crate::cgroup::{OomCounts, OomReport, OomSeen};
 use crate::container::state;
-
-/// What its cgroup had counted, [`OomCounts`], when that was no reason for the container's end; missing for nothing.
-pub(super) const OOM_COUNTS: &str = "oom-kills";
-
-/// Why the kernel has killed processes, from whoever saw it before the cgroup went.
-pub(super) const SHORTAGE: &str = "oom.json";
-
-/// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
-const OOM_NEWS: &str = "oom-news";
 
 impl NewContainer {
     /// Notes what its cgroup has counted already.

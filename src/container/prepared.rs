@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
+use super::files::PREPARED;
 use crate::container::state;
 use crate::container::state::State;
-
-/// What is to be the state file.
-pub(super) const NAME: &str = ".state.json";
 
 /// A state file that has been written and that nobody finds yet; removed on drop, unless published.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ impl<'a> Prepared<'a> {
     pub(super) fn write(directory: BorrowedFd<'a>, path: &Path, state: &State) -> Result<Self> {
         let text = serde_json::to_vec(state).context("encode the state")?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = openat(directory, NAME, flags, Mode::RUSR | Mode::WUSR);
+        let made = openat(directory, PREPARED, flags, Mode::RUSR | Mode::WUSR);
         let path = path.join(state::FILE);
         let doing = || format!("write {}", path.display());
         let mut made: File = made.with_context(doing)?.into();
@@ -39,7 +37,7 @@ impl<'a> Prepared<'a> {
 
     /// Makes it the state file.
     pub fn publish(mut self) -> Result<()> {
-        let renamed = renameat(self.directory, NAME, self.directory, state::FILE);
+        let renamed = renameat(self.directory, PREPARED, self.directory, state::FILE);
         self.is_published = renamed.is_ok();
         renamed.with_context(|| format!("write {}", self.path.display()))
     }
@@ -48,7 +46,7 @@ impl<'a> Prepared<'a> {
 impl Drop for Prepared<'_> {
     fn drop(&mut self) {
         if !self.is_published {
-            let _ = unlinkat(self.directory, NAME, AtFlags::empty());
+            let _ = unlinkat(self.directory, PREPARED, AtFlags::empty());
         }
     }
 }

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::io::Errno;
 
 use super::directory::Directory;
-use super::{CGROUP, Container, ContainerId, Root, UNIT, prepared, record};
+use super::files::{CGROUP, PREPARED, UNIT};
+use super::{Container, ContainerId, Root, record};
 use crate::cgroup;
 use crate::cgroup::intel_rdt;
 use crate::container::state::State;
@@ -77,7 +78,7 @@ impl Root {
 
 /// What `create` has got ready to record.
 fn prepared_record(directory: &Directory) -> Option<State> {
-    serde_json::from_slice(&directory.read(prepared::NAME).ok()?).ok()
+    serde_json::from_slice(&directory.read(PREPARED).ok()?).ok()
 }
 
 impl Abandoned {

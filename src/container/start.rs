@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Container, FIFO};
+use super::Container;
+use super::files::FIFO;
 use crate::container::state;
 use crate::error::Refusal;
 use crate::host::signals::SignalQueue;
