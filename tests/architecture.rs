@@ -30,20 +30,11 @@ const CYCLES: [(&str, &str, &str); 1] =
 
 /// Functions of more than LONGEST lines, and why each may be.
 const LONGEST: usize = 60;
-const LONG: [(&str, &str); 13] = [
+const LONG: [(&str, &str); 4] = [
     ("src/init/mod.rs: step", "a table: one arm for each step"),
-    ("src/launch/create/id_maps.rs: open", "to be split"),
-    ("src/launch/create/mod.rs: make", "to be split"),
-    ("src/launch/exec/mod.rs: exec", "to be split"),
-    ("src/plan/mod.rs: with_rootfs", "to be split"),
-    ("src/plan/mounts/file_system.rs: plan", "to be split"),
-    ("src/plan/process/mod.rs: plan", "to be split"),
-    ("src/program/explain/mod.rs: mount", "to be split"),
-    ("src/program/explain/mod.rs: sentence", "to be split"),
-    ("src/program/mod.rs: new", "to be split"),
-    ("src/program/namespaces.rs: enter_namespaces", "to be split"),
-    ("src/program/process.rs: become_process", "to be split"),
-    ("src/revision/roll.rs: roll", "to be split"),
+    ("src/plan/mod.rs: decide", "a table: one line for each field"),
+    ("src/program/explain/mod.rs: sentence", "a table: one arm for each family of steps"),
+    ("src/program/mod.rs: new", "a table: the order of the steps"),
 ];
 
 type Path = Vec<String>;
