@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -63,13 +64,18 @@ pub enum Asked {
 }
 
 /// A command to be performed.
-#[derive(Debug)]
 pub struct Call {
     pub action: Box<dyn Action>,
     pub context: Context,
     command: &'static Command,
     /// The name that this program goes by.
     program: String,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("command", &self.command.name).finish_non_exhaustive()
+    }
 }
 
 impl Call {

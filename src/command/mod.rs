@@ -56,7 +56,7 @@ pub struct Context {
 }
 
 /// A command with its arguments.
-pub trait Action: std::fmt::Debug {
+pub trait Action {
     /// Performs it; gives the exit status.
     fn run(&self, context: &Context) -> Result<ExitCode>;
 }

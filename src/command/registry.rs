@@ -11,7 +11,6 @@ use crate::cli::usage::UsageError;
 use crate::command;
 
 /// One command.
-#[derive(Debug)]
 pub struct Command {
     pub name: &'static str,
     define: fn(&'static str) -> clap::Command,
