@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::{Errno, check};
 
-/// Brings the loopback interface of the network namespace of `socket` up; `SIOCSIFFLAGS`, netdevice(7).
+/// Brings up the loopback interface of the network namespace of `socket`; `SIOCSIFFLAGS`, netdevice(7).
 pub fn bring_loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: `ifreq` is plain old data, for which all zeros is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
