@@ -15,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Hint;
 
-/// The maximum size of a document, a thousand times what engines write.
+/// The maximum size of a document, a thousand times the largest that engines write.
 const MOST: u64 = 64 << 20;
 
 /// How long to wait for a pipe to get a writer.

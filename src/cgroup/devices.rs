@@ -49,8 +49,8 @@ impl Access {
     }
 }
 
-/// The devices of every container. mknod is allowed for all: a node that the other rules do not allow cannot
-/// be opened.
+/// The devices of every container. mknod is allowed for all, because a node that the other rules do not allow
+/// cannot be opened.
 const DEFAULT: [Rule; 11] = [
     Rule { access: Access::MKNOD, ..allow(DeviceKind::Char, None, None) },
     Rule { access: Access::MKNOD, ..allow(DeviceKind::Block, None, None) },
@@ -69,7 +69,7 @@ const fn allow(kind: DeviceKind, major: Option<u32>, minor: Option<u32>) -> Rule
     Rule { allow: true, kind, major, minor, access: Access::ALL }
 }
 
-/// Returns the rules of the specification, validated, followed by the defaults. `warn` is told what is
+/// Returns the rules of the specification, validated, followed by the defaults. `warn` receives what is
 /// ignored.
 pub(super) fn plan(
     rules: &[LinuxDeviceCgroup],

@@ -82,7 +82,7 @@ pub struct CgroupPlan {
     filter: Option<filter::Filter>,
     /// Deviations from what the bundle asks for that are not errors.
     pub warnings: Vec<String>,
-    /// The host user id that gets the cgroup; `None` if it stays with the caller's.
+    /// The host user id that will own the cgroup; `None` if it stays with the caller.
     owner: Option<u32>,
 }
 

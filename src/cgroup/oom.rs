@@ -26,15 +26,15 @@ const POPULATED: &str = "cgroup.events";
 pub struct OomCounts {
     /// How many processes were OOM-killed in the cgroup and below it.
     pub kills: u64,
-    /// How often the cgroup's own `memory.max` was hit and nothing could be reclaimed. Not every time is a
-    /// process killed.
+    /// How often the cgroup's own `memory.max` was hit and nothing could be reclaimed. A process is not
+    /// killed every time.
     pub own: u64,
 }
 
 /// A report of OOM kills.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomReport {
-    /// How many processes were killed since the cgroup was created.
+    /// How many processes were killed in all, as counted by the cgroup.
     pub kills: u64,
     /// How many of them since the counters were last read.
     new: u64,
@@ -59,8 +59,8 @@ impl OomReport {
         anyhow::anyhow!("{self}").context(Hint(doing.to_owned(), self.hint().to_owned()))
     }
 
-    /// The message for a container whose first process ended by SIGKILL. Which processes it has killed, the
-    /// kernel reports only in its log.
+    /// The message for a container whose first process was killed by SIGKILL. The kernel reports only in its
+    /// log which processes were OOM-killed.
     pub fn of_killed(&self) -> String {
         let (count, hint) = (counted(self.new), self.hint());
         format!(

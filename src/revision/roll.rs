@@ -123,7 +123,7 @@ pub type Tell<'a> = dyn FnMut(&Event<'_>, &SignalQueue) + 'a;
 /// limits again, unless they have exited, have been replaced by others of the same name, or have been changed
 /// by another update since; the message counts them.
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
-    // Errors that can be found in advance are, before anything is changed.
+    // Report errors that can be found in advance before anything is changed.
     let members = plan.ids.iter().map(|id| member(root, plan, id).map_err(|error| about(id, error)));
     let members: Vec<_> = members.collect::<Result<_>>()?;
     // From here on, a signal takes effect between two changes.

@@ -100,7 +100,8 @@ unsafe impl GlobalAlloc for Arena {
         // SAFETY: `new_layout` has the caller's alignment and new size.
         let new = unsafe { self.alloc(new_layout) };
         if !new.is_null() {
-            // SAFETY: both are valid for the smaller of the two sizes, and a new piece does not overlap an old one.
+            // SAFETY: both are valid for the smaller of the two sizes, and a new piece does not overlap an
+            // old one.
             unsafe { std::ptr::copy_nonoverlapping(pointer, new, layout.size().min(new_size)) };
         }
         new

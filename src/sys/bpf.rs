@@ -108,7 +108,8 @@ pub fn prog_load(
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
     };
     // SAFETY: the three addresses come from references that live across the call; the kernel reads `insn_cnt`
-    // instructions and the NUL-terminated licence, writes at most `log_size` bytes to the log, and keeps none of them.
+    // instructions and the NUL-terminated licence, writes at most `log_size` bytes to the log, and keeps none
+    // of them.
     let fd = unsafe { bpf(Command::Load, &mut attributes) }?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -164,8 +165,8 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32, ids: &mut [u32]) -> 
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: u32::try_from(ids.len()).map_err(|_| Errno::TOOBIG)?,
     };
-    // SAFETY: `prog_ids` is the address of `prog_cnt` numbers borrowed mutably across the call; the kernel writes no more
-    // than these and does not keep the address.
+    // SAFETY: `prog_ids` is the address of `prog_cnt` numbers borrowed mutably across the call; the kernel
+    // writes no more than these and does not keep the address.
     unsafe { bpf(Command::Query, &mut attributes) }?;
     // SAFETY: every bit pattern is a valid `Query`; the kernel has replaced the count only.
     let query = unsafe { attributes.query };
@@ -186,8 +187,8 @@ pub fn prog_by_id(id: u32) -> Result<OwnedFd, Errno> {
 /// Every address in `attributes` must be valid for what `command` does with it.
 unsafe fn bpf(command: Command, attributes: &mut Attributes) -> Result<RawFd, Errno> {
     let pointer: *mut Attributes = attributes;
-    // SAFETY: the pointer is to attributes borrowed mutably across the call, of the size given; the caller answers for
-    // the addresses in them.
+    // SAFETY: the pointer is to attributes borrowed mutably across the call, of the size given; the caller
+    // answers for the addresses in them.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_int, pointer, mem::size_of::<Attributes>())
     };

@@ -36,7 +36,8 @@ pub struct Sets {
 pub fn capabilities() -> Result<Sets, Errno> {
     let mut header = Header { version: VERSION_3, pid: 0 };
     let mut data = [Data::default(); 2];
-    // SAFETY: for version 3 the kernel reads one header and writes two data elements; both live across the call.
+    // SAFETY: for version 3 the kernel reads one header and writes two data elements; both live across the
+    // call.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let [low, high] = data;
     let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;

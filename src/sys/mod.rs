@@ -1,5 +1,5 @@
-//! The only unsafe code: system calls that neither nix nor rustix wraps, one file per family; and the
-//! allocator.
+//! The only unsafe code: system calls that neither nix nor rustix wraps, one file per family; the allocator;
+//! and a switch of stacks.
 //!
 //! A wrapper is a single system call: safe signature, `Result<_, Errno>`, no policy, no context. What rustix
 //! wraps safely is called through rustix, in `init/`, too: its functions are plain system calls that take

@@ -61,8 +61,9 @@ fn set(mount: BorrowedFd<'_>, reach: Recursion, attr: &libc::mount_attr) -> Resu
         Recursion::ThisMount => libc::AT_EMPTY_PATH,
         Recursion::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
     };
-    // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel only
-    // reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr` may name.
+    // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel
+    // only reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr`
+    // may name.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

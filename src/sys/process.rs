@@ -42,8 +42,9 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
     }
-    // SAFETY: `args` lives across the call, its size is the one passed, and its one pointer, to `pidfd`, is valid for
-    // the `int` that the kernel writes there before it returns. Without CLONE_VM the child has memory of its own.
+    // SAFETY: `args` lives across the call, its size is the one passed, and its one pointer, to `pidfd`, is
+    // valid for the `int` that the kernel writes there before it returns. Without CLONE_VM the child has
+    // memory of its own.
     let pid =
         check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
@@ -63,9 +64,9 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errn
 pub fn fork() -> Result<Cloned, Errno> {
     let mut pidfd: c_int = -1;
     let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM the child has memory of its own, its stack included, for which the null pointer stands. The
-    // third argument is on every architecture where the kernel writes one `int`, the descriptor, before it returns; the last
-    // two, whose order differs, are unused.
+    // SAFETY: without CLONE_VM the child has memory of its own, including a copy of this stack, for which the
+    // null pointer stands. On every architecture, the third argument is where the kernel writes one `int`,
+    // the descriptor, before it returns; the last two, whose order differs, are unused.
     let pid =
         check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, &raw mut pidfd, 0_usize, 0_usize) })?;
     if pid == 0 {
@@ -119,9 +120,9 @@ pub fn execve(path: &CStr, argv: &Argv, envp: &Argv, more: Option<&CStr>) -> Err
     if let (Some(room), Some(more)) = (room, more) {
         room.store(more.as_ptr().cast_mut(), Ordering::Relaxed);
     }
-    // SAFETY: `path` is NUL-terminated. An AtomicPtr has the layout of a pointer; both arrays end with NULL, and their
-    // strings are owned by the `Argv`s that the caller borrows across the call, but for `more`, which it borrows too. The
-    // kernel copies all of it and writes nothing.
+    // SAFETY: `path` is NUL-terminated. An AtomicPtr has the layout of a pointer; both arrays end with NULL,
+    // and their strings are owned by the `Argv`s that the caller borrows across the call, but for `more`,
+    // which it borrows too. The kernel copies all of it and writes nothing.
     let result = unsafe {
         libc::syscall(libc::SYS_execve, path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr())
     };
@@ -133,8 +134,8 @@ pub fn execve(path: &CStr, argv: &Argv, envp: &Argv, more: Option<&CStr>) -> Err
 
 /// Executes the program that `file` is open on; returns only on failure. execveat(2).
 pub fn execute(file: BorrowedFd<'_>, argv: &Argv, envp: &Argv) -> Errno {
-    // SAFETY: the path is an empty C string literal; as in `execve`, both arrays end with NULL and own their strings. The
-    // kernel copies all of it and writes nothing.
+    // SAFETY: the path is an empty C string literal; as in `execve`, both arrays end with NULL and own their
+    // strings. The kernel copies all of it and writes nothing.
     let result = unsafe {
         libc::syscall(
             libc::SYS_execveat,
@@ -186,7 +187,7 @@ pub fn clear_arguments(title: &[u8]) {
     // The kernel's limit.
     const MOST: usize = 6 << 20;
     let Some(length) = end.checked_sub(start.addr()).filter(|length| *length <= MOST) else { return };
-    // Whole pages are freed, not written to: that would charge them to the current cgroup.
+    // Whole pages are freed, because overwriting would charge them to the current cgroup.
     let whole = start.addr().next_multiple_of(page)..end - end % page;
     let given_back = (whole.len() >= 2 * page).then(|| {
         // SAFETY: these pages lie between two strings on this process's initial stack, so they are its own
@@ -227,7 +228,8 @@ pub fn exit_now(status: i32) -> ! {
 /// Closes the descriptors from `first` to `last`, even if they have owners; close_range(2). Only for a
 /// process that is about to exit or execute a program: no destructor may run afterwards.
 pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-    // SAFETY: takes no pointers. The caller is the child of clone3, whose owners of descriptors never run again.
+    // SAFETY: takes no pointers. The caller is the child of clone3, whose owners of descriptors never run
+    // again.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
@@ -267,8 +269,8 @@ pub fn ignore_signal(signal: c_int) -> Result<(), Errno> {
 fn set_action(signal: c_int, disposition: libc::sighandler_t) -> Result<(), Errno> {
     // The kernel's structure: handler, flags, restorer and mask.
     let action = [disposition as u64, 0, 0, 0];
-    // SAFETY: the kernel reads no more than the 32 bytes of `action`, which live across the call; the old action is not
-    // asked for, and no handler of ours is installed.
+    // SAFETY: the kernel reads no more than the 32 bytes of `action`, which live across the call; the old
+    // action is not asked for, and no handler of ours is installed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,
@@ -284,7 +286,8 @@ fn set_action(signal: c_int, disposition: libc::sighandler_t) -> Result<(), Errn
 /// Unblocks all signals; sigprocmask(2).
 pub fn unblock_all_signals() -> Result<(), Errno> {
     let none = 0_u64;
-    // SAFETY: the kernel reads the eight bytes of `none`, which live across the call; the old mask is not asked for.
+    // SAFETY: the kernel reads the eight bytes of `none`, which live across the call; the old mask is not
+    // asked for.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -315,8 +318,8 @@ pub fn set_child_subreaper() -> Result<(), Errno> {
 
 /// Moves this process into new namespaces of the types `flags` (`CLONE_NEW*`); unshare(2).
 pub fn unshare(flags: c_int) -> Result<(), Errno> {
-    // SAFETY: takes no pointers, and the kinds of namespaces do not include CLONE_FILES, which could surprise owners
-    // of descriptors on other threads.
+    // SAFETY: takes no pointers, and the kinds of namespaces do not include CLONE_FILES, which could surprise
+    // owners of descriptors on other threads.
     check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
 }
 

@@ -73,7 +73,8 @@ pub fn set_io_priority(priority: u16) -> Result<(), Errno> {
 /// # Errors
 /// `EINVAL` if no CPU is left.
 pub fn set_affinity(mask: &[usize]) -> Result<(), Errno> {
-    // SAFETY: the kernel reads no more than the bytes of `mask`, which lives across the call, and keeps a copy.
+    // SAFETY: the kernel reads no more than the bytes of `mask`, which lives across the call, and keeps a
+    // copy.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
         .map(drop)
 }
@@ -86,7 +87,7 @@ pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
     let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
     // The kernel subtracts one from the number of bits.
     let bits = size_of_val(nodes).saturating_mul(8).saturating_add(1);
-    // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which are all there are and live across the call, and nothing
-    // through a null pointer; it keeps a copy.
+    // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which are all there are and live across the call,
+    // and nothing through a null pointer; it keeps a copy.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }

@@ -56,8 +56,8 @@ pub const fn with_listener(flags: u32, listens: bool) -> u32 {
 fn set_mode_filter(program: &[Instruction], flags: u32) -> Result<libc::c_long, Errno> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let program = Program { length, instructions: program.as_ptr() };
-    // SAFETY: `program` lives across the call, and so do the `length` instructions that it points to; the kernel copies
-    // them and writes nothing.
+    // SAFETY: `program` lives across the call, and so do the `length` instructions that it points to; the
+    // kernel copies them and writes nothing.
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, libc::c_ulong::from(flags), &raw const program)
     })

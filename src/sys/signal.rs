@@ -16,8 +16,8 @@ const SET_SIZE: usize = size_of::<u64>();
 
 /// Blocks all signals that can be blocked, in the calling thread; sigprocmask(2).
 pub fn block_all() -> Result<(), Errno> {
-    // SAFETY: the kernel reads SET_SIZE bytes from a static, writes nothing (the old set is not asked for) and keeps
-    // no pointer.
+    // SAFETY: the kernel reads SET_SIZE bytes from a static, writes nothing (the old set is not asked for)
+    // and keeps no pointer.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -38,8 +38,8 @@ pub fn default_sigchld() -> Result<(), Errno> {
     result.map(drop).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
-/// Makes HUP, INT, QUIT and TERM end this process with status 128+N, until execve. For the first process of a
-/// pid namespace this is not the default; pid_namespaces(7).
+/// Makes HUP, INT, QUIT and TERM end this process with status 128+N, until execve. The default actions do as
+/// much, except in the first process of a pid namespace; pid_namespaces(7).
 pub fn end_on_interrupts() -> Result<(), Errno> {
     extern "C" fn end(signal: c_int) {
         super::process::exit_now(signal.saturating_add(128));
@@ -58,8 +58,8 @@ pub fn end_on_interrupts() -> Result<(), Errno> {
 /// # Errors
 /// `EINTR` if the process was stopped and continued, or traced.
 pub fn wait() -> Result<i32, Errno> {
-    // SAFETY: the kernel reads SET_SIZE bytes from a static; the null pointers mean that neither the signal's details
-    // nor a time limit are wanted; it keeps no pointer.
+    // SAFETY: the kernel reads SET_SIZE bytes from a static; the null pointers mean that neither the signal's
+    // details nor a time limit are wanted; it keeps no pointer.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigtimedwait,
@@ -92,7 +92,8 @@ pub fn interrupts() -> Result<OwnedFd, Errno> {
 fn is_ignored(signal: c_int) -> bool {
     // The kernel's structure: handler, flags, restorer and mask.
     let mut action = [0_u64; 4];
-    // SAFETY: no new action is given, and the kernel writes no more than the 32 bytes of `action`, which lives across the call.
+    // SAFETY: no new action is given, and the kernel writes no more than the 32 bytes of `action`, which
+    // lives across the call.
     let result = unsafe {
         libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u64>(), action.as_mut_ptr(), SET_SIZE)
     };
@@ -101,8 +102,8 @@ fn is_ignored(signal: c_int) -> bool {
 }
 
 fn descriptor_of(set: &u64) -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel reads SET_SIZE bytes from `set`, which is borrowed across the call, and keeps no pointer; -1 asks
-    // for a new descriptor.
+    // SAFETY: the kernel reads SET_SIZE bytes from `set`, which is borrowed across the call, and keeps no
+    // pointer; -1 asks for a new descriptor.
     let result = unsafe {
         libc::syscall(
             libc::SYS_signalfd4,

@@ -23,7 +23,7 @@ extern "C" fn enter<R>(call: *mut Call<R>) {
 /// # Errors
 /// `ENOMEM`; `ENOSYS` on unsupported architectures.
 pub fn on_stack_of<R>(size: usize, function: fn() -> R) -> Result<R, Errno> {
-    /// The guard area below the stack, as large as the largest page size; unmapped on purpose.
+    /// The inaccessible guard area below the stack, as large as the largest page size.
     const GUARD: usize = 64 << 10;
     // SAFETY: a new mapping at an address chosen by the kernel replaces nothing.
     let bottom = unsafe {

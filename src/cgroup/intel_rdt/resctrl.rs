@@ -227,8 +227,8 @@ mod tests {
     use super::*;
     use crate::error::line;
 
-    /// Uses plain directories with the files that the kernel would create: CI has no such hardware, and
-    /// nothing emulates resctrl.
+    /// Uses plain directories with the files that the kernel would create: no test machine has the hardware,
+    /// and nothing emulates resctrl.
     fn root(classes: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for (class, schemata) in classes {

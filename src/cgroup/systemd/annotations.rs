@@ -109,7 +109,7 @@ mod tests {
         is("TimeoutStopSec", "uint16 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
         is("TimeoutStopSec", "int64 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
         is("TimeoutStopSec", "234.789", "TimeoutStopUSec", &Value::Uint64(234_789_000));
-        // Not before a small letter: another word.
+        // Only "Sec" after a lower-case letter is a unit.
         is("FOOSec", "123", "FOOSec", &Value::Int32(123));
         is("Sec", "123", "Sec", &Value::Int32(123));
     }

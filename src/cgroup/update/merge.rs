@@ -76,7 +76,7 @@ fn complete_cpu(
 /// Returns the resources in force after the completed `change`; `written` are the files that it writes,
 /// except through `unified`.
 ///
-/// What a change does not set stays; absent means not set, and so does zero where the specification says so.
+/// What a change does not set stays; absent means not set, and so may zero (`is_unset`).
 pub(in crate::cgroup) fn merge<'a>(
     mut in_force: Value,
     change: &LinuxResources,
