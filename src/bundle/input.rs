@@ -1,5 +1,5 @@
-//! Reading files that somebody else may have made: never without an end, never from what is no file, and
-//! never waiting for a writer who does not come.
+//! Reading untrusted files: never more than a limit, never devices or directories, and never waiting for a
+//! writer that does not come.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -15,32 +15,32 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Hint;
 
-/// How long a document may be: a thousand times the longest of an engine's.
+/// The maximum size of a document, a thousand times the largest that engines write.
 const MOST: u64 = 64 << 20;
 
-/// How long a pipe without a writer is waited for until one comes.
+/// How long to wait for a pipe to get a writer.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// What may be read beside a regular file.
+/// Whether a document may be a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipes {
-    /// Somebody has named this very file, and a shell names a pipe so: `<(…)`.
+    /// Yes: the user has named this file, and a shell's `<(…)` is a pipe.
     Taken,
-    /// It is what stands under a fixed name in a directory.
+    /// No: it is a file with a fixed name in a directory.
     Refused,
 }
 
-/// The text of a document that a caller hands over, in full.
+/// Reads a whole document that a caller provides.
 ///
 /// # Errors
-/// Of open(2) and read(2); something that is neither a regular file nor a pipe that may be one; more than 64
-/// MiB; a pipe that nobody writes to.
+/// Errors of open(2) and read(2); not a regular file (or a pipe, if allowed); larger than 64 MiB; a pipe
+/// without a writer.
 pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
     let refused = |what: String, hint: &str| {
         anyhow::Error::from(Hint(format!("read {}: {what}", path.display()), hint.to_owned()))
     };
     let failed = || format!("read {}", path.display());
-    // Opening a device may do something, for example start a watchdog.
+    // Checked before opening, because opening a device can have side effects, e.g. start a watchdog.
     let found = std::fs::metadata(path).with_context(failed)?;
     let may_be_read = |kind: FileType| kind.is_file() || kind.is_fifo() && pipes == Pipes::Taken;
     let wrong = |found: &Metadata| {
@@ -71,28 +71,27 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
                 Seen::Start(start) => break start,
             }
         };
-        // From now on a slow writer is waited for.
+        // There is a writer: from now on, wait for it.
         rustix::fs::fcntl_setfl(&file, OFlags::empty()).with_context(failed)?;
         return text(start.chain(&file)).with_context(failed);
     }
     text(&file).with_context(failed)
 }
 
-/// The text of `stream`, of which no more than of a document is read; [`document`].
+/// Reads `stream` to its end, with the size limit of [`document`].
 pub fn text(stream: impl Read) -> io::Result<Vec<u8>> {
     at_most(MOST, stream)
 }
 
-/// The text of a file of the state directory, which only this program writes to, and does not follow a link
-/// in its place.
+/// Reads a file of the state directory, to which only this program writes. Does not follow a symbolic link.
 ///
 /// # Errors
-/// `NotFound` and the others of open(2) as they are.
+/// Errors of open(2), such as `NotFound`, unchanged.
 pub fn record(path: &Path) -> io::Result<Vec<u8>> {
     opened_record(open(path, OFlags::NOFOLLOW)?.into())
 }
 
-/// As [`record`], opened by the flags of [`RECORD`].
+/// As [`record`], for a file opened with [`RECORD`].
 pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
     let file = File::from(file);
     let found = file.metadata()?;
@@ -105,7 +104,8 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
         let message = format!("owned by untrusted user {}", found.uid());
         return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
-    // In as few system calls as can be: it is what each command begins with. One byte more, so that the end is seen at once.
+    // With as few system calls as possible, since every command starts with this. The extra byte of capacity
+    // lets the first read detect the end of the file.
     let mut text = Vec::with_capacity(usize::try_from(found.len().min(MOST)).unwrap_or(0).saturating_add(1));
     loop {
         let length = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut text)))?;
@@ -116,10 +116,10 @@ pub fn opened_record(file: OwnedFd) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether what this user owns is as good as this process's own: root's. In a user namespace the host's root
-/// is a user that is not mapped, as are all of its others.
+/// Whether files of this user are as trustworthy as this process's own, i.e. whether the user is root or the
+/// process's. In a user namespace the host's root is unmapped, like all other host users.
 pub fn is_trusted(owner: u32) -> bool {
-    /// What ids that are not mapped are shown as, unless somebody has changed it; user_namespaces(7).
+    /// The default of /proc/sys/kernel/overflowuid, as which unmapped ids appear; user_namespaces(7).
     const UNMAPPED: u32 = 65_534;
     /// The initial user namespace: `PROC_USER_INIT_INO`, linux/proc_ns.h.
     const INITIAL: &str = "user:[4026531837]";
@@ -129,7 +129,7 @@ pub fn is_trusted(owner: u32) -> bool {
             && std::fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() != INITIAL)
 }
 
-/// How a record is opened where it stands in a directory that is held open.
+/// The flags for opening a record in a directory that is held open.
 pub const RECORD: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
@@ -137,7 +137,7 @@ pub const RECORD: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 fn open(path: &Path, more: OFlags) -> io::Result<File> {
-    // A pipe without a writer must not be waited for, nor a terminal become ours.
+    // Neither wait for a pipe's writer, nor acquire a controlling terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
@@ -155,19 +155,20 @@ fn no_longer_than(most: u64, text: Vec<u8>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What is seen of a pipe that is read without waiting.
+/// The result of a non-blocking read from a pipe.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    /// No writer has come.
+    /// There is no writer yet.
     Nobody,
-    /// One is there and has yet to write, as a program in `<(…)` that takes its time.
+    /// There is a writer that has not written yet, e.g. a slow program in `<(…)`.
     Writer,
-    /// What was there to read; nothing if a writer has gone who wrote nothing.
+    /// The first data; empty if a writer has closed the pipe without writing.
     Start(Cursor<Vec<u8>>),
 }
 
-/// Looks at `pipe` as soon as there is something to see, or after this time. That it has a writer shows only in read(2):
-/// poll(2) tells of a hangup only if somebody has written since the pipe was opened here; fs/pipe.c, `pipe_poll` and `pipe_read`.
+/// Reads from `pipe` as soon as there is something to read, or after this time. Only read(2) shows whether
+/// there is a writer: poll(2) reports a hangup only if something has been written since the pipe was opened
+/// here; fs/pipe.c, `pipe_poll` and `pipe_read`.
 fn look(pipe: impl AsFd, patience: &Timespec) -> io::Result<Seen> {
     let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
     let is_ready = retry_on_intr(|| poll(&mut waiting, Some(patience)))? > 0;
@@ -232,7 +233,7 @@ mod tests {
         let text = vec![b' '; 200_000];
         let writer = std::thread::spawn({
             let (path, text) = (path.clone(), text.clone());
-            // Waits for the reader in open(2), and for room in write(2).
+            // Blocks in open(2) until there is a reader, and in write(2) until there is room.
             move || OpenOptions::new().write(true).open(path).unwrap().write_all(&text).unwrap()
         });
         assert!(document(&path, Pipes::Taken).unwrap() == text);

@@ -1,4 +1,4 @@
-//! A bundle: a directory with `config.json`, not yet believed; bundle.md.
+//! The bundle: a directory with `config.json`, as untrusted input; bundle.md.
 
 pub mod document;
 pub mod input;
@@ -15,24 +15,24 @@ use self::input::Pipes;
 use crate::error;
 use crate::error::{Fault, Hint, Pointer};
 
-/// The name of the configuration in a bundle.
+/// The name of the configuration file in a bundle.
 pub const CONFIG: &str = "config.json";
 
-/// An open bundle: what it says, unchecked.
+/// A bundle that has been read, but not validated.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Absolute, as the caller named it.
+    /// Absolute; symbolic links are not resolved.
     pub path: PathBuf,
     pub spec: Spec,
-    /// Names that no capability known here has; they are not in `spec`.
+    /// Unknown capabilities, which are left out of `spec`.
     pub unknown_capabilities: Vec<String>,
 }
 
 impl Bundle {
-    /// Reads the bundle at `path`; with `config`, a file that takes the place of its `config.json`.
+    /// Reads the bundle at `path`; `config`, if given, replaces its `config.json`.
     ///
     /// # Errors
-    /// UsageError JSON or a value of the wrong type, with line, column and the pointer of the value.
+    /// Invalid JSON or a value of the wrong type, with line, column and pointer.
     pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
         let path = std::path::absolute(path).with_context(|| format!("open bundle {}", path.display()))?;
         let file = config.map_or_else(|| path.join(CONFIG), Path::to_path_buf);
@@ -53,21 +53,21 @@ impl Bundle {
         Ok(Self { path, spec, unknown_capabilities })
     }
 
-    /// `linux.resources`, for `update`, to which what is in force matters.
+    /// Encodes `linux.resources` for the state file: `update` needs to know the limits in force.
     pub fn resources(&self) -> Result<Option<Box<RawValue>>> {
         let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         resources.map(to_raw_value).transpose().context("encode the resources")
     }
 
-    /// What `exec` will need of `config.json`; [`document::Excerpt`].
+    /// Encodes what `exec` will need of `config.json`; [`document::Excerpt`].
     pub fn excerpt(&self) -> Result<Vec<u8>> {
         document::keep(&self.spec)
     }
 
-    /// The directory that becomes `/`: absolute, without symbolic links.
+    /// Returns the rootfs: absolute, without symbolic links.
     ///
     /// # Errors
-    /// If there is none, or if it is no directory.
+    /// It does not exist or is not a directory.
     pub fn rootfs(&self) -> Result<PathBuf> {
         let at = Pointer::root().field("root");
         let Some(root) = self.spec.root() else {

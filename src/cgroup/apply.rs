@@ -1,4 +1,4 @@
-//! Putting limits and the device filter into force on a cgroup.
+//! Applying limits and the device filter to a cgroup.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::{control_file, controllers, resources};
 use crate::error::Fault;
 use crate::sys::bpf;
 
-/// What the kernel is told about the filter: it asks no more than that there is a licence.
+/// The licence given to the kernel, which only requires that there is one.
 const LICENSE: &CStr = c"Apache-2.0";
 
 /// The cgroup to act on.
@@ -23,11 +23,11 @@ const LICENSE: &CStr = c"Apache-2.0";
 pub(super) struct CgroupDir<'a> {
     pub(super) dir: BorrowedFd<'a>,
     pub(super) path: &'a Path,
-    /// Whether it was just made, and so holds nothing that came before.
+    /// Whether it was just created, so that it has no old usage or filters.
     pub(super) fresh: bool,
 }
 
-/// Writes every limit, by `write_file`, or says which one cannot be.
+/// Writes every limit with `write_file`; stops at the first error.
 pub(super) fn limits(
     limits: &Limits,
     target: &CgroupDir<'_>,
@@ -41,7 +41,7 @@ pub(super) fn limits(
     let lacks = |write: &Write| !control_file::lists(&enabled.controllers, write.controller());
     let mut again = Vec::new();
     for write in &limits.writes {
-        // All that can be refused comes before it.
+        // Everything that can be refused comes before it.
         if resources::can_kill(&write.file) {
             once_more(&mut again, target, &mut write_file)?;
         }
@@ -54,7 +54,7 @@ pub(super) fn limits(
         match (outcome, &write.refused) {
             (Ok(()), _) | (Err(Errno::NOENT), WhenRefused::Unneeded) => {}
             (Err(Errno::INVAL), WhenRefused::Again) => again.push(write),
-            // A cgroup has no files of controllers that it does not have.
+            // The files of a controller exist only if it is enabled.
             (Err(Errno::NOENT), _) if write.needs_controller() && lacks(write) => {
                 return Err(controllers::missing(write, mount, enabled));
             }
@@ -102,10 +102,10 @@ fn not_taken(
     anyhow::Error::new(errno).context(Fault { pointer: write.at.clone(), message, hint })
 }
 
-/// Refuses a limit below what is in use, where the specification asks for that check.
+/// Refuses limits below the current usage, where the specification asks for that check.
 fn check_ceilings(limits: &Limits, target: &CgroupDir<'_>) -> Result<()> {
     for ceiling in &limits.ceilings {
-        // If the usage cannot be read, neither can the limit be written, and that says more.
+        // If the usage cannot be read, the limit cannot be written either, and that error is more helpful.
         let usage =
             control_file::read(target.dir, "memory.current").ok().and_then(|text| text.trim().parse().ok());
         if let Some(usage) = usage.filter(|usage: &u64| ceiling.bytes <= *usage) {
@@ -116,7 +116,7 @@ fn check_ceilings(limits: &Limits, target: &CgroupDir<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Attaches the device filter; `None` allows every device.
+/// Attaches the device filter, and detaches old ones; `None` allows every device.
 pub(super) fn filter(filter: Option<&Filter>, target: &CgroupDir<'_>) -> Result<()> {
     let cgroup = target.path.display();
     let before = if target.fresh { Vec::new() } else { attached(target.dir)? };
@@ -125,7 +125,8 @@ pub(super) fn filter(filter: Option<&Filter>, target: &CgroupDir<'_>) -> Result<
         bpf::prog_attach(target.dir, program.as_fd(), bpf::CGROUP_DEVICE, bpf::ALLOW_MULTI)
             .with_context(|| format!("attach the device filter to {cgroup}"))?;
     }
-    // After the new one is in force: every filter of a cgroup must allow a device, so at no time is more allowed.
+    // Only after the new filter is attached: all filters of a cgroup must allow an access, so at no time is
+    // more allowed.
     for program in before {
         bpf::prog_detach(target.dir, program.as_fd(), bpf::CGROUP_DEVICE)
             .with_context(|| format!("detach an old device filter from {cgroup}"))?;
@@ -135,7 +136,7 @@ pub(super) fn filter(filter: Option<&Filter>, target: &CgroupDir<'_>) -> Result<
 
 fn load(filter: &Filter) -> Result<OwnedFd> {
     let load = |log: &mut [u8]| {
-        // The verifier gives up with EAGAIN when a signal comes.
+        // The verifier returns EAGAIN when a signal is pending.
         let mut tries =
             (0..30).map(|_| bpf::prog_load(bpf::PROG_CGROUP_DEVICE, filter.instructions(), LICENSE, log));
         tries.find(|result| !matches!(result, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))
@@ -152,7 +153,7 @@ fn load(filter: &Filter) -> Result<OwnedFd> {
     })
 }
 
-/// The last lines of the verifier's log, which say what it minds.
+/// Returns the last lines of the verifier's log, which contain the reason.
 fn end_of(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next()?);
     let mut lines: Vec<_> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
@@ -160,9 +161,9 @@ fn end_of(log: &[u8]) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// The device filters that a cgroup has already.
+/// Opens the device filters that are attached to a cgroup.
 fn attached(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
-    // The kernel attaches no more than 64 to one cgroup.
+    // The kernel attaches at most 64 to a cgroup.
     let mut ids = [0; 64];
     let count =
         bpf::prog_query(cgroup, bpf::CGROUP_DEVICE, &mut ids).context("query attached device filters")?;
@@ -170,7 +171,7 @@ fn attached(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
     for id in ids.iter().take(count) {
         match bpf::prog_by_id(*id) {
             Ok(program) => programs.push(program),
-            // Kept from us by a security module: it stays, and can only forbid more.
+            // Blocked by an LSM, or gone: it is left attached, and can only forbid more.
             Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => {}
             Err(errno) => return Err(errno).context("open an attached device filter"),
         }

@@ -1,8 +1,9 @@
-//! Handing controllers down the tree to the container's cgroup, and saying why one is not there.
+//! Enabling controllers down the tree to the container's cgroup, and explaining why one is missing.
 //!
-//! A cgroup has the controllers that its parent lists in `cgroup.subtree_control`; cgroup-v2.rst § Controlling Controllers.
-//! All that the root has are enabled, not only those a limit needs, so that statistics are there. When nothing
-//! is missing, which is so for all but the first container on a host, this reads two files and writes none.
+//! A cgroup has the controllers that its parent lists in `cgroup.subtree_control`; cgroup-v2.rst §
+//! Controlling Controllers. All controllers of the root are enabled, not only those that a limit needs, so
+//! that statistics are available. If nothing is missing, as for all but the first container on a host, this
+//! reads two files and writes none.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,19 +19,19 @@ use super::resources::{Limits, Write};
 use crate::error::Fault;
 use crate::host::mountinfo;
 
-/// Controllers that may be used in a threaded cgroup; cgroup-v2.rst § Threads.
+/// Controllers that can be used in a threaded cgroup; cgroup-v2.rst § Threads.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
-/// What the container's cgroup has.
+/// The controllers of the container's cgroup.
 #[derive(Debug)]
 pub(super) struct Enabled {
-    /// As `cgroup.controllers` lists them.
+    /// In the format of `cgroup.controllers`.
     pub(super) controllers: String,
     refusals: Vec<Refusal>,
 }
 
 impl Enabled {
-    /// What the cgroup `dir` at `path` has already.
+    /// Returns the controllers that the cgroup `dir` at `path` has already.
     pub(super) fn of(dir: BorrowedFd<'_>, path: &Path) -> Result<Self> {
         let controllers = control_file::read(dir, "cgroup.controllers")
             .with_context(|| format!("read {}/cgroup.controllers", path.display()))?;
@@ -38,7 +39,7 @@ impl Enabled {
     }
 }
 
-/// A controller that a cgroup above would not hand down.
+/// A controller that an ancestor could not enable for its children.
 #[derive(Debug)]
 struct Refusal {
     controller: String,
@@ -46,13 +47,14 @@ struct Refusal {
     errno: Errno,
 }
 
-/// Enables what is missing in the cgroup `leaf` at `place`, and makes sure that it can hold processes and `limits`.
+/// Enables missing controllers down to the cgroup `leaf` at `place`, and makes sure that it can hold
+/// processes and has what `limits` need.
 pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: &Limits) -> Result<Enabled> {
     let read = |dir: BorrowedFd<'_>, place: &Path| {
         control_file::read(dir, "cgroup.controllers")
             .with_context(|| format!("read {}/cgroup.controllers", mount.path_of(place).display()))
     };
-    // Those that need a cgroup that is not threaded: a domain.
+    // Controllers that only work in a domain cgroup, not in a threaded one.
     let domain = limits
         .writes
         .iter()
@@ -63,7 +65,7 @@ pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: 
     if available.split_ascii_whitespace().any(|name| !lists(&controllers, name)) {
         controllers = hand_down(mount, place, available, domain, &mut refusals)?;
     }
-    // Whoever has a controller that threaded cgroups cannot have is a domain: no need to ask.
+    // A cgroup with a controller that threaded cgroups cannot have is a domain: no need to read its type.
     if controllers.split_ascii_whitespace().all(|name| THREADED.contains(&name)) {
         let leaf = Level::open(mount, place)?;
         let kind = leaf.kind()?;
@@ -84,14 +86,14 @@ pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: 
     Ok(Enabled { controllers, refusals })
 }
 
-/// The cgroups above `place`, the root first.
+/// Returns the ancestors of `place`, the root first.
 fn from_the_root(place: &Path) -> impl Iterator<Item = &Path> {
     let mut above: Vec<_> = place.ancestors().skip(1).collect();
     above.reverse();
     above.into_iter()
 }
 
-/// Enables controllers from the root down to the parent of `place`; gives those that arrive.
+/// Enables controllers from the root down to the parent of `place`; returns those that `place` gets.
 fn hand_down(
     mount: &Mount,
     place: &Path,
@@ -109,8 +111,8 @@ fn hand_down(
         let outcome = if missing.is_empty() { Ok(()) } else { add(&missing) };
         let refused: Vec<(&str, Errno)> = match outcome {
             Ok(()) => Vec::new(),
-            // The cgroup holds processes. One by one, the threaded controllers would be taken, and would thereby
-            // make every child a cgroup that can hold no process.
+            // The cgroup has processes. Tried one by one, the threaded controllers would be accepted, and
+            // every child would become "domain invalid", i.e. unable to hold processes.
             Err(Errno::BUSY) => missing.iter().map(|name| (*name, Errno::BUSY)).collect(),
             Err(Errno::OPNOTSUPP) if domain.is_none() => {
                 level.make_threaded_if_invalid()?;
@@ -153,7 +155,8 @@ impl Level {
         control_file::write(self.dir.as_fd(), name, value)
     }
 
-    /// `domain`, `domain threaded`, `domain invalid` or `threaded`; the root of all, which has no type, is a domain.
+    /// Returns the type: `domain`, `domain threaded`, `domain invalid` or `threaded`. The root has no type
+    /// file and counts as `domain`.
     fn kind(&self) -> Result<String> {
         match control_file::read(self.dir.as_fd(), "cgroup.type") {
             Ok(kind) => Ok(kind.trim().to_owned()),
@@ -162,8 +165,8 @@ impl Level {
         }
     }
 
-    /// Below a cgroup that has both processes and threaded controllers, another can hold processes only if it is
-    /// threaded too.
+    /// Below a cgroup with both processes and threaded controllers, a cgroup must be threaded to hold
+    /// processes.
     fn make_threaded_if_invalid(&self) -> Result<()> {
         if self.kind()? == "domain invalid" {
             self.write("cgroup.type", "threaded")
@@ -173,7 +176,7 @@ impl Level {
     }
 }
 
-/// Why `write` has no controller to go to, and what to do about it.
+/// The error for a `write` whose controller is missing, with the reason and a hint.
 pub(super) fn missing(write: &Write, mount: &Mount, enabled: &Enabled) -> anyhow::Error {
     let name = write.controller();
     let what = format!("{} = {:?} requires the {name} controller", write.file, write.value);
@@ -207,7 +210,7 @@ fn refused(write: &Write, what: &str, Refusal { by, errno, .. }: &Refusal) -> an
     anyhow::Error::new(*errno).context(Fault { pointer: write.at.clone(), message, hint })
 }
 
-/// Why the root of the hierarchy has no controller `name`, and the way out.
+/// Why the root of the hierarchy lacks controller `name`, and a hint.
 fn absent(name: &str, mount: &Mount) -> (String, String) {
     let v1_name = if name == "io" { "blkio" } else { name };
     let v1 = mountinfo::read().unwrap_or_default().into_iter().find(|mount| {
@@ -221,14 +224,14 @@ fn absent(name: &str, mount: &Mount) -> (String, String) {
         );
     }
     let root = mount.path.display();
-    // Only a root that is no root, but what a cgroup namespace shows as one, has a type.
+    // The real root has no cgroup.type; the root of a cgroup namespace has one.
     if mount.path.join("cgroup.type").exists() {
         return (
             format!("which is not enabled for {root}"),
             "enable it in the parent cgroup, outside this container".to_owned(),
         );
     }
-    // subsys_name, hierarchy (0 is cgroup v2), num_cgroups, enabled.
+    // Columns: subsys_name, hierarchy (0 is cgroup v2), num_cgroups, enabled.
     let kernel = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let row = kernel.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     match row.into_iter().find(|row| row.first() == Some(&v1_name)).as_deref() {

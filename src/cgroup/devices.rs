@@ -1,11 +1,11 @@
-//! Which devices a container may use: the rules of `linux.resources.devices`.
+//! The devices that a container may use: `linux.resources.devices`.
 //!
-//! The rules say it in cgroup v1's words: each allows or denies reading, writing and making (mknod) the nodes of some
-//! devices, in the listed order. For each of the three, the last rule that names the device decides; what no rule names is
-//! denied. Last of all come rules of our own for the devices that every container has, as in runc.
+//! The rules follow cgroup v1: each allows or denies reading, writing and mknod of some devices. For each
+//! kind of access, the last rule that matches the device decides; what matches no rule is denied. The default
+//! devices of every container are added at the end, as in runc.
 //!
-//! Where runc takes a rule of type `a` to mean all devices and all access whatever else it says, it means here no more
-//! than it says.
+//! runc takes a rule of type `a` to mean all devices and all access, whatever else it says; here it means
+//! what it says.
 
 use anyhow::Result;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
@@ -16,7 +16,7 @@ use crate::error::Pointer;
 pub(super) struct Rule {
     pub(super) allow: bool,
     pub(super) kind: DeviceKind,
-    /// `None` is any.
+    /// `None` matches any number.
     pub(super) major: Option<u32>,
     pub(super) minor: Option<u32>,
     pub(super) access: Access,
@@ -29,7 +29,7 @@ pub(super) enum DeviceKind {
     Char,
 }
 
-/// A set of what one can do with a device, in the kernel's bits: `BPF_DEVCG_ACC_*`.
+/// A set of kinds of access, in the kernel's bits: `BPF_DEVCG_ACC_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access(pub(super) u8);
 
@@ -49,7 +49,8 @@ impl Access {
     }
 }
 
-/// Every container's devices. CreateArgs a node is allowed for all, because one that the rules do not name is of no use.
+/// The devices of every container. mknod is allowed for all, because a node that the other rules do not allow
+/// cannot be opened.
 const DEFAULT: [Rule; 11] = [
     Rule { access: Access::MKNOD, ..allow(DeviceKind::Char, None, None) },
     Rule { access: Access::MKNOD, ..allow(DeviceKind::Block, None, None) },
@@ -68,7 +69,8 @@ const fn allow(kind: DeviceKind, major: Option<u32>, minor: Option<u32>) -> Rule
     Rule { allow: true, kind, major, minor, access: Access::ALL }
 }
 
-/// The rules of the specification, checked, and then those for every container. What is left out of them is told to `warn`.
+/// Returns the rules of the specification, validated, followed by the defaults. `warn` receives what is
+/// ignored.
 pub(super) fn plan(
     rules: &[LinuxDeviceCgroup],
     at: &Pointer,
@@ -101,7 +103,7 @@ pub(super) fn plan(
     given.chain(DEFAULT.map(Ok)).collect()
 }
 
-/// Absent or -1 is any.
+/// Absent or -1 matches any number.
 fn number(given: Option<i64>, at: &Pointer) -> Result<Option<u32>> {
     match given {
         None | Some(-1) => Ok(None),
@@ -114,7 +116,7 @@ fn number(given: Option<i64>, at: &Pointer) -> Result<Option<u32>> {
     }
 }
 
-/// Letters that mean nothing are left out, as by runc and crun, if there are others.
+/// Ignores unknown letters with a warning if there are valid ones; runc and crun ignore them, too.
 fn access(text: &str, index: usize, at: &Pointer, mut warn: impl FnMut(String)) -> Result<Access> {
     let access = text.chars().filter_map(Access::of).fold(Access(0), |set, access| Access(set.0 | access.0));
     if access == Access(0) {

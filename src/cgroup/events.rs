@@ -1,4 +1,4 @@
-//! Waiting for a cgroup to change: `cgroup.events` wakes its poll(2)ers; cgroup-v2.rst § Core Interface Files.
+//! Waiting for changes of a cgroup: poll(2) on `cgroup.events`; cgroup-v2.rst § Core Interface Files.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,12 +10,12 @@ use rustix::io::{Errno, pread};
 
 use super::control_file;
 
-/// The file of one cgroup.
+/// The open `cgroup.events` of a cgroup.
 #[derive(Debug)]
 pub(super) struct Events(OwnedFd);
 
 impl Events {
-    /// `None` if the cgroup is gone.
+    /// Opens the file; `None` if the cgroup is gone.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Errno> {
         match openat(CWD, path.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => Ok(Some(Self(file))),
@@ -24,8 +24,8 @@ impl Events {
         }
     }
 
-    /// Whether `key` comes to have this value before the deadline. A cgroup that goes away has every value: there is nothing
-    /// left to wait for.
+    /// Waits until `key` has this value; returns false if it does not before the deadline. Returns true at
+    /// once if the cgroup is gone.
     pub(super) fn wait_until(&self, key: &str, value: &str, deadline: Instant) -> Result<bool, Errno> {
         loop {
             let mut buffer = [0; 256];
@@ -46,7 +46,7 @@ impl Events {
         }
     }
 
-    /// Waits for a change since the last reading, but no longer than this.
+    /// Waits at most this long for a change since the last read.
     pub(super) fn wait(&self, at_most: Duration) -> Result<(), Errno> {
         let timeout = Timespec::try_from(at_most).map_err(|_| Errno::OVERFLOW)?;
         match poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], Some(&timeout)) {

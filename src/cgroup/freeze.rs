@@ -1,4 +1,4 @@
-//! Stopping the processes of a cgroup and letting them go on: `cgroup.freeze`; cgroup-v2.rst § Core Interface Files.
+//! Freezing and thawing cgroups: `cgroup.freeze`; cgroup-v2.rst § Core Interface Files.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::events::Events;
 use super::removal::tasks;
 use crate::error::Hint;
 
-/// How long processes may take to stop; runc's limit. One that waits for a device or a dead network file system stops only
-/// after that.
+/// How long processes may take to freeze; runc's limit. One in uninterruptible sleep, e.g. on a device or a
+/// dead network file system, does not freeze before it wakes up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often to check whether somebody has thawed the cgroup meanwhile. `cgroup.events` does not change then
-/// unless all processes had been frozen.
+/// How often to check whether another process has thawed the cgroup. `cgroup.events` changes then only if all
+/// processes had been frozen.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// The result of [`freeze`].
@@ -29,11 +29,11 @@ pub enum Freezing {
     Undone,
 }
 
-/// Freezes the cgroup and those below it, and returns when all their processes have stopped, or when another
-/// process has thawed it.
+/// Freezes the cgroup and those below it. Returns when all their processes are frozen, or another process has
+/// thawed the cgroup.
 ///
 /// # Errors
-/// If they have not all stopped within ten seconds; those that have go on then.
+/// Not all processes were frozen within ten seconds. The cgroup has been thawed then.
 pub fn freeze(path: &Path) -> Result<Freezing> {
     let context = || format!("freeze cgroup {}", path.display());
     let events = Events::open(path).with_context(context)?.ok_or(Errno::NOENT).with_context(context)?;
@@ -58,7 +58,7 @@ pub fn freeze(path: &Path) -> Result<Freezing> {
     }
 }
 
-/// `None` on timeout.
+/// Waits for the cgroup to freeze; `None` on timeout.
 fn wait(events: &Events, path: &Path) -> Result<Option<Freezing>, Errno> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -75,7 +75,7 @@ fn wait(events: &Events, path: &Path) -> Result<Option<Freezing>, Errno> {
     }
 }
 
-/// Lets the processes go on. Those below a cgroup that is still frozen do not.
+/// Thaws the cgroup. Processes below a descendant that is itself frozen stay frozen.
 pub fn thaw(path: &Path) -> Result<()> {
     write(path, "0")
 }

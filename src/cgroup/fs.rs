@@ -1,4 +1,4 @@
-//! The file system driver: where the container's cgroup goes, and the directories that make it.
+//! The cgroupfs driver: the container's cgroup path, and creating its directories.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,20 +15,21 @@ use crate::host::mountinfo;
 
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 
-/// Where a container's cgroup goes: config-linux.md § Cgroups Path.
+/// The path of a container's cgroup; config-linux.md § Cgroups Path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CgroupPath {
-    /// An absolute path in the specification: below the root of the hierarchy.
+    /// An absolute `cgroupsPath`: relative to the root of the hierarchy.
     BelowRoot(PathBuf),
-    /// A relative path, or none: below the parent of the runtime's own cgroup, which itself holds processes and so can
-    /// have no children with limits.
+    /// A relative `cgroupsPath`, or none: below the parent of the runtime's own cgroup. The latter has
+    /// processes, so its children cannot have limits.
     BesideOwn(PathBuf),
 }
 
 impl CgroupPath {
-    /// Decides by `cgroupsPath`, which stands at `at`; without one, the container's `id` is the name.
+    /// Plans the path from `cgroupsPath`, whose pointer is `at`; without one, the name is the container's
+    /// `id`.
     ///
-    /// The `slice:prefix:name` of the other driver is a plain relative path here, as in runc.
+    /// A systemd `slice:prefix:name` is an ordinary relative path here, as in runc.
     pub(super) fn plan(path: Option<&Path>, id: &str, at: &Pointer) -> Result<Self> {
         let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(Self::BesideOwn(id.into()));
@@ -54,7 +55,7 @@ impl CgroupPath {
         Ok(if path.is_absolute() { Self::BelowRoot(names) } else { Self::BesideOwn(names) })
     }
 
-    /// The path below the root of the hierarchy.
+    /// Returns the path relative to the root of the hierarchy.
     pub(super) fn resolve(&self) -> Result<PathBuf> {
         match self {
             Self::BelowRoot(names) => Ok(names.clone()),
@@ -66,11 +67,12 @@ impl CgroupPath {
     }
 }
 
-/// The parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; that of the root is the root.
+/// Returns the parent of the cgroup in a `/proc/PID/cgroup` file, relative to the root; for the root, the
+/// root.
 pub(super) fn parent_of_own(text: &str) -> Result<PathBuf> {
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let own = own.context("find the runtime's own cgroup: no cgroup v2 entry in /proc/self/cgroup")?;
-    // What is joined to the root must stay below it.
+    // What is joined to the root must not lead out of it.
     let own = Path::new(own.trim_start_matches('/'));
     if own.components().any(|component| component == Component::ParentDir) {
         bail!(
@@ -89,7 +91,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Finds it at the usual place, or else, on a host with cgroup v1 as well, wherever it is.
+    /// Finds it at /sys/fs/cgroup or, on a host that also uses cgroup v1, wherever it is mounted.
     pub(super) fn find() -> Result<Self> {
         if let Some(mount) = Self::open(Path::new(USUAL_MOUNT)) {
             return Ok(mount);
@@ -103,7 +105,7 @@ impl Mount {
         })
     }
 
-    /// `None` if it is not there, or is hidden below another mount.
+    /// `None` if nothing is mounted there, or it is hidden by another mount.
     fn open(path: &Path) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(CWD, path, flags, Mode::empty()).ok()?;
@@ -111,49 +113,49 @@ impl Mount {
         (stat.filesystem_type() == CGROUP2_SUPER_MAGIC).then(|| Self { dir, path: path.to_owned() })
     }
 
-    /// The absolute path of `place`, which may be empty for the root itself.
+    /// Returns the absolute path of `place`, which may be empty for the root.
     pub(super) fn path_of(&self, place: &Path) -> PathBuf {
-        // Joining an empty path would leave a slash at the end.
+        // Joining an empty path would append a slash.
         if place.as_os_str().is_empty() { self.path.clone() } else { self.path.join(place) }
     }
 }
 
-/// The container's cgroup and whatever directories were made for it; dropping it removes these.
+/// The container's cgroup and the directories created for it; dropping it removes them.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) path: PathBuf,
     pub(super) dir: OwnedFd,
-    /// Whether the container's own directory was made, rather than found.
+    /// Whether the container's own directory was created, not found.
     pub(super) fresh: bool,
     directories: Directories,
 }
 
 impl Made {
-    /// One that somebody else has made for us, and removes.
+    /// Opens a cgroup that systemd created, and that systemd removes.
     pub(super) fn found(path: &Path) -> Result<Self> {
         let dir = control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))?;
         Ok(Self { path: path.to_owned(), dir, fresh: true, directories: Directories::default() })
     }
 
-    /// Leaves the directories where they are.
+    /// Leaves the directories in place.
     pub(super) fn keep(mut self) {
         self.directories.own = None;
         self.directories.above.clear();
     }
 }
 
-/// Directories that were made.
+/// The directories that were created.
 #[derive(Debug, Default)]
 struct Directories {
-    /// The container's own, whose processes are the container's.
+    /// The container's own; its processes are killed.
     own: Option<PathBuf>,
-    /// Those above it, outermost first, in which by now other containers may be.
+    /// Those above it, outermost first. Other containers may use them by now.
     above: Vec<PathBuf>,
 }
 
 impl Drop for Directories {
     fn drop(&mut self) {
-        // An error here must not hide the one that led here. A directory that somebody else uses by now stays.
+        // An error here must not hide the original one. A directory that is in use by others stays.
         let _ = self.own.take().map(|own| removal::remove(&own));
         while let Some(path) = self.above.pop() {
             let _ = unlinkat(CWD, &path, AtFlags::REMOVEDIR);
@@ -161,7 +163,7 @@ impl Drop for Directories {
     }
 }
 
-/// Makes the cgroup at `place` with those above it; finds it if it is there already, and then it must be empty.
+/// Creates the cgroup at `place` and those above it. An existing one is used if it is empty and not frozen.
 pub(super) fn make(mount: &Mount, place: &Path) -> Result<Made> {
     let path = mount.path_of(place);
     let mut directories = Directories::default();
@@ -188,7 +190,7 @@ fn make_directories(mount: &Mount, place: &Path, made: &mut Directories) -> Resu
     };
     let mut above: Vec<_> = place.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
     above.reverse();
-    // More than once, because another runtime that gives up may take a directory away that both need.
+    // Retries, because another runtime that fails may remove a parent directory that both need.
     for _ in 0..8 {
         match mkdir(place)? {
             Outcome::Made(path) => {
@@ -207,7 +209,7 @@ fn make_directories(mount: &Mount, place: &Path, made: &mut Directories) -> Resu
     Err(Errno::NOENT).with_context(|| format!("create cgroup {}", mount.path_of(place).display()))
 }
 
-/// Which of the cgroups above `place` lets no more be made below it, and by which limit; cgroup-v2.rst § Core Interface Files.
+/// Which ancestor of `place` has reached its limit on cgroups below it; cgroup-v2.rst § Core Interface Files.
 fn full(mount: &Mount, place: &Path) -> String {
     for (depth, above) in (0_u64..).zip(place.ancestors().skip(1)) {
         let path = mount.path_of(above);
@@ -237,8 +239,8 @@ enum Outcome {
     NothingAbove,
 }
 
-/// A cgroup that was there before must be as good as new: in a frozen one the container would never run, and next to
-/// processes it would not be alone.
+/// Checks that an existing cgroup has no processes, with which the container would share it, and is not
+/// frozen, because the container would never run.
 fn check_unused(made: &Made) -> Result<()> {
     let events = control_file::read(made.dir.as_fd(), "cgroup.events")
         .with_context(|| format!("read {}/cgroup.events", made.path.display()))?;

@@ -1,4 +1,4 @@
-//! Fuzz targets of this room; `command/fuzzing/` lists them.
+//! Fuzz targets of this module; `command/fuzzing/` lists them.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -14,7 +14,7 @@ use crate::bundle::document;
 use crate::error::{Pointer, promised};
 use crate::host::dice::Bytes;
 
-/// A resources.json, for a container whose limits are those behind the first NUL.
+/// A resources.json, applied to a container whose limits are those after the first NUL.
 pub(crate) fn resources(text: &[u8]) {
     let (change, in_force) = match text.iter().position(|byte| *byte == 0) {
         Some(end) => (&text[..end], &text[end + 1..]),
@@ -44,9 +44,9 @@ pub(crate) fn resources(text: &[u8]) {
     merges(&change, &in_force);
 }
 
-/// What is in force after a change can be kept and read again, and the same change again comes to the same.
-/// Not at once where it contradicts itself: shares, and a file of `unified` that makes the cgroup idle, which
-/// the shares of the next time end first.
+/// The limits after a change can be stored and read again, and applying the change again gives the same
+/// result. The exception is a change that contradicts itself: shares together with a `unified` file that
+/// makes the cgroup idle, which the shares of the second time undo first. That takes one more round.
 fn merges(change: &LinuxResources, in_force: &LinuxResources) {
     let after = |in_force: &Value| {
         let mut change = change.clone();
@@ -63,12 +63,12 @@ fn merges(change: &LinuxResources, in_force: &LinuxResources) {
     assert_eq!(after(&twice), twice, "changed three times");
 }
 
-/// The rules of a device filter, and questions to it.
+/// The rules of a device filter, and accesses to check.
 pub(crate) fn device_rules(input: &[u8]) {
     filter::model::compare(&mut Bytes(input));
 }
 
-/// Any control file: every one of the decoders gets it.
+/// A control file: every parser gets it.
 pub(crate) fn control_files(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     stats::parse(text);

@@ -1,9 +1,11 @@
-//! Where a process that is added to a container is born.
+//! The cgroup that a process added to a container is cloned into.
 //!
-//! Who writes to `cgroup.kill` kills what is in the cgroup, and what is just being born there: the kernel counts those writes and
-//! looks at the end of a clone whether the count is the one of its beginning. Linux 6.18, at least, takes the second of the
-//! cgroup of CLONE_INTO_CGROUP and the first of that of the caller. So it kills whatever is cloned from one into the other, if the
-//! one was killed more often than the other, however long ago. Such a process has to be born outside, and comes in afterwards.
+//! A write to `cgroup.kill` also kills processes that are just being cloned into the cgroup: the kernel
+//! counts these writes, and at the end of a clone checks whether the count has changed since its beginning.
+//! But Linux 6.18, at least, reads the first count from the caller's cgroup and the second from that of
+//! CLONE_INTO_CGROUP. So if the two have been killed a different number of times, however long ago, it kills
+//! whatever is cloned from one into the other. Such a process must be cloned without CLONE_INTO_CGROUP and
+//! moved afterwards.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,26 +19,27 @@ use super::control_file;
 use super::control_file::lists;
 use super::fs::Mount;
 
-/// A cgroup that is open.
+/// An open cgroup.
 #[derive(Debug)]
 pub struct Destination {
     pub path: PathBuf,
     dir: OwnedFd,
 }
 
-/// What `--cgroup` asks for: a cgroup below the container's, which may be the container's itself.
+/// The `--cgroup` option: a cgroup below the container's, or the container's own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Below {
     path: PathBuf,
-    /// Those that were named, as cgroup v1 wants it.
+    /// The controllers that were named, as for cgroup v1.
     controllers: Vec<String>,
 }
 
 impl Below {
-    /// `PATH`, or `CONTROLLER[,CONTROLLER…]:PATH`, which in cgroup v2 must be the same for all controllers.
+    /// Parses `PATH` or `CONTROLLER[,CONTROLLER…]:PATH`; with cgroup v2, the path must be the same for all
+    /// controllers.
     ///
     /// # Errors
-    /// In runc's words, where it has some.
+    /// In runc's wording, where it has one.
     pub fn parse(arguments: &[String]) -> Result<Self> {
         if let [path] = arguments
             && !path.contains(':')
@@ -67,7 +70,7 @@ impl Below {
     }
 }
 
-/// Without anything that could lead out of the container's cgroup.
+/// Cleans a path; one that would lead out of the container's cgroup is an error.
 fn clean(text: &str) -> Result<PathBuf> {
     let mut path = PathBuf::new();
     for component in Path::new(text).components() {
@@ -82,15 +85,15 @@ fn clean(text: &str) -> Result<PathBuf> {
 }
 
 impl Destination {
-    /// The container's own cgroup.
+    /// Opens the container's own cgroup.
     pub fn of_container(path: &Path) -> Result<Self, Errno> {
         Ok(Self { path: path.to_owned(), dir: control_file::open_dir(path)? })
     }
 
-    /// The cgroup in which process `pid` is by now: it may have moved itself.
+    /// Opens the current cgroup of process `pid`, which may have moved.
     ///
     /// # Errors
-    /// If that is outside the runtime's cgroup namespace.
+    /// It is outside the runtime's cgroup namespace.
     pub fn of_process(pid: i32) -> Result<Self> {
         Self::of(&format!("/proc/{pid}/cgroup"), "the init process's")
     }
@@ -107,7 +110,7 @@ impl Destination {
         Ok(Self { path, dir })
     }
 
-    /// The cgroup `below` this one.
+    /// Opens the cgroup `below` this one.
     pub fn below(self, below: &Below) -> Result<Self> {
         if let Some(unknown) = self.lacks(&below.controllers)? {
             bail!("unknown controller {unknown} in --cgroup: {} does not have it", self.path.display());
@@ -132,23 +135,23 @@ impl Destination {
         Ok(controllers.iter().find(|controller| !lists(&known, controller)))
     }
 
-    /// What clone3(2) takes for CLONE_INTO_CGROUP.
+    /// The directory, as clone3(2) takes it for CLONE_INTO_CGROUP.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 
-    /// Puts process `pid` into it.
+    /// Moves process `pid` into the cgroup.
     pub fn attach(&self, pid: i32) -> Result<(), Errno> {
         put(self.fd(), pid)
     }
 
-    /// Whether somebody has frozen this cgroup (not one above it).
+    /// Whether this cgroup itself, not an ancestor, was set to frozen.
     pub fn is_frozen(&self) -> bool {
         control_file::read(self.dir.as_fd(), "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
     }
 }
 
-/// Puts process `pid` into the cgroup of that directory.
+/// Moves process `pid` into the cgroup with this directory.
 pub(super) fn put(dir: BorrowedFd<'_>, pid: i32) -> Result<(), Errno> {
     control_file::write(dir, "cgroup.procs", &pid.to_string())
 }

@@ -1,13 +1,14 @@
-//! The container's cgroup: where it is, its limits, and which devices it may use. cgroup v2 only.
+//! The container's cgroup: its path, its limits and its device filter. cgroup v2 only.
 //!
-//! [`plan`] decides without touching the machine; [`CgroupPlan::create`] makes the directory, writes every limit and
-//! attaches the device filter *before* there is a process to hold, because the init process is cloned straight into the
-//! cgroup (CLONE_INTO_CGROUP). A limit that cannot be set is an error that names its place in `config.json`.
+//! [`plan`] decides without touching the host. [`CgroupPlan::create`] makes the directory, writes every limit
+//! and attaches the device filter *before* there is a process in it, because the init process is cloned
+//! straight into the cgroup (CLONE_INTO_CGROUP). A limit that cannot be set is an error that names its place
+//! in `config.json`.
 //!
-//! There are two drivers: `fs.rs` works on the file system alone, `systemd/` asks systemd for a scope. They decide where the cgroup
-//! goes and how it is made.
-//! What a limit means (`resources`, `devices.rs`, `filter.rs`), how it is written (`apply.rs`) and how a cgroup ends
-//! (`removal.rs`) or stands still (`freeze.rs`) does not depend on the driver.
+//! There are two drivers, which decide where the cgroup is and how it is made: `fs.rs` uses the file system
+//! alone, `systemd/` asks systemd for a scope. The rest does not depend on the driver: what a limit means
+//! (`resources`, `devices.rs`, `filter`), how it is written (`apply.rs`), how a cgroup is removed
+//! (`removal.rs`) and frozen (`freeze.rs`).
 //!
 //! Sources: config-linux.md § Control groups; the kernel's admin-guide/cgroup-v2.rst; cgroups(7).
 
@@ -57,31 +58,31 @@ pub use update::{Planned, Source, Update};
 pub use usage::Memory;
 pub use usage::{Limit, Pressure, Transfers, Usage, avg10, usage};
 
-/// How a user comes to a cgroup of their own; systemd-run(1).
+/// The hint for users who have no cgroup of their own; systemd-run(1).
 const DELEGATE: &str =
     "run this in a cgroup delegated to the user, e.g. with `systemd-run --user --scope -p Delegate=yes`";
 
-/// Who makes the cgroup.
+/// The cgroup driver: who makes the cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// This program, on the file system.
+    /// The runtime makes it, on the file system.
     Cgroupfs,
     Systemd(SystemdInstance),
 }
 
-/// What was decided about a container's cgroup.
+/// The plan for a container's cgroup.
 #[derive(Debug)]
 pub struct CgroupPlan {
-    /// `None` if it is to have no cgroup of its own.
+    /// `None` if the container gets no cgroup of its own.
     place: Option<DriverPlan>,
-    /// Whether the bundle names a place.
+    /// Whether the bundle sets `cgroupsPath`.
     is_named: bool,
     limits: resources::Limits,
     /// `None` if every device is allowed.
     filter: Option<filter::Filter>,
-    /// What is not as the bundle asks, and no reason to fail.
+    /// Deviations from what the bundle asks for that are not errors.
     pub warnings: Vec<String>,
-    /// The user id outside of the container to whom it goes; `None` if it stays with whoever makes it.
+    /// The host user id that will own the cgroup; `None` if it stays with the caller.
     owner: Option<u32>,
 }
 
@@ -91,10 +92,10 @@ enum DriverPlan {
     Scope(systemd::ScopePlan),
 }
 
-/// Decides where the cgroup of container `id` goes and what it may use; `at` is where `linux` stands.
+/// Plans the cgroup of container `id`; `at` is the pointer of `linux`.
 ///
 /// # Errors
-/// A value that makes no sense whatever the machine. Whether the machine has the controllers is found out by
+/// A value that is invalid on any host. Whether this host has the controllers is checked by
 /// [`CgroupPlan::create`].
 pub fn plan<'a>(
     linux: Option<&Linux>,
@@ -127,16 +128,16 @@ pub fn plan<'a>(
 }
 
 impl CgroupPlan {
-    /// The same, but the cgroup is to be that of the user with this id outside of the container, if there is one.
+    /// Returns the plan with the cgroup to be owned by this host user id, if there is one.
     pub fn owned_by(self, uid: Option<u32>) -> Self {
         Self { owner: uid, ..self }
     }
 
-    /// The same, but there is to be no cgroup: the container stays in that of whoever makes it. As in crun, its device rules
-    /// then have no effect, and neither has `cgroupsPath`.
+    /// Returns the plan without a cgroup: the container stays in its caller's. As in crun, device rules and
+    /// `cgroupsPath` then have no effect.
     ///
     /// # Errors
-    /// A limit was asked for, which there is nothing to write to; `way_out` is the hint.
+    /// A limit was asked for, which needs a cgroup; `way_out` is the hint.
     pub fn without_limits(self, way_out: &str) -> Result<Self> {
         if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
             let message =
@@ -146,11 +147,12 @@ impl CgroupPlan {
         Ok(Self { place: None, ..self })
     }
 
-    /// Makes the cgroup with everything in force, ready for a process to be cloned into it.
+    /// Creates the cgroup with limits and device filter in force, ready for a process to be cloned into it.
     ///
-    /// A cgroup that exists already is used if it is empty. Whatever an error interrupts is undone. Where `rootless` says so,
-    /// there is none if the bundle asks for no more than one and this process may make none, and the device rules have no effect
-    /// if it may not enforce them. `before` is told its path before it is made; `asking` is for systemd.
+    /// An existing cgroup is used if it is empty. On error, everything is undone. If `rootless` is enabled
+    /// and this process may not create cgroups, there is none as long as the bundle sets neither a limit nor
+    /// `cgroupsPath`; if it may not attach a device filter, the device rules have no effect. `before` gets
+    /// the path before the cgroup is made; `asking` is for systemd.
     pub fn create(
         &self,
         rootless: Rootless,
@@ -178,7 +180,7 @@ impl CgroupPlan {
         before(&mount.path_of(&place))?;
         let made = match fs::make(&mount, &place) {
             Err(error) if is_not_permitted(&error) && is_excused() => return self.do_without(error),
-            // The words of runc.
+            // runc's wording.
             Err(error) if is_not_permitted(&error) && self.is_named && rootless.is_enabled() => {
                 return Err(error.context(Fault {
                     pointer: Pointer::root().field("linux").field("cgroupsPath"),
@@ -208,7 +210,7 @@ impl CgroupPlan {
         };
         apply::limits(&self.limits, &target, mount, &enabled, write)?;
         match apply::filter(self.filter.as_ref(), &target) {
-            // As in runc: what the user may do to devices outside is all that they can do inside.
+            // As in runc: the user can do no more with devices in the container than outside of it.
             Err(_) if rootless.is_enabled() => {}
             result => result?,
         }
@@ -220,14 +222,16 @@ impl CgroupPlan {
 }
 
 impl CgroupPlan {
+    /// Returns the empty [`Cgroup`] of a rootless container.
+    ///
     /// # Errors
-    /// `error`, if there is more to it than a cgroup.
+    /// `error`, if the bundle sets a limit.
     fn do_without(&self, error: anyhow::Error) -> Result<Cgroup> {
         let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded)
         else {
             return Ok(Cgroup::default());
         };
-        // The words of runc.
+        // runc's wording.
         Err(error.context(Fault {
             pointer: limit.at.clone(),
             message: "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
@@ -241,57 +245,59 @@ fn is_not_permitted(error: &anyhow::Error) -> bool {
     matches!(errno(error), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS))
 }
 
-/// The cgroup of a container in the making, if it is to have one of its own. Dropping it removes it with everything in it; so a
-/// container that does not come to be leaves nothing behind.
+/// The cgroup of a container that is being created, if it has one. Dropping it kills everything in it and
+/// removes it, so that a failed `create` leaves nothing behind.
 ///
 /// Only directories that [`CgroupPlan::create`] made itself are removed.
 #[derive(Debug, Default)]
 pub struct Cgroup {
     made: Option<fs::Made>,
-    /// If it is systemd's.
+    /// With the systemd driver.
     scope: Option<systemd::Scope>,
-    /// Whether the kernel kills what is cloned into it.
+    /// Whether the kernel kills processes that are cloned into it.
     attaches_late: bool,
 }
 
 impl Cgroup {
-    /// The absolute path in the host's cgroup2 mount; `None` if the container stays in its caller's cgroup.
+    /// Returns the absolute path in the host's cgroup2 mount; `None` if the container stays in its caller's
+    /// cgroup.
     pub fn path(&self) -> Option<&Path> {
         self.made.as_ref().map(|made| made.path.as_path())
     }
 
-    /// The cgroup's directory, close-on-exec; what clone3(2) takes for CLONE_INTO_CGROUP.
+    /// Returns the cgroup's directory, close-on-exec, as clone3(2) takes it for CLONE_INTO_CGROUP.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.made.as_ref().map(|made| made.dir.as_fd())
     }
 
-    /// Its inode, which tells it from another one of the same path.
+    /// Returns the inode of the directory, which tells it from a later one with the same path.
     pub fn id(&self) -> Option<u64> {
         rustix::fs::fstat(&self.made.as_ref()?.dir).ok().map(|stat| stat.st_ino)
     }
 
-    /// The unit, if it is systemd's.
+    /// Returns the systemd unit, with the systemd driver.
     pub fn unit(&self) -> Option<&Unit> {
         self.scope.as_ref().map(|scope| &scope.unit)
     }
 
-    /// For a process that may not be born into the cgroup, whether [`Cgroup::attach`] puts it there.
+    /// Notes that the next process cannot be cloned into the cgroup. Returns whether [`Cgroup::attach`] will
+    /// move it there, which takes the systemd driver.
     pub fn isolate(&mut self) -> bool {
         self.scope.as_mut().map(systemd::Scope::isolate).is_some()
     }
 
-    /// Notes that the kernel has killed at birth what was cloned into it; `joining.rs` says why. [`Cgroup::attach`] puts the
-    /// next one there.
+    /// Notes that the kernel killed the process that was cloned into the cgroup (see `joining.rs`).
+    /// [`Cgroup::attach`] moves the next one there.
     pub fn attach_late(&mut self) {
         self.attaches_late = true;
     }
 
-    /// Whether it has.
+    /// Whether [`Cgroup::attach_late`] was called.
     pub fn attaches_late(&self) -> bool {
         self.attaches_late
     }
 
-    /// Puts the first process of the container into the cgroup, unless it was born there.
+    /// Moves the container's first process into the cgroup, unless it was cloned into it.
     pub fn attach(&self, pid: i32) -> Result<()> {
         if let Some(made) = self.made.as_ref().filter(|_| self.attaches_late) {
             return joining::put(made.dir.as_fd(), pid)
@@ -300,12 +306,14 @@ impl Cgroup {
         self.scope.as_ref().map_or(Ok(()), |scope| scope.attach(pid))
     }
 
-    /// What it counts, if it is one that may be gone as soon as its last process has ended.
+    /// Opens the cgroup's OOM counters, if systemd may remove the cgroup as soon as its last process has
+    /// ended.
     pub fn oom_files(&self) -> Option<OomFiles> {
         self.scope.as_ref().and_then(|scope| OomFiles::open(&scope.path))
     }
 
-    /// To be called when there is a process in it of which nothing is left to be judged should it end.
+    /// Stops the placeholder process of a systemd scope. Call this once the init process can no longer fail
+    /// in a way that needs the cgroup's counters to be explained.
     pub fn release(&mut self) -> Result<()> {
         match (&mut self.scope, &self.made) {
             (Some(scope), Some(made)) => scope.release(&made.dir),
@@ -313,7 +321,7 @@ impl Cgroup {
         }
     }
 
-    /// What the kernel has counted in it before it was this container's.
+    /// Returns the OOM counts from before the cgroup was this container's.
     pub fn earlier_ooms(&self) -> OomCounts {
         self.made
             .as_ref()
@@ -322,7 +330,7 @@ impl Cgroup {
             .unwrap_or_default()
     }
 
-    /// Leaves the cgroup to the container; [`remove`] takes it away later.
+    /// Leaves the cgroup to the container; [`remove`] removes it later.
     pub fn keep(self) {
         if let Some(made) = self.made {
             made.keep();
@@ -333,29 +341,30 @@ impl Cgroup {
     }
 }
 
-/// The inode of the cgroup that is at this path, if one is: no other one has it until the host boots again.
+/// Returns the inode of the cgroup at `path`, if there is one. No other cgroup has the same one until the
+/// next boot.
 pub fn id(path: &Path) -> Option<u64> {
     rustix::fs::stat(path).ok().map(|stat| stat.st_ino)
 }
 
-/// Whether there are processes in this cgroup or below it.
+/// Whether there are processes in this cgroup or below it that the runtime can see.
 pub fn has_processes(path: &Path) -> bool {
     !removal::tasks(path).is_empty()
 }
 
-/// The processes in this cgroup and in those below it that this process can see.
+/// Returns the processes in this cgroup and below it that the runtime can see.
 pub fn processes(path: &Path) -> Vec<i32> {
     removal::tasks(path).into_iter().map(rustix::process::Pid::as_raw_pid).collect()
 }
 
-/// Whether the processes in this cgroup are frozen, because it or one above it is.
+/// Whether the processes in this cgroup are frozen, because it or an ancestor is.
 pub fn stands_still(path: &Path) -> bool {
     let events = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.events");
     let events = control_file::open_dir(path).and_then(events);
     events.is_ok_and(|text| control_file::value(&text, "frozen") == Some("1"))
 }
 
-/// Whether somebody has frozen this cgroup (not one above it). A cgroup that is gone is not frozen.
+/// Whether this cgroup itself, not an ancestor, was set to frozen. A cgroup that is gone is not frozen.
 pub fn is_frozen(path: &Path) -> bool {
     Destination::of_container(path).is_ok_and(|cgroup| cgroup.is_frozen())
 }

@@ -1,8 +1,8 @@
-//! Learning that the kernel has killed a process of a cgroup for want of memory: `memory.events`, which wakes its poll(2)ers when
-//! it changes; cgroup-v2.rst § Memory Interface Files.
+//! Detecting OOM kills in a cgroup: `memory.events`, which can be polled for changes; cgroup-v2.rst § Memory
+//! Interface Files.
 //!
-//! There, `oom_kill` counts the processes that were killed, of this cgroup and of those below it, whoever's limit it was that
-//! was reached; `memory.events.local` has in `oom` how often it was this cgroup's own.
+//! Its `oom_kill` counts the processes that were killed in this cgroup and below it, whichever cgroup's limit
+//! was hit. In `memory.events.local`, `oom` counts how often this cgroup's own limit was hit.
 
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -21,24 +21,25 @@ const LOCAL: &str = "memory.events.local";
 const MAX: &str = "memory.max";
 const POPULATED: &str = "cgroup.events";
 
-/// What the kernel has counted up to now.
+/// The kernel's OOM counters of a cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OomCounts {
-    /// How many processes of the cgroup and of those below it were killed for want of memory.
+    /// How many processes were OOM-killed in the cgroup and below it.
     pub kills: u64,
-    /// How often the cgroup's own `memory.max` was reached and there was nothing to give up. Not always a process is killed then.
+    /// How often the cgroup's own `memory.max` was hit and nothing could be reclaimed. A process is not
+    /// killed every time.
     pub own: u64,
 }
 
-/// That the kernel has killed processes for want of memory.
+/// A report of OOM kills.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomReport {
-    /// How many processes it has killed as far as the cgroup has counted.
+    /// How many processes were killed in all, as counted by the cgroup.
     pub kills: u64,
-    /// How many of them since somebody has asked for the counts.
+    /// How many of them since the counters were last read.
     new: u64,
-    /// The cgroup's `memory.max`, if that was reached; otherwise it was the limit of a cgroup above it or below it, or all of the
-    /// machine's memory.
+    /// The cgroup's `memory.max`, if it was hit. Otherwise it was the limit of an ancestor or descendant, or
+    /// the host ran out of memory.
     limit: Option<String>,
 }
 
@@ -52,13 +53,14 @@ impl fmt::Display for OomReport {
 }
 
 impl OomReport {
-    /// As an error: it was the init process that was killed, before it was the program. The words are runc's.
+    /// The error for an init process that was killed before it started the program. runc's wording.
     pub fn of_init(&self) -> anyhow::Error {
         let doing = "container init was OOM-killed (memory limit too low?)";
         anyhow::anyhow!("{self}").context(Hint(doing.to_owned(), self.hint().to_owned()))
     }
 
-    /// Of a container whose first process was ended by SIGKILL. Whom it has killed the kernel tells nobody but its log.
+    /// The message for a container whose first process was killed by SIGKILL. The kernel reports only in its
+    /// log which processes were OOM-killed.
     pub fn of_killed(&self) -> String {
         let (count, hint) = (counted(self.new), self.hint());
         format!(
@@ -76,14 +78,14 @@ impl OomReport {
     }
 }
 
-/// What is counted for this cgroup by now; `None` without the memory controller, or when the cgroup is gone.
+/// Reads the counters; `None` without the memory controller, or if the cgroup is gone.
 pub fn oom_counts(path: &Path) -> Option<OomCounts> {
     counts(control_file::open_dir(path).ok()?.as_fd())
 }
 
 fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
     let text = control_file::read(dir, EVENTS).ok()?;
-    // There, those of the cgroups below are counted, too: mostly there is none, and no need to look any further.
+    // This counts descendants, too. It is usually zero, and then there is no need to read the local file.
     let own = match count(&text, "oom") {
         0 => 0,
         _ => control_file::read(dir, LOCAL).map_or(0, |text| count(&text, "oom")),
@@ -91,7 +93,7 @@ fn counts(dir: BorrowedFd<'_>) -> Option<OomCounts> {
     Some(OomCounts { kills: count(&text, "oom_kill"), own })
 }
 
-/// Why the kernel has killed processes in the cgroup or in those below it, if it has since these were its counts.
+/// Returns a report if there were OOM kills in the cgroup or below it since `known` was read.
 pub fn shortage(path: &Path, known: OomCounts) -> Option<OomReport> {
     let dir = control_file::open_dir(path).ok()?;
     let counts = counts(dir.as_fd())?;
@@ -99,8 +101,9 @@ pub fn shortage(path: &Path, known: OomCounts) -> Option<OomReport> {
     OomSeen { counts, limit, is_last: false }.shortage(known)
 }
 
-/// What one cgroup counts, held open for whoever must be quick: systemd takes a scope's cgroup away when its last process has ended,
-/// of which `cgroup.events` tells both. A poll(2) hears of it at once, systemd's inotify(7) by way of a worker of the kernel's.
+/// The counters of one cgroup, held open so that they can be read quickly: systemd removes a scope's cgroup
+/// when its last process has exited. Both learn of that from `cgroup.events`: poll(2) at once, systemd's
+/// inotify(7) through a kernel worker.
 #[derive(Debug)]
 pub struct OomFiles {
     populated: OwnedFd,
@@ -109,17 +112,17 @@ pub struct OomFiles {
     events: OwnedFd,
 }
 
-/// What was in them.
+/// A snapshot of [`OomFiles`].
 #[derive(Clone, Debug)]
 pub struct OomSeen {
     counts: OomCounts,
     limit: Option<String>,
-    /// Whether there was nobody left to be killed.
+    /// Whether the cgroup was empty, so that nothing could be killed any more.
     is_last: bool,
 }
 
 impl OomFiles {
-    /// `None` without the memory controller, or when the cgroup is gone.
+    /// Opens the files; `None` without the memory controller, or if the cgroup is gone.
     pub fn open(path: &Path) -> Option<Self> {
         let dir = control_file::open_dir(path).ok()?;
         let open = |name| openat(&dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
@@ -127,9 +130,10 @@ impl OomFiles {
         Some(Self { populated: populated?, local: local?, max: max?, events: events? })
     }
 
-    /// What is counted by now; `None` when the cgroup is gone: then nothing tells any more what it has counted.
+    /// Reads the counters; `None` if the cgroup is gone, and its counts with it.
     pub fn look(&self) -> Option<OomSeen> {
-        // In this order: nobody is killed after the last process, and while the last file is there the others were.
+        // The order matters: nothing is killed after the last process has exited, and if the last file can be
+        // read, so could the others.
         let is_last = control_file::value(&text(&self.populated).ok()?, "populated") == Some("0");
         let own = count(&text(&self.local).ok()?, "oom");
         let limit = text(&self.max).ok()?;
@@ -138,40 +142,40 @@ impl OomFiles {
     }
 }
 
-/// Looks at a cgroup that may be gone as soon as its last process has ended.
+/// Watches a cgroup that may be removed as soon as its last process has exited.
 ///
-/// The cgroup above counts its kills, too, and stays, but counts those of others beside it.
+/// The parent cgroup, which stays, counts the same kills, but also those of sibling cgroups.
 #[derive(Debug)]
 pub struct OomWitness {
-    /// `None` when they are gone.
+    /// `None` once the cgroup is gone.
     files: Option<OomFiles>,
     seen: Option<OomSeen>,
-    /// `memory.events` of the cgroup above, unless that is the root, which has none.
+    /// `memory.events` of the parent, unless that is the root, which has none.
     above: Option<OwnedFd>,
     seen_above: u64,
 }
 
 impl OomWitness {
-    /// For the cgroup at `path`, whose files these are.
+    /// Starts watching the cgroup at `path`, whose files these are.
     pub fn new(files: OomFiles, path: &Path) -> Self {
         let above = path.parent().and_then(|above| {
             openat(CWD, above.join(EVENTS), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
         });
         let mut witness = Self { files: Some(files), seen: None, above, seen_above: 0 };
-        // A file that has not been read yet has news.
+        // A file that has never been read polls as changed.
         witness.look();
         witness
     }
 
-    /// What becomes ready with an exceptional condition, POLLPRI, when it is time to look.
+    /// The descriptors to poll for POLLPRI, after which [`Self::look`] is due.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let files = self.files.iter().flat_map(|files| [&files.populated, &files.events]);
-        // That of the cgroup above, so that others' kills are old news when they count.
+        // The parent's, too, so that kills in sibling cgroups are not counted as missed ones later.
         files.chain(self.above.iter().filter(|_| self.files.is_some())).map(|file| file.as_fd())
     }
 
     pub fn look(&mut self) {
-        // First, so that what is counted between the two is not missed.
+        // First, so that kills between the two reads are not missed.
         let above = self.count_above();
         match self.files.as_ref().and_then(OomFiles::look) {
             Some(seen) => {
@@ -186,13 +190,14 @@ impl OomWitness {
         Some(count(&text(self.above.as_ref()?).ok()?, "oom_kill"))
     }
 
-    /// What it has seen last. What it has not seen may still have been.
+    /// Returns the last snapshot. There may have been kills after it.
     pub fn seen(&self) -> Option<&OomSeen> {
         self.seen.as_ref()
     }
 
-    /// How many processes were killed that it may have missed, if it has looked after the first process had ended: those of all
-    /// the cgroups below the one above since it looked last with success. `None` if nobody knows.
+    /// Returns how many kills may have been missed, provided that [`Self::look`] was called after the first
+    /// process had exited: the kills below the parent cgroup since the last successful look. `None` if
+    /// unknown.
     pub fn missed(&self) -> Option<u64> {
         match self.files.is_some() || self.seen.as_ref().is_some_and(|seen| seen.is_last) {
             true => Some(0),
@@ -202,7 +207,7 @@ impl OomWitness {
 }
 
 impl OomSeen {
-    /// Why the kernel has killed processes, if it has since these were the counts.
+    /// Returns a report if there were OOM kills since `known` was read.
     pub fn shortage(&self, known: OomCounts) -> Option<OomReport> {
         let Self { counts, limit, .. } = self;
         let new = counts.kills.checked_sub(known.kills).filter(|new| *new > 0)?;
@@ -211,14 +216,14 @@ impl OomSeen {
     }
 }
 
-/// What is in a control file, all of which are short here.
+/// Reads a control file; the ones read here are short.
 fn text(file: &OwnedFd) -> Result<String, Errno> {
     let mut buffer = [0; 512];
     let length = pread(file, &mut buffer, 0)?;
     Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
 }
 
-/// So many processes, in words.
+/// Formats a number of processes.
 pub fn counted(count: u64) -> String {
     match count {
         1 => "1 process".to_owned(),
@@ -230,18 +235,19 @@ fn count(text: &str, key: &str) -> u64 {
     control_file::value(text, key).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Counts the kills in one cgroup and in those below it.
+/// Counts the OOM kills in a cgroup and below it.
 #[derive(Debug)]
 pub struct OomWatch {
-    /// `None` without the memory controller, and when the cgroup is gone.
+    /// `None` without the memory controller, or if the cgroup is gone.
     file: Option<OwnedFd>,
-    /// systemd takes a cgroup away that is empty, and the kernel tells of few changes of the other file within 10 ms.
+    /// Polled as well, because systemd removes an empty cgroup, and the kernel delays notifications for the
+    /// other file by up to 10 ms.
     populated: Option<OwnedFd>,
     seen: u64,
 }
 
 impl OomWatch {
-    /// From now on. Without the memory controller there is nothing to watch, and no kill is ever seen.
+    /// Starts watching. Without the memory controller, no kill is ever reported.
     pub fn new(path: &Path) -> Result<Self> {
         let open = |name| {
             let path = path.join(name);
@@ -256,19 +262,19 @@ impl OomWatch {
         Ok(watch)
     }
 
-    /// What becomes ready with an exceptional condition, POLLPRI, when [`Self::has_killed`] may have another answer.
+    /// The descriptors to poll for POLLPRI, after which [`Self::has_killed`] is due.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.file.iter().chain(&self.populated).map(|file| file.as_fd())
     }
 
-    /// How many kills there were when [`Self::has_killed`] was asked last.
+    /// Returns how many kills there were at the last [`Self::has_killed`].
     pub fn seen(&self) -> u64 {
         self.seen
     }
 
-    /// Whether there was a kill since this was asked last.
+    /// Whether there was a kill since the last call.
     pub fn has_killed(&mut self) -> Result<bool> {
-        // What has been read has no news.
+        // Reading the file makes poll(2) wait for the next change.
         self.populated.take_if(|file| text(file).is_err());
         let Some(file) = &self.file else { return Ok(false) };
         let text = match text(file) {
@@ -289,7 +295,7 @@ impl OomWatch {
 mod tests {
     use super::*;
 
-    /// The files of a cgroup in another one, with so many kills in it and above it.
+    /// Writes the files of a cgroup and its parent, with these numbers of kills; returns the cgroup's path.
     fn write(above: &Path, populated: u32, kills: u32, kills_above: u32) -> std::path::PathBuf {
         let path = above.join("c");
         std::fs::create_dir_all(&path).unwrap();
@@ -300,7 +306,7 @@ mod tests {
             ("c/memory.events", format!("oom {kills}\noom_kill {kills}\n")),
             ("memory.events", format!("oom_kill {kills_above}\n")),
         ] {
-            // In place, for it is open.
+            // Written in place, because the files are open.
             std::fs::write(above.join(name), text).unwrap();
         }
         path
@@ -318,13 +324,13 @@ mod tests {
         witness.look();
         let expected = OomReport { kills: 1, new: 1, limit: Some("4096".to_owned()) };
         assert_eq!((shortage(&witness), witness.missed()), (Some(expected), Some(0)));
-        // Then it is gone before anybody has looked.
+        // Now the cgroup disappears before it has been looked at.
         write(directory.path(), 1, 2, 8);
         witness.files = None;
         assert_eq!((witness.fds().count(), witness.missed()), (0, Some(2)));
         witness.above = None;
         assert_eq!(witness.missed(), None);
-        // The last process had ended when it looked.
+        // At the last look, the last process had exited.
         write(directory.path(), 0, 2, 8);
         let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
         witness.files = None;

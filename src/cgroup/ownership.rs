@@ -1,4 +1,5 @@
-//! Giving a cgroup to the container's user, who may then make cgroups below it: config-linux.md § Cgroup ownership, cgroups(7).
+//! Giving a cgroup to the container's user, who may then create cgroups below it; config-linux.md § Cgroup
+//! ownership, cgroups(7).
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -11,13 +12,14 @@ use super::fs::Made;
 use crate::error::Hint;
 use crate::sys::cred;
 
-/// Which files of a cgroup its new owner is to have.
+/// Lists the files of a cgroup that the new owner gets.
 const LIST: &str = "/sys/kernel/cgroup/delegate";
 
-/// What the specification says where the kernel has no such list.
+/// The specification's list, for kernels without [`LIST`].
 const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
 
-/// Makes `uid`, an id of the host, the owner of the cgroup and of those of its files that do not lift its own limits.
+/// Makes the host user `uid` the owner of the cgroup and of its delegatable files, which cannot lift its own
+/// limits.
 pub(super) fn give(made: &Made, uid: u32) -> Result<()> {
     let failed = || {
         Hint(
@@ -36,7 +38,7 @@ pub(super) fn give(made: &Made, uid: u32) -> Result<()> {
     let names = list.lines().filter(|name| !name.is_empty() && !name.contains('/'));
     for name in names {
         match chown(std::os::fd::AsFd::as_fd(&made.dir), name, owner) {
-            // Not every cgroup has every file of the list.
+            // Not every cgroup has all the files of the list.
             Err(Errno::NOENT) => {}
             result => result.with_context(failed)?,
         }

@@ -1,8 +1,8 @@
-//! What a cgroup has used, in the form in which runc's `events` tells it: the names are cgroup v1's, the numbers come from the
-//! files of cgroup v2; cgroup-v2.rst § Controllers.
+//! The statistics of a cgroup in the format of runc's `events`: the field names are cgroup v1's, the numbers
+//! come from cgroup v2 files; cgroup-v2.rst § Controllers.
 //!
-//! A file that is not there, because the cgroup lacks the controller or the kernel the facility, is no error: what it would
-//! tell is zero or absent. Which members are left out when they are zero is runc 1.5's choice, member by member.
+//! A missing file (the cgroup lacks the controller, or the kernel the feature) is not an error: the value is
+//! zero or absent. Which fields are omitted when zero follows runc 1.5, field by field.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::control_file;
 
-/// The statistics of one moment.
+/// A snapshot of a cgroup's statistics.
 #[derive(Debug, Default, Serialize)]
 pub struct Stats {
     cpu: Cpu,
@@ -22,10 +22,10 @@ pub struct Stats {
     memory: Memory,
     pids: Pids,
     blkio: BlockIo,
-    /// By page size, as `2MB`.
+    /// By page size, such as `2MB`.
     hugetlb: BTreeMap<String, HugePages>,
     intel_rdt: Nothing,
-    /// Only runc's own networks, which no client makes, would be in it.
+    /// Always null: runc fills it only for networks that it creates itself, which no client uses.
     network_interfaces: Option<Nothing>,
 }
 
@@ -63,7 +63,7 @@ struct Throttling {
     throttled_time: u64,
 }
 
-/// Files that only cgroup v1 has; always 0.
+/// From files that only cgroup v1 has; always 0.
 #[derive(Debug, Default, Serialize)]
 struct CpuSet {
     cpu_exclusive: u64,
@@ -83,17 +83,17 @@ struct Memory {
     cache: u64,
     #[serde(skip_serializing_if = "is_default")]
     usage: Usage,
-    /// Memory and swap together.
+    /// Memory plus swap.
     #[serde(skip_serializing_if = "is_default")]
     swap: Usage,
-    /// memory.stat as it is.
+    /// memory.stat, unchanged.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     raw: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     psi: Option<Pressure>,
 }
 
-/// In bytes; a limit of `u64::MAX` is none.
+/// In bytes; a limit of `u64::MAX` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 struct Usage {
     limit: u64,
@@ -101,7 +101,7 @@ struct Usage {
     usage: u64,
     #[serde(skip_serializing_if = "is_default")]
     max: u64,
-    /// How often the limit was met.
+    /// How often the limit was hit.
     failcnt: u64,
 }
 
@@ -109,7 +109,7 @@ struct Usage {
 struct Pids {
     #[serde(skip_serializing_if = "is_default")]
     current: u64,
-    /// 0 if there is none.
+    /// 0 if unlimited.
     #[serde(skip_serializing_if = "is_default")]
     limit: u64,
 }
@@ -143,7 +143,7 @@ struct HugePages {
     failcnt: u64,
 }
 
-/// How long processes had to wait; Documentation/accounting/psi.rst.
+/// Pressure stall information; Documentation/accounting/psi.rst.
 #[derive(Debug, Default, PartialEq, Serialize)]
 struct Pressure {
     some: Stall,
@@ -159,7 +159,7 @@ struct Stall {
     total: u64,
 }
 
-/// A share of time, written as Go writes a number: without decimals if they are zero.
+/// A percentage, serialized as Go does: without decimals if they are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Percent(f64);
 
@@ -179,7 +179,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// Reads the statistics of the cgroup at `path`.
 ///
 /// # Errors
-/// If the cgroup is gone.
+/// The cgroup is gone.
 pub fn stats(path: &Path) -> Result<Stats> {
     let dir = control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))?;
     let files = Files(dir.as_fd());
@@ -210,7 +210,7 @@ impl Files<'_> {
     }
 }
 
-/// A number; `max` is the highest.
+/// Parses a number; `max` is `u64::MAX`.
 pub(super) fn number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
@@ -218,12 +218,12 @@ pub(super) fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// The number of `key` in a file of `key value` lines, or 0.
+/// Returns the value of `key` in a file of `key value` lines, or 0.
 fn counter(text: &str, key: &str) -> u64 {
     control_file::value(text, key).and_then(number).unwrap_or(0)
 }
 
-/// cpu.stat, which every cgroup has; what the controller adds to it is about throttling.
+/// Parses cpu.stat, which every cgroup has; the throttling fields are there only with the cpu controller.
 fn cpu(stat: &str) -> Cpu {
     let nanos = |key| counter(stat, key).saturating_mul(1000);
     Cpu {
@@ -260,7 +260,7 @@ fn memory(files: &Files<'_>) -> Memory {
     Memory {
         cache: raw.get("file").copied().unwrap_or(0),
         usage,
-        // The highest sums of both were at another time than the highest of each, so there is none to tell.
+        // No `max`: memory and swap need not have peaked at the same time, so the peak of the sum is unknown.
         swap: Usage {
             limit: swap("memory.swap.max").saturating_add(usage.limit),
             usage: swap("memory.swap.current").saturating_add(usage.usage),
@@ -277,7 +277,7 @@ fn pids(files: &Files<'_>) -> Pids {
             let limit = files.number("pids.max").filter(|limit| *limit != u64::MAX);
             Pids { current, limit: limit.unwrap_or(0) }
         }
-        // Without the controller they can be counted; those of a threaded cgroup have only threads.
+        // Without the controller, count the processes; a threaded cgroup lists only threads.
         None => {
             let list =
                 files.text("cgroup.procs").or_else(|| files.text("cgroup.threads")).unwrap_or_default();
@@ -286,7 +286,7 @@ fn pids(files: &Files<'_>) -> Pids {
     }
 }
 
-/// io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …` for each device.
+/// Parses io.stat: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …` per device.
 fn block_io(stat: &str) -> BlockIo {
     let mut io = BlockIo::default();
     for line in stat.lines() {
@@ -310,7 +310,8 @@ fn block_io(stat: &str) -> BlockIo {
     io
 }
 
-/// For each size that has files here; in use are the pages reserved, where the kernel counts them (since Linux 5.7).
+/// Reads the usage of each page size: reserved pages where the kernel counts them (since Linux 5.7), else
+/// pages in use.
 fn huge_pages(files: &Files<'_>) -> BTreeMap<String, HugePages> {
     let names = Dir::read_from(files.0).into_iter().flatten().flatten();
     let sizes = names.filter_map(|entry| {
@@ -327,7 +328,8 @@ fn huge_pages(files: &Files<'_>) -> BTreeMap<String, HugePages> {
     sizes.map(|size| (size.clone(), of(&size))).collect()
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`. The kernel can have the file and nothing to say.
+/// Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` and the same for `full`. The file can exist and be
+/// empty.
 fn pressure(text: &str) -> Option<Pressure> {
     let mut pressure = Pressure::default();
     let mut is_told = false;
@@ -339,7 +341,7 @@ fn pressure(text: &str) -> Option<Pressure> {
             _ => continue,
         };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            // JSON has no other numbers.
+            // JSON has no NaN or infinity.
             let share = Percent(value.parse().ok().filter(|share: &f64| share.is_finite()).unwrap_or(0.0));
             match key {
                 "avg10" => stall.avg10 = share,
@@ -355,7 +357,7 @@ fn pressure(text: &str) -> Option<Pressure> {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: each of the files, whatever is in it.
+/// For fuzz targets: runs every parser on `text`.
 pub(super) fn parse(text: &str) {
     number(text);
     cpu(text);
@@ -375,7 +377,7 @@ mod tests {
         serde_json::to_string(value).unwrap()
     }
 
-    /// A directory with these files, which stands in for a cgroup: the kernel's are only read.
+    /// Reads the statistics of a plain directory with these files, in place of a cgroup.
     fn read(files: &[(&str, &str)]) -> String {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {

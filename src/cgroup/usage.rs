@@ -1,6 +1,7 @@
-//! What a cgroup uses, for `stats` and `top`: a few numbers, read often, of which each is known or not; cgroup-v2.rst § Controllers.
+//! The usage of a cgroup for `stats` and `top`: a few numbers that are read often, each of which may be
+//! unknown; cgroup-v2.rst § Controllers.
 //!
-//! `stats.rs` tells everything, in runc's form, in which what is not known is zero.
+//! `stats.rs` reads all statistics in runc's format, in which unknown numbers are zero.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -11,26 +12,27 @@ use rustix::process::Pid;
 use super::stats::{Files, number};
 use super::{control_file, removal};
 
-/// One moment of a cgroup and those below it. `None` is what it lacks the controller for, or the kernel the facility.
+/// A snapshot of the usage of a cgroup and those below it. `None` if it lacks the controller, or the kernel
+/// the feature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
-    /// When the processor time was read, by the monotonic clock.
+    /// When the CPU time was read (monotonic clock).
     pub at: Instant,
     pub cpu_ns: Option<u64>,
-    /// The share of a processor that it may use, in hundredths of a percent: 10,000 is one processor.
+    /// The CPU limit in hundredths of a percent: 10,000 is one CPU.
     pub cpu_limit: Limit,
     pub memory: Option<Memory>,
-    /// Threads, which is what the controller counts; without it they are counted here.
+    /// The number of threads, which is what the pids controller counts; without it they are counted in /proc.
     pub pids: Option<u64>,
     pub pids_limit: Limit,
-    /// Sums over all devices, in bytes.
+    /// Summed over all devices, in bytes.
     pub io: Option<Transfers>,
     pub pressure: Pressure,
-    /// How often the kernel has killed for want of memory.
+    /// How many processes the OOM killer has killed.
     pub oom_kills: Option<u64>,
 }
 
-/// What may be used at most.
+/// A limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     Unknown,
@@ -41,28 +43,29 @@ pub enum Limit {
 /// In bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// All that is charged.
+    /// All memory that is charged.
     pub current: u64,
-    /// Of that, files that have not been used lately, which the kernel drops when it is short.
+    /// Of that, page cache that was not used recently, which the kernel reclaims first.
     pub inactive_file: u64,
     pub limit: Limit,
 }
 
 impl Memory {
-    /// What docker calls the usage.
+    /// Returns the usage as docker shows it.
     pub fn used(&self) -> u64 {
         self.current.saturating_sub(self.inactive_file)
     }
 }
 
-/// In bytes: in is read or received, out is written or sent.
+/// In bytes. For a network, `read` is received, `written` is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfers {
     pub read: u64,
     pub written: u64,
 }
 
-/// The share of the last ten seconds, in percent, in which some process had to wait; Documentation/accounting/psi.rst.
+/// The share of the last ten seconds, in percent, in which at least one process was stalled;
+/// Documentation/accounting/psi.rst.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     pub cpu: Option<f64>,
@@ -70,7 +73,7 @@ pub struct Pressure {
     pub io: Option<f64>,
 }
 
-/// Reads what the cgroup at `path` uses; `None` if it is gone, or not to be seen.
+/// Reads the usage of the cgroup at `path`; `None` if it is gone or cannot be opened.
 pub fn usage(path: &Path) -> Option<Usage> {
     let dir = control_file::open_dir(path).ok()?;
     let files = Files(dir.as_fd());
@@ -101,7 +104,7 @@ fn cpu_ns(stat: &str) -> Option<u64> {
     number(control_file::value(stat, "usage_usec")?)?.checked_mul(1000)
 }
 
-/// `QUOTA PERIOD`, in microseconds; the quota may be `max`.
+/// Parses `QUOTA PERIOD` in microseconds; the quota may be `max`.
 fn cpu_limit(text: &str) -> Limit {
     let mut words = text.split_ascii_whitespace();
     let (quota, period) = (words.next(), words.next().and_then(number).filter(|period| *period > 0));
@@ -130,13 +133,13 @@ fn limit(files: &Files<'_>, name: &str) -> Limit {
     }
 }
 
-/// How many threads these processes have. One that has just ended has none.
+/// Counts the threads of these processes. One that has exited counts as none.
 fn threads(processes: &[Pid]) -> u64 {
     let of = |pid: &Pid| std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     processes.iter().map(of).map(|count| u64::try_from(count).unwrap_or(u64::MAX)).sum()
 }
 
-/// The sums over the lines of io.stat: `8:0 rbytes=1 wbytes=2 rios=3 …`.
+/// Sums over the lines of io.stat: `8:0 rbytes=1 wbytes=2 rios=3 …`.
 fn transfers(stat: &str) -> Transfers {
     let sum = |key: &str| {
         let values =
@@ -146,8 +149,8 @@ fn transfers(stat: &str) -> Transfers {
     Transfers { read: sum("rbytes"), written: sum("wbytes") }
 }
 
-/// In percent, the share of the last ten seconds in which `who` had to wait, `some` process or all of them (`full`): the first average
-/// of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. The kernel can have the file and nothing to say.
+/// Returns the share of the last ten seconds, in percent, in which `some` or all (`full`) processes were
+/// stalled, from `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. The file can exist and be empty.
 pub fn avg10(text: &str, who: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(who)?.strip_prefix(' '))?;
     let share = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="))?;
@@ -155,7 +158,7 @@ pub fn avg10(text: &str, who: &str) -> Option<f64> {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: each of the files, whatever is in it.
+/// For fuzz targets: runs every parser on `text`.
 pub(super) fn parse(text: &str) {
     cpu_ns(text);
     cpu_limit(text);
@@ -167,7 +170,7 @@ pub(super) fn parse(text: &str) {
 mod tests {
     use super::*;
 
-    /// A directory with these files, which stands in for a cgroup: the kernel's are only read.
+    /// Creates a plain directory with these files, in place of a cgroup.
     fn read(files: &[(&str, &str)]) -> Usage {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {

@@ -1,7 +1,7 @@
-//! What an error knows: the place in `config.json` it comes from, and what to do about it.
+//! Errors with a place in `config.json` and a hint.
 //!
-//! Errors travel as [`anyhow::Error`]; each layer adds what only it knows. The two types here are those that
-//! somebody looks for again: [`Fault`], whose parts the JSON log carries as keys of their own, and [`Refusal`],
+//! Errors are [`anyhow::Error`]s; each layer adds what only it knows. Types that code looks for again are
+//! defined here, above all [`Fault`], whose parts the JSON log carries as separate keys, and [`Refusal`],
 //! which commands branch on.
 
 pub mod printable;
@@ -18,18 +18,18 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    /// The whole of `config.json`.
+    /// All of `config.json`.
     pub const fn root() -> Self {
         Self::of("config.json")
     }
 
-    /// The whole of another document, by the name that it has in messages.
+    /// All of another document; `document` is its name in messages.
     pub const fn of(document: &'static str) -> Self {
         Self { document, path: String::new() }
     }
 
-    /// The place in `document` that is written so, as a pointer's display writes it. A document can be an option, `--memory`,
-    /// by which the value at this place was given.
+    /// The place `path` in `document`, as [`Display`](fmt::Display) formats it. Instead of a document it can
+    /// be an option, such as `--memory`, that set the value.
     pub fn in_document(document: &'static str, path: &str) -> Self {
         Self { document, path: path.to_owned() }
     }
@@ -38,7 +38,7 @@ impl Pointer {
         self.document
     }
 
-    /// Whether it is the whole document.
+    /// Whether this is the whole document.
     pub fn is_root(&self) -> bool {
         self.path.is_empty()
     }
@@ -59,12 +59,12 @@ impl Pointer {
         Self { document: self.document, path: format!("{}/{token}", self.path) }
     }
 
-    /// An error about the value at this place.
+    /// Returns an error about the value at this place.
     pub fn error(&self, message: impl fmt::Display) -> anyhow::Error {
         self.fault(message).into()
     }
 
-    /// Like [`Pointer::error`], with a way out for whoever wrote the value.
+    /// Like [`Pointer::error`], with a hint for the author of the value.
     pub fn error_with_hint(&self, message: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
         Fault { hint: Some(hint.to_string()), ..self.fault(message) }.into()
     }
@@ -80,12 +80,12 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// Something wrong with one value of `config.json` or another document.
+/// Something wrong with a value of `config.json` or another document.
 #[derive(Debug)]
 pub struct Fault {
     pub pointer: Pointer,
     pub message: String,
-    /// What would make it right.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
@@ -100,21 +100,21 @@ impl fmt::Display for Fault {
 
 impl error::Error for Fault {}
 
-/// A refusal that other programs recognise by its text or that a command treats as success.
+/// A refusal that other programs recognise by its text, or that a command treats as success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No state directory of that name.
+    /// There is no state directory with this name.
     NoSuchContainer(String),
     /// The container has no process that could receive a signal.
     NotRunning(String),
-    /// Somebody has started the container.
+    /// The container has been started already.
     AlreadyRunning(String),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The texts that containerd, CRI-O and conmon look for.
+            // containerd, CRI-O and conmon match these texts.
             Self::NoSuchContainer(id) => write!(f, "container {id:?} does not exist"),
             Self::NotRunning(id) => write!(f, "container {id:?} has exited: container not running"),
             Self::AlreadyRunning(id) => write!(f, "cannot start an already running container: {id:?}"),
@@ -124,19 +124,19 @@ impl fmt::Display for Refusal {
 
 impl error::Error for Refusal {}
 
-/// A context that tells how far the making of a container had come. It has no words of its own, because the others name place
-/// and cause, but runc's callers know some for it: `cli/runc.rs`.
+/// An error context that says how far the creation of a container had got. It displays as nothing, because
+/// other contexts have place and cause, but `cli/runc.rs` turns it into the words that runc's callers know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The cgroup was being made.
+    /// The cgroup was being created.
     Cgroup,
-    /// The init process was alive.
+    /// The init process was running.
     Alive,
-    /// The init process was making ready.
+    /// The init process was setting up the container.
     Init,
-    /// The init process was making a mount.
+    /// The init process was mounting.
     Mount,
-    /// The init process was becoming the program.
+    /// The init process was executing the program.
     Program,
 }
 
@@ -148,13 +148,13 @@ impl fmt::Display for Stage {
 
 impl error::Error for Stage {}
 
-/// A context that tells what a change that went wrong could not take back. It has no words of its own, because the others come
-/// first: [`line()`] has them.
+/// An error context that lists what a failed change could not restore. It displays as nothing, because other
+/// contexts come first: [`line()`] appends the list.
 #[derive(Debug)]
 pub struct NotPutBack(Vec<String>);
 
 impl NotPutBack {
-    /// `error`, after which `lost` have not their old values again; there may be none.
+    /// Returns `error` with `lost`, which may be empty, as what could not be restored.
     pub fn after(mut error: anyhow::Error, lost: Vec<String>) -> anyhow::Error {
         if let Some(Self(earlier)) = error.downcast_mut() {
             earlier.extend(lost);
@@ -172,9 +172,8 @@ impl fmt::Display for NotPutBack {
 
 impl error::Error for NotPutBack {}
 
-/// One line for people: the whole chain, outermost first, with the name of every errno, and the way out.
-/// Whatever is told of files, bundles and other programs cannot make it more than a line, nor control a
-/// terminal.
+/// Formats an error as one line: the whole chain, outermost first, with the name of every errno, and the
+/// hint. Untrusted text in it can neither add a line nor control a terminal.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -193,17 +192,17 @@ pub fn line(error: &anyhow::Error) -> String {
     printable::escape(&text).into_owned()
 }
 
-/// The value of `config.json` that the error is about, if it is about one.
+/// Returns the fault, if the error is about a value of a document.
 pub fn fault(error: &anyhow::Error) -> Option<&Fault> {
     error.downcast_ref()
 }
 
-/// What would make it right, if the error knows.
+/// Returns how to fix the error, if known.
 pub fn hint(error: &anyhow::Error) -> Option<&str> {
     fault(error).and_then(|fault| fault.hint.as_deref()).or_else(|| Some(&error.downcast_ref::<Hint>()?.1))
 }
 
-/// A context with a way out, for errors that are not about a value of `config.json`.
+/// A context with a hint, for errors that are not about a value of `config.json`: message, hint.
 #[derive(Debug)]
 pub struct Hint(pub String, pub String);
 
@@ -215,18 +214,18 @@ impl fmt::Display for Hint {
 
 impl error::Error for Hint {}
 
-/// The errno at the bottom of the chain, if the kernel said no.
+/// Returns the errno in the chain, if the error came from the kernel.
 pub fn errno(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(errno_of)
 }
 
-/// `no such file or directory (ENOENT)`: in small letters as Go's programs have it, because runc's callers search for these
-/// words.
+/// Formats an errno as `no such file or directory (ENOENT)`; in lower case as Go does, because runc's callers
+/// match these words.
 pub fn describe(errno: Errno) -> String {
     format!("{} ({errno:?})", in_small_letters(errno.desc()))
 }
 
-/// But for a text that begins with an abbreviation, as `I/O error`.
+/// Puts the first letter into lower case, unless the text begins with an abbreviation, such as `I/O error`.
 fn in_small_letters(text: &str) -> String {
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
@@ -243,7 +242,7 @@ fn errno_of(cause: &(dyn error::Error + 'static)) -> Option<Errno> {
         .or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error().map(Errno::from_raw))
 }
 
-/// Sees to it that an error is fit to be printed, and about `document` or one of `others`; its one line.
+/// Asserts that an error is fit to be printed, and begins with one of `documents`; returns its line.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn promised(error: &anyhow::Error, documents: &[&str]) -> String {
     let line = line(error);

@@ -1,19 +1,18 @@
-//! Text that others chose - values of a bundle, names of files, what programs say - made fit for a terminal
-//! and a log.
+//! Making untrusted text (values of a bundle, file names, output of programs) safe for a terminal and a log.
 //!
-//! Control characters move the cursor, colour what follows or begin a line that nobody wrote; the characters
-//! that change the direction of text (UAX 9) make it look as if it said something else.
+//! Control characters can move the cursor, change colours or forge a log line. Characters that change the
+//! direction of text (UAX 9) can make it look like something else.
 
 use std::borrow::Cow;
 
-/// Whether a terminal or a reader of lines would act on it instead of showing it.
+/// Whether a terminal or a log reader would interpret this character instead of showing it.
 pub fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` with all that is harmful written as Rust writes it in a string, such as `\n` and `\u{1b}`. What is
-/// escaped already stays as it is.
+/// Escapes all harmful characters of `text` as Rust does in strings, e.g. `\n` and `\u{1b}`. Text that is
+/// already escaped does not change.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return text.into();
@@ -29,8 +28,9 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// JSON that says the same and can be shown: an encoder escapes only the control characters that JSON
-/// forbids, up to U+001F. The others can stand in strings alone. Newlines between values stay.
+/// Makes JSON safe to show without changing its meaning: encoders escape only the control characters that
+/// JSON forbids, up to U+001F. The other harmful characters can only occur in strings. Newlines between
+/// values stay.
 pub fn json(text: String) -> String {
     let is_foreign = |letter: char| letter > '\u{1f}' && is_harmful(letter);
     if !text.contains(is_foreign) {

@@ -1,35 +1,35 @@
-//! Who has asked for a change: what this process knows of it by itself, and nothing that a caller could not tell anyway.
+//! Who asked for a change: what this process can find out itself, which any caller could forge anyway.
 
 use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest text of a command line that is kept, in characters.
+/// The maximum length of a recorded command line, in characters.
 const LONGEST: usize = 200;
 
-/// Who asked.
+/// Who asked for a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Asker {
-    /// The user whose process this was.
+    /// The user id of this process.
     pub uid: u32,
-    /// Who became that user, if sudo(8) says so. It says it in the environment, where others may have written, too.
+    /// The user who ran sudo(8), according to the environment, which others can set, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sudo_uid: Option<u32>,
-    /// The process that called this program, and the name of its program: an engine's, a shell's.
+    /// The parent process and the name of its program, such as an engine or a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_pid: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<String>,
-    /// The command and its arguments.
+    /// The command with its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
 impl Asker {
-    /// Of this process, whose command and arguments are `words`.
+    /// Describes this process, whose command and arguments are `words`.
     pub fn of_this_process(words: &[OsString], sudo_uid: Option<u32>) -> Self {
-        // None for a process in another pid namespace, as that of the shell outside.
+        // `None` if the parent is in another pid namespace, e.g. a shell outside.
         let caller_pid = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
         let name = caller_pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
         Self {
@@ -42,8 +42,8 @@ impl Asker {
     }
 }
 
-/// As a shell would read it, but for words that it would not leave alone, which are quoted as Rust's are: no control character
-/// gets to a terminal.
+/// Formats a command line for a shell. Words with special characters are quoted like Rust strings, so that no
+/// control character reaches a terminal.
 fn command_line(words: &[OsString]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+=./:,@%".contains(c);
     let words = words.iter().map(|word| {

@@ -1,4 +1,5 @@
-//! Other limits for a container, decided and not yet in force: those of its cgroup and those of its class of service.
+//! New limits that have been planned but not applied: those of the cgroup and those of the RDT class of
+//! service.
 
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
@@ -10,10 +11,10 @@ use crate::cgroup::{Planned, Source, intel_rdt};
 use crate::container::Container;
 use crate::error::{NotPutBack, Pointer};
 
-/// A class of service and limits of it, each with where it is from.
+/// A class of service and its new limits, each with its origin.
 type OfClass<'a> = (OpenClass, Vec<(&'a str, &'a str)>);
 
-/// What is to be written.
+/// A planned change.
 #[derive(Debug)]
 pub(super) struct Decided<'a> {
     limits: Planned,
@@ -21,8 +22,8 @@ pub(super) struct Decided<'a> {
 }
 
 impl<'a> Decided<'a> {
-    /// `resources` is the text of a `linux.resources` object, `schemata` are limits of the class of service, each with the option
-    /// that gives it.
+    /// Plans a change. `resources` is the text of a `linux.resources` object, `schemata` are limits of the
+    /// class of service, each with its option.
     pub(super) fn change(
         container: &Container,
         resources: &[u8],
@@ -34,7 +35,8 @@ impl<'a> Decided<'a> {
         Ok(Self { limits, rdt: of_class(container, schemata.to_vec())? })
     }
 
-    /// What there once was: the value of each place of `old`, the last of which is put back first. Then `resources` are in force; `at` is where the values are from.
+    /// Plans restoring old values, the last of `old` first. `resources` are in force afterwards; `at` says
+    /// where the values come from.
     pub(super) fn return_to(
         container: &Container,
         old: &[(&'a Change, &'a str)],
@@ -51,7 +53,7 @@ impl<'a> Decided<'a> {
         Ok(Self { limits, rdt: of_class(container, schemata.collect())? })
     }
 
-    /// What would be written, without writing it.
+    /// Returns what would be written, without writing it.
     pub(super) fn preview(&self) -> Result<Vec<Change>> {
         let mut changes = self.limits.preview()?;
         if let Some((class, schemata)) = &self.rdt {
@@ -60,7 +62,7 @@ impl<'a> Decided<'a> {
         Ok(changes)
     }
 
-    /// What would be replaced, each once.
+    /// Returns what would be replaced, each place once.
     pub(super) fn replaced(&self) -> Result<Vec<Change>> {
         let mut changes = self.limits.replaced()?;
         if let Some((class, schemata)) = &self.rdt {
@@ -77,9 +79,9 @@ impl<'a> Decided<'a> {
         Ok(once)
     }
 
-    /// Puts it into force: all or nothing.
+    /// Applies the change, all or nothing.
     pub(super) fn apply(self) -> Result<Applied> {
-        // First, for it kills nobody: whatever of it is refused.
+        // First, because unlike memory.max it kills nothing: if it is refused, nothing is lost.
         let rdt = self.rdt.map(|(class, schemata)| intel_rdt::Update::apply(class, &schemata)).transpose()?;
         match self.limits.apply() {
             Ok(limits) => Ok(Applied { rdt, limits }),
@@ -91,8 +93,10 @@ impl<'a> Decided<'a> {
     }
 }
 
+/// Opens the container's class of service.
+///
 /// # Errors
-/// There are some, and the container is in no class.
+/// There are `schemata`, but the container has no class.
 fn of_class<'a>(container: &Container, schemata: Vec<(&'a str, &'a str)>) -> Result<Option<OfClass<'a>>> {
     match (container.state.intel_rdt(), schemata.first()) {
         (_, None) => Ok(None),
@@ -103,7 +107,7 @@ fn of_class<'a>(container: &Container, schemata: Vec<(&'a str, &'a str)>) -> Res
     }
 }
 
-/// What is in force, and is to be kept or to be taken back; on drop it is taken back, too.
+/// A change that has been applied. Dropping it undoes it, unless kept.
 #[derive(Debug)]
 pub(super) struct Applied {
     rdt: Option<intel_rdt::Update>,
@@ -111,7 +115,7 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    /// What is other than it was.
+    /// Returns what differs from before.
     pub(super) fn changes(&self) -> Result<Vec<Change>> {
         let mut changes = self.limits.changes();
         if let Some(rdt) = &self.rdt {
@@ -120,12 +124,12 @@ impl Applied {
         Ok(changes)
     }
 
-    /// The resources that are in force now, a `linux.resources` object.
+    /// Returns the resources that are now in force, a `linux.resources` object.
     pub(super) fn in_force(&self) -> Option<&RawValue> {
         self.limits.in_force()
     }
 
-    /// Takes everything back; gives what could not be.
+    /// Undoes everything; returns what could not be restored.
     pub(super) fn take_back(self) -> Vec<String> {
         let mut lost = self.rdt.map(intel_rdt::Update::take_back).unwrap_or_default();
         lost.extend(self.limits.take_back());

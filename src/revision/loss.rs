@@ -1,5 +1,5 @@
-//! What a container has lost while its limits were changed: whoever lowers `memory.max` below what is in use has processes killed at
-//! once. Nothing brings them back, whatever becomes of the change, so it is told in any case.
+//! Processes that a container lost during a change of limits. Lowering `memory.max` below the usage kills
+//! processes at once. That cannot be undone, so it is reported whether or not the change succeeds.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::cgroup::{OomCounts, OomReport};
 use crate::container::Container;
 
-/// In words that follow on the container's name; also the context of an error.
+/// A phrase to put after the container's name; also the context of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss(String);
 
@@ -28,7 +28,7 @@ impl Loss {
         Self(format!("a process was OOM-killed: {}", shortage.trim_start_matches("out of memory: ")))
     }
 
-    /// Where nobody knows any more which limit it was.
+    /// When it is no longer known which limit was hit.
     pub(super) fn of_somebody() -> Self {
         Self("a process was OOM-killed".to_owned())
     }
@@ -38,10 +38,10 @@ impl Loss {
     }
 }
 
-/// A container before its limits are changed.
+/// The state of a container before its limits are changed.
 #[derive(Debug)]
 pub(super) struct Before {
-    /// `None` if it has ended.
+    /// `None` if it has exited.
     init: Option<OwnedFd>,
     cgroup: Option<PathBuf>,
     /// `None` without the memory controller.
@@ -55,17 +55,18 @@ impl Before {
         Self { init: container.init().ok().flatten(), cgroup, ooms }
     }
 
-    /// What it has lost since, under the limits that are in force now.
+    /// Returns what it has lost since, under the limits now in force.
     pub(super) fn loss(&self) -> Option<Loss> {
         self.shortage().map(|shortage| Loss::of_process(&shortage)).or_else(|| self.end())
     }
 
-    /// The same under limits that are in force no more.
+    /// The same, when those limits have been undone.
     pub(super) fn loss_meanwhile(&self) -> Option<Loss> {
         self.shortage().map(|_| Loss::of_somebody()).or_else(|| self.end())
     }
 
-    /// First, for it may be the reason of the end; systemd may have taken the counts away by then.
+    /// To be checked first, because a kill may be why the container exited. systemd may have removed the
+    /// counters by then.
     fn shortage(&self) -> Option<OomReport> {
         cgroup::shortage(self.cgroup.as_deref()?, self.ooms?)
     }

@@ -1,4 +1,4 @@
-//! CreateArgs a revision: a change is put into force and recorded, or neither.
+//! Making a revision: a change is applied and recorded, or neither.
 
 use std::time::SystemTime;
 
@@ -17,61 +17,61 @@ use crate::error::{NotPutBack, Pointer, Refusal};
 use crate::host::clock;
 use crate::host::signals::{SignalQueue, Signals};
 
-/// What is to be changed.
+/// What to change.
 #[derive(Clone, Debug)]
 pub enum Wanted<'a> {
     Limits {
         /// A `linux.resources` object.
         resources: &'a [u8],
         source: Source,
-        /// Limits of the class of service, each with the option that gives it.
+        /// Limits of the class of service, each with its option.
         schemata: &'a [(&'static str, &'a str)],
     },
-    /// What there was before.
+    /// Go back to earlier limits.
     Rollback {
-        /// At which revision; `None` for the one before the current one.
+        /// To this revision; `None` for the one before the current one.
         to: Option<u64>,
-        /// Only while this revision is in force.
+        /// Only if this revision is still in force.
         from: Option<u64>,
         reason: Option<&'a str>,
     },
 }
 
 impl Wanted<'_> {
-    /// Whether it is what was so before the last change, whatever that was: one that was not finished is the last, too.
+    /// Whether this undoes the last change, whichever that was, including one that was interrupted.
     fn is_one_back(&self) -> bool {
         matches!(self, Self::Rollback { to: None, from: None, .. })
     }
 }
 
-/// Which container.
+/// A container to change.
 #[derive(Clone, Copy, Debug)]
 pub struct ContainerRef<'a> {
     pub root: &'a Root,
     pub id: &'a ContainerId,
-    /// Only if it is still this one.
+    /// If set, the container must still be this one, not a later one of the same name.
     pub only: Option<&'a Identity>,
-    /// Those that end the waiting for its turn, if this process takes them.
+    /// Signals that abort waiting for the lock, if this process handles them.
     pub signals: Option<&'a SignalQueue>,
 }
 
-/// What has become of it.
+/// The result of [`make`].
 #[derive(Debug)]
 pub struct Made {
-    /// The new revision; `None` if everything was so already.
+    /// The new revision; `None` if nothing had to be changed.
     pub revision: Option<u64>,
-    /// The one that was in force before.
+    /// The revision that was in force before.
     pub before: u64,
-    /// The one whose limits are in force again.
+    /// The revision whose limits are in force again.
     pub rollback_to: Option<u64>,
     pub changes: Vec<Change>,
-    /// What was put back before, for an update that had not been finished.
+    /// What was restored first, because an earlier update had been interrupted.
     pub put_back: Vec<Change>,
-    /// What it has lost by that.
+    /// What the container has lost by the change.
     pub loss: Option<Loss>,
 }
 
-/// Another revision is in force than the one that was to be taken back.
+/// Another revision is in force than the one to be undone.
 #[derive(Debug)]
 pub struct Overtaken(pub u64);
 
@@ -83,7 +83,7 @@ impl std::fmt::Display for Overtaken {
 
 impl std::error::Error for Overtaken {}
 
-/// Another container has the name now.
+/// The name now belongs to another container.
 #[derive(Debug)]
 pub struct Replaced;
 
@@ -96,19 +96,20 @@ impl std::fmt::Display for Replaced {
 impl std::error::Error for Replaced {}
 
 impl<'a> ContainerRef<'a> {
-    /// The one that has this name.
+    /// The container that currently has this name.
     pub fn named(root: &'a Root, id: &'a ContainerId) -> Self {
         Self { root, id, only: None, signals: None }
     }
 }
 
-/// Changes the limits of a container that has not ended, and records the revision. Blocks signals once it is this process's
-/// turn, so that all or nothing is in force, whoever wants to end it meanwhile.
+/// Changes the limits of a container that has not exited, and records the revision. Once it holds the lock,
+/// it blocks signals, so that an interrupt cannot leave the change half applied.
 ///
 /// # Errors
-/// Everything is as it was then, but for whom the kernel has killed meanwhile: a [`Loss`] is the error's context.
+/// The old limits have been restored. If the kernel has killed processes meanwhile, the error has a [`Loss`]
+/// as context.
 pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
-    // Two at a time would each record only their own.
+    // Two updates at a time would each record only their own changes.
     let lock = target.root.lock(target.id, target.signals)?;
     let mut container = load(target, &lock)?;
     Signals::block()?;
@@ -116,7 +117,7 @@ pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Asker) -> Resul
     let made = apply_and_record(&mut container, &lock, wanted, by);
     match made {
         Ok(made) => Ok(Made { loss: before.loss(), ..made }),
-        // An error of a container that was deleted meanwhile has no other reason.
+        // If the container was deleted meanwhile, that is the reason for any error.
         Err(error) => Err(match (lock.check(), before.loss_meanwhile()) {
             (Err(deleted), _) => deleted,
             (Ok(()), Some(loss)) => error.context(loss),
@@ -140,7 +141,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
         });
     }
     let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
-    // What was opened by a path.
+    // The cgroup was opened by its path, which is the container's only if it still exists.
     lock.check()?;
     let begun = Begun::note(lock, &history, decided.replaced()?)?;
     let new = |changes| New {
@@ -165,7 +166,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     made.map(|made| Made { put_back, ..made })
 }
 
-/// Records what is in force now, if it is other than it was, as the revision that `new` makes of the changes.
+/// Records the limits in force, if they have changed, as the revision that `new` makes of the changes.
 fn record(
     container: &mut Container,
     lock: &Lock,
@@ -189,11 +190,11 @@ fn record(
     Ok(made)
 }
 
-/// What [`make`] would write, without writing it: for each file, by its path, what it holds and what it would be given; and to
-/// which container.
+/// Returns what [`make`] would write, without writing it: the container, and old and new value for each file,
+/// by its path.
 ///
 /// # Errors
-/// As [`make`], but for what only the kernel knows.
+/// As [`make`], except those that only the kernel knows.
 pub fn preview(target: &ContainerRef<'_>, wanted: &Wanted<'_>) -> Result<(Identity, Vec<Change>)> {
     let lock = target.root.lock(target.id, target.signals)?;
     let container = load(target, &lock)?;
@@ -211,7 +212,7 @@ pub fn preview(target: &ContainerRef<'_>, wanted: &Wanted<'_>) -> Result<(Identi
         changes.extend(wanted);
         Ok(changes)
     });
-    // Otherwise it may have been another's cgroup that was looked at.
+    // If the container was deleted, it may have been another's cgroup.
     lock.check()?;
     Ok((container.state.identity(), changes?))
 }
@@ -223,7 +224,7 @@ fn load(target: &ContainerRef<'_>, lock: &Lock) -> Result<Container> {
     }
     match container.status()? {
         Status::Created | Status::Running | Status::Paused => Ok(container),
-        // Its record is not finished, and what is in it would be lost.
+        // Its record is not complete yet, and the change would be lost.
         Status::Creating => {
             bail!("container {:?} is still being created: container not running", container.state.id)
         }
@@ -231,7 +232,7 @@ fn load(target: &ContainerRef<'_>, lock: &Lock) -> Result<Container> {
     }
 }
 
-/// What is to be written, and what the history is told of it.
+/// The planned change, and what to record about it.
 struct Decision<'a> {
     decided: Decided<'a>,
     rollback_to: Option<u64>,

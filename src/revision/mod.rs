@@ -1,10 +1,13 @@
-//! The revisions of a container's limits: each `update` that changes something is one, and so is each `rollback`, in the manner
-//! of kubectl's `rollout`.
+//! The revisions of a container's limits: each `update` that changes something makes one, and so does each
+//! `rollback`, similar to kubectl's `rollout`.
 //!
-//! [`History`] is pure: which revisions there were, and what control files held at each. It is kept in the state file, so that
-//! limits and history are recorded at once or not at all. A container that was never updated has none: its only revision, the
-//! first, follows from its state. `make.rs` is where a revision is made, for whichever command, and `unfinished.rs` sees to one whose
-//! maker was killed; `loss.rs` knows whom a change has cost their lives. `roll.rs` makes one of each of several containers, and `watch.rs` looks at what becomes of them.
+//! [`History`] is pure: it knows the revisions, and what control files contained at each. It is stored in the
+//! state file, so that limits and history are recorded together or not at all. A container that was never
+//! updated has no history: its only revision, the first, follows from its state.
+//!
+//! `make.rs` makes a revision, for every command; `unfinished.rs` reverts an update that was killed;
+//! `loss.rs` detects processes killed by a change; `roll.rs` updates several containers, and `watch.rs`
+//! watches them afterwards.
 
 mod asker;
 mod decided;
@@ -28,42 +31,43 @@ use crate::cgroup::change::Change;
 use crate::container::state::State;
 use crate::error::Hint;
 
-/// How many revisions are kept: as many as kubectl keeps. The first is always one of them.
+/// How many revisions are kept, as by kubectl. The first one always is.
 pub const KEPT: usize = 10;
 
-/// A container's limits from one change to the next.
+/// A revision of a container's limits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revision {
-    /// From 1, which is what the container was made with.
+    /// Counts from 1, the limits that the container was created with.
     pub revision: u64,
-    /// RFC 3339, UTC, nanoseconds.
+    /// RFC 3339 with nanoseconds, in UTC.
     pub time: String,
     pub by: Asker,
-    /// The revision whose limits it has again.
+    /// The revision whose limits were restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_to: Option<u64>,
-    /// Why it was made, if nobody asked for it directly.
+    /// The reason, if the revision was made automatically.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What is other than in the revision before.
+    /// What differs from the revision before.
     pub changes: Vec<Change>,
-    /// `linux.resources` without the device rules, as the state had them; absent for the current revision, whose are there.
+    /// `linux.resources` without the device rules; absent for the current revision, whose resources are in
+    /// the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resources: Option<Value>,
 }
 
-/// The revisions of one container.
+/// The revisions of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct History {
-    /// The first, then the newest, of which the last is in force.
+    /// The first one, then the most recent ones; the last one is in force.
     revisions: Vec<Revision>,
-    /// The changes of those between, which are no longer kept.
+    /// The changes of the revisions between them, which are no longer kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     forgotten: Vec<Change>,
 }
 
-/// What there is to say about a new revision.
+/// What is recorded of a new revision.
 #[derive(Debug)]
 pub struct New {
     pub time: String,
@@ -73,7 +77,7 @@ pub struct New {
     pub changes: Vec<Change>,
 }
 
-/// Places that have changed, each with the value that it once had.
+/// Places that have changed since, each with its old value.
 pub type Old<'a> = Vec<(&'a Change, &'a str)>;
 
 impl History {
@@ -98,8 +102,10 @@ impl History {
         Ok(Self { revisions: vec![first], forgotten: Vec::new() })
     }
 
+    /// Decodes and validates a history.
+    ///
     /// # Errors
-    /// What no history ever was: the state file is a file that others can write to.
+    /// A history that this program never writes: others can write to the state file.
     fn decoded(text: &str) -> Result<Self> {
         let history: Self = serde_json::from_str(text)?;
         let numbers: Vec<_> = history.revisions.iter().map(|revision| revision.revision).collect();
@@ -114,22 +120,22 @@ impl History {
         Ok(history)
     }
 
-    /// In order.
+    /// Returns the revisions, oldest first.
     pub fn revisions(&self) -> &[Revision] {
         &self.revisions
     }
 
-    /// The number of the revision that is in force.
+    /// Returns the number of the revision in force.
     pub fn current(&self) -> u64 {
         self.revisions.last().map_or(1, |revision| revision.revision)
     }
 
-    /// The number of the one before it.
+    /// Returns the number of the revision before the current one.
     pub fn previous(&self) -> Option<u64> {
         Some(self.revisions.iter().rev().nth(1)?.revision)
     }
 
-    /// Makes another revision the current one; `resources` are those that were in force until now. Gives its number.
+    /// Adds a new current revision and returns its number; `resources` are those in force until now.
     pub fn record(&mut self, new: New, resources: Option<&RawValue>) -> Result<u64> {
         let number = self.current() + 1;
         if let Some(last) = self.revisions.last_mut() {
@@ -156,15 +162,15 @@ impl History {
         Ok(number)
     }
 
-    /// What was in force at revision `number`: the places that have changed since, each with what it held then, and the resources, with
-    /// the device rules of `current`, which no update changes.
+    /// Returns what was in force at revision `number`: the places that have changed since, each with its
+    /// value then, and the resources, with the device rules of `current`, since no update changes those.
     ///
-    /// What it held then is what the last revision up to that one has made of it. Only of a place that none has changed, it is what
-    /// the first one since has found there: others write to control files, too, such as the container, and what they wrote between
-    /// two revisions belongs to none.
+    /// The value is the one set by the last revision up to `number`. Only if none of these changed the place,
+    /// it is the value that the first later revision found there. Others, such as the container, write to
+    /// control files, too; what they write between two revisions belongs to neither.
     ///
     /// # Errors
-    /// If that revision is not kept.
+    /// The revision is not kept.
     pub fn at(&self, number: u64, current: Option<&RawValue>) -> Result<(Old<'_>, Option<Box<RawValue>>)> {
         let Some(revision) = self.revisions.iter().find(|revision| revision.revision == number) else {
             let kept: Vec<_> = self.revisions.iter().map(|kept| kept.revision.to_string()).collect();
@@ -178,7 +184,7 @@ impl History {
             let is_there = |earlier: &&Change| earlier.place() == change.place();
             let forgotten = self.forgotten.iter().filter(|_| number != 1);
             let made = earlier.find(is_there).or_else(|| forgotten.rev().find(is_there))?;
-            // An idle cgroup has no weight: what it gets when it is so no more is the kernel's.
+            // An idle cgroup has no weight; which one it gets afterwards is up to the kernel.
             (change.file != "cpu.weight" || made.to != "0").then_some(&*made.to)
         };
         let mut since: Old<'_> = Vec::new();
@@ -326,7 +332,7 @@ mod tests {
         }
         let kept: Vec<u64> = history.revisions().iter().map(|revision| revision.revision).collect();
         assert_eq!(kept, [1, 23, 24, 25, 26, 27, 28, 29, 30, 31]);
-        // With what was changed by those that are not.
+        // Including the changes of revisions that are no longer kept.
         assert_eq!(at(&history, 1), ["pids.max=1", "cpu.max=first"]);
         assert_eq!(at(&history, 23), ["pids.max=23"]);
         assert!(history.at(2, None).is_err());

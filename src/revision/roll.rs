@@ -1,5 +1,5 @@
-//! A rolling update: one change for several containers, a few at a time. It stops at the first container that
-//! fails under the new limits, and rolls back those that have them.
+//! Rolling updates: one change for several containers, a few at a time. Stops at the first container that
+//! fails with the new limits, and rolls back all that have them.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ pub struct Plan<'a> {
     pub by: Asker,
     /// How many containers are changed at a time; at least 1.
     pub step: usize,
-    /// How long they are watched after the change.
+    /// How long containers are watched after the change.
     pub settle: Duration,
-    /// The share of time, in percent, that a container may be stalled by pressure.
+    /// The percentage of time that a container may be stalled by memory or I/O pressure.
     pub most_pressure: f64,
 }
 
-/// What is reported; `Display` is a line for people.
+/// A progress event; `Display` formats it as a line.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event<'a> {
@@ -38,7 +38,7 @@ pub enum Event<'a> {
         revision: Option<u64>,
         changes: &'a [Change],
     },
-    /// It was watched for the whole time, and neither failed nor stalled.
+    /// The container was watched for the whole time, and neither failed nor stalled.
     Settled {
         id: &'a str,
     },
@@ -53,7 +53,7 @@ pub enum Event<'a> {
         id: &'a str,
         to: u64,
         revision: Option<u64>,
-        /// What it has lost by the rollback.
+        /// What the container has lost by the rollback.
         #[serde(skip_serializing_if = "Option::is_none")]
         loss: Option<&'a str>,
     },
@@ -61,8 +61,8 @@ pub enum Event<'a> {
         id: &'a str,
         reason: &'a str,
     },
-    /// The last event: how many containers have the new limits, have their old ones again, could not be
-    /// rolled back, and were never changed.
+    /// The last event: how many containers have the new limits, were rolled back, could not be rolled back,
+    /// and were never changed.
     Summary {
         updated: usize,
         rolled_back: usize,
@@ -100,7 +100,7 @@ impl std::fmt::Display for Event<'_> {
     }
 }
 
-/// A container to change, told apart from later ones of the same name.
+/// A container to change, with what tells it from a later one of the same name.
 struct Member<'a> {
     id: &'a ContainerId,
     which: Identity,
@@ -113,20 +113,20 @@ enum Stop {
     Interrupted(Signal),
 }
 
-/// Is called with each event as it happens. It must not fail, nor delay the update once a signal is pending.
+/// Called with each event as it happens. It must not fail, nor delay the update once a signal is pending.
 pub type Tell<'a> = dyn FnMut(&Event<'_>, &SignalQueue) + 'a;
 
 /// Changes all containers, or none in the end.
 ///
 /// # Errors
-/// The first failure, or a signal that asks this process to end. The containers that were changed then have
-/// their old limits again, unless they have died, have been replaced by another of the same name, or have
-/// been changed by somebody else since; the message counts them.
+/// The first failure, or a signal that asks this process to terminate. The changed containers have their old
+/// limits again, unless they have exited, have been replaced by others of the same name, or have been changed
+/// by another update since; the message counts them.
 pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
-    // What can be known to be wrong is found before anything is changed.
+    // Report errors that can be found in advance before anything is changed.
     let members = plan.ids.iter().map(|id| member(root, plan, id).map_err(|error| about(id, error)));
     let members: Vec<_> = members.collect::<Result<_>>()?;
-    // From here on, a request to end takes effect between two changes.
+    // From here on, a signal takes effect between two changes.
     let signals = Signals::block()?.interrupts()?;
     let rolling = Rolling { root, plan, signals };
     let mut tell = |event: &Event<'_>| tell(event, &rolling.signals);
@@ -142,7 +142,7 @@ pub fn roll(root: &Root, plan: &Plan<'_>, tell: &mut Tell<'_>) -> Result<()> {
     }
 }
 
-/// Checks that the change could be made to the container.
+/// Checks that the container could be changed.
 fn member<'a>(root: &Root, plan: &Plan<'_>, id: &'a ContainerId) -> Result<Member<'a>> {
     let (which, _) = preview(&ContainerRef::named(root, id), &plan.wanted)?;
     Ok(Member { id, which })
@@ -155,7 +155,7 @@ struct Rolling<'a> {
 }
 
 impl Rolling<'_> {
-    /// Changes a batch, and watches it.
+    /// Changes a batch of containers and watches them.
     fn change<'a>(
         &self,
         batch: &'a [Member<'a>],
@@ -191,7 +191,7 @@ impl Rolling<'_> {
         }
     }
 
-    /// Rolls back all that is `done`, newest first, and words the error.
+    /// Rolls back all of `done`, newest first, and returns the error.
     fn stop(
         &self,
         stop: Stop,
@@ -200,7 +200,7 @@ impl Rolling<'_> {
     ) -> anyhow::Error {
         let reason = stop.announce(tell);
         let mut changed = done.len();
-        // This container has its old limits, but not all that it had before.
+        // This container has its old limits, but lost processes.
         if let Stop::Failed(id, error) = &stop
             && let Some(loss) = error.downcast_ref::<Loss>()
         {
@@ -243,8 +243,8 @@ impl Rolling<'_> {
         rolled_back
     }
 
-    /// Rolls one back; returns the revision that this makes, and what the container has lost. A further
-    /// signal gives up a container that is locked by somebody else.
+    /// Rolls one container back; returns the new revision and what the container has lost. Another signal
+    /// aborts waiting for a container that is locked.
     fn back(&self, member: &Member<'_>, made: &Made, reason: &str) -> Result<(Option<u64>, Option<Loss>)> {
         // Nothing was changed.
         if made.revision.is_none() {
@@ -263,7 +263,7 @@ impl Rolling<'_> {
 }
 
 impl Stop {
-    /// Tells why the update stops; returns that as the reason for the rollbacks.
+    /// Reports why the update stops; returns that as the reason for the rollbacks.
     fn announce(&self, tell: &mut dyn FnMut(&Event<'_>)) -> String {
         match self {
             Self::Failed(id, error) => {
@@ -287,7 +287,7 @@ impl Stop {
     }
 }
 
-/// Adds which container it is, unless the message says so already.
+/// Adds the container's name, unless the message has it already.
 fn about(id: &ContainerId, error: anyhow::Error) -> anyhow::Error {
     match error.is::<Refusal>() {
         true => error,

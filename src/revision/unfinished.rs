@@ -1,6 +1,6 @@
-//! An update that is killed in its midst (SIGKILL, which nobody can put off) leaves limits in force that nobody has recorded, and no
-//! way back. So what it is about to replace is noted in the state directory before, and whoever makes the next revision puts that
-//! back first.
+//! Recovering from an update that was killed (SIGKILL cannot be blocked), which leaves limits in force that
+//! are recorded nowhere. So the update first notes in the state directory what it is about to replace, and
+//! the next one restores that before it does anything else.
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -11,40 +11,41 @@ use crate::cgroup::change::Change;
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::Pointer;
 
-/// What is to be put back unless another revision is in force by now: then it was finished, and only not forgotten.
+/// What to restore, unless a newer revision is in force: then the update was completed, and only the note was
+/// left.
 #[derive(Serialize, Deserialize)]
 struct Note {
     revision: u64,
     changes: Vec<Change>,
 }
 
-/// An update that has begun, and is to be forgotten when it is in force and recorded or has been taken back. Otherwise whoever comes
-/// next puts back what it has replaced.
+/// An update in progress. Its note is to be removed once the change has been recorded or undone; otherwise
+/// the next update restores what it replaced.
 #[derive(Debug)]
 pub(super) struct Begun<'a>(&'a Lock);
 
 impl<'a> Begun<'a> {
-    /// Notes what `changes` would replace, if there are any.
+    /// Writes the note about `changes`, if there are any.
     pub(super) fn note(lock: &'a Lock, history: &History, changes: Vec<Change>) -> Result<Option<Self>> {
         if changes.is_empty() {
             return Ok(None);
         }
         let note = Note { revision: history.current(), changes };
         let text = serde_json::to_vec(&note).context("encode the update journal")?;
-        // Where this cannot be written, the record cannot be either, and all is taken back.
+        // If this fails, so will writing the state, and the change will be undone.
         let _ = lock.write_note(&text);
         Ok(Some(Self(lock)))
     }
 
     pub(super) fn forget(self) {
-        // One that stays says what is so in any case.
+        // A note that stays does no harm: it agrees with what is in force.
         let _ = self.0.remove_note();
     }
 }
 
-/// What an update that was killed has replaced, if there was one: what is to be put back.
+/// Returns what a killed update has replaced, i.e. what to restore.
 fn noted(text: Option<Vec<u8>>, history: &History) -> Result<Vec<Change>> {
-    // One that is not whole was killed before it had replaced anything.
+    // An incomplete note means that the update was killed before it replaced anything.
     let note: Option<Note> = text.and_then(|text| serde_json::from_slice(&text).ok());
     let changes = note.filter(|note| note.revision == history.current()).map(|note| note.changes);
     let changes = changes.unwrap_or_default();
@@ -65,7 +66,7 @@ fn back<'a>(container: &Container, changes: &'a [Change]) -> Result<Decided<'a>>
     Decided::return_to(container, &old, in_force, &Pointer::of("unfinished update"))
 }
 
-/// Puts back what an update that was killed has replaced, if there was one; gives what is other now.
+/// Restores what a killed update has replaced, if there was one; returns what has changed.
 pub(super) fn take_back(lock: &Lock, container: &Container, history: &History) -> Result<Vec<Change>> {
     let Some(text) = lock.note()? else { return Ok(Vec::new()) };
     let put_back = || {
@@ -85,7 +86,7 @@ pub(super) fn take_back(lock: &Lock, container: &Container, history: &History) -
     Ok(changes)
 }
 
-/// What [`take_back`] would write.
+/// Returns what [`take_back`] would write.
 pub(super) fn preview(lock: &Lock, container: &Container, history: &History) -> Result<Vec<Change>> {
     let preview = || {
         let changes = noted(lock.note()?, history)?;
@@ -94,7 +95,8 @@ pub(super) fn preview(lock: &Lock, container: &Container, history: &History) -> 
     preview().with_context(|| doing(lock))
 }
 
-/// What an update has replaced, or is about to, that was killed or has not ended, if there is one.
+/// Returns what an update has replaced or is about to replace that was killed or is still running, if there
+/// is one.
 pub fn unfinished(root: &Root, id: &ContainerId, history: &History) -> Result<Vec<Change>> {
     noted(root.note(id)?, history).context("decode the journal of an unfinished update")
 }

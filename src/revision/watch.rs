@@ -1,10 +1,11 @@
-//! Whether a container bears its new limits: it must not end, nothing in it may be killed for want of memory, and it must not
-//! come to a standstill.
+//! Watching a container after a change of limits: it must not exit, nothing in it may be OOM-killed, and it
+//! must not stall.
 //!
-//! The first two are events (a pidfd, `memory.events`). The third is the kernel's measure of the time in which nothing in the
-//! cgroup could go on, `full avg10` of `memory.pressure` and `io.pressure` (the kernel's accounting/psi.rst), where the kernel
-//! measures it; there is no event for its crossing a mark, so it is looked at as often as the kernel computes it. Processor time
-//! is left out: who gets a quota is meant to wait.
+//! The first two are events (a pidfd, `memory.events`). For the third, the kernel measures the share of time
+//! in which no process of the cgroup could make progress: `full avg10` of `memory.pressure` and
+//! `io.pressure`, where supported (the kernel's accounting/psi.rst). There is no event for crossing a
+//! threshold, so it is polled at the interval of the kernel's updates. CPU pressure is ignored: with a quota,
+//! waiting is intended.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -22,33 +23,34 @@ use crate::container::Container;
 use crate::error::Refusal;
 use crate::host::signals::{Signal, SignalQueue};
 
-/// The kernel computes averages of pressure this often.
+/// The interval at which the kernel updates the averages.
 const PRESSURE_PERIOD: Duration = Duration::from_secs(2);
 const PRESSURES: [&str; 2] = ["memory.pressure", "io.pressure"];
 
-/// One container that is watched.
+/// A container that is being watched.
 #[derive(Debug)]
 pub struct Watch {
     init: OwnedFd,
     oom: OomWatch,
     earlier_ooms: OomCounts,
     cgroup: PathBuf,
-    /// As it was before, for each of [`PRESSURES`]: what gets better was not made worse by the update.
+    /// The values before the change, for each of [`PRESSURES`]: pressure that has not risen since is not due
+    /// to the update.
     pressure: [Option<f64>; 2],
 }
 
-/// How the watch ended.
+/// The outcome.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Nothing happened in the time.
+    /// Nothing happened for the whole time.
     Settled,
-    /// To the container of that index, this.
+    /// The index of the container that failed, and why.
     Failed(usize, String),
     Interrupted(Signal),
 }
 
 impl Watch {
-    /// From now on.
+    /// Starts watching.
     pub fn begin(container: &Container) -> Result<Self> {
         let Some(init) = container.init()? else {
             return Err(Refusal::NotRunning(container.state.id.clone()).into());
@@ -60,15 +62,15 @@ impl Watch {
         Ok(Self { init, oom, earlier_ooms, cgroup, pressure })
     }
 
-    /// What has happened, if anything has; `has_ended` says whether the init process has. `most` is the share of time in
-    /// percent that may be lost.
+    /// Returns what has happened, if anything; `has_ended` says whether the init process has exited. `most`
+    /// is the percentage of time that may be lost.
     fn problem(&mut self, has_ended: bool, most: f64) -> Result<Option<String>> {
-        // First, for it may be the reason of the end.
+        // First, because it may be why the container exited.
         if self.oom.has_killed()? {
             return Ok(Some(
                 match cgroup::shortage(&self.cgroup, self.earlier_ooms) {
                     Some(shortage) => Loss::of_process(&shortage),
-                    // Its cgroup is gone by now.
+                    // The cgroup is gone by now.
                     None => Loss::of_somebody(),
                 }
                 .to_string(),
@@ -89,7 +91,7 @@ impl Watch {
     }
 }
 
-/// Watches all of them for this long, or until something happens to one or a signal asks this process to end.
+/// Watches the containers for this long, or until one fails or a signal asks this process to terminate.
 pub fn settle(watches: &mut [Watch], signals: &SignalQueue, settle: Duration, most: f64) -> Result<Verdict> {
     let deadline = Instant::now() + settle;
     loop {
@@ -109,7 +111,7 @@ pub fn settle(watches: &mut [Watch], signals: &SignalQueue, settle: Duration, mo
     }
 }
 
-/// Waits for something to happen, but no longer than this; which of the init processes have ended.
+/// Waits at most this long for an event; returns which init processes have exited.
 fn wait(watches: &[Watch], signals: &SignalQueue, at_most: Duration) -> Result<Vec<bool>> {
     let timeout = Timespec::try_from(at_most).context("wait for the containers")?;
     let mut waiting: Vec<_> = watches.iter().map(|watch| PollFd::new(&watch.init, PollFlags::IN)).collect();
@@ -120,7 +122,7 @@ fn wait(watches: &[Watch], signals: &SignalQueue, at_most: Duration) -> Result<V
     Ok(waiting.iter().take(watches.len()).map(|init| !init.revents().is_empty()).collect())
 }
 
-/// `full avg10` in percent; `None` where it is not measured.
+/// Reads `full avg10`, in percent; `None` where it is not measured.
 fn pressure(file: &std::path::Path) -> Option<f64> {
     cgroup::avg10(&fs::read_to_string(file).ok()?, "full")
 }
@@ -137,7 +139,7 @@ mod tests {
         let text = "some avg10=71.00 avg60=1.00 avg300=0.00 total=9\nfull avg10=20.37 avg60=0.50 avg300=0.00 total=7\n";
         fs::write(&file, text).unwrap();
         assert_eq!(pressure(&file), Some(20.37));
-        // As cpu.pressure before Linux 5.13.
+        // As in cpu.pressure before Linux 5.13.
         fs::write(&file, "some avg10=71.00 avg60=1.00 avg300=0.00 total=9\n").unwrap();
         assert_eq!(pressure(&file), None);
     }

@@ -1,21 +1,22 @@
-//! Memory for a process that lives for a millisecond: one stretch from which pieces are cut and hardly ever taken back.
+//! A bump allocator for a process that lives for a millisecond: it hands out pieces of one arena and rarely
+//! reuses them.
 //!
-//! Measured: the allocator of musl maps and unmaps pages all the while, about sixty times for one `run`, which is a tenth of
-//! its time. When the stretch is used up, as in a `run` that relays a terminal for days, the system's allocator takes over,
-//! which takes everything back.
+//! musl's allocator maps and unmaps pages all the time, measured at about sixty times per `run`, a tenth of
+//! its run time. When the arena is used up, e.g. in a `run` that relays a terminal for days, the system
+//! allocator takes over, which does free memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Costs nothing until it is touched; a large config.json needs a quarter of it.
+/// Takes no memory until it is touched; a large config.json needs a quarter of it.
 const SIZE: usize = 1 << 20;
 
-/// The allocator of this program.
+/// The global allocator.
 #[derive(Debug)]
 pub struct Arena {
     space: Space,
-    /// Where the next piece begins.
+    /// The offset of the next piece.
     next: AtomicUsize,
 }
 
@@ -23,7 +24,8 @@ pub struct Arena {
 #[derive(Debug)]
 struct Space(UnsafeCell<[u8; SIZE]>);
 
-// SAFETY: the bytes are handed out in pieces that do not overlap, each to one owner; nobody looks at the array as a whole.
+// SAFETY: the bytes are handed out in pieces that do not overlap, each to one owner; nothing accesses the
+// array as a whole.
 unsafe impl Sync for Space {}
 
 impl Arena {
@@ -36,13 +38,13 @@ impl Arena {
         self.space.0.get().cast()
     }
 
-    /// The place of `pointer` in the stretch, if it is there.
+    /// Returns the offset of `pointer` in the arena, if it is in there.
     fn place(&self, pointer: *mut u8) -> Option<usize> {
         (pointer as usize).checked_sub(self.base() as usize).filter(|place| *place < SIZE)
     }
 
     fn cut(&self, layout: Layout) -> Option<usize> {
-        // The stretch is aligned for everything up to a page.
+        // The arena is page-aligned, so alignments up to a page are possible.
         let mask = layout.align().checked_sub(1).filter(|mask| *mask < 4096)?;
         let mut next = self.next.load(Ordering::Relaxed);
         loop {
@@ -55,21 +57,22 @@ impl Arena {
         }
     }
 
-    /// Moves the end of the last piece from `end` to `new_end`, if the piece that ends there is still the last.
+    /// Moves the end of the last piece from `end` to `new_end`; returns false if another piece has been added
+    /// after it.
     fn move_end(&self, end: usize, new_end: usize) -> bool {
         new_end <= SIZE
             && self.next.compare_exchange(end, new_end, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
-// SAFETY: a piece is aligned as asked, as long as asked, and given out once until it is given back as the last one; what is
-// not from the stretch is the system allocator's own.
+// SAFETY: a piece has the requested size and alignment, and is handed out once until it is freed as the last
+// one; everything else comes from the system allocator.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.cut(layout) {
-            // SAFETY: `start` is inside the stretch.
+            // SAFETY: `start` is inside the arena.
             Some(start) => unsafe { self.base().add(start) },
-            // SAFETY: the caller's own promise about `layout`.
+            // SAFETY: the caller guarantees a valid `layout`.
             None => unsafe { System.alloc(layout) },
         }
     }
@@ -77,14 +80,14 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         match self.place(pointer) {
             Some(start) => drop(self.move_end(start + layout.size(), start)),
-            // SAFETY: it was not cut from the stretch, so the system's allocator gave it out, with this layout.
+            // SAFETY: it is not in the arena, so it comes from the system allocator, with this layout.
             None => unsafe { System.dealloc(pointer, layout) },
         }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Some(start) = self.place(pointer) else {
-            // SAFETY: it was not cut from the stretch, so the system's allocator gave it out, with this layout.
+            // SAFETY: it is not in the arena, so it comes from the system allocator, with this layout.
             return unsafe { System.realloc(pointer, layout, new_size) };
         };
         if let Some(new_end) = start.checked_add(new_size)
@@ -92,12 +95,13 @@ unsafe impl GlobalAlloc for Arena {
         {
             return pointer;
         }
-        // SAFETY: the caller promises that the new size does not overflow when rounded up to the alignment.
+        // SAFETY: the caller guarantees that the new size does not overflow when rounded up to the alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        // SAFETY: `new_layout` is as good as the caller's.
+        // SAFETY: `new_layout` has the caller's alignment and new size.
         let new = unsafe { self.alloc(new_layout) };
         if !new.is_null() {
-            // SAFETY: both are valid for the smaller of the two sizes, and a new piece does not overlap an old one.
+            // SAFETY: both are valid for the smaller of the two sizes, and a new piece does not overlap an
+            // old one.
             unsafe { std::ptr::copy_nonoverlapping(pointer, new, layout.size().min(new_size)) };
         }
         new
@@ -129,7 +133,7 @@ mod tests {
         assert_eq!(ARENA.cut(layout(1)), None);
     }
 
-    /// Somebody's memory: where it is, and which byte was written all over it.
+    /// An allocation of the test: its address, and the byte it is filled with.
     struct Piece {
         start: *mut u8,
         layout: Layout,
@@ -138,23 +142,24 @@ mod tests {
 
     impl Piece {
         fn fill(&self) {
-            // SAFETY: the piece is `layout.size()` bytes long, and this test's alone.
+            // SAFETY: the piece is `layout.size()` bytes long, and owned by this test.
             unsafe { self.start.write_bytes(self.byte, self.layout.size()) };
         }
 
-        /// The first `length` bytes are as they were filled; at the ends, where another piece would begin.
+        /// Checks the first `length` bytes, at both ends, where other pieces would overlap.
         fn check(&self, length: usize) {
             assert!(!self.start.is_null() && self.start.addr().is_multiple_of(self.layout.align()));
             for place in [0, length / 2, length - 1] {
                 // SAFETY: `place` is in the piece, as `length` is at most its size.
                 let at = unsafe { self.start.add(place) };
-                // SAFETY: it was written to by `fill`.
+                // SAFETY: `fill` has initialised it.
                 assert_eq!(unsafe { at.read() }, self.byte);
             }
         }
     }
 
-    /// Also past the end of the stretch, where the system's allocator takes over. Miri runs it, too, and sees what no assertion does.
+    /// Also past the end of the arena, where the system allocator takes over. Runs under Miri, too, which
+    /// detects more than the assertions do.
     #[test]
     fn a_piece_keeps_what_is_written_to_it_until_it_is_given_back() {
         use crate::command::fuzzing::{Dice as _, Xorshift};
@@ -188,7 +193,7 @@ mod tests {
                 _ if !pieces.is_empty() => {
                     let piece = pieces.swap_remove(dice.index(pieces.len()));
                     piece.check(piece.layout.size());
-                    // SAFETY: it is from this arena, with this layout, and nobody uses it any more.
+                    // SAFETY: it is from this arena, with this layout, and no longer used.
                     unsafe { ARENA.dealloc(piece.start, piece.layout) };
                 }
                 _ => {}

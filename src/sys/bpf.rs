@@ -1,4 +1,4 @@
-//! bpf(2): programs that cgroups consult.
+//! bpf(2): programs attached to cgroups.
 
 use std::ffi::CStr;
 use std::mem;
@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
 pub const PROG_CGROUP_DEVICE: u32 = 15;
-/// `BPF_CGROUP_DEVICE`, the place where a cgroup asks such a program.
+/// `BPF_CGROUP_DEVICE`, the attach type for these programs.
 pub const CGROUP_DEVICE: u32 = 6;
-/// `BPF_F_ALLOW_MULTI`: next to programs attached to this cgroup or to those below; all of them are asked.
+/// `BPF_F_ALLOW_MULTI`: allows other programs on this cgroup and on those below; all of them are run.
 pub const ALLOW_MULTI: u32 = 1 << 1;
 
 /// `struct bpf_insn`.
@@ -18,14 +18,15 @@ pub const ALLOW_MULTI: u32 = 1 << 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
     pub code: u8,
-    /// The destination's number in the low half, the source's in the high half, on a little-endian machine.
+    /// On little-endian machines, the destination register is in the low half, the source register in the
+    /// high half.
     pub registers: u8,
     pub offset: i16,
     pub immediate: i32,
 }
 
-/// `union bpf_attr`, larger than any kernel's so far: some write a field behind the end of a smaller one (BPF_PROG_QUERY
-/// in 6.17 to 7.1); what a kernel does not know must be zero, and is.
+/// `union bpf_attr`, larger than that of any kernel so far, because some write a field beyond the end of a
+/// smaller one (BPF_PROG_QUERY in 6.17 to 7.1). The kernel requires the rest to be zero, which it is.
 #[repr(C)]
 union Attributes {
     all: [u64; 32],
@@ -75,7 +76,7 @@ impl Attributes {
 
 #[derive(Clone, Copy)]
 #[repr(i32)]
-/// Of programs: `BPF_PROG_*`.
+/// Commands for programs: `BPF_PROG_*`.
 enum Command {
     Load = 5,
     Attach = 8,
@@ -84,11 +85,12 @@ enum Command {
     Query = 16,
 }
 
-/// Verifies a program and loads it; close-on-exec. A non-empty `log` receives what the verifier has to say.
+/// Verifies and loads a program; the descriptor is close-on-exec. A non-empty `log` receives the verifier's
+/// messages.
 ///
 /// # Errors
-/// `EAGAIN` if a signal came, `EACCES` or `EINVAL` if the verifier refuses the program, `ENOSPC` if the log is too
-/// small, `EPERM` without CAP_BPF or CAP_SYS_ADMIN in the initial user namespace.
+/// `EAGAIN` if a signal is pending, `EACCES` or `EINVAL` if the verifier refuses the program, `ENOSPC` if the
+/// log is too small, `EPERM` without CAP_BPF or CAP_SYS_ADMIN in the initial user namespace.
 pub fn prog_load(
     prog_type: u32,
     instructions: &[Instruction],
@@ -106,7 +108,8 @@ pub fn prog_load(
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
     };
     // SAFETY: the three addresses come from references that live across the call; the kernel reads `insn_cnt`
-    // instructions and the NUL-terminated licence, writes at most `log_size` bytes to the log, and keeps none of them.
+    // instructions and the NUL-terminated licence, writes at most `log_size` bytes to the log, and keeps none
+    // of them.
     let fd = unsafe { bpf(Command::Load, &mut attributes) }?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -115,7 +118,7 @@ pub fn prog_load(
 /// Attaches a program to a cgroup.
 ///
 /// # Errors
-/// `EPERM` if a cgroup above has one attached without [`ALLOW_MULTI`].
+/// `EPERM` if an ancestor has one attached without [`ALLOW_MULTI`].
 pub fn prog_attach(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
@@ -148,7 +151,7 @@ fn attach_or_detach(
     unsafe { bpf(command, &mut attributes) }.map(drop)
 }
 
-/// Fills `ids` with the numbers of the programs attached to this very cgroup; gives how many there are.
+/// Fills `ids` with the ids of the programs attached to this cgroup itself; returns their number.
 ///
 /// # Errors
 /// `ENOSPC` if there are more than `ids` can hold.
@@ -162,15 +165,15 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32, ids: &mut [u32]) -> 
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: u32::try_from(ids.len()).map_err(|_| Errno::TOOBIG)?,
     };
-    // SAFETY: `prog_ids` is the address of `prog_cnt` numbers borrowed mutably across the call; the kernel writes no more
-    // than these and does not keep the address.
+    // SAFETY: `prog_ids` is the address of `prog_cnt` numbers borrowed mutably across the call; the kernel
+    // writes no more than these and does not keep the address.
     unsafe { bpf(Command::Query, &mut attributes) }?;
     // SAFETY: every bit pattern is a valid `Query`; the kernel has replaced the count only.
     let query = unsafe { attributes.query };
     usize::try_from(query.prog_cnt).map_err(|_| Errno::OVERFLOW)
 }
 
-/// Opens a loaded program by number.
+/// Opens a loaded program by its id.
 pub fn prog_by_id(id: u32) -> Result<OwnedFd, Errno> {
     let mut attributes = Attributes::zeroed();
     attributes.id = id;
@@ -184,8 +187,8 @@ pub fn prog_by_id(id: u32) -> Result<OwnedFd, Errno> {
 /// Every address in `attributes` must be valid for what `command` does with it.
 unsafe fn bpf(command: Command, attributes: &mut Attributes) -> Result<RawFd, Errno> {
     let pointer: *mut Attributes = attributes;
-    // SAFETY: the pointer is to attributes borrowed mutably across the call, of the size given; the caller answers for
-    // the addresses in them.
+    // SAFETY: the pointer is to attributes borrowed mutably across the call, of the size given; the caller
+    // answers for the addresses in them.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_int, pointer, mem::size_of::<Attributes>())
     };

@@ -1,6 +1,7 @@
-//! Capabilities as plain masks: bit N is capability number N; capabilities(7).
+//! Capability sets as bit masks: bit N is capability number N; capabilities(7).
 //!
-//! rustix and caps name capabilities one by one; the init process needs whole sets, of kernels newer than both.
+//! rustix and caps name capabilities one by one; the init process needs whole sets, including capabilities
+//! newer than both crates.
 
 use super::{Errno, check};
 
@@ -31,11 +32,12 @@ pub struct Sets {
     pub inheritable: u64,
 }
 
-/// The calling thread's sets; capget(2).
+/// Returns the calling thread's sets; capget(2).
 pub fn capabilities() -> Result<Sets, Errno> {
     let mut header = Header { version: VERSION_3, pid: 0 };
     let mut data = [Data::default(); 2];
-    // SAFETY: for version 3 the kernel reads one header and writes two data elements; both live across the call.
+    // SAFETY: for version 3 the kernel reads one header and writes two data elements; both live across the
+    // call.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let [low, high] = data;
     let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
@@ -66,7 +68,7 @@ pub fn set_capabilities(sets: Sets) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
 }
 
-/// Takes capability `number` out of the bounding set; `PR_CAPBSET_DROP`, prctl(2).
+/// Drops capability `number` from the bounding set; `PR_CAPBSET_DROP`, prctl(2).
 ///
 /// # Errors
 /// `EINVAL` if the kernel knows no such capability; `EPERM` without CAP_SETPCAP.
@@ -74,7 +76,7 @@ pub fn drop_from_bounding_set(number: u8) -> Result<(), Errno> {
     prctl(libc::PR_CAPBSET_DROP, number.into(), 0)
 }
 
-/// Puts capability `number` into the ambient set; `PR_CAP_AMBIENT_RAISE`, prctl(2).
+/// Adds capability `number` to the ambient set; `PR_CAP_AMBIENT_RAISE`, prctl(2).
 ///
 /// # Errors
 /// `EPERM` unless it is both permitted and inheritable.
@@ -82,12 +84,12 @@ pub fn raise_ambient(number: u8) -> Result<(), Errno> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE.unsigned_abs().into(), number.into())
 }
 
-/// Empties the ambient set; `PR_CAP_AMBIENT_CLEAR_ALL`, prctl(2).
+/// Clears the ambient set; `PR_CAP_AMBIENT_CLEAR_ALL`, prctl(2).
 pub fn clear_ambient() -> Result<(), Errno> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs().into(), 0)
 }
 
-/// Whether the permitted set survives a change of all user ids from 0; `PR_SET_KEEPCAPS`, prctl(2).
+/// Sets whether the permitted set survives a change of all user ids from 0; `PR_SET_KEEPCAPS`, prctl(2).
 pub fn keep_capabilities(keep: bool) -> Result<(), Errno> {
     prctl(libc::PR_SET_KEEPCAPS, keep.into(), 0)
 }
@@ -97,12 +99,12 @@ fn prctl(option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong) -> Re
     check(unsafe { libc::syscall(libc::SYS_prctl, option, first, second, 0, 0) }).map(drop)
 }
 
-/// A user id for rustix.
+/// Converts a user id to rustix's type.
 pub fn uid(id: u32) -> rustix::process::Uid {
     rustix::process::Uid::from_raw(id)
 }
 
-/// A group id for rustix.
+/// Converts a group id to rustix's type.
 pub fn gid(id: u32) -> rustix::process::Gid {
     rustix::process::Gid::from_raw(id)
 }

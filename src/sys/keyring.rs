@@ -4,10 +4,11 @@ use std::ffi::CStr;
 
 use super::{Errno, check};
 
-/// Joins the session keyring `name`, made if it does not exist, and returns its serial number; keyctl(2).
+/// Joins the session keyring `name`, creating it if it does not exist, and returns its serial number;
+/// keyctl(2).
 ///
 /// # Errors
-/// `ENOSYS` without key management in the kernel; `EDQUOT` when the user's quota of keys is used up.
+/// `ENOSYS` if the kernel lacks key management; `EDQUOT` if the user's quota of keys is used up.
 pub fn join_session(name: &CStr) -> Result<libc::c_long, Errno> {
     // SAFETY: the kernel copies the NUL-terminated `name`, which lives across the call.
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })

@@ -1,7 +1,9 @@
-//! The only unsafe code: system calls that neither nix nor rustix wraps, one file for each family.
+//! The only unsafe code: system calls that neither nix nor rustix wraps, one file per family; the allocator;
+//! and a switch of stacks.
 //!
-//! A wrapper is one system call: safe signature, `Result<_, Errno>`, no policy, no context. What rustix wraps safely is
-//! called through rustix, in `init/` too: its functions are bare system calls that take `&CStr` without allocating.
+//! A wrapper is a single system call: safe signature, `Result<_, Errno>`, no policy, no context. What rustix
+//! wraps safely is called through rustix, in `init/`, too: its functions are plain system calls that take
+//! `&CStr` without allocating.
 #![allow(unsafe_code, reason = "this folder is where unsafe code lives; every block says why it is sound")]
 
 pub mod alloc;
@@ -19,7 +21,7 @@ pub mod weakened;
 
 pub use rustix::io::Errno;
 
-/// The result of a raw system call whose errno the C library has put aside.
+/// Converts the result of a libc call that sets errno.
 fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     if result < 0 {
         return Err(last_errno());

@@ -1,10 +1,11 @@
-//! mount_setattr(2), which rustix does not wrap, and opening a file system type with its messages.
+//! mount_setattr(2), which rustix does not wrap.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::{Errno, check};
 
-/// What mount_setattr(2) changes: `MOUNT_ATTR_*` to set and to clear, and `MS_SHARED` and its kin or 0.
+/// The attributes to change: `MOUNT_ATTR_*` to set and to clear, and the new propagation (`MS_SHARED` etc.,
+/// or 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     pub set: u64,
@@ -18,19 +19,19 @@ impl Attributes {
     }
 }
 
-/// Whether the mounts below the given one change with it.
+/// Whether the mounts below a mount are changed as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recursion {
     ThisMount,
     WholeTree,
 }
 
-/// Shows the ids of the mount that `mount` is the root of, which must be attached nowhere, as `user_namespace` maps them:
-/// `MOUNT_ATTR_IDMAP`, mount_setattr(2).
+/// Id-maps a detached mount, whose root is `mount`, with the maps of `user_namespace`; `MOUNT_ATTR_IDMAP`,
+/// mount_setattr(2).
 ///
 /// # Errors
-/// `EINVAL` if the file system does not support it; `EPERM` if the ids are mapped already, or without CAP_SYS_ADMIN over the file
-/// system.
+/// `EINVAL` if the file system does not support it; `EPERM` if the mount is id-mapped already, or without
+/// CAP_SYS_ADMIN over the file system.
 pub fn map_ids(mount: BorrowedFd<'_>, reach: Recursion, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
@@ -41,7 +42,7 @@ pub fn map_ids(mount: BorrowedFd<'_>, reach: Recursion, user_namespace: Borrowed
     set(mount, reach, &attr)
 }
 
-/// Changes the mount that `mount` is the root of; mount_setattr(2).
+/// Changes the attributes of the mount whose root is `mount`; mount_setattr(2).
 ///
 /// # Errors
 /// `EINVAL` if `mount` is not the root of a mount; `EPERM` if an attribute is locked.
@@ -60,8 +61,9 @@ fn set(mount: BorrowedFd<'_>, reach: Recursion, attr: &libc::mount_attr) -> Resu
         Recursion::ThisMount => libc::AT_EMPTY_PATH,
         Recursion::WholeTree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
     };
-    // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel only
-    // reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr` may name.
+    // SAFETY: the empty path is a C string literal and `attr` lives across the call with its size; the kernel
+    // only reads both. The descriptor is open for as long as it is borrowed, and so is the one that `attr`
+    // may name.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,8 +1,9 @@
-//! Which processors, disks and memory a thread gets, and when: sched_setattr(2), ioprio_set(2), set_mempolicy(2).
+//! CPU and I/O scheduling, CPU affinity and memory policy: sched_setattr(2), ioprio_set(2),
+//! sched_setaffinity(2), set_mempolicy(2).
 
 use super::{Errno, check};
 
-/// How a thread is scheduled.
+/// The scheduling attributes of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scheduler {
     /// `SCHED_*`.
@@ -16,7 +17,7 @@ pub struct Scheduler {
     pub period_ns: u64,
 }
 
-/// The kernel's `struct sched_attr` with the clamps of Linux 5.3.
+/// The kernel's `struct sched_attr` with the utilisation clamps of Linux 5.3.
 #[repr(C)]
 struct Attributes {
     size: u32,
@@ -31,11 +32,11 @@ struct Attributes {
     util_max: u32,
 }
 
-/// Sets how the calling thread is scheduled; sched_setattr(2).
+/// Sets the scheduling policy of the calling thread; sched_setattr(2).
 ///
 /// # Errors
-/// `EPERM` without CAP_SYS_NICE, and for `SCHED_DEADLINE` where the thread may not run on every processor; `EBUSY` when the
-/// processors are promised to others; `EINVAL` for a policy that the kernel lacks.
+/// `EPERM` without CAP_SYS_NICE, and for `SCHED_DEADLINE` if the thread may not run on every CPU; `EBUSY` if
+/// there is not enough CPU time left; `EINVAL` for a policy that the kernel lacks.
 pub fn set_scheduler(what: Scheduler) -> Result<(), Errno> {
     let mut attributes = Attributes {
         size: u32::try_from(size_of::<Attributes>()).map_err(|_| Errno::INVAL)?,
@@ -49,12 +50,12 @@ pub fn set_scheduler(what: Scheduler) -> Result<(), Errno> {
         util_min: 0,
         util_max: 0,
     };
-    // SAFETY: the kernel reads as many bytes of `attributes`, which lives across the call, as its first field says, which is
-    // its size, and writes that field alone, when it refuses the size.
+    // SAFETY: `attributes` lives across the call. The kernel reads as many bytes of it as its first field
+    // says, which is its size, and only writes to that field, if it refuses the size.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw mut attributes, 0) }).map(drop)
 }
 
-/// Sets the priority, class and level in one number, of the calling thread's access to disks; ioprio_set(2).
+/// Sets the I/O priority (class and level in one number) of the calling thread; ioprio_set(2).
 ///
 /// # Errors
 /// `EPERM` for the real-time class without CAP_SYS_NICE and CAP_SYS_ADMIN.
@@ -66,26 +67,27 @@ pub fn set_io_priority(priority: u16) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Lets the calling thread run on the processors of `mask`, bit N of the whole being processor N; sched_setaffinity(2). What
-/// the mask says beyond the machine's processors, or beyond those of the cgroup, is not looked at.
+/// Sets the CPU affinity of the calling thread; bit N of `mask` as a whole is CPU N; sched_setaffinity(2).
+/// CPUs that the machine or the cgroup does not have are ignored.
 ///
 /// # Errors
-/// `EINVAL` if that leaves none.
+/// `EINVAL` if no CPU is left.
 pub fn set_affinity(mask: &[usize]) -> Result<(), Errno> {
-    // SAFETY: the kernel reads no more than the bytes of `mask`, which lives across the call, and keeps a copy.
+    // SAFETY: the kernel reads no more than the bytes of `mask`, which lives across the call, and keeps a
+    // copy.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) })
         .map(drop)
 }
 
-/// Sets where the calling thread's memory is taken from: `MPOL_*` and its flags, and a mask of nodes; set_mempolicy(2).
+/// Sets the memory policy of the calling thread: `MPOL_*` with flags, and a mask of nodes; set_mempolicy(2).
 ///
 /// # Errors
-/// `EINVAL` for a node that is not there, or a combination that the kernel does not take.
+/// `EINVAL` for a node that does not exist, or a combination that the kernel does not support.
 pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<(), Errno> {
     let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
-    // The kernel counts one less than it is told.
+    // The kernel subtracts one from the number of bits.
     let bits = size_of_val(nodes).saturating_mul(8).saturating_add(1);
-    // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which are all there are and live across the call, and nothing
-    // through a null pointer; it keeps a copy.
+    // SAFETY: the kernel reads `bits` - 1 bits of `nodes`, which are all there are and live across the call,
+    // and nothing through a null pointer; it keeps a copy.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }

@@ -1,31 +1,31 @@
-//! Another stack than the one that the kernel made, which cannot grow beyond RLIMIT_STACK.
+//! Running a function on a larger stack: the initial one cannot grow beyond RLIMIT_STACK.
 
 use std::ptr;
 
 use rustix::io::Errno;
 
-/// What `call` calls, and what comes of it.
+/// The function to call, and its result.
 struct Call<R> {
     function: fn() -> R,
     result: Option<R>,
 }
 
 extern "C" fn enter<R>(call: *mut Call<R>) {
-    // SAFETY: `on_stack_of` passes the address of its own variable, which lives until this returns and which nothing else uses
-    // meanwhile.
+    // SAFETY: `on_stack_of` passes the address of its own variable, which lives until this returns and is not
+    // used by anything else meanwhile.
     let call = unsafe { &mut *call };
     call.result = Some((call.function)());
 }
 
-/// Calls `function` on a stack of `size` bytes, a multiple of 64 KiB, which stays until the process ends. No
-/// limit of the process's changes.
+/// Calls `function` on a stack of `size` bytes, a multiple of 64 KiB, which is never freed. Changes no
+/// resource limit.
 ///
 /// # Errors
-/// `ENOMEM`; `ENOSYS` on processors that this has not been written for.
+/// `ENOMEM`; `ENOSYS` on unsupported architectures.
 pub fn on_stack_of<R>(size: usize, function: fn() -> R) -> Result<R, Errno> {
-    /// As much as the largest page; below it nothing is mapped on purpose.
+    /// The inaccessible guard area below the stack, as large as the largest page size.
     const GUARD: usize = 64 << 10;
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that there is.
+    // SAFETY: a new mapping at an address chosen by the kernel replaces nothing.
     let bottom = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -40,7 +40,7 @@ pub fn on_stack_of<R>(size: usize, function: fn() -> R) -> Result<R, Errno> {
         return Err(Errno::NOMEM);
     }
     let usable = bottom.wrapping_byte_add(GUARD);
-    // SAFETY: the upper `size` bytes of the mapping that was made just now and that nothing uses yet.
+    // SAFETY: these are the upper `size` bytes of the new mapping, which nothing uses yet.
     if unsafe { libc::mprotect(usable, size, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
         return Err(Errno::NOMEM);
     }
@@ -51,9 +51,10 @@ pub fn on_stack_of<R>(size: usize, function: fn() -> R) -> Result<R, Errno> {
 
 #[cfg(target_arch = "x86_64")]
 fn switch<T>(top: *mut u8, function: extern "C" fn(*mut T), argument: *mut T) -> Result<(), Errno> {
-    // SAFETY: `top` is the end of memory that is mapped, is aligned to 16 bytes as the System V ABI demands before a call, and holds
-    // nothing else. The function keeps r12, where the old stack pointer is meanwhile, and may change whatever a C function
-    // may; it does not unwind, for that ends the process at an `extern "C"` function.
+    // SAFETY: `top` is the end of mapped memory that contains nothing else, and is aligned to 16 bytes, as
+    // the System V ABI requires before a call. The function preserves r12, which holds the old stack pointer
+    // meanwhile, and may clobber what a C function may. It does not unwind: a panic aborts the process at an
+    // `extern "C"` function.
     unsafe {
         std::arch::asm!(
             "xchg rsp, r12",
@@ -70,7 +71,7 @@ fn switch<T>(top: *mut u8, function: extern "C" fn(*mut T), argument: *mut T) ->
 
 #[cfg(target_arch = "aarch64")]
 fn switch<T>(top: *mut u8, function: extern "C" fn(*mut T), argument: *mut T) -> Result<(), Errno> {
-    // SAFETY: as above; AAPCS64 demands 16 bytes, too, and x21 is the function's to keep.
+    // SAFETY: as above; AAPCS64 requires 16 bytes, too, and the function preserves x21.
     unsafe {
         std::arch::asm!(
             "mov x21, sp",
@@ -96,7 +97,7 @@ fn switch<T>(_: *mut u8, _: extern "C" fn(*mut T), _: *mut T) -> Result<(), Errn
 mod tests {
     use super::*;
 
-    /// Needs so much of the stack as `depth` says, and a little more.
+    /// Uses somewhat more than `depth` KiB of stack.
     fn sum(depth: u64) -> u64 {
         let filled = std::hint::black_box([depth; 128]);
         if depth == 0 { 0 } else { filled.iter().rev().take(1).sum::<u64>() + sum(depth - 1) }

@@ -1,8 +1,8 @@
-//! Decoding the documents that come from outside: `config.json`, the `process.json` that `exec` is given and the
-//! resources that `update` is.
+//! Decoding untrusted documents: `config.json`, the `process.json` given to `exec` and the resources given to
+//! `update`.
 //!
-//! A document is decoded as the types say, and only one that cannot be decoded so is looked at again: for
-//! what is excused, and for the place of what is not.
+//! A document is decoded strictly by the types first. Only if that fails, it is decoded again leniently, to
+//! accept what can be tolerated and to find the place of what cannot.
 
 mod lenient;
 mod strict;
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 use self::lenient::{Findings, Segment};
 use crate::error::Pointer;
 
-/// The name of the process of `exec --process` in messages.
+/// The name in messages of the document given to `exec --process`.
 pub const PROCESS: &str = "process.json";
 
-/// A `config.json`, and the names in it that no capability known here has; they are not in what was decoded.
+/// Decodes a `config.json`; also returns its unknown capabilities, which are left out.
 ///
 /// # Errors
-/// UsageError JSON or a value of the wrong type, with line, column and the pointer of the value.
+/// Invalid JSON or a value of the wrong type, with line, column and pointer.
 pub fn spec(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     decode(text, &Pointer::root())
 }
 
-/// A `process.json`, as [`spec`]. Without a user it is root's, as for runc.
+/// Decodes a `process.json`, as [`spec`]. Without a user, it is root, as in runc.
 pub fn process(text: &[u8]) -> Result<(Process, Vec<String>)> {
     decode(text, &Pointer::of(PROCESS))
 }
 
-/// A `linux.resources` object, which is at `at`.
+/// Decodes a `linux.resources` object, whose pointer is `at`.
 ///
 /// # Errors
 /// As [`spec`].
@@ -39,8 +39,8 @@ pub fn resources(text: &[u8], at: &Pointer) -> Result<LinuxResources> {
     decode(text, at).map(|(resources, _)| resources)
 }
 
-/// What `exec` needs of a container's `config.json`, which is kept with the container: what is written to the file later must
-/// not affect it; runtime.md § Lifecycle. A whole `config.json` can be read as one.
+/// The part of `config.json` that `exec` needs. It is stored with the container, because later changes of the
+/// file must not affect the container; runtime.md § Lifecycle. A complete `config.json` decodes as one, too.
 #[derive(Debug, Deserialize)]
 pub struct Excerpt {
     pub process: Process,
@@ -55,7 +55,7 @@ pub struct LinuxExcerpt<P, M> {
     pub memory_policy: M,
 }
 
-/// The text of the excerpt of `spec`.
+/// Encodes the excerpt of `spec`.
 pub fn keep(spec: &Spec) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Kept<'a> {
@@ -73,13 +73,15 @@ pub fn keep(spec: &Spec) -> Result<Vec<u8>> {
     serde_json::to_vec(&kept).context("encode the process of config.json")
 }
 
-/// The other way round.
+/// Decodes an excerpt.
 pub fn excerpt(text: &[u8]) -> Result<(Excerpt, Vec<String>)> {
     decode(text, &Pointer::root())
 }
 
+/// Decodes strictly, then leniently.
+///
 /// # Errors
-/// Of the second look, which names the place.
+/// Those of the lenient decoder, which have the place of the value.
 fn decode<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> Result<(T, Vec<String>)> {
     if let Ok(decoded) = strict::decode(text) {
         return Ok((decoded, Vec::new()));
@@ -103,7 +105,7 @@ fn decode<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> Result<(T, Ve
     Err(Misshapen { line, column, pointer, message: message.to_owned() }.into())
 }
 
-/// A document that is not JSON, or in which a value has the wrong type.
+/// A document that is not JSON, or has a value of the wrong type.
 #[derive(Debug)]
 struct Misshapen {
     line: usize,

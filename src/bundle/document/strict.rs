@@ -1,6 +1,5 @@
-//! The first look at a document: what the types say, but for one thing. They take an array for an object, its
-//! elements for the members in their order, which nobody writes on purpose: `"user": [1000, 1000]` is
-//! refused, as by Go's programs.
+//! The strict decoder: follows the types, with one exception. serde accepts an array for a struct, with the
+//! members in order, which nobody writes on purpose: `"user": [1000, 1000]` is refused, as in Go.
 
 use std::fmt;
 
@@ -12,11 +11,11 @@ pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> 
     json.end().map(|()| decoded)
 }
 
-/// Makes whatever is decoded inside strict as well: of a deserializer, a visitor, the elements or members, or
-/// one value.
+/// Makes nested decoding strict as well. Wraps a deserializer, a visitor, an element or member access, or a
+/// seed.
 struct Strict<T>(T);
 
-/// Those of values in which there are no others.
+/// Forwards the methods for values without nested values.
 macro_rules! as_it_is {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -91,12 +90,12 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        // All of the specification's are words.
+        // All enums of the specification are plain strings.
         self.0.deserialize_enum(name, variants, visitor)
     }
 }
 
-/// Of an object or of what may be missing: no array.
+/// For objects and optional values: accepts no array.
 impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
     type Value = V::Value;
 

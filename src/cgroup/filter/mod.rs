@@ -1,10 +1,10 @@
-//! Compiles device rules into the BPF program that the kernel asks at every open(2) and mknod(2) of a device.
+//! Compiles device rules into the BPF program that the kernel runs at every open(2) and mknod(2) of a device.
 //!
-//! What the rules come to is decided here, not by the program: for each device that a rule names, and for all
-//! others, which accesses are allowed. The program finds its device by comparing numbers, and then asks once
-//! whether more is wanted than that. It changes nothing on the way, so that the verifier need not look at a
-//! comparison a second time: a program that takes decided accesses off as it goes has so many states that
-//! 1,000 rules took the kernel seconds, or were too many.
+//! The rules are evaluated here, not by the program: which accesses are allowed for each device that a rule
+//! names, and for all others. The program finds its device by comparing numbers, and then checks once whether
+//! the requested access is allowed. It modifies no state on the way, so that the verifier can prune: with a
+//! program that cleared bits of the access as it decided them, there were so many states that 1,000 rules
+//! took the kernel seconds or exceeded its limits.
 //!
 //! Sources: `struct bpf_cgroup_dev_ctx` in linux/bpf.h; the kernel's bpf/standardization/instruction-set.rst
 //! and kernel/bpf/verifier.c.
@@ -17,7 +17,7 @@ use super::devices::{Access, DeviceKind, Rule};
 use crate::error::Pointer;
 use crate::sys::bpf::Instruction;
 
-/// A program that knows which devices are allowed.
+/// A compiled device filter.
 #[derive(Debug)]
 pub(super) struct Filter(Vec<Instruction>);
 
@@ -30,7 +30,7 @@ impl Filter {
 /// Compiles `rules`; `None` if they allow everything.
 ///
 /// # Errors
-/// Too many rules: some 10,000 devices fit that are not treated as all others.
+/// Too many rules: about 10,000 devices can be treated differently from the rest.
 pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
     let table = |kind| Table::of(&Words::of(rules, kind));
     let tables = table(DeviceKind::Block).zip(table(DeviceKind::Char));
@@ -45,10 +45,10 @@ pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
     })
 }
 
-/// For each kind of access, by its bit, the number of the last rule about it and whether that allows it.
+/// For each bit of [`Access`], the index of the last rule about it and whether that rule allows it.
 type Verdict = [Option<(usize, bool)>; 3];
 
-/// What rules say about devices of one type, by major and minor number; `None` is any.
+/// The verdicts of the rules about devices of one type, by major and minor number; `None` matches any.
 struct Words(BTreeMap<(Option<u32>, Option<u32>), Verdict>);
 
 impl Words {
@@ -68,7 +68,8 @@ impl Words {
         Self(words)
     }
 
-    /// What is allowed with the device of these numbers; `None` is one that no rule names.
+    /// Returns what is allowed for the device with these numbers; `None` stands for a number that no rule
+    /// names.
     fn allowed(&self, major: Option<u32>, minor: Option<u32>) -> Access {
         let about = [(major, minor), (major, None), (None, minor), (None, None)].map(|key| self.0.get(&key));
         let last = |bit: usize| about.iter().flatten().filter_map(|said| *said.get(bit)?).max();
@@ -88,8 +89,8 @@ struct Minors {
     rest: Access,
 }
 
-/// What is allowed with the devices of a major number, by minor number; without a rest of its own, that is as
-/// with the others.
+/// What is allowed for the devices of a major number, by minor number. Without a `rest` of its own, that of
+/// [`Table::others`] applies.
 #[derive(Debug, PartialEq, Eq)]
 struct Major {
     number: u32,
@@ -97,18 +98,18 @@ struct Major {
     rest: Option<Access>,
 }
 
-/// What is allowed with devices of one type.
+/// What is allowed for devices of one type.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     majors: Vec<Major>,
     others: Minors,
 }
 
-/// How many devices are looked at at most.
+/// The limit on devices to evaluate.
 const MOST: usize = 1 << 18;
 
 impl Table {
-    /// `None` if it would be too large.
+    /// Evaluates the rules; `None` if there would be too many devices.
     fn of(words: &Words) -> Option<Self> {
         let rest = words.allowed(None, None);
         let of_any = words.minors(None).map(|minor| (minor, words.allowed(None, Some(minor))));
@@ -141,12 +142,12 @@ impl Table {
         self.majors.is_empty() && self.others == Minors { named: Vec::new(), rest: Access::ALL }
     }
 
-    /// Ends with the comparisons for the minor numbers of the others, after which theirs is the answer.
-    /// `None` if a jump would be too long.
+    /// Compiles the table. The code ends with the comparisons for the minor numbers of `others`, after which
+    /// the answer is `others.rest`. `None` if a jump would be too long.
     fn code(&self) -> Option<Vec<Op>> {
         let otherwise = select(MINOR, &self.others.named);
         let (mut majors, mut after) = (Vec::new(), 0_usize);
-        // From the last to the first, to know how far it is to the end.
+        // From last to first, to know the distance to the end.
         for Major { number, named, rest } in self.majors.iter().rev() {
             let end = match rest {
                 Some(rest) => JumpTarget::Answer(*rest),
@@ -167,12 +168,12 @@ impl Table {
     }
 }
 
-/// For so many numbers a jump that is made where the number is the one is as good as one that is made where
-/// it is not, and shorter. The verifier goes on behind a jump first, keeps in mind where it leads, and does
-/// that for 8,192 of them at most.
+/// Up to this many numbers, code that jumps if the number is equal is as good as code that jumps if it is
+/// not, and shorter. Beyond, it is not: the verifier follows one branch and queues the other, at most 8,192
+/// of them.
 const FEW: usize = 64;
 
-/// The answers for these numbers.
+/// Compiles the answers for these numbers.
 fn select(register: u8, numbers: &[(u32, Access)]) -> Vec<Op> {
     let is_few = numbers.len() <= FEW;
     let one = |(number, allowed): &(u32, Access)| {
@@ -185,7 +186,8 @@ fn select(register: u8, numbers: &[(u32, Access)]) -> Vec<Op> {
     numbers.iter().flat_map(one).collect()
 }
 
-/// Ends where the rest of block devices is the answer. `None` if a jump would be too long.
+/// Compiles both tables. The code ends where `rest` of the block devices is the answer. `None` if a jump
+/// would be too long.
 fn body(block: &Table, char: &Table) -> Option<Vec<Op>> {
     if block == char {
         return block.code();
@@ -198,12 +200,12 @@ fn body(block: &Table, char: &Table) -> Option<Vec<Op>> {
     Some([skip].into_iter().chain(code).chain(block_code).collect())
 }
 
-// The context's first word holds what one wants to do above these.
+// The low half of the context's first word is the device type; the high half is the access.
 #[cfg(any(test, feature = "fuzzing"))]
 const DEV_BLOCK: u32 = 1;
 const DEV_CHAR: u32 = 2;
 
-// Registers. The program is given the address of its context in CONTEXT and answers in ANSWER.
+// Registers. The program receives the context's address in CONTEXT and returns its answer in ANSWER.
 const ANSWER: u8 = 0;
 const CONTEXT: u8 = 1;
 const TYPE: u8 = 2;
@@ -211,7 +213,7 @@ const ACCESS: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 
-// Operations, all on 32 bits: class, what to do, and where the operand comes from.
+// Opcodes, all on 32 bits: class, operation, and source of the operand.
 const LOAD_WORD: u8 = 0x61;
 const MOVE_IMMEDIATE: u8 = 0xb4;
 const MOVE_REGISTER: u8 = 0xbc;
@@ -223,12 +225,12 @@ const JUMP_IF_NOT_EQUAL: u8 = 0x56;
 const JUMP_IF_ANY_BIT: u8 = 0x46;
 const EXIT: u8 = 0x95;
 
-/// Where a jump leads.
+/// The target of a jump.
 #[derive(Clone, Copy, Debug)]
 enum JumpTarget {
-    /// Over so many instructions.
+    /// Skips this many instructions.
     Ahead(i16),
-    /// To the answer if this is allowed.
+    /// To the code that answers when this access is allowed.
     Answer(Access),
 }
 
@@ -247,7 +249,7 @@ impl Op {
         Self { instruction: plain(code, register, number), to }
     }
 
-    /// Jumps over `count` instructions unless `register` holds `number`.
+    /// Skips `count` instructions unless `register` is `number`.
     fn if_not(register: u8, number: u32, count: i16) -> Self {
         Self::jump_if(JUMP_IF_NOT_EQUAL, register, number, JumpTarget::Ahead(count))
     }
@@ -257,7 +259,7 @@ fn plain(code: u8, register: u8, number: u32) -> Instruction {
     Instruction { code, registers: register, offset: 0, immediate: number.cast_signed() }
 }
 
-/// What comes before all else: the question, taken apart.
+/// The prologue: loads type, access, major and minor number.
 fn fetch() -> [Instruction; 6] {
     let load = |register: u8, offset| Instruction { offset, ..plain(LOAD_WORD, register | CONTEXT << 4, 0) };
     [
@@ -270,8 +272,8 @@ fn fetch() -> [Instruction; 6] {
     ]
 }
 
-/// Puts `body` between what fetches the question and what gives the answers, `rest` at its end; `None` if
-/// that makes a jump too long. The verifier refuses what nothing leads to.
+/// Puts `body` between the prologue and the answers; at the end of the body, the answer is `rest`. `None` if
+/// a jump would be too long. There is no dead code, which the verifier refuses.
 fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
     let mut answers: BTreeSet<u8> = body
         .iter()
@@ -281,7 +283,7 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
         })
         .chain([rest.0])
         .collect();
-    // What some access gets depends on what is asked for, and is yes or no.
+    // If only some access is allowed, the answer depends on the request, and so needs both yes and no.
     let is_some = |allowed: u8| allowed != Access::ALL.0 && allowed != 0;
     if answers.iter().any(|allowed| is_some(*allowed)) {
         answers.extend([Access::ALL.0, 0]);
@@ -290,14 +292,14 @@ fn assemble(mut body: Vec<Op>, rest: Access) -> Option<Vec<Instruction>> {
         }
     }
     let mut answers: Vec<u8> = answers.into_iter().collect();
-    // The one at the end of the body first, then all but yes and no, which come last.
+    // First the one at the end of the body, then the other partial ones, then yes and no.
     answers.sort_by_key(|allowed| (!is_some(*allowed), *allowed != rest.0, Access::ALL.0 - allowed));
     let mut program = Vec::with_capacity(body.len() + 22);
     if !body.is_empty() || answers.len() > 1 {
         program.extend(fetch());
     }
     let end = body.len();
-    // Each takes two instructions, but that yes follows at once the last that depends.
+    // Each takes two instructions, except that the last partial answer is directly followed by yes.
     let is_before_yes = |index: usize| answers.get(index + 1) == Some(&Access::ALL.0);
     let length = |index: usize, allowed: u8| if is_some(allowed) && is_before_yes(index) { 1 } else { 2 };
     let place = |wanted: u8| {

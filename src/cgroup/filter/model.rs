@@ -1,4 +1,4 @@
-//! What a device filter is to answer, and what the kernel would find in it: for tests and fuzz targets.
+//! A reference model of the device rules and an interpreter for the filter, for tests and fuzz targets.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -9,7 +9,7 @@
 use super::*;
 use crate::host::dice::Dice;
 
-/// A process that wants to do something with a device.
+/// An access to a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
     pub(super) kind: DeviceKind,
@@ -18,7 +18,7 @@ pub(super) struct Question {
     pub(super) access: u8,
 }
 
-/// What the rules say, taken word by word.
+/// Evaluates the rules directly.
 pub(super) fn allowed(rules: &[Rule], question: Question) -> bool {
     [1, 2, 4].into_iter().filter(|bit| question.access & bit != 0).all(|bit| {
         let names = |rule: &&Rule| {
@@ -31,7 +31,7 @@ pub(super) fn allowed(rules: &[Rule], question: Question) -> bool {
     })
 }
 
-/// What the kernel would find.
+/// Runs the filter as the kernel would.
 pub(super) fn run(filter: Option<&Filter>, question: Question) -> bool {
     let Some(filter) = filter else { return true };
     let kind = if question.kind == DeviceKind::Block { DEV_BLOCK } else { DEV_CHAR };
@@ -60,7 +60,7 @@ pub(super) fn run(filter: Option<&Filter>, question: Question) -> bool {
     }
 }
 
-/// Whether something leads to every instruction, as the verifier demands.
+/// Whether every instruction is reachable, as the verifier demands.
 pub(super) fn is_all_reachable(filter: &Filter) -> bool {
     let program = filter.instructions();
     let mut reached = vec![false; program.len()];
@@ -81,7 +81,7 @@ pub(super) fn is_all_reachable(filter: &Filter) -> bool {
 
 const NUMBERS: [Option<u32>; 6] = [None, None, Some(0), Some(1), Some(3), Some(u32::MAX)];
 
-/// A rule about any of `numbers`.
+/// Returns a random rule with numbers from `numbers`.
 pub(super) fn any_rule(dice: &mut impl Dice, numbers: &[Option<u32>]) -> Rule {
     Rule {
         allow: dice.roll(2) == 0,
@@ -92,8 +92,8 @@ pub(super) fn any_rule(dice: &mut impl Dice, numbers: &[Option<u32>]) -> Rule {
     }
 }
 
-/// Compiles some rules, and holds the program's answers against theirs; its length, unless they allow
-/// everything.
+/// Compiles random rules and compares the program's answers with theirs; returns its length, or `None` if the
+/// rules allow everything.
 pub(in crate::cgroup) fn compare(dice: &mut impl Dice) -> Option<usize> {
     let rules: Vec<_> = (0..dice.roll(13)).map(|_| any_rule(dice, &NUMBERS)).collect();
     let filter = compile(&rules, &Pointer::root()).unwrap();

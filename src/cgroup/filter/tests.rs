@@ -9,7 +9,7 @@ fn the_program_answers_as_the_rules_do() {
     let lengths: Vec<_> = (0..20_000).map(|_| compare(&mut dice)).collect();
     let none = lengths.iter().filter(|length| length.is_none()).count();
     let longest = lengths.into_iter().flatten().max().unwrap();
-    // The lists were neither all trivial nor all alike.
+    // The rules were neither all trivial nor all alike.
     assert!(
         (100..5_000).contains(&none) && longest > 30,
         "{none} allow everything, the longest has {longest}"
@@ -61,7 +61,7 @@ fn the_usual_program_is_short() {
 #[test]
 fn a_privileged_container_needs_no_program() {
     assert!(planned(r#"[{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}]"#).is_none());
-    // Not so if a later rule takes something back.
+    // But it does if a later rule denies something.
     assert!(
         planned(r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "access": "w"}]"#)
             .is_some()

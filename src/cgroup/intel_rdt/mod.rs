@@ -1,8 +1,9 @@
-//! Shares of caches and of memory bandwidth; config-linux.md § IntelRdt, the kernel's filesystems/resctrl.rst.
+//! Intel RDT: cache and memory bandwidth allocation; config-linux.md § IntelRdt, the kernel's
+//! filesystems/resctrl.rst.
 //!
-//! A class of service is a directory in the resctrl file system, its limits are lines of the file `schemata`, and a process is in
-//! it whose number has been written to `tasks`; what it forks follows. `resctrl.rs` does that, before the container's
-//! program can run; `update.rs` writes other limits later.
+//! A class of service is a directory in the resctrl file system. Its limits are lines of the file `schemata`;
+//! a process joins it by its pid being written to `tasks`, and its children inherit the class. `resctrl.rs`
+//! does that before the container's program runs; `update.rs` changes the limits later.
 
 mod resctrl;
 mod update;
@@ -16,27 +17,27 @@ pub use self::resctrl::{Group, Member, SCHEMATA, remove};
 pub use self::update::{OpenClass, Update, preview};
 use crate::error::Pointer;
 
-/// The longest name of a directory.
+/// NAME_MAX.
 const LONGEST: usize = 255;
 
-/// What was decided about `/linux/intelRdt`.
+/// The plan for `/linux/intelRdt`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RdtPlan {
     class: Class,
-    /// In the order in which they are to be written.
+    /// In the order in which they are written.
     schemata: Vec<Schema>,
-    /// Whether the container gets a group of its own to be monitored in.
+    /// Whether the container gets a monitoring group.
     monitoring: bool,
 }
 
 /// A class of service: a directory of the resctrl file system.
 #[derive(Debug, PartialEq, Eq)]
 enum Class {
-    /// The container's own, with its name.
+    /// The container's own, named after its id.
     Own,
-    /// One that may be others', too.
+    /// A named one, which others may share.
     Named(String),
-    /// `/`, in which everything is that is in no other.
+    /// `/`: the default class, with all processes that are in no other.
     Default,
 }
 
@@ -45,11 +46,11 @@ enum Class {
 struct Schema {
     at: Pointer,
     text: String,
-    /// Whether a class that exists must have this already.
+    /// Whether an existing class must have this limit already.
     must_match: bool,
 }
 
-/// Decides about the object at `at` (`/linux/intelRdt`).
+/// Plans the object at `at` (`/linux/intelRdt`).
 pub fn plan(rdt: &LinuxIntelRdt, at: &Pointer) -> Result<RdtPlan> {
     let class = match rdt.clos_id().as_deref() {
         None | Some("") => Class::Own,
@@ -67,7 +68,7 @@ pub fn plan(rdt: &LinuxIntelRdt, at: &Pointer) -> Result<RdtPlan> {
     let mut schemata = Vec::new();
     let cache = rdt.l3_cache_schema().iter().map(|text| (text, at.field("l3CacheSchema")));
     for (text, at) in cache.filter(|(text, _)| !text.is_empty()) {
-        // It should be one line, but need not.
+        // Usually a single line, but several are accepted.
         let lines = text.lines().filter(|line| !line.is_empty());
         schemata.extend(lines.map(|line| Schema { at: at.clone(), text: line.into(), must_match: true }));
     }

@@ -1,4 +1,4 @@
-//! The resctrl file system: making groups, writing their limits, putting processes into them.
+//! The resctrl file system: creating groups, writing their limits, moving processes into them.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -14,19 +14,19 @@ use crate::host::mountinfo;
 /// The file with the limits of a class of service.
 pub const SCHEMATA: &str = "schemata";
 
-/// Where a container's processes are.
+/// The resctrl groups of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// The class of service.
     pub class: PathBuf,
-    /// Whether the class is the container's own, and goes with it.
+    /// Whether the class was made for the container, and is removed with it.
     pub is_own: bool,
-    /// The group in it in which the container is monitored.
+    /// The monitoring group, if there is one.
     pub monitored: Option<PathBuf>,
 }
 
 impl Member {
-    /// Puts a process of the container where the others are, unless somebody has taken that away since.
+    /// Adds a process of the container to its groups, unless they have been removed since.
     pub fn add(&self, pid: i32) -> Result<()> {
         for group in [Some(&self.class), self.monitored.as_ref()].into_iter().flatten() {
             let file = group.join("tasks");
@@ -43,7 +43,7 @@ impl Member {
     }
 }
 
-/// The group of a container in the making. What was made for it goes on drop, unless kept.
+/// The groups of a container that is being created. Dropping it removes what was made, unless kept.
 #[derive(Debug)]
 pub struct Group {
     member: Member,
@@ -52,10 +52,11 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes what `plan` asks for, for container `id`, with all limits in force.
+    /// Creates the groups that `plan` asks for, for container `id`, with all limits in force.
     ///
     /// # Errors
-    /// No resctrl file system is mounted; a class that should exist does not, or has other limits; the kernel refuses one.
+    /// No resctrl file system is mounted; a class that should exist does not, or has other limits; the kernel
+    /// refuses a limit.
     pub fn create(plan: &RdtPlan, id: &str) -> Result<Self> {
         let mounts = mountinfo::read()?;
         let Some(mount) = mounts.into_iter().find(|mount| mount.fstype == "resctrl") else {
@@ -101,7 +102,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Makes a directory; false if it is there already.
+    /// Creates a directory; returns false if it exists already.
     fn make(&mut self, path: &Path, root: &Path, at: &Pointer) -> Result<bool> {
         match DirBuilder::new().mode(0o755).create(path) {
             Ok(()) => {
@@ -117,7 +118,7 @@ impl Group {
         &self.member
     }
 
-    /// Leaves what was made to the container.
+    /// Leaves the groups to the container.
     pub fn keep(mut self) {
         self.made.clear();
     }
@@ -126,13 +127,13 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         while let Some(path) = self.made.pop() {
-            // An error here must not hide the one that led here.
+            // An error here must not hide the original one.
             let _ = fs::remove_dir(path);
         }
     }
 }
 
-/// Removes what is the container's alone. Processes that are in it go to the group above.
+/// Removes the container's own groups. Processes that are still in one move to its parent.
 pub fn remove(member: &Member) -> Result<()> {
     let own = member.is_own.then_some(&member.class);
     for path in [member.monitored.as_ref(), own].into_iter().flatten() {
@@ -152,7 +153,7 @@ fn at() -> Pointer {
     Pointer::root().field("linux").field("intelRdt")
 }
 
-/// One write to a file that exists.
+/// Writes to an existing file in a single write.
 fn write(file: &Path, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
 }
@@ -164,15 +165,17 @@ fn write_schema(class: &Path, root: &Path, schema: &Schema) -> Result<()> {
         .map_err(|error| refused(error, root, &schema.at, format!("write {text:?} to {}", file.display())))
 }
 
-/// With what the kernel says about it.
+/// Adds the kernel's explanation (`info/last_cmd_status`) as a hint.
 fn refused(error: std::io::Error, root: &Path, at: &Pointer, doing: String) -> anyhow::Error {
     let status = fs::read_to_string(root.join("info/last_cmd_status")).unwrap_or_default();
     let hint = Some(status.trim()).filter(|status| !matches!(*status, "" | "ok")).map(str::to_owned);
     anyhow!(error).context(Fault { pointer: at.clone(), message: doing, hint })
 }
 
+/// Checks an existing class against `schema`.
+///
 /// # Errors
-/// If a class that exists has other limits than those that `schema` names.
+/// The class has other limits than those in `schema`.
 fn matches(class: &Path, schema: &Schema) -> Result<()> {
     let file = class.join(SCHEMATA);
     let text = read(&file)?;
@@ -196,7 +199,7 @@ fn matches(class: &Path, schema: &Schema) -> Result<()> {
     Err(schema.at.error_with_hint(message, "an existing class of service is used unchanged"))
 }
 
-/// The parts of `0=ff;1=c0`.
+/// Parses `0=ff;1=c0` into pairs.
 fn limits(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split(';').filter_map(|part| part.split_once('=')).map(|(domain, value)| (domain.trim(), value))
 }
@@ -207,7 +210,7 @@ fn mask(text: &str) -> Option<u64> {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: limits, whatever is in them.
+/// For fuzz targets: parses any text as limits.
 pub fn parse_schemata(text: &str) {
     for (domain, value) in limits(text) {
         assert!(!domain.contains(['=', ';']) && !value.contains(';'), "{text:?}");
@@ -224,8 +227,8 @@ mod tests {
     use super::*;
     use crate::error::line;
 
-    /// No machine of ours has the hardware, and nothing makes a directory behave like resctrl: so these are directories as they
-    /// are once the kernel has filled them.
+    /// Uses plain directories with the files that the kernel would create: no test machine has the hardware,
+    /// and nothing emulates resctrl.
     fn root(classes: &[(&str, &str)]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for (class, schemata) in classes {
@@ -328,7 +331,7 @@ mod tests {
         assert_eq!(entries(root.path()), ["id"]);
         remove(&member).unwrap();
         assert!(entries(root.path()).is_empty());
-        // It is somebody else's if it was there before.
+        // It belongs to someone else if it existed before.
         fs::create_dir(root.path().join("id")).unwrap();
         let found = group(&root, json!({})).unwrap();
         remove(found.member()).unwrap();
@@ -341,7 +344,7 @@ mod tests {
         let root = root(&[]);
         fs::create_dir(root.path().join("info")).unwrap();
         fs::write(root.path().join("info/last_cmd_status"), "Unknown resource name 'L9'\n").unwrap();
-        // In a directory as any other there is no file `schemata`.
+        // A plain directory has no `schemata` file.
         let error = line(&group(&root, json!({"schemata": ["L9:0=f"]})).unwrap_err());
         let start = "config.json: /linux/intelRdt/schemata/0: write \"L9:0=f\" to ";
         assert!(error.starts_with(start) && error.ends_with("(Unknown resource name 'L9')"), "{error}");

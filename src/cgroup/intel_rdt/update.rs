@@ -1,4 +1,4 @@
-//! Other limits for the class of service of a container that runs.
+//! Changing the limits of a running container's class of service.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -12,11 +12,11 @@ use super::resctrl::{Member, SCHEMATA};
 use crate::cgroup::change::Change;
 use crate::error::NotPutBack;
 
-/// A class of service that is open: whatever has its name by now, it is this one that is looked at and changed.
+/// A class of service, held open so that reads and writes reach it even if its name is reused.
 #[derive(Debug)]
 pub struct OpenClass {
     directory: OwnedFd,
-    /// Its limits, for messages.
+    /// The path of its `schemata`, for messages.
     file: PathBuf,
 }
 
@@ -38,14 +38,14 @@ impl OpenClass {
         read().with_context(|| format!("read {}", self.file.display()))
     }
 
-    /// One line in one write.
+    /// Writes one line in one write.
     fn write(&self, line: &str) -> std::io::Result<()> {
         let file = openat(&self.directory, SCHEMATA, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         File::from(file).write_all(format!("{}\n", line.trim()).as_bytes())
     }
 }
 
-/// Other limits, which are to be kept or to be taken back; on drop they are taken back, too.
+/// New limits in force; dropping this restores the old ones, unless kept.
 #[derive(Debug)]
 pub struct Update {
     class: OpenClass,
@@ -54,10 +54,10 @@ pub struct Update {
 }
 
 impl Update {
-    /// Writes `schemata`, all of them or none: each is where its value is from, and the value.
+    /// Writes `schemata`, all of them or none; each is a pair of its origin (for messages) and its text.
     pub fn apply(class: OpenClass, schemata: &[(&str, &str)]) -> Result<Self> {
         let before = class.read()?;
-        // From here on, what was written is taken back unless all goes well.
+        // From here on, drop restores the old limits.
         let update = Self { class, before, is_kept: false };
         for (from, text) in schemata {
             if let Err(error) = text.lines().try_for_each(|line| update.class.write(line)) {
@@ -68,7 +68,7 @@ impl Update {
         Ok(update)
     }
 
-    /// What is other than it was.
+    /// Returns the limits that differ from before.
     pub fn changes(&self) -> Result<Vec<Change>> {
         let now = self.class.read()?;
         let line =
@@ -86,7 +86,7 @@ impl Update {
         self.is_kept = true;
     }
 
-    /// Takes them back; gives what could not be.
+    /// Restores the old limits; returns the files that could not be restored.
     pub fn take_back(mut self) -> Vec<String> {
         self.is_kept = true;
         self.undo().err().map(|_| SCHEMATA.to_owned()).into_iter().collect()
@@ -105,7 +105,7 @@ impl Drop for Update {
     }
 }
 
-/// What [`Update::apply`] would write.
+/// Returns what [`Update::apply`] would write.
 pub fn preview(class: &OpenClass, schemata: &[(&str, &str)]) -> Result<Vec<Change>> {
     let before = class.read()?;
     let change = |text: &str| {
@@ -136,7 +136,7 @@ mod tests {
         let (name, of) = (SCHEMATA.to_owned(), "L3".to_owned());
         let change = Change { file: name, of, from: "L3:0=f".into(), to: "L3:0=3".into() };
         assert_eq!(update.changes().unwrap(), [change]);
-        // As when it cannot be recorded.
+        // As if the change could not be recorded.
         drop(update);
         assert_eq!(schemata(), "L3:0=f\n");
         Update::apply(open(), &[("--l3-cache-schema", "L3:0=3")]).unwrap().keep();

@@ -35,7 +35,7 @@ pub(super) fn plan(block_io: &LinuxBlockIo, at: &Pointer, writes: &mut Vec<Write
         for (index, device) in devices.iter().flatten().enumerate() {
             let at = list.index(index);
             let number = number(device.major(), device.minor(), &at)?;
-            // cgroup v1 lifts a limit with 0; io.max calls that max and takes no 0.
+            // In cgroup v1, 0 lifts a limit; io.max does not accept 0, but max.
             let rate = if device.rate() == 0 { "max".into() } else { device.rate().to_string() };
             let write = Write::new(at.field("rate"), "io.max", format!("{number} {key}={rate}"));
             writes.push(write.unneeded_if(device.rate() == 0));
@@ -44,7 +44,7 @@ pub(super) fn plan(block_io: &LinuxBlockIo, at: &Pointer, writes: &mut Vec<Write
     Ok(())
 }
 
-/// io.weight (1 to 10,000) for the specification's weight (10 to 1000).
+/// Converts the specification's weight (10 to 1000) to io.weight (1 to 10,000).
 fn io_weight(weight: u16, at: &Pointer) -> Result<u32> {
     if !(10..=1000).contains(&weight) {
         return Err(at.error(format_args!("weight {weight} is out of range (10 to 1000)")));
@@ -52,7 +52,7 @@ fn io_weight(weight: u16, at: &Pointer) -> Result<u32> {
     Ok(1 + u32::from(weight - 10) * 9999 / 990)
 }
 
-/// `8:0`, as control files name a device.
+/// Formats a device number as control files do: `8:0`.
 fn number(major: i64, minor: i64, at: &Pointer) -> Result<String> {
     let part = |field: &str, number: i64| {
         u32::try_from(number)

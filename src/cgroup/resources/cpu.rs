@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxCpu;
 use super::{WhenRefused, Write};
 use crate::error::Pointer;
 
-/// The period that the kernel starts with; cgroup-v2.rst § CPU Interface Files.
+/// The kernel's default period; cgroup-v2.rst § CPU Interface Files.
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
 pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Res
         writes.push(Write::new(at.field("shares"), "cpu.weight", weight.to_string()));
     }
 
-    // A zero or negative quota is no limit.
+    // A zero or negative quota means unlimited.
     let quota_us = cpu.quota().map(|quota| u64::try_from(quota).unwrap_or(0));
     let limit_us = quota_us.filter(|quota| *quota > 0);
     if let Some(burst_us) = cpu.burst() {
@@ -37,7 +37,8 @@ pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Res
         if let Some(limit_us) = limit_us.filter(|limit| burst_us > *limit) {
             return Err(at.error(format_args!("burst {burst_us} exceeds quota {limit_us}")));
         }
-        // Before cpu.max, because a quota below the old burst is not taken; if the new burst is above an old quota, again after it.
+        // Before cpu.max, because the kernel refuses a quota below the current burst. If the new burst
+        // exceeds the old quota, it is written again after cpu.max.
         let refused = if burst_us == 0 { WhenRefused::Unneeded } else { WhenRefused::Again };
         writes.push(Write { refused, ..Write::new(at, "cpu.max.burst", burst_us.to_string()) });
     }
@@ -56,15 +57,17 @@ pub(super) fn plan(cpu: &LinuxCpu, at: &Pointer, writes: &mut Vec<Write>) -> Res
     Ok(())
 }
 
-/// The line for `cpu.max`: quota and period in microseconds.
+/// Formats the line for `cpu.max`: quota and period in microseconds.
 fn cpu_max(limit_us: Option<u64>, period_us: Option<u64>) -> String {
     let limit = limit_us.map_or_else(|| "max".into(), |limit| limit.to_string());
     format!("{limit} {}", period_us.unwrap_or(DEFAULT_PERIOD_US))
 }
 
-/// cpu.weight (1 to 10,000, default 100) for cpu.shares (2 to 262,144, default 1024); `None` for 0, not set.
+/// Converts cpu.shares (2 to 262,144, default 1024) to cpu.weight (1 to 10,000, default 100); `None` for 0,
+/// which means not set.
 ///
-/// The quadratic in the logarithm meets the ends and the defaults of both scales.
+/// The quadratic function of the logarithm maps minimum, default and maximum of one scale to those of the
+/// other.
 fn weight(shares: u64) -> Option<u16> {
     match shares {
         0 => None,
@@ -73,7 +76,7 @@ fn weight(shares: u64) -> Option<u16> {
             let log = f64::from(shares).log2();
             let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
             let wanted = 10_f64.powf(exponent).ceil();
-            // Found by halving, for lack of a conversion from a float that cannot lose anything.
+            // Binary search, because there is no lossless conversion from float to integer.
             let (mut low, mut high) = (1_u16, 10_000_u16);
             while low < high {
                 let middle = low.midpoint(high);

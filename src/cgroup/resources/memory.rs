@@ -11,10 +11,11 @@ pub(super) fn plan(memory: &LinuxMemory, at: &Pointer, limits: &mut Limits) -> R
     let reservation = bytes(memory.reservation(), &at.field("reservation"))?;
     let swap = bytes(memory.swap(), &at.field("swap"))?;
 
-    // swap.max first: were memory.max lowered first, pages could be pushed out to swap that is about to be forbidden.
+    // swap.max first: if memory.max were lowered first, pages could be swapped out although swap is about to
+    // be forbidden.
     if let Some(value) = swap_max(limit, swap, &at.field("swap"))? {
         let from = if swap.is_some() { "swap" } else { "limit" };
-        // A kernel without swap accounting has no such file; then there is nothing to forbid or to permit.
+        // A kernel without swap accounting lacks the file; then there is nothing to forbid or to allow.
         let unneeded = matches!(&*value, "max" | "0");
         limits.writes.push(Write::new(at.field(from), "memory.swap.max", value).unneeded_if(unneeded));
     }
@@ -50,7 +51,7 @@ impl Bytes {
     }
 }
 
-/// A number of bytes: absent or 0 is not set, -1 is unlimited.
+/// Parses a number of bytes: absent or 0 means not set, -1 unlimited.
 fn bytes(given: Option<i64>, at: &Pointer) -> Result<Option<Bytes>> {
     match given {
         None | Some(0) => Ok(None),
@@ -64,10 +65,10 @@ fn bytes(given: Option<i64>, at: &Pointer) -> Result<Option<Bytes>> {
     }
 }
 
-/// The value of memory.swap.max, which counts swap alone, where the specification counts memory and swap together.
+/// Returns memory.swap.max, which limits swap alone, whereas the specification limits memory plus swap.
 fn swap_max(limit: Option<Bytes>, swap: Option<Bytes>, at: &Pointer) -> Result<Option<String>> {
     match (limit, swap) {
-        // As on cgroup v1, where unlimited memory means unlimited swap too.
+        // As in cgroup v1, where unlimited memory implies unlimited swap.
         (Some(Bytes::Unlimited), None) => Ok(Some("max".into())),
         (_, None) => Ok(None),
         (_, Some(Bytes::Unlimited)) => Ok(Some("max".into())),

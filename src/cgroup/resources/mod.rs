@@ -1,10 +1,10 @@
-//! What `linux.resources` means in control files; pure, one file for each group of controllers.
+//! Translating `linux.resources` to control files; pure, one file per group of controllers.
 //!
-//! The specification speaks cgroup v1. The formulas are those that runc 1.3.2 and crun 1.23 settled on, so that a
-//! container gets the same share of a machine whichever of them starts it. A zero means "not set" where clients send
-//! zeros for what their user did not give; where the kernel knows zero as a limit (pids), it is one.
+//! The specification follows cgroup v1. The conversions are those of runc 1.3.2 and crun 1.23, so that a
+//! container gets the same share of a host with each runtime. Zero means "not set" where clients send zeros
+//! for what their user did not set.
 //!
-//! Accepted without effect, because cgroup v2 has nothing like it, as in runc:
+//! Accepted without effect, because cgroup v2 has no equivalent, as in runc:
 //!
 //! | field | why |
 //! |---|---|
@@ -28,7 +28,7 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::error::Pointer;
 
-/// Everything to write, in order.
+/// All writes, in order, and the checks before them.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     pub(super) writes: Vec<Write>,
@@ -45,20 +45,20 @@ pub(super) struct Write {
     pub(super) refused: WhenRefused,
 }
 
-/// What to do about a file that is not there or a value that is not taken.
+/// What to do if the file does not exist or the value is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WhenRefused {
-    /// The container must not run without it.
+    /// Fail.
     Fail,
-    /// If the file is missing, nothing is lost: the value asks for no more than what is so anyway.
+    /// Ignore a missing file: the value only asks for the default.
     Unneeded,
-    /// If the file is missing, this one does the same.
+    /// If the file is missing, use this one, which has the same effect.
     Instead { file: &'static str, value: String },
-    /// `EINVAL` may be the fault of a value that a later write changes: write again after the others.
+    /// `EINVAL` may be due to another value that is yet to be written: try again after the other writes.
     Again,
 }
 
-/// A limit that must not be below what a cgroup uses already: `memory.checkBeforeUpdate`.
+/// A limit that must be higher than the current usage: `memory.checkBeforeUpdate`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ceiling {
     pub(super) at: Pointer,
@@ -67,7 +67,7 @@ pub(super) struct Ceiling {
     pub(super) bytes: u64,
 }
 
-/// The limits that `resources` at `at` asks for.
+/// Plans the limits in `resources`, which is at `at`.
 pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(pids) = resources.pids() {
@@ -88,7 +88,7 @@ pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
     if let Some(devices) = resources.rdma() {
         others::rdma(devices, &at.field("rdma"), &mut limits.writes)?;
     }
-    // Last, so that a file named here has the last word: config-linux.md § Unified.
+    // Last, because a file named here overrides the other fields: config-linux.md § Unified.
     if let Some(files) = resources.unified() {
         others::unified(files, &at.field("unified"), &mut limits.writes)?;
     }
@@ -96,9 +96,9 @@ pub(super) fn plan(resources: &LinuxResources, at: &Pointer) -> Result<Limits> {
 }
 
 impl Limits {
-    /// The order for a cgroup in use: what can kill comes when nothing else can be refused any more, for that is not taken back.
-    /// Whoever lowers `memory.max` below what is in use has processes killed at once; so of several values only the last is
-    /// written. `memory.high`, which makes the kernel take back what it can first, is just before it.
+    /// Reorders the writes for a cgroup in use. Lowering `memory.max` below the usage kills processes at
+    /// once, which cannot be undone, so it is written last, when nothing else can be refused, and only with
+    /// its final value. `memory.high`, which makes the kernel reclaim memory first, comes just before it.
     pub(super) fn put_off_kills(&mut self) {
         let is_high = |write: &Write| write.file == "memory.high";
         let (mut last, others): (Vec<_>, Vec<_>) =
@@ -109,14 +109,14 @@ impl Limits {
         self.writes.extend(others.into_iter().chain(last).chain(kill));
     }
 
-    /// The places that the values come from.
+    /// Returns the pointers of all values.
     pub(super) fn places(&mut self) -> impl Iterator<Item = &mut Pointer> {
         let writes = self.writes.iter_mut().map(|write| &mut write.at);
         writes.chain(self.ceilings.iter_mut().map(|ceiling| &mut ceiling.at))
     }
 }
 
-/// Whether a value of this file may have the kernel kill processes of the cgroup.
+/// Whether the kernel may kill processes because of a write to this file.
 pub(super) fn can_kill(file: &str) -> bool {
     file == "memory.max"
 }
@@ -134,12 +134,12 @@ impl Write {
         Self { refused: WhenRefused::Instead { file, value }, ..self }
     }
 
-    /// The controller that the file belongs to; `cgroup` for the files that every cgroup has.
+    /// The controller of the file; `cgroup` for the core files that every cgroup has.
     pub(super) fn controller(&self) -> &str {
         self.file.split_once('.').map_or(&*self.file, |(controller, _)| controller)
     }
 
-    /// Whether a cgroup without the controller cannot hold what is asked for.
+    /// Whether the write requires its controller to be enabled.
     pub(super) fn needs_controller(&self) -> bool {
         self.refused != WhenRefused::Unneeded && self.controller() != "cgroup"
     }
@@ -149,13 +149,13 @@ impl Write {
 mod tests {
     use super::*;
 
-    /// The writes for a `resources` object as `file=value`.
+    /// The writes for a `resources` object, as `file=value`.
     pub(super) fn written(json: &str) -> Vec<String> {
         let limits = plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap();
         limits.writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect()
     }
 
-    /// The message that refuses a `resources` object.
+    /// The error for a `resources` object.
     pub(super) fn refused(json: &str) -> String {
         crate::error::line(&plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap_err())
     }

@@ -1,4 +1,4 @@
-//! pids.max, hugetlb.*.max, rdma.max, and the files that `unified` names itself.
+//! pids.max, hugetlb.*.max, rdma.max, and the files of `unified`.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxRdma};
 use super::Write;
 use crate::error::Pointer;
 
-/// Negative is no limit, and so is 0: clients send it, and an empty object, for a limit that nobody set. Here crun and runc
-/// disagree, and this is crun's way: runc makes 1 of 0, but can tell an empty object from it.
+/// Negative means unlimited. 0 means not set, as in crun: clients send it, or an empty object, when no limit
+/// was set. runc makes 0 a limit of 1, but can tell it from an empty object.
 pub(super) fn pids(limit: i64, at: &Pointer) -> Option<Write> {
     match limit {
         0 => None,
@@ -18,7 +18,7 @@ pub(super) fn pids(limit: i64, at: &Pointer) -> Option<Write> {
     }
 }
 
-/// Both the pages in use and those reserved; a kernel before 5.7 counts no reservations.
+/// Limits both pages in use and reserved pages; kernels before 5.7 do not count reservations.
 pub(super) fn huge_pages(pages: &[LinuxHugepageLimit], at: &Pointer, writes: &mut Vec<Write>) -> Result<()> {
     for (index, page) in pages.iter().enumerate() {
         let at = at.index(index);
@@ -38,7 +38,7 @@ pub(super) fn huge_pages(pages: &[LinuxHugepageLimit], at: &Pointer, writes: &mu
     Ok(())
 }
 
-/// Part of a file's name, so nothing but what the kernel writes there.
+/// Validates a page size, which becomes part of a file name.
 fn is_page_size(size: &str) -> bool {
     let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -67,9 +67,9 @@ pub(super) fn rdma(
     Ok(())
 }
 
-/// Files by name; a value of several lines is one write for each.
+/// Plans the files by name; each line of a value is a separate write.
 pub(super) fn unified(files: &HashMap<String, String>, at: &Pointer, writes: &mut Vec<Write>) -> Result<()> {
-    /// These act on processes, and not only on the container's own: they limit nothing.
+    /// These act on processes, possibly those of others, and limit nothing.
     const ACTIONS: [&str; 5] =
         ["cgroup.freeze", "cgroup.kill", "cgroup.procs", "cgroup.threads", "cgroup.type"];
     for (name, value) in sorted(files) {
@@ -85,7 +85,7 @@ pub(super) fn unified(files: &HashMap<String, String>, at: &Pointer, writes: &mu
             return Err(at.error(format_args!("{name:?} is not a resource limit")));
         }
         let lines = value.trim_end_matches('\n');
-        // An empty value, such as one that clears cpuset.cpus, is still a write.
+        // An empty value, e.g. to clear cpuset.cpus, is also a write.
         for line in lines.split('\n').map(|line| if line.is_empty() { "\n" } else { line }) {
             writes.push(Write::new(at.clone(), name.to_owned(), line));
         }
@@ -93,7 +93,7 @@ pub(super) fn unified(files: &HashMap<String, String>, at: &Pointer, writes: &mu
     Ok(())
 }
 
-/// A map of the specification in an order that does not change from run to run.
+/// Returns the entries of a map sorted, so that the order is the same on every run.
 fn sorted<V>(map: &HashMap<String, V>) -> Vec<(&str, &V)> {
     let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
     entries.sort_unstable_by_key(|(key, _)| *key);

@@ -1,4 +1,4 @@
-//! `org.systemd.property.NAME` annotations: properties of the unit that the runtime passes on. Pure.
+//! `org.systemd.property.NAME` annotations: unit properties that are passed to systemd. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::host::dbus::Value;
 
 const PREFIX: &str = "org.systemd.property.";
 
-/// What the runtime itself decides, and why nobody else may.
+/// Properties that annotations may not set, and why.
 const OWN: [(&str, &str); 5] = [
     ("Slice", "set the slice in /linux/cgroupsPath"),
     ("Delegate", "the scope is always delegated"),
@@ -20,12 +20,12 @@ const OWN: [(&str, &str); 5] = [
     ("Controller", "it would tie the container's lifetime to a host program"),
 ];
 
-/// The properties among `annotations`, which stand at `at`.
+/// Returns the properties among `annotations`, which are at `at`.
 pub(super) fn plan<'a>(
     annotations: impl Iterator<Item = (&'a String, &'a String)>,
     at: &Pointer,
 ) -> Result<Vec<Property>> {
-    // In an order that does not change from run to run.
+    // Sorted, so that the order is the same on every run.
     let annotations: BTreeMap<_, _> = annotations.collect();
     let properties = annotations.into_iter().filter_map(|(key, text)| {
         let name = key.strip_prefix(PREFIX)?;
@@ -34,9 +34,9 @@ pub(super) fn plan<'a>(
     properties.collect()
 }
 
-/// `None` for what the unit has in any case.
+/// Returns `None` for what every unit gets anyway.
 fn property(name: &str, text: &str, at: Pointer) -> Result<Option<Property>> {
-    // The words of runc.
+    // runc's wording.
     let wrong = |why: &str| Err(at.error(format_args!("annotation name incorrect: {name:?} {why}")));
     if name.len() < 3 {
         return wrong("is too short");
@@ -52,7 +52,7 @@ fn property(name: &str, text: &str, at: Pointer) -> Result<Option<Property>> {
     }
     let unparsed = |error: &dyn std::fmt::Display| at.error(format_args!("value parse error: {error}"));
     let value = dbus::parse(text).map_err(|error| unparsed(&line(&error)))?;
-    // Written as the manual pages have it, but known to D-Bus by another name and unit.
+    // The manual pages say e.g. TimeoutStopSec, D-Bus has TimeoutStopUSec, in microseconds.
     let stem = name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
     let (name, value) = match stem {
         Some(stem) => match microseconds(&value) {
@@ -109,7 +109,7 @@ mod tests {
         is("TimeoutStopSec", "uint16 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
         is("TimeoutStopSec", "int64 234", "TimeoutStopUSec", &Value::Uint64(234_000_000));
         is("TimeoutStopSec", "234.789", "TimeoutStopUSec", &Value::Uint64(234_789_000));
-        // Not before a small letter: another word.
+        // Only "Sec" after a lower-case letter is a unit.
         is("FOOSec", "123", "FOOSec", &Value::Int32(123));
         is("Sec", "123", "Sec", &Value::Int32(123));
     }

@@ -1,14 +1,17 @@
-//! The systemd driver: the container's cgroup is that of a transient scope, which systemd makes, in the slice that the bundle names.
+//! The systemd driver: the container's cgroup is that of a transient scope, which systemd creates in the
+//! slice that the bundle names.
 //!
-//! A scope is made around a process that exists, and the init process is to be born into a cgroup where everything is in force
-//! already. So a process that does nothing holds the scope until then; and longer, for systemd takes a cgroup away when its last
-//! process ends, and with it what the kernel has counted there: until nothing is left for the init process but the program's start
-//! ([`Scope::release`]). The rest is the same for both drivers: the scope is delegated, so its cgroup is ours to write to. systemd is
-//! told all limits that it has words for, since it writes them again whenever it likes; `properties.rs`.
+//! A scope needs an existing process, but the init process is to be cloned into a cgroup with all limits in
+//! force. So an idle placeholder process is in the scope until then. It stays even longer, because systemd
+//! removes the cgroup when its last process exits, and with it the kernel's counters, which explain failures:
+//! until only the start of the program is left ([`Scope::release`]). The rest is the same for both drivers:
+//! the scope is delegated, so the runtime may write to its cgroup. systemd gets all limits that it has
+//! properties for, since it rewrites them at any time; see `properties.rs`.
 //!
-//! Device rules are ours alone: the scope has none (`DevicePolicy=auto`), so systemd has nothing to attach when it reads its
-//! files anew, and our filter stays, since systemd detaches no program but its own. A list of systemd's beside it would
-//! be asked, too, and could only forbid what the rules allow, among it what others have added since, as for graphics cards.
+//! Device rules are not passed to systemd: with `DevicePolicy=auto` the scope has none, so systemd attaches
+//! no filter on `daemon-reload`, and leaves ours alone, since it detaches only its own. A second filter of
+//! systemd's could only forbid what the rules allow, including devices that others have added since, such as
+//! GPUs.
 //!
 //! Sources: systemd's "Control Group APIs and Delegation"; runc's docs/systemd.md.
 
@@ -37,22 +40,22 @@ use crate::host::signals::Signals;
 
 const PIDS_MAX: &str = "pids.max";
 
-/// How systemd is asked to make a scope.
+/// How to reach systemd when creating a scope.
 #[derive(Clone, Copy, Debug)]
 pub struct ScopeRequest<'a> {
     pub buses: &'a Buses,
-    /// Those that ask this process to end do not wait for systemd.
+    /// Signals that abort waiting for systemd.
     pub signals: Option<&'a Signals>,
 }
 
-/// The unit of a container, as its state records it.
+/// The unit of a container, as recorded in `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
     pub name: String,
     pub slice: String,
-    /// The inode of its cgroup, which another one of this name does not have.
+    /// The inode of its cgroup, which tells it from a later one of the same name.
     cgroup_id: u64,
-    /// Where its manager is asked; the first that answers is it.
+    /// The addresses of its manager; the first one that replies is used.
     buses: Vec<String>,
 }
 
@@ -62,31 +65,31 @@ impl Unit {
         Manager::reach(buses.concat())
     }
 
-    /// Whether the cgroup at `path` is that of this unit, and not of a later one of the same name.
+    /// Whether the cgroup at `path` belongs to this unit, not to a later one of the same name.
     pub fn has(&self, path: &Path) -> bool {
         cgroup_id(path).is_ok_and(|id| id == self.cgroup_id)
     }
 
-    /// Ends the unit with everything in it; systemd knows it no more afterwards.
+    /// Stops the unit with everything in it, and unloads it from systemd.
     pub fn stop(&self) -> Result<()> {
         self.manager()?.stop(&self.name)
     }
 
-    /// Has systemd forget it if it has failed, which does no harm to another of its name. If nobody is there to be asked, there is
-    /// nobody to remember it.
+    /// Resets the unit if it has failed, which does not affect a later one of the same name. Errors are
+    /// ignored: a manager that cannot be reached keeps no units.
     pub fn forget(&self) {
         if let Ok(mut manager) = self.manager() {
             manager.reset_failed(&self.name);
         }
     }
 
-    /// Moves a process into it.
+    /// Moves a process into the unit.
     pub fn attach(&self, pid: i32) -> Result<()> {
         self.manager()?.attach(&self.name, pid)
     }
 }
 
-/// What was decided about a container's scope.
+/// The plan for a container's scope.
 #[derive(Debug)]
 pub(super) struct ScopePlan {
     names: Names,
@@ -95,7 +98,7 @@ pub(super) struct ScopePlan {
 }
 
 impl ScopePlan {
-    /// Decides where the scope goes and what systemd is told of it. The limits are changed to what systemd can be told.
+    /// Plans name, slice and properties of the scope. Rounds `limits` to what systemd supports.
     pub(super) fn plan<'a>(
         path: Option<&Path>,
         id: &str,
@@ -128,7 +131,7 @@ impl ScopePlan {
         Ok(Self { names, whose, properties: all })
     }
 
-    /// Has systemd make the scope. `before` is told what is going to be.
+    /// Creates the scope. `before` gets the expected cgroup path first.
     pub(super) fn start(
         &self,
         asking: ScopeRequest<'_>,
@@ -148,8 +151,8 @@ impl ScopePlan {
         let path = mount.path_of(&Path::new(root.trim_start_matches('/')).join(self.names.place()));
         before(&path)?;
         let holder = Placeholder::start(0, None).context("start a process for the scope")?;
-        // Not it but the container's process is to be killed for want of memory. Whoever may not ask for that has it nearly always,
-        // too: it is the smaller one.
+        // The OOM killer is to kill the container's process, not this one. If this is not permitted, that is
+        // still likely, since this one is smaller.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", holder.pid()), "-1000");
         let mut properties = self.properties.clone();
         retain_known(&mut properties, &mut manager)?;
@@ -164,7 +167,7 @@ impl ScopePlan {
         let mut scope =
             Scope { unit, path, manager, holder: Some(holder), pids: None, is_apart: false, keep: false };
         let started = scope.manager.start(&name, &properties, || Ok(place()?.is_some()));
-        // Where it really is: a systemd in a container may have its own mind about where the top is.
+        // The actual cgroup: a systemd inside a container may use another root.
         match (started, place()) {
             (started, Ok(Some(path))) => {
                 scope.unit.cgroup_id =
@@ -173,8 +176,8 @@ impl ScopePlan {
                 started.map(|()| scope)
             }
             (started, place) => {
-                // Another's unit has that name, perhaps, so it is not stopped. What is still to be made will not be: around a
-                // process that is gone systemd makes none.
+                // The unit may be someone else's, so it is not stopped. If ours is still to be created, it
+                // will not be: systemd creates no scope for a process that is gone.
                 scope.keep = true;
                 scope.holder = None;
                 scope.manager.clean_up(started.as_ref().is_err_and(manager::is_unanswered));
@@ -191,7 +194,8 @@ fn cgroup_id(path: &Path) -> Result<u64, rustix::io::Errno> {
     rustix::fs::stat(path).map(|stat| stat.st_ino)
 }
 
-/// Leaves out what the version of this systemd does not know. It is asked only if there is something that not all know.
+/// Removes properties that this version of systemd does not know. Asks for the version only if there are any
+/// that depend on it.
 fn retain_known(properties: &mut Vec<Property>, manager: &mut Manager) -> Result<()> {
     if properties.iter().any(|property| property.since > 0) {
         let version = manager.version()?;
@@ -200,49 +204,49 @@ fn retain_known(properties: &mut Vec<Property>, manager: &mut Manager) -> Result
     Ok(())
 }
 
-/// A scope that systemd has made, held by a process that does nothing. Dropping it ends it, unless it is kept.
+/// A scope created by systemd, kept alive by a placeholder process. Dropping it stops the scope, unless kept.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) unit: Unit,
     pub(super) path: PathBuf,
     manager: Manager,
-    /// `None` once the container's first process is complete.
+    /// The placeholder; `None` once the container's first process has been set up.
     holder: Option<Placeholder>,
-    /// The limit of processes, as long as there is one more, the holder.
+    /// The wanted pids.max, while the placeholder counts as one more process.
     pids: Option<String>,
-    /// Whether the container's first process was born outside, and is moved into it by systemd.
+    /// Whether the container's first process was cloned outside, and systemd moves it in.
     is_apart: bool,
     pub(super) keep: bool,
 }
 
 impl Scope {
-    /// What is to be written to a control file while the holder counts as a process, too.
+    /// Returns the value to write instead while the placeholder counts as a process, too.
     pub(super) fn meanwhile(&mut self, file: &str, value: &str) -> Option<String> {
         if file != PIDS_MAX {
             return None;
         }
-        // Of several, the last one counts; "max" needs no change.
+        // Of several values the last one counts; "max" needs no change.
         let one_more = one_more(value);
         self.pids = one_more.as_ref().map(|_| value.to_owned());
         one_more
     }
 
-    /// Notes that the kernel lets nobody but systemd put a process into the scope.
+    /// Notes that only systemd can move a process into the scope.
     pub(super) fn isolate(&mut self) {
         self.is_apart = true;
     }
 
-    /// Has systemd put the process into the scope, unless it was born there.
+    /// Has systemd move the process into the scope, unless it was cloned into it.
     pub(super) fn attach(&self, pid: i32) -> Result<()> {
         if self.is_apart { self.unit.attach(pid) } else { Ok(()) }
     }
 
-    /// Ends the process that held the scope.
+    /// Stops the placeholder, and sets the final pids.max.
     pub(super) fn release(&mut self, dir: &OwnedFd) -> Result<()> {
-        // Waits for its end, so that it counts no more.
+        // Waits for it to exit, so that it no longer counts.
         self.holder = None;
         let Some(pids) = self.pids.take() else { return Ok(()) };
-        // A hook may have set another one by now.
+        // A hook may have set another value.
         if control_file::read(dir.as_fd(), PIDS_MAX).ok().as_deref().map(str::trim)
             != one_more(&pids).as_deref()
         {
@@ -265,9 +269,9 @@ impl Drop for Scope {
         }
         self.holder = None;
         self.manager.clean_up(false);
-        // Once it is gone, its name may be another's.
+        // Once it is gone, its name may belong to another unit.
         if self.unit.has(&self.path) {
-            // An error here must not hide the one that led here.
+            // An error here must not hide the original one.
             let _ = removal::kill(&self.path);
             let _ = self.manager.stop(&self.unit.name);
         } else {
@@ -279,20 +283,20 @@ impl Drop for Scope {
     }
 }
 
-/// A change of what systemd knows of a unit, which can be taken back.
+/// A change of unit properties that can be undone.
 #[derive(Debug)]
 pub(super) struct Told {
     unit: Unit,
-    /// What restores it.
+    /// The old values.
     before: Vec<Property>,
 }
 
 impl Told {
-    /// Tells systemd of `limits`.
+    /// Sets the properties for `limits`.
     ///
     /// # Errors
-    /// What systemd answers; then nothing has changed. If it does not answer it may still do what it was asked to, so it is asked
-    /// to take that back, which comes after it.
+    /// systemd's reply; nothing has changed then. If it does not reply, it may still make the change later,
+    /// so the old values are set as well, which it handles after that.
     pub(super) fn apply(unit: &Unit, limits: &Limits) -> Result<Self> {
         let after = properties::plan(limits);
         match after.is_empty() {
@@ -316,7 +320,7 @@ impl Told {
                             line(&undo)
                         ),
                     )),
-                    // It has been told, whenever it listens again.
+                    // The request to restore is queued: systemd handles it when it replies again.
                     _ => error,
                 })
             }
@@ -336,7 +340,7 @@ impl Told {
     }
 }
 
-/// Changes the limits to what systemd can be told.
+/// Rounds the limits to what systemd supports.
 pub(super) fn round(limits: &mut Limits) {
     properties::round(limits);
 }
@@ -388,7 +392,7 @@ mod tests {
         assert!(has("OOMPolicy", Value::text("kill")) && has("Slice", Value::text("user.slice")));
     }
 
-    /// Answers whatever a change of properties takes, but for a change to this.
+    /// A fake that accepts every change of properties, except one to `deaf_to`, which gets no reply.
     fn changing(deaf_to: u64, refuses: Option<u64>) -> Fake {
         Fake::start("systemd/private", move |call| {
             let sets = |number: u64| call.member == "SetUnitProperties" && has(call, number);
@@ -421,7 +425,7 @@ mod tests {
         calls.map(|call| [has(&call, OLD), has(&call, NEW)]).collect()
     }
 
-    /// It may do what it was asked to when it listens again, and then does the other, too.
+    /// It may make the change when it replies again, and then restores the old values, too.
     #[test]
     fn who_does_not_answer_to_a_change_is_told_the_old_values_after_it() {
         let fake = changing(NEW, None);

@@ -1,5 +1,5 @@
-//! What a container's unit is called and in which slice it is: `slice:prefix:name`, as every engine writes `cgroupsPath` for
-//! systemd. Pure.
+//! The names of a container's scope and slice, from the `slice:prefix:name` that engines write to
+//! `cgroupsPath` for systemd. Pure.
 //!
 //! Sources: runc's docs/systemd.md; systemd.slice(5), systemd.unit(5).
 
@@ -9,13 +9,13 @@ use anyhow::Result;
 
 use crate::error::Pointer;
 
-/// UNIT_NAME_MAX of systemd.
+/// systemd's UNIT_NAME_MAX.
 const LONGEST: usize = 255;
 
 const SCOPE: &str = ".scope";
 const SLICE: &str = ".slice";
 
-/// A scope, and the slice that it is in.
+/// A scope and its slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) unit: String,
@@ -23,12 +23,13 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Decides by `cgroupsPath`, which stands at `at`; without one, by the container's `id`. `slice` is that of who names none.
+    /// Plans the names from `cgroupsPath`, whose pointer is `at`; without one, from the container's `id`.
+    /// `slice` is the default slice.
     pub(super) fn plan(path: Option<&Path>, id: &str, slice: &str, at: &Pointer) -> Result<Self> {
         let path = path.map(Path::to_string_lossy).unwrap_or_default();
         let given: Vec<_> = path.split(':').collect();
         let (given_slice, prefix, name) = match given.as_slice() {
-            // The one character of an id that no unit's name can have; systemd-escape(1).
+            // `+` is the only character of an id that a unit name cannot have; systemd-escape(1).
             [""] => ("", "runtime", id.replace('+', "\\x2b")),
             [slice, prefix, name] => (*slice, *prefix, (*name).to_owned()),
             _ => {
@@ -58,7 +59,7 @@ impl Names {
         Ok(Self { unit, slice: slice.to_owned() })
     }
 
-    /// The cgroup of the unit below that of systemd.
+    /// Returns the cgroup of the unit, relative to systemd's.
     pub(super) fn place(&self) -> PathBuf {
         slice_path(&self.slice).unwrap_or_default().join(&self.unit)
     }
@@ -69,7 +70,7 @@ fn is_name(text: &str) -> bool {
     text.len() <= LONGEST && text.chars().all(allowed)
 }
 
-/// The path of a slice: `a-b.slice` is in `a.slice`. `None` if that is no name of a slice.
+/// Returns the path of a slice: `a-b.slice` is in `a.slice`. `None` if the name is invalid.
 fn slice_path(slice: &str) -> Option<PathBuf> {
     let stem = slice.strip_suffix(SLICE).filter(|_| is_name(slice))?;
     let mut path = PathBuf::new();

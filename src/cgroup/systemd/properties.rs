@@ -1,7 +1,8 @@
-//! What systemd is told of a container's limits, so that it does not put back what it knows nothing of. Pure.
+//! The unit properties for a container's limits. Pure.
 //!
-//! All that systemd knows of, it writes again whenever it likes: at `daemon-reload`, and when another unit in the slice comes or
-//! goes. So it must hold the values that the control files hold. Whatever it has no word for is left to the control files alone.
+//! systemd rewrites the control files that it manages at any time: at `daemon-reload`, and when another unit
+//! in the slice starts or stops. So its properties must agree with the control files. Limits without a
+//! property are only written to control files.
 //!
 //! Sources: systemd.resource-control(5), org.freedesktop.systemd1(5).
 
@@ -11,7 +12,7 @@ use crate::cgroup::resources::{Limits, WhenRefused, Write};
 use crate::error::Pointer;
 use crate::host::dbus::Value;
 
-/// One property of a unit.
+/// A unit property.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Property {
     pub(super) name: Cow<'static, str>,
@@ -32,20 +33,20 @@ impl Property {
     }
 }
 
-/// "infinity" of every property that is a number.
+/// "infinity" for all numeric properties.
 const INFINITY: u64 = u64::MAX;
 
-/// The highest processor or memory node plus one that is told: each is a bit.
+/// The highest CPU or memory node number supported, plus one: each is a bit.
 const MOST_BITS: usize = 8192;
 
-/// What is written of a quota must be a whole percentage of a processor: systemd keeps no more of it. cpu.max is rounded up as
-/// systemd will have it, as in runc; an odd one would change at the next `daemon-reload`.
+/// Rounds cpu.max up to whole percents of a CPU, as in runc: systemd keeps no finer quota, so another value
+/// would change at the next `daemon-reload`.
 pub(super) fn round(limits: &mut Limits) {
     for write in limits.writes.iter_mut().filter(|write| write.file == "cpu.max") {
         if let Some((Some(quota), Some(period))) = cpu_max(&write.value) {
             let rounded =
                 per_second(quota, period).and_then(|us| us.checked_mul(period)).map(|us| us / 1_000_000);
-            // Exact for every period of whole 100 µs; otherwise never less than was asked for.
+            // Exact for periods that are multiples of 100 µs; otherwise never less than what was asked for.
             let rounded = rounded.map_or(quota, |rounded| rounded.max(quota));
             if rounded != quota {
                 write.value = format!("{rounded} {period}");
@@ -54,7 +55,7 @@ pub(super) fn round(limits: &mut Limits) {
     }
 }
 
-/// The properties that say what `limits` says. A file that is written twice has the last word here, too.
+/// Returns the properties for `limits`. If a file is written twice, the last value counts.
 pub(super) fn plan(limits: &Limits) -> Vec<Property> {
     let mut properties: Vec<Property> = Vec::new();
     for write in &limits.writes {
@@ -66,7 +67,8 @@ pub(super) fn plan(limits: &Limits) -> Vec<Property> {
     properties
 }
 
-/// What a scope must be told when it begins, for it takes no change of it: whether all of it ends when it is out of memory.
+/// Returns the OOM policy, i.e. whether the OOM killer kills the whole scope. It must be set when the scope
+/// is started: systemd does not allow changing it.
 pub(super) fn oom_policy(limits: &Limits) -> Option<Property> {
     let write = limits.writes.iter().rev().find(|write| write.file == "memory.oom.group")?;
     let policy = match write.value.trim() {
@@ -88,7 +90,7 @@ fn of(write: &Write) -> Vec<Property> {
         "memory.min" => number("MemoryMin"),
         "memory.swap.max" => number("MemorySwapMax"),
         "memory.zswap.max" => number("MemoryZSwapMax").map(|property| property.since(253)),
-        // 0 is idle there, and not a weight.
+        // For CPUWeight, 0 means idle.
         "cpu.weight" => number("CPUWeight").filter(|property| property.value != Value::Uint64(0)),
         "cpu.idle" => match write.value.trim() {
             "1" => Some(property("CPUWeight", Value::Uint64(0)).since(252)),
@@ -97,7 +99,7 @@ fn of(write: &Write) -> Vec<Property> {
         },
         "cpuset.cpus" => bits("AllowedCPUs"),
         "cpuset.mems" => bits("AllowedMemoryNodes"),
-        // systemd knows no 0, and with the one process that there is, 1 is no other limit.
+        // systemd has no 0. With one process already there, 1 is the same limit.
         "pids.max" => number("TasksMax").map(|mut property| {
             if property.value == Value::Uint64(0) {
                 property.value = Value::Uint64(1);
@@ -105,7 +107,7 @@ fn of(write: &Write) -> Vec<Property> {
             property
         }),
         "io.weight" => io_weight(&write.value).map(|weight| property("IOWeight", weight)),
-        // Whichever of the two schedulers there is, the weight of the other is its.
+        // Only one of the two I/O schedulers' weights exists; systemd gets the io.weight equivalent.
         "io.bfq.weight" => match &write.refused {
             WhenRefused::Instead { value, .. } => io_weight(value).map(|weight| property("IOWeight", weight)),
             _ => None,
@@ -128,7 +130,7 @@ fn of(write: &Write) -> Vec<Property> {
     one.into_iter().collect()
 }
 
-/// A number, or `max`. Anything else is for the kernel to refuse.
+/// Parses a number or `max`. Anything else is left for the kernel to refuse.
 fn number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(INFINITY),
@@ -136,14 +138,14 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// The weight of all devices; those of single ones are not told.
+/// Parses the default weight; those of single devices are not passed on.
 fn io_weight(text: &str) -> Option<Value> {
     let text = text.trim();
     let weight: u64 = text.strip_prefix("default ").unwrap_or(text).parse().ok()?;
     (1..=10_000).contains(&weight).then_some(Value::Uint64(weight))
 }
 
-/// The quota, `None` for `max`, and the period, if there is one.
+/// Parses quota (`None` for `max`) and period, if there is one.
 fn cpu_max(text: &str) -> Option<(Option<u64>, Option<u64>)> {
     let mut words = text.split_ascii_whitespace();
     let quota = match words.next()? {
@@ -157,13 +159,13 @@ fn cpu_max(text: &str) -> Option<(Option<u64>, Option<u64>)> {
     Some((quota, period))
 }
 
-/// Microseconds of processor time in a second, rounded up to a whole percent.
+/// Microseconds of CPU time per second, rounded up to a whole percent.
 fn per_second(quota: u64, period: u64) -> Option<u64> {
     quota.checked_mul(1_000_000)?.checked_div(period)?.checked_next_multiple_of(10_000)
 }
 
-/// A list such as `0-2,7` as bits, the lowest in the first byte. Empty for an empty list, which allows everything. `None` for
-/// what is no such list: the kernel will say so.
+/// Parses a list such as `0-2,7` into bits, the lowest in the first byte; an empty list, which allows
+/// everything, gives no bytes. `None` if it is malformed, which the kernel will report.
 fn bits(list: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for range in list.trim().split(',').map(str::trim).filter(|range| !range.is_empty()) {
@@ -195,7 +197,7 @@ mod tests {
         limits
     }
 
-    /// As `name=value`.
+    /// Formatted as `name=value`.
     fn told(json: &str) -> Vec<String> {
         let show = |property: &Property| match &property.value {
             Value::Uint64(INFINITY) => format!("{}=infinity", property.name),
@@ -251,7 +253,7 @@ mod tests {
             ["CPUQuotaPerSecUSec=infinity", "CPUQuotaPeriodUSec=100000"]
         );
         assert_eq!(told(r#"{"unified": {"cpu.max": "20000"}}"#), ["CPUQuotaPerSecUSec=200000"]);
-        // Whatever the numbers are.
+        // Extreme values must not overflow.
         assert_eq!(told(r#"{"cpu": {"quota": 9223372036854775807}}"#), [""; 0]);
         assert_eq!(told(r#"{"unified": {"cpu.max": "0 0"}}"#), [""; 0]);
     }

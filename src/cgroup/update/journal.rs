@@ -1,4 +1,4 @@
-//! Writing control files so that it can be taken back: what a file held is read before it is written.
+//! Writing control files in a way that can be undone: the old value is read before each write.
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -10,23 +10,21 @@ use rustix::io::Errno;
 use crate::cgroup::change::Change;
 use crate::cgroup::control_file;
 
-/// What was written to one cgroup, and how to take it back.
-///
-/// For each write, in order, what restores the state before it.
+/// The writes to one cgroup: for each, in order, what restores the state before it.
 #[derive(Debug, Default)]
 pub(super) struct Journal(Vec<Vec<Restoring>>);
 
-/// A value that restores a part of what was.
+/// A value that restores a file, or one line of it.
 #[derive(Debug, PartialEq, Eq)]
 struct Restoring {
     file: String,
     value: String,
-    /// What was written to that part, by which it is found again in the file.
+    /// The value that was written, which says which line of the file it is.
     written: String,
 }
 
-/// Whether what `value` would replace in `file` can be told, and so be put back. A file that is not there is for the write to
-/// miss.
+/// Whether what `value` would replace in `file` can be read and restored later. A missing file is left for
+/// the write to report.
 pub(super) fn can_restore(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> bool {
     match control_file::read(cgroup, file) {
         Ok(before) => all_restoring(file, &before, value).is_some(),
@@ -34,10 +32,11 @@ pub(super) fn can_restore(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> bo
     }
 }
 
-/// What `value` would replace in `file`, without a newline.
+/// Returns what `value` would replace in `file`, without a newline.
 ///
 /// # Errors
-/// As [`Journal::write`] as far as can be told without writing: what the kernel thinks of the value is not known.
+/// As [`Journal::write`], as far as they can be found without writing; whether the kernel would accept the
+/// value is unknown.
 pub(super) fn would_replace(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<String, Errno> {
     let before = control_file::read(cgroup, file)?;
     let restoring = all_restoring(file, &before, value).ok_or(Errno::INVAL)?;
@@ -45,14 +44,15 @@ pub(super) fn would_replace(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> 
     Ok(restoring.iter().map(|restoring| restoring.value.trim()).collect::<Vec<_>>().join(" "))
 }
 
-/// The value of a file that holds nothing.
+/// The value of an empty file.
 pub(super) const NOTHING: &str = "\n";
 
-/// What is to be written now to `file` that once held `value`. It is other than that only for [`NOTHING`].
+/// Returns what to write now to `file`, which once held `value`. It differs only for [`NOTHING`].
 ///
-/// A cgroup with processes that has a list of processors or memory nodes is not allowed to have none again (`ENOSPC`). It means
-/// those of the cgroup above, so that these are written then. Others in which some are missing now will not come by themselves, but a
-/// longer list would end the partitions of cgroups beside this one; cgroup-v2.rst § Cpuset.
+/// The cpuset lists of a cgroup with processes cannot be emptied again once set (`ENOSPC`). An empty list
+/// means the parent's effective CPUs or memory nodes, so these are written instead. CPUs or nodes that come
+/// online later are then not picked up, but a longer list would invalidate the partitions of sibling cgroups;
+/// cgroup-v2.rst § Cpuset.
 pub(super) fn meant<'a>(cgroup: BorrowedFd<'_>, file: &str, value: &'a str) -> Cow<'a, str> {
     let above = || {
         let events = control_file::read(cgroup, "cgroup.events").ok()?;
@@ -67,7 +67,7 @@ pub(super) fn meant<'a>(cgroup: BorrowedFd<'_>, file: &str, value: &'a str) -> C
     }
 }
 
-/// What writing `value` to `file` would change.
+/// Returns what writing `value` to `file` would change.
 ///
 /// # Errors
 /// As [`would_replace`].
@@ -82,7 +82,7 @@ pub(super) fn would_change(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> R
         return Ok(vec![change(whole, &control_file::read(cgroup, whole)?, "")]);
     }
     let mut changes = vec![change(file, &before, value)];
-    // As below.
+    // As in [`Journal::write`].
     if file == "cpu.idle" && before == "0" {
         changes.push(change("cpu.weight", &control_file::read(cgroup, "cpu.weight")?, ""));
     }
@@ -90,15 +90,15 @@ pub(super) fn would_change(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> R
 }
 
 impl Journal {
-    /// Writes `value` to `file`.
+    /// Writes `value` to `file` and remembers the old one.
     ///
     /// # Errors
-    /// As [`control_file::write`]; `EINVAL` of what [`can_restore`] denies.
+    /// As [`control_file::write`]; `EINVAL` if [`can_restore`] is false.
     pub(super) fn write(&mut self, cgroup: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
         let (place, written) = whole_of(file).map_or((file, value), |whole| (whole, ""));
         let before = control_file::read(cgroup, place)?;
         let mut restoring = all_restoring(place, &before, written).ok_or(Errno::INVAL)?;
-        // A cgroup that becomes idle loses its weight, and has the default one when it is so no more.
+        // A cgroup loses its weight when it becomes idle, and gets the default one when it no longer is.
         if file == "cpu.idle" && before.trim() == "0" {
             let weight = control_file::read(cgroup, "cpu.weight")?;
             let (value, written) = (weight.trim().into(), String::new());
@@ -109,7 +109,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes what `value` is going to replace in `file`, and leaves it to others to write it.
+    /// Remembers what `value` will replace in `file`, without writing it.
     ///
     /// # Errors
     /// As [`would_replace`].
@@ -121,7 +121,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What is other than it was before the first write, in order.
+    /// Returns what differs from before the first write, in order.
     pub(super) fn changes(&self, cgroup: BorrowedFd<'_>) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();
         for Restoring { file, value, written } in self.0.iter().flatten() {
@@ -129,7 +129,7 @@ impl Journal {
             if changes.iter().any(|change| change.place() == (file, of)) {
                 continue;
             }
-            // What the kernel made of it: it rounds. A cgroup that is gone by now holds nothing.
+            // Read back, because the kernel rounds. If the cgroup is gone, the written value counts.
             let now = control_file::read(cgroup, file).ok();
             let now = now.and_then(|now| restoring(file, &now, written)).map(|now| now.value);
             let (from, to) = (value.trim(), now.as_deref().unwrap_or(written).trim());
@@ -140,7 +140,7 @@ impl Journal {
         changes
     }
 
-    /// Takes everything back, the last write first; gives the files that would not have their old value.
+    /// Undoes all writes, the last one first; returns the files that could not be restored.
     pub(super) fn undo(&mut self, cgroup: BorrowedFd<'_>) -> Vec<String> {
         let mut lost = Vec::new();
         for Restoring { file, value, .. } in self.0.drain(..).rev().flatten() {
@@ -151,35 +151,35 @@ impl Journal {
         lost
     }
 
-    /// Leaves everything as it is now.
+    /// Keeps all writes.
     pub(super) fn forget(&mut self) {
         self.0.clear();
     }
 }
 
-/// The file that holds the whole of what `file` shows rounded. A nice value stands for one of 40 weights of 10000, and the kernel
-/// gives the nearest.
+/// Returns the file with the exact value of which `file` shows a rounded one: a nice value stands for one of
+/// 40 of the 10000 weights, and the kernel shows the nearest.
 fn whole_of(file: &str) -> Option<&'static str> {
     (file == "cpu.weight.nice").then_some("cpu.weight")
 }
 
-/// Files with a line for each device, and what is written behind the device's name for a line that was not there.
+/// Files with a line per device, and what to write after the device to restore a line that did not exist.
 const BY_DEVICE: [(&str, &str); 6] = [
     ("io.max", "rbps=max wbps=max riops=max wiops=max"),
     ("io.weight", "default"),
     ("io.bfq.weight", "default"),
     ("io.latency", "target=max"),
-    // These two always have all the lines.
+    // These always list all devices or resources.
     ("rdma.max", ""),
     ("misc.max", ""),
 ];
 
-/// The device that a line for one of these files is about. A weight without a device is that of all others.
+/// The device of a line. A weight without a device is the default.
 fn device(line: &str) -> &str {
     line.split_once(' ').map_or("default", |(device, _)| device)
 }
 
-/// Which line of `file` a value is about, if there are several.
+/// The line of `file` that a value is for, if the file has several.
 pub(super) fn line_of<'a>(file: &str, value: &'a str) -> &'a str {
     match file {
         "cgroup.subtree_control" => value.get(1..).unwrap_or_default(),
@@ -188,7 +188,8 @@ pub(super) fn line_of<'a>(file: &str, value: &'a str) -> &'a str {
     }
 }
 
-/// What restores all parts of a `file` that held `before`, after `value` has been written to it; `None` if nobody knows.
+/// Returns what restores a `file` that contains `before` after `value` has been written to it; `None` if
+/// unknown.
 fn all_restoring(file: &str, before: &str, value: &str) -> Option<Vec<Restoring>> {
     if file == "cgroup.subtree_control" {
         return value.split_ascii_whitespace().map(|word| restoring(file, before, word)).collect();
@@ -196,7 +197,7 @@ fn all_restoring(file: &str, before: &str, value: &str) -> Option<Vec<Restoring>
     Some(vec![restoring(file, before, value)?])
 }
 
-/// The same for one part.
+/// The same for one part of the value.
 fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
     let write = |value: &str| {
         let (file, value, written) = (file.to_owned(), value.to_owned(), written.to_owned());
@@ -213,12 +214,12 @@ fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
         };
     }
     match (file, before.trim_end_matches('\n')) {
-        // What is written is a change to the list.
+        // What is written adds to or removes from the list.
         ("cgroup.subtree_control", list) => {
             let name = written.get(1..)?;
             write(&format!("{}{name}", if control_file::lists(list, name) { '+' } else { '-' }))
         }
-        // Behind the kind the kernel says why it is invalid.
+        // After the type, the kernel shows why the partition is invalid.
         ("cpuset.cpus.partition", kind) => write(kind.split(' ').next().unwrap_or_default()),
         (_, "") => write(NOTHING),
         (_, line) if !line.contains('\n') => write(line),
@@ -227,7 +228,7 @@ fn restoring(file: &str, before: &str, written: &str) -> Option<Restoring> {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: what restores a file that held `text`, if that is known.
+/// For fuzz targets: finds what restores a file that contains `text`.
 pub(in crate::cgroup) fn parse(text: &str) {
     let (before, value) = text.split_once('\0').unwrap_or((text, "8:0 max"));
     let files = ["cgroup.subtree_control", "cpuset.cpus.partition", "memory.max"];
@@ -302,7 +303,7 @@ mod tests {
         let mut journal = Journal::default();
         journal.write(open.as_fd(), "pids.max", "5").unwrap();
         journal.write(open.as_fd(), "cpu.idle", "1").unwrap();
-        // What the kernel does then.
+        // As the kernel does.
         fs::write(directory.path().join("cpu.weight"), "0\n").unwrap();
         assert_eq!(journal.write(open.as_fd(), "cpu.none", "1"), Err(Errno::NOENT));
         assert_eq!(journal.undo(open.as_fd()), [""; 0]);
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(noted, [(("cpu.weight", ""), "174")]);
         let mut journal = Journal::default();
         journal.write(open.as_fd(), "cpu.weight.nice", "-5").unwrap();
-        // What the kernel does then.
+        // As the kernel does.
         fs::write(directory.path().join("cpu.weight"), "305\n").unwrap();
         let changes = journal.changes(open.as_fd());
         assert_eq!(changes.first().map(Change::to_string).as_deref(), Some("cpu.weight 174 -> 305"));

@@ -1,12 +1,12 @@
-//! What an update means beside what is in force; pure.
+//! Merging an update with the limits in force. Pure.
 
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use serde_json::{Map, Value};
 
-/// Adds to `change` what it means only together with what is `in_force`, and so must be written again with it. Gives the pointers
-/// of what was added, each with the pointer of what it was added to.
+/// Adds to `change` the limits in force that depend on changed ones and so must be written again. Returns
+/// pairs of pointers: of the added value, and of the changed one that required it.
 ///
-/// `cpu_max` is the content of that file: the specification sets its two halves apart.
+/// `cpu_max` is the content of cpu.max, whose two halves are separate fields in the specification.
 pub(in crate::cgroup) fn complete(
     change: &mut LinuxResources,
     in_force: &LinuxResources,
@@ -21,12 +21,12 @@ pub(in crate::cgroup) fn complete(
         };
         added.extend(complete_cpu(cpu, is_idle, cpu_max));
     }
-    // A file that `unified` has set has not the value that the other fields say.
+    // A file set by `unified` does not have the value of the corresponding field.
     let is_unified = |file| in_force.unified().as_ref().is_some_and(|files| files.contains_key(file));
     if let (Some(memory), Some(old)) = (change.memory_mut(), in_force.memory()) {
         let given = |number: Option<i64>| number.filter(|number| *number != 0);
         match (given(memory.limit()), given(memory.swap())) {
-            // Unlimited memory lifts the limit of swap as well, which is a sum of both.
+            // Unlimited memory also lifts the swap limit, which is a sum of both.
             (Some(limit), None) if limit != -1 && !is_unified("memory.swap.max") => {
                 added.extend(given(old.swap()).map(|swap| {
                     memory.set_swap(Some(swap));
@@ -65,7 +65,7 @@ fn complete_cpu(
         }
         _ => {}
     }
-    // An idle cgroup has no weight: whoever gives it one wants it idle no more.
+    // An idle cgroup has no weight, so setting one ends idle mode.
     if is_idle && cpu.idle().is_none() && cpu.shares().is_some_and(|shares| shares != 0) {
         cpu.set_idle(Some(0));
         added.push(("/cpu/idle", "/cpu/shares"));
@@ -73,16 +73,17 @@ fn complete_cpu(
     added
 }
 
-/// What is in force after `change`, a completed one; `written` are the files that it writes without `unified`.
+/// Returns the resources in force after the completed `change`; `written` are the files that it writes,
+/// except through `unified`.
 ///
-/// What a change does not give stays: an absent value, and a zero where that means "not set".
+/// What a change does not set stays; absent means not set, and so may zero (`is_unset`).
 pub(in crate::cgroup) fn merge<'a>(
     mut in_force: Value,
     change: &LinuxResources,
     written: impl Iterator<Item = &'a str>,
 ) -> serde_json::Result<Value> {
     let is_left = object(&mut in_force, "unified").is_some_and(|files| {
-        // It had the last word, but this is a later one.
+        // `unified` overrides the other fields, but this change is more recent.
         written.for_each(|file| drop(files.remove(file)));
         !files.is_empty()
     });
@@ -105,7 +106,7 @@ fn object<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Map<String, Va
     value.get_mut(name)?.as_object_mut()
 }
 
-/// Arrays of which each element is about one thing, and the members that say which.
+/// Arrays with an element per object, and the members that identify it.
 const BY_NAME: [(&str, &[&str]); 6] = [
     ("/hugepageLimits", &["pageSize"]),
     ("/blockIO/weightDevice", DEVICE),
@@ -116,7 +117,7 @@ const BY_NAME: [(&str, &[&str]); 6] = [
 ];
 const DEVICE: &[&str] = &["major", "minor"];
 
-/// Puts what `new`, at `path`, gives in the place of what `old` has.
+/// Overwrites `old`, at `path`, with what `new` sets.
 fn overlay(old: &mut Value, new: Value, path: &str) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -140,7 +141,7 @@ fn overlay(old: &mut Value, new: Value, path: &str) {
             for new in new {
                 let is_same =
                     |old: &&mut Value| members.iter().all(|member| old.get(member) == new.get(member));
-                // Of two about the same thing, the last counts.
+                // Of two elements for the same object, the last one counts.
                 match old.iter_mut().rev().find(is_same) {
                     Some(old) => overlay(old, new, &format!("{path}/-")),
                     None => old.push(new),
@@ -152,8 +153,8 @@ fn overlay(old: &mut Value, new: Value, path: &str) {
     }
 }
 
-/// Whether a value says nothing. Clients send zeros for what their user did not give; in an element of an array, of a map of
-/// devices or of files, and in these fields, a zero is a value.
+/// Whether a value means "not set". Clients send zeros for what their user did not set; but zero is a value
+/// in array elements, in the maps `rdma` and `unified`, and in the fields listed here.
 fn is_unset(value: &Value, path: &str) -> bool {
     let zero_counts = matches!(path, "/cpu/idle" | "/cpu/burst")
         || ["/-/", "/rdma/", "/unified/"].iter().any(|part| path.contains(part));
@@ -170,7 +171,7 @@ fn is_unset(value: &Value, path: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What is in force after `change`, with what was added to it.
+    /// Returns the resources in force after `change`, and what was added to it.
     #[track_caller]
     fn after(in_force: &str, change: &str, cpu_max: Option<&str>) -> (String, Vec<&'static str>) {
         let mut change: LinuxResources = serde_json::from_str(change).unwrap();

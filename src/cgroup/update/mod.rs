@@ -1,10 +1,11 @@
-//! Changing the limits of a cgroup that is in use: all of a change is in force in the end, or nothing of it.
+//! Changing the limits of a cgroup in use. Updates are atomic: every limit is applied, or none is.
 //!
-//! A change is a part of `linux.resources`, or what control files once held. [`Planned`] is one that has been decided:
-//! `merge.rs` says what it means beside what is in force already, and the same plan as that of a new cgroup which files that
-//! makes. [`Planned::apply`] is the only place where one is put into force, whoever wants it; `journal.rs` reads what each
-//! control file holds before it is written, so that a write that the kernel refuses takes the earlier ones back. Device rules
-//! are left alone, as in runc: others, such as the plugins of graphics cards, may have added their own.
+//! A change is part of a `linux.resources` object, or a set of old control file values. [`Planned`] is a
+//! change that has been decided: `merge.rs` merges it with the limits in force, and the same planning as for
+//! a new cgroup turns it into control files. [`Planned::apply`] is the only place that applies a change.
+//! `journal.rs` reads each control file before it is written, so that earlier writes can be undone when the
+//! kernel refuses one. Device rules are left alone, as in runc: others, such as GPU plugins, may have added
+//! their own.
 
 pub(super) mod journal;
 pub(super) mod merge;
@@ -27,30 +28,31 @@ use crate::error::{Fault, NotPutBack, Pointer, line};
 /// Where the values of a change come from, for messages.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
-    /// A document of this name.
+    /// A document with this name.
     Document(&'static str),
-    /// Options, each by the pointer of the value that it gives.
+    /// Options: pairs of the pointer of a value and the option that sets it.
     Options(&'static [(&'static str, &'static str)]),
 }
 
-/// A change that has been decided and not been made.
+/// A change that has been planned, but not applied.
 #[derive(Debug)]
 pub struct Planned {
     cgroup: OwnedFd,
     path: PathBuf,
-    /// The one that the cgroup is of, if systemd made it.
+    /// The cgroup's systemd unit, if it has one.
     unit: Option<Unit>,
     limits: Limits,
-    /// Whether it is what there was before, where nothing can mean what the cgroup above has.
+    /// Whether this restores old values, so that an empty list stands for the parent's ([`journal::meant`]).
     is_return: bool,
     in_force: Option<Box<RawValue>>,
 }
 
 impl Planned {
-    /// `change`, the text of a `linux.resources` object, for the cgroup at `path` whose resources are those of `in_force`.
+    /// Plans `change`, the text of a `linux.resources` object, for the cgroup at `path`, whose current
+    /// resources are `in_force`.
     ///
     /// # Errors
-    /// A value that makes no sense or contradicts what is in force, by the place that it comes from.
+    /// A value that is invalid or conflicts with the limits in force, with its origin.
     pub fn change(
         path: &Path,
         unit: Option<&Unit>,
@@ -82,8 +84,8 @@ impl Planned {
         Ok(Self { cgroup, path, unit, limits, is_return: false, in_force: Some(in_force) })
     }
 
-    /// What the cgroup at `path` once held: in each file of `old` this value, the last of which comes first. Then `in_force` are its
-    /// resources; `at` is where the values are from.
+    /// Plans restoring old values of the cgroup at `path`: `old` are control files with their values,
+    /// restored last first. `in_force` are the resources afterwards; `at` says where the values come from.
     pub fn return_to(
         path: &Path,
         unit: Option<&Unit>,
@@ -95,7 +97,7 @@ impl Planned {
         let becomes_idle = old.contains(&("cpu.idle", "1"));
         let mut writes = Vec::new();
         for &(file, from) in old.iter().rev() {
-            // Which an idle cgroup does not have.
+            // An idle cgroup has no weight.
             let is_no_weight = file == "cpu.weight" && (becomes_idle || from == "0");
             let value = if from.is_empty() { journal::NOTHING } else { from };
             let holds = journal::would_replace(cgroup.as_fd(), file, from);
@@ -107,21 +109,21 @@ impl Planned {
                 at: at.field(file),
                 file: file.to_owned().into(),
                 value: value.to_owned(),
-                // The old burst may be more than the present quota.
+                // The old burst may exceed the current quota.
                 refused: WhenRefused::Again,
             });
         }
-        // While it is idle it cannot be given one.
+        // It cannot be set while the cgroup is idle.
         writes.sort_by_key(|write| write.file == "cpu.weight");
         let mut limits = Limits { writes, ..Limits::default() };
         limits.put_off_kills();
         Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, is_return: true, in_force })
     }
 
-    /// What would be written, without writing it: for each file, by its path, what it holds and what it would be given.
+    /// Returns what would be written, without writing it: old and new value for each file, by its path.
     ///
     /// # Errors
-    /// As [`Self::apply`], but what the kernel thinks of the values is not known.
+    /// As [`Self::apply`], except that whether the kernel would accept the values is unknown.
     pub fn preview(&self) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         self.perform(|file, value| {
@@ -134,7 +136,7 @@ impl Planned {
         Ok(changes)
     }
 
-    /// What [`Self::apply`] would replace in control files, in order.
+    /// Returns what [`Self::apply`] would replace in control files, in order.
     ///
     /// # Errors
     /// As [`Self::preview`].
@@ -146,15 +148,16 @@ impl Planned {
         Ok(changes)
     }
 
-    /// Puts it into force.
+    /// Applies the change.
     ///
     /// # Errors
-    /// A value that the kernel refuses, or a controller that the cgroup lacks, by the place that the value comes from. Then
-    /// everything is as it was.
+    /// A value that the kernel refuses, or a controller that the cgroup lacks, with the origin of the value.
+    /// Then everything has been restored.
     pub fn apply(mut self) -> Result<Update> {
         let mut journal = Journal::default();
         let cgroup = self.cgroup.as_fd();
-        // systemd may still refuse what it is told, and has the rest written itself.
+        // Left to systemd, which may still refuse the change. What can kill is written after everything that
+        // can fail.
         let waits = |file: &str| self.unit.is_some() && resources::can_kill(file);
         let written = self.perform(|file, value| match waits(file) {
             true => journal.note(cgroup, file, value),
@@ -172,7 +175,8 @@ impl Planned {
         }
     }
 
-    /// Tells systemd, and writes everything again: what systemd writes then is not all that was asked for.
+    /// Passes the change to systemd and writes everything again, because systemd does not write all that was
+    /// asked for.
     fn tell(&self, unit: &Unit) -> Result<Told> {
         let mut told = Told::apply(unit, &self.limits)?;
         let again = self.perform(|file, value| control_file::write(self.cgroup.as_fd(), file, value));
@@ -195,14 +199,14 @@ impl Planned {
         let enabled = controllers::Enabled::of(cgroup, path)?;
         let target = apply::CgroupDir { dir: cgroup, path, fresh: false };
         apply::limits(&self.limits, &target, &mount, &enabled, |file, value| match self.is_return {
-            // Not before now: it may be the writes before this one that give the cgroup above what it has then.
+            // Evaluated only now: earlier writes may change what the parent has.
             true => write_file(file, &journal::meant(cgroup, file, value)),
             false => write_file(file, value),
         })
     }
 }
 
-/// Tells systemd what was so before; gives what it may not know of that.
+/// Restores the unit's properties; returns what may not have been restored.
 fn untold(told: &mut Told) -> Vec<String> {
     let lost = |error| format!("the properties of the systemd unit ({})", line(&error));
     told.undo().err().map(lost).into_iter().collect()
@@ -212,23 +216,24 @@ fn open(path: &Path) -> Result<OwnedFd> {
     control_file::open_dir(path).with_context(|| format!("open cgroup {}", path.display()))
 }
 
-/// A change that is in force, and is to be kept or to be taken back. It is taken back on drop, too, where nobody hears what is lost.
+/// A change that has been applied. Dropping it undoes it, as [`Self::take_back`] does, but failures to
+/// restore go unreported.
 #[derive(Debug)]
 pub struct Update {
     cgroup: OwnedFd,
     journal: Journal,
-    /// What systemd knows of it, if the cgroup is a unit's.
+    /// The change of the unit's properties, with the systemd driver.
     told: Option<Told>,
     in_force: Option<Box<RawValue>>,
 }
 
 impl Update {
-    /// The resources that are in force now, a `linux.resources` object.
+    /// Returns the resources that are now in force, a `linux.resources` object.
     pub fn in_force(&self) -> Option<&RawValue> {
         self.in_force.as_deref()
     }
 
-    /// What is other than it was.
+    /// Returns what differs from before.
     pub fn changes(&self) -> Vec<Change> {
         self.journal.changes(self.cgroup.as_fd())
     }
@@ -238,7 +243,7 @@ impl Update {
         self.told.iter_mut().for_each(Told::forget);
     }
 
-    /// Takes it back; gives what could not be.
+    /// Undoes the change; returns what could not be restored.
     pub fn take_back(mut self) -> Vec<String> {
         self.undo()
     }
@@ -256,7 +261,7 @@ impl Drop for Update {
     }
 }
 
-/// The files that are written, but for those that `unified` names.
+/// Returns the files that are written, except those set by `unified`.
 fn files(limits: &Limits) -> impl Iterator<Item = &str> {
     let own = limits.writes.iter().filter(|write| !write.at.to_string().starts_with("/unified/"));
     own.flat_map(|write| {
@@ -276,7 +281,7 @@ impl Source {
         })
     }
 
-    /// The value at `path`.
+    /// The pointer of the value at `path`.
     fn place(self, path: &str) -> Pointer {
         let option = match self {
             Self::Options(options) => options.iter().find(|(pointer, _)| *pointer == path),
@@ -287,7 +292,8 @@ impl Source {
     }
 }
 
-/// The pointers of values that were in force and that a change means together with its own, each with that of its own.
+/// Values in force that were added to a change: pairs of their pointer and that of the changed value that
+/// required it.
 struct Added(Vec<(&'static str, &'static str)>);
 
 impl Added {
@@ -296,12 +302,12 @@ impl Added {
         self.0.iter().find(|(added, _)| *added == path).map(|(_, own)| *own)
     }
 
-    /// The place in the change that makes what is at `at` be written.
+    /// The place in the change because of which the value at `at` is written.
     fn origin(&self, at: &Pointer, source: Source) -> Pointer {
         source.place(self.find(at).unwrap_or(&at.to_string()))
     }
 
-    /// The error with the place that its value comes from.
+    /// Changes the pointer of the error to where the value comes from.
     fn explain(&self, mut error: anyhow::Error, source: Source) -> anyhow::Error {
         if let Some(fault) = error.downcast_mut::<Fault>() {
             let path = fault.pointer.to_string();
@@ -318,7 +324,7 @@ impl Added {
 mod tests {
     use super::*;
 
-    /// What is written to come back from where `files` are to `old`.
+    /// Returns what is written to restore `old` when the control files contain `files`.
     fn way_back(files: &[(&str, &str)], old: &[(&str, &str)]) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {

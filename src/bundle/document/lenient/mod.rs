@@ -1,9 +1,10 @@
-//! A second look at a document that could not be decoded plainly: what Go's programs write and take and the types do not is put
-//! right on the way, and what is still wrong is named by its place.
+//! The lenient decoder, for documents that the strict one refuses: accepts what Go programs write and accept
+//! although the types do not, and finds the path of what is still wrong.
 //!
-//! Put right is: `null`, which is "nothing" everywhere, as for encoding/json; a process without a user, who is root; capabilities
-//! that nobody knows (set aside); flags of a scheduler, which have other names in the specification than in the types; spaces in
-//! lists of processors; limits that need 64 bits without a sign; and whatever stands below the names of other platforms.
+//! Accepted are: `null`, which is the zero value everywhere, as in encoding/json; a process without a user,
+//! who is root; unknown capabilities, which are set aside; scheduler flags, which the types name differently
+//! than the specification; spaces in CPU lists; limits that need an unsigned 64-bit number; and anything in
+//! the sections of other platforms.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,41 +16,41 @@ use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
-/// Members that the types require and Go's do not: of which type, and their names.
+/// Members that the types require but Go does not, with their type.
 const MAY_BE_MISSING: [(&str, &str); 2] = [("Process", "user"), ("LinuxMemoryPolicy", "mode")];
 
-/// Members of the whole that mean nothing on Linux, whatever they hold.
+/// Top-level members that mean nothing on Linux, whatever they contain.
 const OTHER_PLATFORMS: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
 
-/// What the types call a name of the specification's.
+/// Names that the types spell differently than the specification.
 const ALIASES: [(&str, &str, &str); 2] = [
     ("LinuxSchedulerFlag", "SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
     ("LinuxSchedulerFlag", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
-/// How runc begins what it says about a word that it does not know, where somebody looks for that.
+/// How runc's message about an unknown name begins, where callers match it.
 const COMPLAINTS: [(&str, &str); 2] = [
     ("MemoryPolicyModeType", "invalid memory policy mode"),
     ("MemoryPolicyFlagType", "invalid memory policy flag"),
 ];
 
-/// A step on the way to a value.
+/// A step on the path to a value.
 #[derive(Clone, Debug)]
 pub enum Segment {
     Member(String),
     Element(usize),
 }
 
-/// What was found out while decoding.
+/// What was found while decoding.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// The way to the value that is being decoded; after a failure, to the one that failed.
+    /// The path to the value being decoded; after a failure, to the one that failed.
     pub path: Vec<Segment>,
-    /// Names that no capability has; they are not in what was decoded.
+    /// Unknown capabilities, which were left out.
     pub unknown_capabilities: Vec<String>,
 }
 
-/// Decodes `text`, and says what was found out on the way.
+/// Decodes `text`; also returns what was found while decoding.
 pub fn decode<T: DeserializeOwned>(text: &[u8]) -> (Result<T, serde_json::Error>, Findings) {
     let findings = RefCell::default();
     let mut json = serde_json::Deserializer::from_slice(text);
@@ -58,15 +59,15 @@ pub fn decode<T: DeserializeOwned>(text: &[u8]) -> (Result<T, serde_json::Error>
     (decoded, findings.into_inner())
 }
 
-/// Where a value stands, as far as that makes a difference.
+/// Kinds of values that need special treatment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ValueKind {
     Usual,
     /// A member of the object with the capability sets.
     Capabilities,
-    /// A list of processors.
+    /// A CPU list.
     Processors,
-    /// A number without a sign that the types give one.
+    /// An unsigned number for which the types use a signed one.
     Unsigned,
 }
 
@@ -87,7 +88,7 @@ struct Lenient<'a, D> {
     place: ValueKind,
 }
 
-/// Decodes something of this kind, `null` being the empty one.
+/// Decodes a value of this type, with `null` as the empty value.
 macro_rules! or_empty {
     ($($method:ident => $empty:expr;)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -166,7 +167,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<'_, D> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        // Through the one above, so that null is the empty word.
+        // Through `deserialize_str`, so that null is the empty string.
         self.deserialize_str(Word { name, known, visitor })
     }
 
@@ -185,11 +186,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Lenient<'_, D> {
 
 fn tidy_list(list: String) -> String {
     let elements: Vec<_> = list.split(',').map(str::trim).filter(|element| !element.is_empty()).collect();
-    // What has no element is somebody else's to refuse.
+    // A list without elements is left for others to refuse.
     if elements.is_empty() { list } else { elements.join(",") }
 }
 
-/// A number that may be too large for a sign: the largest there is says as much.
+/// A number that may exceed `i64`; the largest `i64` then has the same effect.
 struct Signed<V> {
     visitor: V,
     place: ValueKind,
@@ -222,7 +223,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Signed<V> {
     }
 }
 
-/// A word of several that are known.
+/// A name from a fixed set.
 struct Word<V> {
     name: &'static str,
     known: &'static [&'static str],
@@ -250,7 +251,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
     }
 }
 
-/// A visitor of something in which there are more values.
+/// A visitor of a value that contains other values.
 struct Around<'a, V> {
     visitor: V,
     findings: &'a RefCell<Findings>,
@@ -264,7 +265,7 @@ impl<'a, V> Around<'a, V> {
     }
 }
 
-/// For a value that may be there or not.
+/// For optional values.
 impl<'de, V: Visitor<'de>> Visitor<'de> for Around<'_, V> {
     type Value = V::Value;
 
@@ -313,7 +314,7 @@ struct Elements<'a, A> {
 }
 
 impl<'de, A: SeqAccess<'de>> Elements<'_, A> {
-    /// What `get` gets of the next element. The way to it stays if that fails.
+    /// Decodes the next element with `get`. If that fails, its path is kept.
     fn element<T>(&mut self, get: impl FnOnce(&mut A) -> Result<T, A::Error>) -> Result<T, A::Error> {
         self.findings.borrow_mut().path.push(Segment::Element(self.next));
         self.next += 1;
@@ -373,9 +374,9 @@ struct Members<'a, A> {
     inner: A,
     findings: &'a RefCell<Findings>,
     owner: &'static str,
-    /// What is to be added in the end, unless it comes along.
+    /// A required member, to be added at the end if the document lacks it.
     missing: Option<&'static str>,
-    /// The one whose value comes next; without one, the missing one's.
+    /// The member whose value comes next; `None` for the missing one.
     member: Option<String>,
 }
 
@@ -418,7 +419,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
     }
 }
 
-/// Makes whatever decodes the value inside lenient as well.
+/// Makes the decoding of a nested value lenient as well.
 struct Seed<'a, S> {
     seed: S,
     findings: &'a RefCell<Findings>,

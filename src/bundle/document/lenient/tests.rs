@@ -6,7 +6,7 @@ fn decoded(text: &str) -> Spec {
     decode(text.as_bytes()).0.unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The message, and the way to what it is about.
+/// Returns the message and the path of the value that it is about.
 fn refused(text: &str) -> (String, String) {
     let (decoded, findings) = decode::<Spec>(text.as_bytes());
     let segment = |segment: &Segment| match segment {

@@ -1,7 +1,8 @@
-//! ScopeRequest systemd, by D-Bus: the manager of the system or that of a user. All requests of one command have one deadline, and what
-//! systemd answers is told as it is.
+//! Talking to systemd over D-Bus: the system manager or a user's. All requests of a command share one
+//! deadline, and systemd's replies are reported verbatim.
 //!
-//! Who does not answer may still do what it was asked to, and does it in the order in which it was asked.
+//! A manager that does not reply in time may still carry out what it was asked to, and does so in the order
+//! of the requests.
 //!
 //! Source: org.freedesktop.systemd1(5).
 
@@ -17,10 +18,11 @@ use crate::error::{Hint, errno, line};
 use crate::host::dbus::{Address, BusObject, Connection, Interrupted, Refused, TimedOut, Value};
 use crate::host::signals::{Signal, SignalQueue};
 
-/// How long all requests of a command and the jobs that they begin may take. A manager that reads its files anew is deaf for seconds.
+/// The deadline for all requests of a command and the jobs that they start. A manager that is reloading does
+/// not reply for seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same for what undoes them, when it listens and when it has not for that long.
+/// The same for cleaning up: with a manager that has been replying, and with one that has not.
 const CLEANING: Duration = Duration::from_secs(10);
 const BRIEF: Duration = Duration::from_secs(1);
 
@@ -30,29 +32,30 @@ const MANAGER: BusObject<'static> = BusObject {
     interface: "org.freedesktop.systemd1.Manager",
 };
 const PEER: BusObject<'static> = BusObject { interface: "org.freedesktop.DBus.Peer", ..MANAGER };
-/// Of the job at this path.
+/// The job with this object path.
 const fn job_at(object: &str) -> BusObject<'_> {
     BusObject { object, interface: "org.freedesktop.systemd1.Job", ..MANAGER }
 }
 const PROPERTIES: BusObject<'static> = BusObject { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 
-/// What it says when a job has ended.
+/// The signal sent when a job has ended.
 const JOB_REMOVED: &str = "JobRemoved";
 
-/// The end of the address at which a manager itself listens, without a bus between.
+/// The end of the path of a manager's private socket, which needs no bus.
 const PRIVATE: &str = "/systemd/private";
 
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
-/// How long a manager may be gone that executes itself anew, and for how long nobody looks after it meanwhile.
+/// How long a manager that is re-executing itself may be gone, and how often to retry meanwhile.
 const ABSENCE: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// How long the first one that is looked for may be gone. What nobody listens at may be left over from one that is no more.
+/// How long to retry the first connection. Shorter, because a socket without a listener may be left over from
+/// a manager that no longer exists.
 const FIRST_ABSENCE: Duration = Duration::from_secs(2);
 
-/// What a bus says of a program that has left it.
+/// Errors by which a bus reports that a program has left it.
 const GONE: [&str; 4] = [
     "org.freedesktop.DBus.Error.NoReply",
     "org.freedesktop.DBus.Error.Disconnected",
@@ -64,20 +67,20 @@ const GONE: [&str; 4] = [
 #[derive(Debug)]
 pub(super) struct Manager {
     buses: Vec<Address>,
-    /// Signals that ask this process to end.
+    /// Signals that ask this process to terminate.
     interrupts: Option<SignalQueue>,
     connection: Connection,
-    /// The one of `buses` at which it is.
+    /// The address in `buses` that it is connected to.
     address: Address,
-    /// How long it may take, and until when that is.
+    /// The total time limit, and when it expires.
     patience: Duration,
     deadline: Instant,
 }
 
 impl Manager {
-    /// Connects to the first of `buses` at which there is somebody. `interrupts` end the waiting for it.
+    /// Connects to the first of `buses` that has a listener. `interrupts` abort waiting.
     pub(super) fn connect(buses: Vec<Address>, interrupts: Option<SignalQueue>) -> Result<Self> {
-        // The words of runc.
+        // runc's wording.
         let doing = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
         let hint = "--systemd-cgroup requires a host booted with systemd; unprivileged users also need a \
                     session with XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS (`loginctl enable-linger \
@@ -90,7 +93,7 @@ impl Manager {
         })
     }
 
-    /// Connects to the manager of a unit that there is, at the first of `buses` at which there is somebody.
+    /// Connects to the manager of an existing unit, at the first of `buses` that has a listener.
     pub(super) fn reach(buses: Vec<Address>) -> Result<Self> {
         let doing = "connect to the systemd that created the container's scope";
         let hint = "state.json lists the addresses it had when the container was created";
@@ -109,8 +112,8 @@ impl Manager {
         Ok(Self { buses, interrupts, connection, address, patience, deadline })
     }
 
-    /// From now on, nothing ends the waiting but another deadline: for who undoes what was done. `is_deaf` says whether it has
-    /// not answered before.
+    /// Prepares for cleaning up: a new deadline, and signals no longer abort waiting. `is_deaf` says whether
+    /// the manager has failed to reply before.
     pub(super) fn clean_up(&mut self, is_deaf: bool) {
         self.interrupts = None;
         self.connection.ignore_interrupts();
@@ -126,7 +129,8 @@ impl Manager {
         told(error, self.interrupts.as_ref(), &self.address, self.patience)
     }
 
-    /// Makes a request that may be made twice, until it is not cut off: a manager that executes itself anew drops everybody.
+    /// Repeats an idempotent `request` while the connection is lost: a manager drops all connections when it
+    /// re-executes itself.
     fn persist<T>(&mut self, mut request: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         let until = Instant::now() + ABSENCE;
         loop {
@@ -146,12 +150,12 @@ impl Manager {
         self.persist(|manager| manager.connection.call(place, member, arguments, manager.deadline))
     }
 
-    /// The manager's own cgroup, below which all of its units are; empty for the root.
+    /// Returns the manager's own cgroup, below which all of its units are; empty for the root.
     pub(super) fn control_group(&mut self) -> Result<String> {
         self.property("ControlGroup")
     }
 
-    /// The number of its version; 0 if that is no number.
+    /// Returns its version number; 0 if it cannot be parsed.
     pub(super) fn version(&mut self) -> Result<u32> {
         Ok(version(&self.property("Version")?))
     }
@@ -163,7 +167,7 @@ impl Manager {
         answer.into_iter().next().and_then(Value::into_text).with_context(doing)
     }
 
-    /// These properties of the scope `unit` with the values that they have now.
+    /// Returns `properties` of the scope `unit` with their current values.
     pub(super) fn properties(&mut self, unit: &str, properties: &[Property]) -> Result<Vec<Property>> {
         let doing = || format!("get unit {unit:?} from systemd");
         let object = self.call(MANAGER, "GetUnit", &[Value::text(unit)]).with_context(doing)?;
@@ -180,11 +184,12 @@ impl Manager {
         now.collect()
     }
 
-    /// Starts the scope `unit` with these properties, which say what is in it, and waits until it is there. `is_there` is whether
-    /// what is to be in it is there by now.
+    /// Starts the scope `unit` with `properties`, which include its processes, and waits until it has
+    /// started. `is_there` says whether the processes are in it already.
     ///
     /// # Errors
-    /// What systemd answers, with the property that it means, if it says so. The scope may be there all the same.
+    /// systemd's reply, with the pointer of the property that it names, if any. The scope may exist even
+    /// then.
     pub(super) fn start(
         &mut self,
         unit: &str,
@@ -196,14 +201,14 @@ impl Manager {
             Value::text(unit),
             Value::text("replace"),
             encoded(properties),
-            // Of other units that it needs: none.
+            // Auxiliary units: none.
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
         let mut tries = 0_u32;
         let mut job = None;
         let result = self.persist(|manager| {
             tries = tries.saturating_add(1);
-            // The one before was cut off, but not before it was done.
+            // The previous request may have been carried out before the connection was lost.
             if tries > 1 && is_there()? {
                 return Ok(None);
             }
@@ -211,7 +216,7 @@ impl Manager {
             manager.await_jobs()?;
             let mut answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
             if answer.as_ref().is_err_and(|error| is_refused(error, UNIT_EXISTS)) {
-                // One that has failed keeps its name until it is forgotten.
+                // A failed unit keeps its name until it is reset.
                 manager.reset_failed(unit);
                 answer = manager.connection.call(MANAGER, "StartTransientUnit", &arguments, deadline);
             }
@@ -221,7 +226,7 @@ impl Manager {
         if let (Err(error), Some(job)) = (&result, job)
             && is_unanswered(error)
         {
-            // What it waits for may come later than anybody who wants the unit.
+            // Its dependencies may be met only after everyone has given up on the unit.
             self.clean_up(false);
             let _ = self.connection.call(job_at(&job), "Cancel", &[], self.deadline);
         }
@@ -233,13 +238,14 @@ impl Manager {
         }
     }
 
-    /// Ends `unit` with everything in it, and forgets it, even if it has failed. One that is not there has ended.
+    /// Stops `unit` with everything in it, and resets it if it has failed. One that does not exist counts as
+    /// stopped.
     pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
         let arguments = [Value::text(unit), Value::text("replace")];
         let stopped = self.persist(|manager| {
             manager.await_jobs()?;
             match manager.connection.call(MANAGER, "StopUnit", &arguments, manager.deadline) {
-                // Whatever became of the job: what is left of the unit is seen by who removes its cgroup.
+                // The job's result does not matter: whoever removes the cgroup sees what is left of the unit.
                 Ok(answer) => {
                     manager.end_of(&job_of(answer)?)?;
                     manager.reset_failed(unit);
@@ -252,8 +258,8 @@ impl Manager {
         stopped.with_context(|| format!("stop unit {unit:?}"))
     }
 
-    /// Changes properties of `unit`, all or none, until it ends; and waits until systemd has written what comes of them to control
-    /// files, which it does after it has answered, but before it listens to anybody again.
+    /// Sets properties of `unit` for its runtime, all or none, and waits until systemd has written the
+    /// control files. It writes them after it has replied, but before it handles the next request.
     pub(super) fn set_properties(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
         let arguments = [Value::text(unit), Value::Bool(true), encoded(properties)];
         let doing = || format!("set properties of unit {unit:?}");
@@ -262,7 +268,7 @@ impl Manager {
         self.call(PEER, "Ping", &[]).map(drop).with_context(doing)
     }
 
-    /// Moves a process into the cgroup of `unit`, which this process may not be allowed to do itself.
+    /// Moves a process into the cgroup of `unit`, which this process may lack the permission for.
     pub(super) fn attach(&mut self, unit: &str, pid: i32) -> Result<()> {
         let pids = Value::Array("u".into(), vec![Value::Uint32(pid.unsigned_abs())]);
         let attached =
@@ -270,12 +276,13 @@ impl Manager {
         attached.map(drop).with_context(|| format!("attach process {pid} to unit {unit:?}"))
     }
 
-    /// One that has not failed, or is gone, is as it should be.
+    /// Resets a failed unit. Errors are ignored: a unit that has not failed or does not exist needs no reset.
     pub(super) fn reset_failed(&mut self, unit: &str) {
         let _ = self.connection.call(MANAGER, "ResetFailedUnit", &[Value::text(unit)], self.deadline);
     }
 
-    /// Has the ends of jobs told, before one begins. The manager itself tells them to whoever is connected to it.
+    /// Subscribes to the ends of jobs; call this before starting one. On the private socket the manager sends
+    /// them to every peer.
     fn await_jobs(&mut self) -> Result<()> {
         self.connection.expect(MANAGER, JOB_REMOVED);
         if self.is_private() {
@@ -285,11 +292,11 @@ impl Manager {
         self.connection.call(MANAGER, "Subscribe", &[], self.deadline).map(drop)
     }
 
-    /// Waits for the end of the job at this path, and gives its result.
+    /// Waits for the job with this object path to end, and returns its result.
     fn end_of(&mut self, job: &str) -> Result<String> {
         loop {
             let told = self.connection.signal(self.deadline)?;
-            // The number of the job, its path, the unit, the result.
+            // Job id, object path, unit, result.
             if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
                 && path == job
             {
@@ -307,8 +314,9 @@ fn job_of(answer: Vec<Value>) -> Result<String> {
     answer.into_iter().next().and_then(Value::into_text).context("systemd returned no job")
 }
 
-/// Connects to the first of `buses` at which there is somebody; says which. One that is not there any more may be gone for this
-/// long; one that does not answer is not looked for elsewhere.
+/// Connects to the first of `buses` that has a listener, and returns it. Retries for up to `absence` while
+/// connections are refused or lost. A manager that does not reply is an error: the other addresses are not
+/// tried.
 fn connect(
     buses: &[Address],
     interrupts: Option<&SignalQueue>,
@@ -330,7 +338,7 @@ fn connect(
                 Err(error) if error.is::<Interrupted>() || error.is::<TimedOut>() => {
                     return Err(told(error, interrupts, address, patience));
                 }
-                // The others name it themselves.
+                // The other errors name the address themselves.
                 Err(error) if errno(&error).is_none() => {
                     failures.push(error.context(format!("connect to {}", address.as_str())));
                 }
@@ -341,7 +349,7 @@ fn connect(
             pause();
             continue;
         }
-        // The one that would have been right is the last that is more than not there.
+        // The most useful error is the last one other than ENOENT.
         let is_missing = |error: &anyhow::Error| errno(error) == Some(nix::errno::Errno::ENOENT);
         let shown = failures.iter().rposition(|error| !is_missing(error)).unwrap_or(0);
         return Err(match failures.is_empty() {
@@ -351,12 +359,12 @@ fn connect(
     }
 }
 
-/// There is nothing to wait for: what will be there is not.
+/// Sleeps before the next attempt; there is nothing to poll(2) yet.
 fn pause() {
     let _ = rustix::event::poll(&mut [], Some(&BETWEEN_LOOKS));
 }
 
-/// Whether the manager was there and is not, as when it executes itself anew.
+/// Whether the connection was lost, as when the manager re-executes itself.
 fn was_cut_off(error: &anyhow::Error) -> bool {
     use nix::errno::Errno::{ECONNREFUSED, ECONNRESET, EPIPE};
     matches!(errno(error), Some(ECONNREFUSED | ECONNRESET | EPIPE))
@@ -375,17 +383,17 @@ fn is_refused(error: &anyhow::Error, name: &str) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.name == name)
 }
 
-/// That it is not known whether systemd has done or will do what it was asked to, unlike when it refuses to.
+/// Whether it is unknown if systemd has carried out or will carry out the request, as opposed to refused.
 pub(super) fn is_unanswered(error: &anyhow::Error) -> bool {
     error.is::<Deaf>() || error.is::<WasInterrupted>() || was_cut_off(error)
 }
 
-/// That it has not answered in time.
+/// Whether systemd has not replied in time.
 pub(super) fn is_deaf(error: &anyhow::Error) -> bool {
     error.is::<Deaf>()
 }
 
-/// Whoever was asked there has not answered in time.
+/// No reply in time from this address.
 #[derive(Debug)]
 struct Deaf {
     address: Address,
@@ -398,7 +406,7 @@ impl fmt::Display for Deaf {
     }
 }
 
-/// By this signal.
+/// Waiting was aborted by this signal.
 #[derive(Debug)]
 struct WasInterrupted(Signal);
 
@@ -410,7 +418,7 @@ impl fmt::Display for WasInterrupted {
 
 impl std::error::Error for WasInterrupted {}
 
-/// Says who did not answer in time, who answered, and which signal came.
+/// Adds to `error` who did not reply in time, who replied, or which signal came.
 fn told(
     error: anyhow::Error,
     interrupts: Option<&SignalQueue>,
@@ -431,7 +439,7 @@ fn told(
     }
 }
 
-/// The error with the place of the property that it names, if it names one, or else with what was done.
+/// Adds the pointer of the property that the error names, or else what was being done.
 fn blame(error: anyhow::Error, properties: &[Property], doing: impl Fn() -> String) -> anyhow::Error {
     let text = error.downcast_ref::<Refused>().map(|refused| refused.text.clone()).unwrap_or_default();
     let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
@@ -442,7 +450,7 @@ fn blame(error: anyhow::Error, properties: &[Property], doing: impl Fn() -> Stri
     }
 }
 
-/// `257.4-1~deb13`, `v252` and `252 (252-13.el9)` begin with a number.
+/// Parses the leading number of `257.4-1~deb13`, `v252` or `252 (252-13.el9)`.
 fn version(text: &str) -> u32 {
     let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

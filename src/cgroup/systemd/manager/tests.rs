@@ -1,4 +1,4 @@
-//! With a program in systemd's place that answers as it is told to, or not at all.
+//! Tests with a fake systemd that replies as told, or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn nowhere() -> Address {
     Address::of(std::path::Path::new("/nowhere"))
 }
 
-/// Long enough for who answers, and short enough to wait for who does not.
+/// Long enough for a fake that replies, and short enough to wait for one that does not.
 const SHORT: Duration = Duration::from_millis(400);
 
 pub(in crate::cgroup::systemd) fn reach(fake: &Fake) -> Result<Manager> {
@@ -48,7 +48,7 @@ pub(in crate::cgroup::systemd) fn reach(fake: &Fake) -> Result<Manager> {
 
 const JOB: &str = "/org/freedesktop/systemd1/job/7";
 
-/// What systemd and the bus before it answer, but for `deaf_to`.
+/// The replies of systemd and of the bus, except to `deaf_to`.
 fn usual(deaf_to: &'static str) -> impl FnMut(&Call) -> Vec<Reply> + Send {
     move |call| {
         let job = || Value::Object(JOB.into());
@@ -93,7 +93,7 @@ fn who_goes_deaf_is_waited_for_once_and_named() {
         let expected = format!("systemd did not answer within 400ms at {}", fake.address.as_str());
         assert!(error.contains(&expected) && error.contains("(ETIMEDOUT)"), "{deaf_to}: {error}");
         assert!(begin.elapsed() < SHORT * 3, "{deaf_to}: {:?}", begin.elapsed());
-        // The unit may be another's.
+        // The unit may be someone else's.
         assert!(!fake.members().iter().any(|member| member == "StopUnit"), "{deaf_to}");
         let cancelled = fake.calls().into_iter().filter(|call| call.member == "Cancel");
         let cancelled: Vec<_> = cancelled.map(|call| call.object).collect();
@@ -101,7 +101,7 @@ fn who_goes_deaf_is_waited_for_once_and_named() {
     }
 }
 
-/// A request that is answered late leaves less time for the next one.
+/// A late reply leaves less time for the next request.
 #[test]
 fn all_requests_of_a_command_have_one_deadline() {
     let fake = Fake::start("bus", |_| {
