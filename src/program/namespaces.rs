@@ -143,7 +143,6 @@ impl Program {
     /// that is left for [`Self::be_born_late`], if there is one.
     pub(super) fn enter_namespaces(&mut self, plan: &NamespacePlan, first: First) -> Option<(Join, OwnedFd)> {
         let setup = NamespaceSetup::of(plan, first.user, first.has_early_hooks);
-        self.add(Origin::Runtime, Step::CloseOthers { ranges: Vec::new() });
         let (user, mut others): (Vec<_>, Vec<_>) =
             first.join.into_iter().partition(|(join, _)| join.kind == libc::CLONE_NEWUSER);
         // The mount namespace last: once it is joined, paths mean something else; setns(2).
