@@ -1,4 +1,4 @@
-//! The seccomp filter in the state directory, for `exec`.
+//! The seccomp filter kept in the state directory for `exec`.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -13,7 +13,7 @@ use crate::plan::linux::seccomp::Filter;
 /// The name of the file.
 const FILE: &str = "seccomp";
 
-/// Keeps `filter` in `directory`, which has none yet.
+/// Writes `filter` to a new file in `directory`; fails if there already is one.
 pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
     let path = directory.join(FILE);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -21,7 +21,7 @@ pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// The filter that is kept in `directory`, if there is one.
+/// Reads the filter from `directory`; `None` if the container has none.
 pub fn load(directory: &Path) -> Result<Option<Filter>> {
     let path = directory.join(FILE);
     match input::record(&path) {
