@@ -118,8 +118,9 @@ impl Lock {
         Container::recorded(self.directory.try_clone()?, &self.id)
     }
 
-    /// Checks that the container has not been deleted. If so, no other container has taken its name yet, and
-    /// what has been opened so far belongs to this one: the directory is created first and removed last.
+    /// Checks that the container has not been deleted. As long as it exists, no other container can have its
+    /// name, so what has been opened so far belongs to this one: the directory is created first and removed
+    /// last.
     ///
     /// # Errors
     /// [`Refusal::NoSuchContainer`].

@@ -204,8 +204,8 @@ impl NewContainer {
         self.directory.path()
     }
 
-    /// Creates the fifo that the init process will wait on and opens it for reading and writing, so that
-    /// opening it for reading does not block until there is a writer.
+    /// Creates the fifo that the init process will wait on. It is opened for reading and writing, because
+    /// opening it for reading alone would block until there is a writer.
     pub fn make_fifo(&self) -> Result<OwnedFd> {
         let path = self.path().join(FIFO);
         let (from, way) = self.directory.way(FIFO);
@@ -332,7 +332,7 @@ impl Container {
     pub fn status(&self) -> Result<Status> {
         // Must come first: a container killed while paused is stopped, though its cgroup is still frozen.
         let Some(stat) = self.living()? else { return Ok(Status::Stopped) };
-        // While it is being created it cannot be paused, whatever a hook has done to its cgroup.
+        // Before it has been created, it does not count as paused, even if a hook has frozen its cgroup.
         if self.state.creating {
             return Ok(Status::Creating);
         }

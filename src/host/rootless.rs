@@ -27,8 +27,8 @@ impl Rootless {
     }
 }
 
-/// Whether to use the user's runtime directory: if this process is not root, or is root of a user namespace,
-/// unless `user`, the variable `USER`, is `root`, as in a complete system in a container.
+/// Whether to use the user's runtime directory: if this process is not root, or if it is root of a user
+/// namespace and `user`, the variable `USER`, is not `root`, as it is in a complete system in a container.
 pub fn has_runtime_directory(user: Option<&OsStr>) -> bool {
     !geteuid().is_root() || !is_initial() && user != Some(OsStr::new("root"))
 }
