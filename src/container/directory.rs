@@ -1,14 +1,14 @@
-//! State directories, held open: what is done late there is done to the same container, whatever its path
-//! leads to by then.
+//! State directories, held open, so that late operations reach the same container even if its path has since
+//! been reused.
 //!
-//! The lock on the directory itself (flock(2)) belongs to whoever makes a container, until it is recorded,
-//! and to whoever removes one. It ends with its owner, however that ends. Nobody else waits for it: those who
-//! change a container that is recorded take turns by a lock of their own (`lock.rs`).
+//! Creating a container (until it is recorded) and removing one require the lock on the directory itself
+//! (flock(2)). The lock is released when its owner exits for any reason. Nothing else waits for it: processes
+//! that update a recorded container serialise on a lock of their own (`lock.rs`).
 //!
-//! A new directory gets its name when it is locked, with renameat2(2): whoever finds it finds it locked, and
-//! whoever makes one knows that it is their own. Until then its name is one that no container can have. A
-//! `create` that is killed in between leaves an empty directory there, which [`Directory::clear_unnamed`]
-//! removes.
+//! A new directory is locked under a temporary name that is not a valid container ID, then renamed with
+//! renameat2(2) and RENAME_NOREPLACE. So it is locked from the moment it becomes visible, and the process
+//! that created it knows that it owns it. A `create` killed before the rename leaves an empty directory
+//! behind, which [`Directory::clear_unnamed`] removes.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -24,19 +24,17 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::files::{CGROUP, EXCERPT, FIFO, OOM_COUNTS, PREPARED, SHORTAGE, TRACER, TURNS, UNIT};
+use super::files::{CGROUP, EXCERPT, FIFO, LOCK_FILE, OOM_COUNTS, OOM_REPORT, PREPARED, TRACER, UNIT};
 use crate::bundle::input;
 use crate::container::state;
 
-/// How the names of directories begin that are about to become those of new containers. No container's name
-/// holds an `@`.
+/// The prefix of the temporary names of new directories. Container IDs cannot contain `@`.
 const UNNAMED: &str = ".new@";
 
-/// How often a new directory may be cleared away before it has its name.
+/// How often to retry when a new directory is removed before it has its final name.
 const TRIES: u32 = 100;
 
-/// How long to wait at least and at most before it is looked again whether a lock is free: of that, nobody
-/// tells.
+/// The shortest and longest pause between attempts to take the lock; flock(2) has no timeout.
 const BETWEEN_LOOKS: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -44,15 +42,15 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// `None` once it has been let go: then its path is all that is known.
+    /// `None` once [`Self::let_go`] has closed it; then only the path is known.
     held: Option<OwnedFd>,
 }
 
 impl Directory {
-    /// Makes the one of a new container, and locks it.
+    /// Creates and locks the directory of a new container.
     ///
     /// # Errors
-    /// `EEXIST` if there is something of that name.
+    /// `EEXIST` if the name is already in use.
     pub(super) fn make(root: &Path, name: &str) -> Result<Self, Errno> {
         let path = root.join(name);
         let mut tries = 0;
@@ -63,9 +61,11 @@ impl Directory {
             tries += 1;
             match made.and_then(|()| lock_and_name(&unnamed, &path)) {
                 Ok(held) => return Ok(Self { path, held: Some(held) }),
-                // Somebody took it for what a `create` had left that was killed. A root that is not there says so at once.
+                // Another process took it for the leftover of a killed `create`. If the root itself is
+                // missing, mkdir has failed and there is no retry.
                 Err(Errno::NOENT | Errno::WOULDBLOCK) if made.is_ok() && tries < TRIES => {}
-                // The clock stands still, or another pid namespace has the same numbers.
+                // The name is taken: the clock has not advanced, or a process in another pid namespace has
+                // the same pid.
                 Err(Errno::EXIST) if made.is_err() && tries < TRIES => {}
                 Err(errno) => {
                     if made.is_ok() {
@@ -77,15 +77,17 @@ impl Directory {
         }
     }
 
+    /// Opens an existing directory.
+    ///
     /// # Errors
-    /// `ENOENT` or `ENOTDIR` if there is none.
+    /// `ENOENT` or `ENOTDIR` if it does not exist.
     pub(super) fn open(path: PathBuf) -> Result<Self, Errno> {
         let held = openat(CWD, &path, OPEN, Mode::empty())?;
         Ok(Self { path, held: Some(held) })
     }
 
-    /// Removes what a `create` has left that was killed before its directory had a name. Whoever is just
-    /// about to give it one makes another.
+    /// Removes the leftovers of any `create` that was killed before it renamed its directory. A `create` that
+    /// loses its directory to this just before locking it makes another.
     pub(super) fn clear_unnamed(root: &Path) {
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNNAMED))
@@ -97,7 +99,7 @@ impl Directory {
         }
     }
 
-    /// The same, held once more; with the lock, if it is locked.
+    /// Duplicates the descriptor; the duplicate shares the lock.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { path: self.path.clone(), held: self.held.as_ref().map(OwnedFd::try_clone).transpose()? })
     }
@@ -106,19 +108,20 @@ impl Directory {
         &self.path
     }
 
-    /// A path that leads there as long as this is held, wherever the directory is by then.
+    /// A path that refers to this directory as long as it is held open, even after a rename.
     pub(super) fn held_path(&self) -> PathBuf {
         self.held
             .as_ref()
             .map_or_else(|| self.path.clone(), |held| format!("/proc/self/fd/{}", held.as_raw_fd()).into())
     }
 
-    /// Closes it: for whoever only shows containers, and perhaps more of them than there may be open files.
+    /// Closes the descriptor, for commands that only list containers and could otherwise run out of
+    /// descriptors.
     pub(super) fn let_go(&mut self) {
         self.held = None;
     }
 
-    /// From where and by which way `name` in it is reached.
+    /// The directory descriptor and path to use for `name` in an `*at` system call.
     pub(super) fn way(&self, name: &str) -> (BorrowedFd<'_>, PathBuf) {
         match &self.held {
             Some(held) => (held.as_fd(), name.into()),
@@ -150,7 +153,10 @@ impl Directory {
         unlinkat(from, way, AtFlags::empty())
     }
 
-    /// Locks it, if that is possible within this time, until [`Self::unlock`] or the end of this process.
+    /// Tries to take the lock for up to `patience`. It is held until [`Self::unlock`] or until this process
+    /// exits.
+    ///
+    /// Returns `false` if the lock is still taken, or if the directory has been let go.
     pub(super) fn lock(&self, patience: Duration) -> Result<bool> {
         let Some(held) = &self.held else { return Ok(false) };
         let (mut pause, longest) = BETWEEN_LOOKS;
@@ -175,8 +181,10 @@ impl Directory {
         }
     }
 
+    /// Checks the owner.
+    ///
     /// # Errors
-    /// If it belongs to a user who could have put anything into it; [`input::is_trusted`].
+    /// If the directory belongs to a user who could have put anything into it; see [`input::is_trusted`].
     pub(super) fn require_trusted(&self) -> Result<()> {
         let owner = match &self.held {
             Some(held) => fstat(held).with_context(|| format!("stat {}", self.path.display()))?.st_uid,
@@ -188,7 +196,7 @@ impl Directory {
         }
     }
 
-    /// Whether its path leads to it. If it is locked, that stays so.
+    /// Whether the path still refers to this directory. While the lock is held, the answer cannot change.
     pub(super) fn is_current(&self) -> Result<bool> {
         let Some(held) = &self.held else { return Ok(false) };
         let look = || Ok((fstat(held)?, statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW)?));
@@ -199,10 +207,11 @@ impl Directory {
         }
     }
 
-    /// Removes it, which must be locked and current: the usual files one by one, which is quicker, and
-    /// whatever else is there.
+    /// Removes the directory, which must be locked and current: first the usual files by name, which is
+    /// faster, then whatever else is in it.
     ///
-    /// The record goes after what every container has: if something keeps it from that, there is one of what is left.
+    /// The state file is the last of the files that every container has: if removal fails before that, the
+    /// leftovers still have a record.
     pub(super) fn remove(&self) -> Result<()> {
         for name in [EXCERPT, FIFO, CGROUP, state::FILE] {
             let _ = self.unlink(name);
@@ -211,11 +220,11 @@ impl Directory {
         let removed = match remove() {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 // Not every container has these.
-                for name in [UNIT, TRACER, OOM_COUNTS, SHORTAGE, PREPARED, TURNS] {
+                for name in [UNIT, TRACER, OOM_COUNTS, OOM_REPORT, PREPARED, LOCK_FILE] {
                     let _ = self.unlink(name);
                 }
                 let all = || fs::remove_dir_all(&self.path);
-                // What an update that is being recorded puts there meanwhile needs another try.
+                // Retry in case an update that is being recorded creates a file meanwhile.
                 remove().map_err(io::Error::from).or_else(|_| all()).or_else(|_| all())
             }
             removed => removed.map_err(io::Error::from),
@@ -231,7 +240,8 @@ fn lock_and_name(unnamed: &Path, path: &Path) -> Result<OwnedFd, Errno> {
     let held = openat(CWD, unnamed, OPEN, Mode::empty())?;
     flock(&held, FlockOperation::NonBlockingLockExclusive)?;
     match renameat_with(CWD, unnamed, CWD, path, RenameFlags::NOREPLACE) {
-        // Some network file systems cannot do that. Renaming replaces the empty directory that was not there before.
+        // Some network file systems do not support RENAME_NOREPLACE. rename(2) replaces the empty directory
+        // that mkdir has just created.
         Err(Errno::INVAL) => {
             mkdirat(CWD, path, Mode::from_raw_mode(0o700))?;
             renameat(CWD, unnamed, CWD, path)?;

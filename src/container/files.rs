@@ -1,37 +1,38 @@
-//! What is in a state directory, by name, beside the record (`state.rs`).
+//! The names of the files in a state directory, besides the record (`state.rs`).
 
-/// The pipe that a created container waits on for its start.
+/// The fifo on which the init process of a created container waits for `start`.
 pub(super) const FIFO: &str = "exec.fifo";
 
-/// There since a process was added that can have CAP_SYS_PTRACE.
+/// Exists once a process that can have CAP_SYS_PTRACE has been added to the container.
 pub(super) const TRACER: &str = "tracer";
 
-/// A link that names the cgroup from before it is made, for who cleans up after a `create` that was killed.
+/// A symbolic link to the cgroup, made before the cgroup itself, for cleaning up after a killed `create`.
 pub(super) const CGROUP: &str = "cgroup";
 
-/// The unit of that cgroup, if systemd has made it.
+/// The systemd unit of that cgroup, if systemd created it.
 pub(super) const UNIT: &str = "unit.json";
 
-/// What of `config.json` is kept for `exec`.
+/// The part of `config.json` that `exec` needs.
 pub(super) const EXCERPT: &str = "config.json";
 
-/// The filter for `exec`, if there is one.
+/// The seccomp filter for `exec`, if there is one.
 pub(super) const SECCOMP: &str = "seccomp";
 
-/// What is to be the state file.
+/// The temporary name of the state file.
 pub(super) const PREPARED: &str = ".state.json";
 
-/// What its cgroup had counted, [`crate::cgroup::OomCounts`], when that was no reason for the container's end; missing for nothing.
+/// The [`crate::cgroup::OomCounts`] to disregard: kills counted before the container was created or was killed on
+/// request. A missing file means none.
 pub(super) const OOM_COUNTS: &str = "oom-kills";
 
-/// Why the kernel has killed processes, from whoever saw it before the cgroup went.
-pub(super) const SHORTAGE: &str = "oom.json";
+/// The OOM report, written before the cgroup was removed.
+pub(super) const OOM_REPORT: &str = "oom.json";
 
-/// There if somebody wants to hear of kills for want of memory: how many there were, from whoever takes the cgroup away.
-pub(super) const OOM_NEWS: &str = "oom-news";
+/// Exists if a process watches for OOM kills; whatever removes the cgroup writes their number to it.
+pub(super) const OOM_WATCH: &str = "oom-news";
 
-/// The file whose lock says whose turn it is; made by the first who wants one.
-pub(super) const TURNS: &str = "update.lock";
+/// The lock file; created by the first command that takes the lock.
+pub(super) const LOCK_FILE: &str = "update.lock";
 
-/// What an update notes that has begun and not ended.
+/// The note about an update that has begun but not finished.
 pub(super) const NOTE: &str = "unfinished-update.json";

@@ -1,4 +1,4 @@
-//! The seccomp filter in the state directory, for `exec`.
+//! The seccomp filter kept in the state directory for `exec`.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -11,7 +11,7 @@ use super::files::SECCOMP;
 use crate::bundle::input;
 use crate::plan::linux::seccomp::Filter;
 
-/// Keeps `filter` in `directory`, which has none yet.
+/// Writes `filter` to a new file in `directory`; fails if there already is one.
 pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
     let path = directory.join(SECCOMP);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -19,7 +19,7 @@ pub fn save(filter: &Filter, directory: &Path) -> Result<()> {
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// The filter that is kept in `directory`, if there is one.
+/// Reads the filter from `directory`; `None` if the container has none.
 pub fn load(directory: &Path) -> Result<Option<Filter>> {
     let path = directory.join(SECCOMP);
     match input::record(&path) {

@@ -1,4 +1,4 @@
-//! The hooks that are run in the runtime's own namespaces.
+//! Runs the hooks that belong to the runtime's own namespaces.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -19,22 +19,23 @@ use crate::init::step::{Ended, Outputs};
 use crate::plan::hooks::{Hook, HookKind, OUTPUT_ANNOTATIONS, failure, label};
 use crate::plan::process::inherited_environment;
 
-/// What the hooks of one moment have in common.
+/// What all hooks run at the same point share.
 pub struct Runner<'a> {
     state: Vec<u8>,
     outputs: Outputs,
     env: Vec<CString>,
-    /// Where they start, as in crun: the bundle, if it is still there.
+    /// The working directory of hooks, as in crun: the bundle, if it still exists.
     bundle: Option<OwnedFd>,
-    /// A signal that asks this process to end ends the hook instead.
+    /// A signal that asks this process to end kills the running hook.
     interrupts: &'a SignalQueue,
-    /// Readable when there is such a signal, or when the container that is being made has ended.
+    /// Readable when such a signal is pending, or when the init process of the container being created has
+    /// exited.
     interrupt: OwnedFd,
 }
 
 impl<'a> Runner<'a> {
-    /// For hooks that find `status` and, if the container has one, the init process's `pid` in its `state`. With `init`, they are
-    /// in vain when that process has ended.
+    /// Prepares to run hooks whose `state` has this `status` and the pid of the init process, unless stopped.
+    /// With `init`, hooks are aborted when that process exits.
     pub fn new(
         state: &State,
         status: Status,
@@ -56,10 +57,11 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Runs `hooks`, which are of this `kind`, one after the other.
+    /// Runs `hooks` of this `kind`, one after the other.
     ///
     /// # Errors
-    /// The first that fails, with the end of its output; a signal that asks this process to end; the end of the init process.
+    /// The first hook that fails, with the end of its output; a signal that asks this process to end; the
+    /// exit of the init process.
     pub fn run(&self, kind: HookKind, hooks: &[Hook]) -> Result<()> {
         hooks.iter().enumerate().try_for_each(|(index, hook)| self.run_one(kind, index, hook))
     }
@@ -95,10 +97,10 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Runs the poststart hooks of a container whose program has begun.
+/// Runs the poststart hooks of a container whose program has started.
 ///
 /// # Errors
-/// As [`Runner::run`]; the container must then be ended: runtime.md § Lifecycle, step 9.
+/// As [`Runner::run`]. The caller must then stop the container; runtime.md § Lifecycle, step 9.
 pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
     match state.hooks.poststart.as_slice() {
         [] => Ok(()),
@@ -106,8 +108,8 @@ pub fn poststart(state: &State, interrupts: &SignalQueue) -> Result<()> {
     }
 }
 
-/// Runs the poststop hooks of a container of which nothing is left but this `state`. A failure is a warning, and the next one is
-/// run all the same; an interrupt ends them all.
+/// Runs the poststop hooks of a container that has been removed except for this `state`. A failure is
+/// reported through `warn`, and the remaining hooks still run; a signal ends them all.
 pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
     let hooks = &state.hooks.poststop;
     if hooks.is_empty() {
@@ -130,12 +132,13 @@ pub fn poststop(state: &State, mut warn: impl FnMut(&str)) {
     }
 }
 
-/// Opens the files that crun's annotations name for the output of hooks.
+/// Opens the files for hook output that are named by crun's annotations.
 pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
     let open = |stream: &str| {
         let name = format!("{OUTPUT_ANNOTATIONS}{stream}");
         let Some(path) = annotations.get(&name) else { return Ok(None) };
-        // A pipe that nobody reads must not be waited for, nor a terminal become ours; the hook itself waits as it likes.
+        // O_NONBLOCK: do not wait for a reader of a fifo. O_NOCTTY: do not acquire a controlling terminal.
+        // O_NONBLOCK is cleared again for the hook.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = flags.bits().cast_signed();
         let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);

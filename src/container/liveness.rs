@@ -1,4 +1,4 @@
-//! Whether a container's init process is alive, and waiting for it to end.
+//! Checks whether a container's init process is alive, and waits for its exit.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -12,35 +12,35 @@ use crate::cgroup;
 use crate::container::state::Status;
 use crate::host::process::{ProcessStat, process_stat};
 
-/// How often to check on an init process that is dying: its pidfd stays silent while it waits for a zombie.
+/// How often to check on a dying init process: its pidfd does not become readable while it waits for zombies.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 impl Container {
-    /// `/proc/PID/stat` of the init process, if that is still the one that was recorded.
+    /// Reads `/proc/PID/stat` of the init process; `None` if the pid now belongs to another process.
     fn init_stat(&self) -> Result<Option<ProcessStat>> {
         let stat = process_stat(self.state.init_process_pid)?;
         Ok(stat.filter(|stat| stat.start == self.state.init_process_start))
     }
 
-    /// The init process, if it is still the one that was recorded, and has not ended.
+    /// Returns the init process unless it has exited or its pid now belongs to another process.
     ///
     /// When the first process of a pid namespace exits, it waits until all other processes of the namespace
-    /// have been reaped; pid_namespaces(7). The parent of those that `exec --detach` has added is outside. If
-    /// that parent never reaps them (`sleep infinity` as process 1 of a CI container), the init process never
-    /// becomes a zombie. It runs no code any more, so it counts as ended as soon as no other process of the
-    /// container lives.
+    /// have been reaped; pid_namespaces(7). Processes added by `exec --detach` have a parent outside of it.
+    /// If that parent never reaps them (`sleep infinity` as process 1 of a CI container), the init process
+    /// never becomes a zombie. It runs no code any more, so it counts as exited as soon as no other process
+    /// of the container is alive.
     pub(super) fn living(&self) -> Result<Option<ProcessStat>> {
         let Some(stat) = self.init_stat()?.filter(|stat| !stat.has_ended()) else { return Ok(None) };
         let lives = !stat.is_exiting(self.state.init_process_pid)? || self.others_live()?;
         Ok(lives.then_some(stat))
     }
 
-    /// Whether there is such a one; [`Self::living`].
+    /// Whether the init process is alive; see [`Self::living`].
     pub(super) fn is_alive(&self) -> Result<bool> {
         Ok(self.living()?.is_some())
     }
 
-    /// Whether any process of the container lives besides the init process, which is exiting.
+    /// Whether any process of the container other than the exiting init process is alive.
     fn others_live(&self) -> Result<bool> {
         if self.state.recorded_cgroup().is_some() {
             return Ok(self.state.cgroup().is_some_and(cgroup::is_populated));
@@ -57,7 +57,7 @@ impl Container {
         Ok(false)
     }
 
-    /// The processes in the init process's pid namespace, zombies included.
+    /// The pids of all processes in the init process's pid namespace, zombies included.
     pub fn in_pid_namespace(&self) -> Result<Vec<i32>> {
         let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let own = namespace(self.state.init_process_pid);
@@ -70,18 +70,18 @@ impl Container {
         Ok(found)
     }
 
-    /// Whether the init process has been killed, is exiting or has ended.
+    /// Whether the init process has been killed, is exiting or has exited.
     fn is_dying(&self) -> Result<bool> {
         self.init_stat()?.map_or(Ok(true), |stat| stat.is_dying(self.state.init_process_pid))
     }
 
-    /// The status. If the init process is dying, waits for its end first, but no longer than `patience`.
+    /// Returns the status. If the init process is dying, first waits up to `patience` for its exit.
     pub fn settled_status(&self, patience: Duration) -> Result<Status> {
         let deadline = Instant::now() + patience;
         loop {
             let status = self.status()?;
-            // Twice, because /proc/PID/stat is no snapshot: a pending SIGKILL may be taken between its
-            // fields.
+            // Checked twice because /proc/PID/stat is not a snapshot: a pending SIGKILL may be dequeued
+            // between its fields.
             let is_over = status == Status::Stopped || Instant::now() >= deadline;
             if is_over || !(self.is_dying()? || self.is_dying()?) {
                 return Ok(status);
@@ -92,7 +92,7 @@ impl Container {
         }
     }
 
-    /// Waits until `init`, the init process, has ended; `false` if it has not within `patience`.
+    /// Waits up to `patience` for `init`, the init process, to exit. Returns `false` on timeout.
     pub fn wait_for_end(&self, init: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
         loop {
@@ -107,7 +107,7 @@ impl Container {
     }
 }
 
-/// Waits until this process has ended; `false` if it has not in this time.
+/// Waits up to `at_most` for the process to exit. Returns `false` on timeout.
 fn wait_for_end(process: BorrowedFd<'_>, at_most: Duration) -> Result<bool> {
     let context = "wait for the init process";
     let timeout = Timespec::try_from(at_most).context(context)?;

@@ -1,12 +1,13 @@
-//! Taking turns at a container.
+//! Serialises changes to a container's record.
 //!
-//! Only those who change its record do: `delete` does not wait for them, so that a container can be ended and deleted whatever
-//! becomes of whoever is about to change it. So it may be deleted in their turn, and another of its name made. They come
-//! to none of the other's: the record is read and written in the directory that is held open, wherever that is by now, and what is
-//! found by a path of the record counts only if the container is there still ([`Lock::check`]).
+//! Only commands that change the record take this lock. `delete` does not, so that a container can be killed
+//! and deleted even if an update hangs. A container may therefore be deleted, and another one created under
+//! the same name, while an update holds the lock. The update cannot affect the new container: it reads and
+//! writes the record through the directory it holds open, and uses a path from the record only if the
+//! container still exists ([`Lock::check`]).
 //!
-//! The lock is that of a file in the directory. That of the directory itself is another one: whoever makes or removes a
-//! container has it (`directory.rs`), and nobody of those who take turns waits for it.
+//! The lock is on a file in the directory. The lock on the directory itself is a different one: it is for
+//! creating and removing containers (`directory.rs`), and updates never wait for it.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -18,7 +19,7 @@ use rustix::fs::{Access, AtFlags, FlockOperation, OFlags, accessat, flock};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::directory::Directory;
-use super::files::{NOTE, TURNS};
+use super::files::{LOCK_FILE, NOTE};
 use super::{Container, ContainerId, Prepared, Root};
 use crate::bundle::input;
 use crate::container::state;
@@ -26,10 +27,10 @@ use crate::container::state::State;
 use crate::error::Refusal;
 use crate::host::signals::{Signal, SignalQueue};
 
-/// How often whoever takes signals instead of being ended by them looks whether it is its turn: of that, nobody tells.
+/// How often a process that reads signals from a queue retries the lock: flock(2) cannot be polled.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// It was still another's turn when this signal came.
+/// The signal that arrived while waiting for the lock.
 #[derive(Debug)]
 pub struct Interrupted(pub Signal);
 
@@ -41,32 +42,32 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// For whoever changes the state file of a container that has been recorded: reads it, and writes it again.
+/// The lock on a recorded container, with access to its record.
 #[derive(Debug)]
 pub struct Lock {
     id: ContainerId,
     directory: Directory,
-    /// Locked until it is closed.
+    /// The flock is released when this is closed.
     _turn: File,
 }
 
 impl Root {
-    /// Keeps all others that ask for it, too, from `id` until the lock is dropped; waits until it is to be had. `signals` are those
-    /// that this process takes and that end the waiting.
+    /// Locks `id` against other updates until the result is dropped; waits as long as another update holds
+    /// the lock. With `signals`, a signal from that queue ends the wait.
     ///
     /// # Errors
     /// [`Refusal::NoSuchContainer`]; [`Interrupted`].
     pub fn lock(&self, id: &ContainerId, signals: Option<&SignalQueue>) -> Result<Lock> {
         loop {
             let directory = self.load(id)?.directory;
-            let path = directory.path().join(TURNS);
-            let turn = match directory.open_file(TURNS, OFlags::RDWR | OFlags::CREATE) {
-                // It has been deleted meanwhile, and another may have been made.
+            let path = directory.path().join(LOCK_FILE);
+            let turn = match directory.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE) {
+                // The container has been deleted meanwhile, and another may have been created.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 turn => turn.with_context(|| format!("open {}", path.display()))?,
             };
             wait_for_turn(&turn, &path, signals)?;
-            // While this waited, the container may have been deleted, and another of its name made.
+            // The container may have been deleted during the wait, and another created under its name.
             if directory.is_current()? {
                 return Ok(Lock { id: id.clone(), directory, _turn: turn });
             }
@@ -75,7 +76,7 @@ impl Root {
 }
 
 impl Root {
-    /// What somebody who changes `id`, or was killed then, has noted.
+    /// Reads the note of an update of `id` that is in progress or was killed.
     pub fn note(&self, id: &ContainerId) -> Result<Option<Vec<u8>>> {
         let path = self.directory(id).join(NOTE);
         match input::record(&path) {
@@ -104,7 +105,7 @@ fn wait_for_turn(turn: &File, path: &Path, signals: Option<&SignalQueue>) -> Res
 }
 
 impl Lock {
-    /// The container, as it is recorded.
+    /// Reads the container's record.
     ///
     /// # Errors
     /// [`Refusal::NoSuchContainer`] if it has been deleted.
@@ -112,8 +113,9 @@ impl Lock {
         Container::recorded(self.directory.try_clone()?, &self.id)
     }
 
-    /// Makes sure that the container has not been deleted. Then no other has been made of its name, and what is open by now was its
-    /// own: its directory goes last and comes first.
+    /// Checks that the container has not been deleted. As long as it exists, no other container can have its
+    /// name, so what has been opened so far belongs to this one: the directory is created first and removed
+    /// last.
     ///
     /// # Errors
     /// [`Refusal::NoSuchContainer`].
@@ -127,7 +129,7 @@ impl Lock {
         }
     }
 
-    /// What was noted last, unless it has been removed.
+    /// Reads the note; `None` if there is none.
     pub fn note(&self) -> Result<Option<Vec<u8>>> {
         match self.directory.read(NOTE) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -135,7 +137,7 @@ impl Lock {
         }
     }
 
-    /// Writes what is to be found after this process, however it ends.
+    /// Writes a note that survives this process, however it exits.
     pub fn write_note(&self, text: &[u8]) -> Result<()> {
         self.directory.write(NOTE, text).with_context(|| format!("write {}", self.note_path().display()))
     }
@@ -148,7 +150,7 @@ impl Lock {
         self.directory.path().join(NOTE)
     }
 
-    /// Writes the state file, so that a reader finds the old one or the new one. `state` has been read since this lock is held.
+    /// Replaces the state file atomically. `state` must have been read while this lock was held.
     pub fn save(&self, state: &State) -> Result<()> {
         Prepared::write(self.directory.way("").0, self.directory.path(), state)?.publish()
     }

@@ -1,4 +1,4 @@
-//! Containers as the file system knows them: a directory for each below the container root (`--root`).
+//! The record of containers on disk: one state directory each, below the container root (`--root`).
 
 mod directory;
 mod files;
@@ -39,7 +39,7 @@ use crate::error::{Hint, Refusal};
 use crate::host::signals::Signal;
 use crate::sys::Errno;
 
-/// The name of a container: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
+/// A container ID: letters, digits, `_`, `+`, `-` and `.`, but not `.` or `..`; at most 255 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerId(String);
 
@@ -66,26 +66,27 @@ impl FromStr for ContainerId {
     }
 }
 
-/// The directory that holds the state directories.
+/// The container root: the directory that holds the state directories.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// Named by the user, not by us.
+    /// Whether it was given with `--root`.
     is_explicit: bool,
-    /// Whether it is in the directory of a user's session, from which what is old and not sticky may be cleared away.
+    /// Whether it is in `XDG_RUNTIME_DIR`, where old files without the sticky bit may be cleaned up.
     is_in_session: bool,
 }
 
 impl Root {
-    /// The directory named with `--root`, made absolute.
+    /// The root given with `--root`, made absolute.
     ///
     /// # Errors
-    /// If it is `/`, or another user's.
+    /// If it is `/`, or owned by an untrusted user.
     pub fn explicit(path: &Path) -> Result<Self> {
         let absolute =
             std::path::absolute(path).with_context(|| format!("resolve root {}", path.display()))?;
         let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-        // The same directory has other names: where it is mounted a second time, for example.
+        // `/` may have other names, such as a second mount of the same directory, so compare device and inode
+        // first.
         let may_be_top = place(&absolute).is_some_and(|found| Some(found) == place(Path::new("/")));
         let is_top = || fs::canonicalize(&absolute).is_ok_and(|path| path == Path::new("/"));
         if may_be_top && is_top() {
@@ -95,10 +96,10 @@ impl Root {
         Ok(Self { path: absolute, is_explicit: true, is_in_session: false })
     }
 
-    /// `runtime` in the directory of the user's session, `XDG_RUNTIME_DIR`, or else in /run.
+    /// The default root: `runtime` in `session` (`XDG_RUNTIME_DIR`) or, without one, in /run.
     ///
     /// # Errors
-    /// If it is another user's.
+    /// If it is owned by an untrusted user.
     pub fn default_in(session: Option<&Path>) -> Result<Self> {
         let path = session.unwrap_or(Path::new("/run")).join("runtime");
         owner::check(&path)?;
@@ -107,7 +108,8 @@ impl Root {
 
     fn make(&self) -> Result<()> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path).and_then(|()| {
-            // The XDG base directory specification, "XDG_RUNTIME_DIR".
+            // The sticky bit keeps it from being cleaned up; XDG Base Directory Specification,
+            // XDG_RUNTIME_DIR.
             match self.is_in_session {
                 true => fs::set_permissions(&self.path, Permissions::from_mode(0o1700)),
                 false => Ok(()),
@@ -127,7 +129,7 @@ impl Root {
         self.path.join(id.as_str())
     }
 
-    /// Makes the directory of a new container. It is nobody else's until the container is recorded.
+    /// Creates the state directory of a new container. It stays locked until the container is recorded.
     pub fn create(&self, id: &ContainerId) -> Result<NewContainer> {
         let mut made = Directory::make(&self.path, id.as_str());
         if matches!(made, Err(Errno::NOENT)) {
@@ -144,6 +146,8 @@ impl Root {
         }
     }
 
+    /// Loads a recorded container.
+    ///
     /// # Errors
     /// [`Refusal::NoSuchContainer`].
     pub fn load(&self, id: &ContainerId) -> Result<Container> {
@@ -154,7 +158,7 @@ impl Root {
         }
     }
 
-    /// The names of all directories, sorted. A missing default root is an empty one.
+    /// The names of all state directories, sorted; none if the default root does not exist.
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound && !self.is_explicit => return Ok(Vec::new()),
@@ -174,7 +178,8 @@ impl Root {
     }
 }
 
-/// The directory of a container in the making; removed on drop, unless kept or somebody else's by then.
+/// The state directory of a container being created. It is removed on drop, unless it is kept or no longer
+/// this process's.
 #[derive(Debug)]
 pub struct NewContainer {
     directory: Directory,
@@ -186,8 +191,8 @@ impl NewContainer {
         self.directory.path()
     }
 
-    /// Makes the pipe that the init process will wait on, and opens it for both, so that it can be read without waiting for
-    /// whoever writes.
+    /// Creates the fifo that the init process will wait on. It is opened for reading and writing, because
+    /// opening it for reading alone would block until there is a writer.
     pub fn make_fifo(&self) -> Result<OwnedFd> {
         let path = self.path().join(FIFO);
         let (from, way) = self.directory.way(FIFO);
@@ -197,14 +202,15 @@ impl NewContainer {
         Ok(file.with_context(|| format!("open {}", path.display()))?.into())
     }
 
-    /// Notes where the cgroup will be.
+    /// Records the path of the cgroup before it is created.
     pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
         let (from, way) = self.directory.way(CGROUP);
         rustix::fs::symlinkat(cgroup, from, way)
             .with_context(|| format!("create {}", self.path().join(CGROUP).display()))
     }
 
-    /// Notes of which unit it is. One that has not been noted yet goes with the process that holds it.
+    /// Records the cgroup's systemd unit. Until that is done, the unit goes away with the placeholder process
+    /// in it.
     pub fn note_unit(&self, unit: &cgroup::Unit) -> Result<()> {
         let text = serde_json::to_vec(unit).context("encode the unit")?;
         self.directory
@@ -212,7 +218,7 @@ impl NewContainer {
             .with_context(|| format!("write {}", self.path().join(UNIT).display()))
     }
 
-    /// Writes what is to be the state file.
+    /// Writes the future state file.
     pub fn prepare(&self, state: &State) -> Result<Prepared<'_>> {
         Prepared::write(self.directory.way("").0, self.path(), state)
     }
@@ -224,13 +230,14 @@ impl NewContainer {
             .with_context(|| format!("write {}", self.path().join(EXCERPT).display()))
     }
 
-    /// Leaves it to others: it has been recorded.
+    /// Unlocks the directory once the container has been recorded.
     pub fn release(&self) {
         self.directory.unlock();
     }
 
-    /// Keeps all others from it again, for what has been recorded is to be undone. False if somebody else has deleted it since, or
-    /// is about to and takes too long: then nothing of it is this process's to undo any more.
+    /// Takes the lock again to undo a recorded container. Returns `false` if another process has deleted it,
+    /// or is deleting it and does not finish within [`PATIENCE`]; then this process must not undo anything of
+    /// it any more.
     pub fn take_back(&mut self) -> bool {
         let is_own = self.directory.lock(removal::PATIENCE).is_ok_and(|is_locked| is_locked)
             && self.directory.is_current().is_ok_and(|is_current| is_current);
@@ -252,7 +259,7 @@ impl Drop for NewContainer {
     }
 }
 
-/// What is recorded in a state directory, if anything is.
+/// Reads the state file of a directory; `None` if it does not exist.
 fn record(directory: &Directory) -> Result<Option<State>> {
     let path = || directory.path().join(state::FILE).display().to_string();
     match directory.read(state::FILE) {
@@ -265,7 +272,7 @@ fn record(directory: &Directory) -> Result<Option<State>> {
     }
 }
 
-/// A container that has been recorded.
+/// A recorded container.
 #[derive(Debug)]
 pub struct Container {
     directory: Directory,
@@ -273,7 +280,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// The one that is recorded there.
+    /// Loads the container recorded in `directory`.
     fn recorded(directory: Directory, id: &ContainerId) -> Result<Self> {
         match record(&directory)? {
             Some(state) => Ok(Self { directory, state }),
@@ -285,17 +292,19 @@ impl Container {
         self.directory.path()
     }
 
-    /// A path that leads to its directory as long as this is there, and never to that of a later container of its name.
+    /// A path to its state directory that stays valid as long as this is held, and never refers to a later
+    /// container of the same name.
     pub fn held_directory(&self) -> PathBuf {
         self.directory.held_path()
     }
 
-    /// Closes its directory: for whoever holds many containers and only shows them.
+    /// Closes its directory, for commands that hold many containers only to show them.
     pub fn let_go(&mut self) {
         self.directory.let_go();
     }
 
-    /// Whether processes of the container can look into others that come into their pid namespace, from now on also if `more`.
+    /// Whether processes of the container may be able to ptrace others that enter its pid namespace. With
+    /// `more`, records that this is the case from now on; the result is the answer from before.
     pub fn may_trace(&self, more: bool) -> Result<bool> {
         if self.state.may_trace || self.directory.exists(TRACER) {
             return Ok(true);
@@ -308,25 +317,25 @@ impl Container {
     }
 
     pub fn status(&self) -> Result<Status> {
-        // First of all: a container that was killed while it was paused has stopped, and its cgroup is still frozen.
+        // Must come first: a container killed while paused is stopped, though its cgroup is still frozen.
         let Some(stat) = self.living()? else { return Ok(Status::Stopped) };
-        // Nobody changes anything of it before it is made, whatever a hook has done to its cgroup.
+        // Before it has been created, it does not count as paused, even if a hook has frozen its cgroup.
         if self.state.creating {
             return Ok(Status::Creating);
         }
         if self.state.cgroup().is_some_and(cgroup::is_frozen) {
             return Ok(Status::Paused);
         }
-        // A `start` that was killed before it could remove the pipe may have written to it: then the init process executes the
-        // program, and the pipe alone says nothing.
+        // The fifo alone proves nothing: a `start` killed before it removed the fifo may have written to it,
+        // and then the init process has executed the program.
         let waits = stat.never_executed && self.directory.exists(FIFO);
         Ok(if waits { Status::Created } else { Status::Running })
     }
 
-    /// Its cgroup.
+    /// The path of its cgroup.
     ///
     /// # Errors
-    /// If it has none of its own: then nothing can be done to all of its processes and to no others.
+    /// If it has no cgroup of its own, so that its processes cannot be told from others.
     pub fn cgroup(&self) -> Result<&Path> {
         self.state.cgroup().ok_or_else(|| {
             if let (Some(unit), Some(path)) = (&self.state.systemd, self.state.recorded_cgroup()) {
@@ -369,21 +378,21 @@ impl Container {
         }
     }
 
-    /// The init process, held so that its number cannot come to mean another one; `None` if it has ended.
+    /// Opens a pidfd of the init process; `None` if it has exited.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.state.init_process_pid) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             // EINVAL before Linux 6.9: the number is still in use for a session or a process group. ENOENT
-            // (seen on 6.18): it is that of another process's thread by now.
+            // (seen on 6.18): it now belongs to a thread of another process.
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             pidfd => pidfd.with_context(|| format!("open process {pid}"))?,
         };
-        // In this order: what is alive now is what the descriptor is of.
+        // Checked after pidfd_open(2): if the init process is still alive now, the pidfd refers to it.
         Ok(self.is_alive()?.then_some(pidfd))
     }
 
-    /// What `exec` needs of `config.json`: as it was when the container was made, or, of a container that was made by an older
-    /// version of this program, as it is now in the bundle.
+    /// The part of `config.json` that `exec` needs, as it was at `create`. For containers created by older
+    /// versions, which did not save it, reads `config.json` in the bundle.
     pub fn excerpt(&self) -> Result<Vec<u8>> {
         match self.directory.read(EXCERPT) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -393,9 +402,10 @@ impl Container {
         }
     }
 
-    /// Ends every process of the container at once: with a pid namespace of its own they end with the init process, and the
-    /// cgroup, which may hold others, is left alone. With neither, nobody knows which the others are, and the init process
-    /// alone is ended.
+    /// Kills every process of the container at once. With a pid namespace of its own, killing the init
+    /// process is enough, and the cgroup, which may hold processes of others, is left alone. With neither a
+    /// pid namespace nor a cgroup of its own, the other processes are unknown, and only the init process is
+    /// killed.
     pub fn kill_all(&self) -> Result<()> {
         match (self.state.cgroup(), self.init()?) {
             (Some(cgroup), _) if !self.state.private_pid_namespace => cgroup::kill(cgroup),
@@ -407,7 +417,7 @@ impl Container {
 
 #[cfg(test)]
 mod tests {
-    use super::files::{OOM_COUNTS, SHORTAGE};
+    use super::files::{OOM_COUNTS, OOM_REPORT};
     use super::*;
 
     #[test]
@@ -424,13 +434,13 @@ mod tests {
     fn a_state_directory_goes_with_all_that_may_be_in_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c");
-        for names in [&[UNIT, OOM_COUNTS][..], &[SHORTAGE], &[state::FILE, OOM_COUNTS, "other"]] {
+        for names in [&[UNIT, OOM_COUNTS][..], &[OOM_REPORT], &[state::FILE, OOM_COUNTS, "other"]] {
             let made = Directory::make(directory.path(), "c").unwrap();
             names.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
             drop(NewContainer { directory: made, keep: false });
             assert!(!path.exists(), "{names:?}");
         }
-        // Nor does one that is not there any more do any harm.
+        // A directory that no longer exists is no error either.
         let made = Directory::make(directory.path(), "c").unwrap();
         fs::remove_dir(&path).unwrap();
         made.remove().unwrap();

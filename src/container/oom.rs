@@ -1,4 +1,4 @@
-//! What is known of a container's being killed for want of memory beside what its cgroup counts.
+//! Records about a container's OOM kills, beyond the counters of its cgroup.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,31 +7,30 @@ use anyhow::{Context as _, Result};
 use rustix::fs::OFlags;
 
 use super::directory::Directory;
-use super::files::{OOM_COUNTS, OOM_NEWS, SHORTAGE};
+use super::files::{OOM_COUNTS, OOM_REPORT, OOM_WATCH};
 use super::{Container, NewContainer};
 use crate::cgroup;
 use crate::cgroup::{OomCounts, OomReport, OomSeen};
 use crate::container::state;
 
 impl NewContainer {
-    /// Notes what its cgroup has counted already.
+    /// Records what its cgroup has already counted.
     pub fn note_ooms(&self, counts: OomCounts) -> Result<()> {
         write_counts(&self.directory, counts)
     }
 }
 
 impl Container {
-    /// Why the kernel has killed a process of the container for want of memory, if it has, unless it was before somebody asked
-    /// for the container's end with [`Self::note_kill`]. If systemd has taken its cgroup away, that is known only if somebody has
-    /// noted it.
+    /// The report of an OOM kill in the container, unless it happened before [`Self::note_kill`]. `None` if
+    /// there was none, or if systemd has removed the cgroup and no report was saved before that.
     pub fn shortage(&self) -> Option<OomReport> {
         match self.state.cgroup() {
             Some(cgroup) => cgroup::shortage(cgroup, self.known_ooms()),
-            None => serde_json::from_slice(&self.directory.read(SHORTAGE).ok()?).ok(),
+            None => serde_json::from_slice(&self.directory.read(OOM_REPORT).ok()?).ok(),
         }
     }
 
-    /// The same, by what was seen in its cgroup.
+    /// Like [`Self::shortage`], from counters read earlier.
     pub fn shortage_in(&self, seen: &OomSeen) -> Option<OomReport> {
         seen.shortage(self.known_ooms())
     }
@@ -40,37 +39,39 @@ impl Container {
         parse_counts(&String::from_utf8_lossy(&self.directory.read(OOM_COUNTS).unwrap_or_default()))
     }
 
-    /// Notes it for later, when its cgroup is gone. If that fails nothing is known then.
+    /// Saves the report for when the cgroup is gone. On failure, it is lost.
     pub fn note_shortage(&self, shortage: &OomReport) {
         if let Ok(text) = serde_json::to_vec(shortage) {
-            let _ = self.directory.write(SHORTAGE, &text);
+            let _ = self.directory.write(OOM_REPORT, &text);
         }
     }
 
-    /// Notes that the container is about to be killed, so that its end is not put down to what the kernel has killed before. If
-    /// that cannot be noted it is killed all the same.
+    /// Records that the container is about to be killed, so that its end is not attributed to an earlier OOM
+    /// kill. A failure does not prevent the kill.
     pub fn note_kill(&self) {
         let counts = self.state.cgroup().and_then(cgroup::oom_counts).unwrap_or_default();
-        // Where what is counted later may not be there to be seen, that somebody asked says something, too.
+        // With systemd the cgroup may be gone before its counters can be read, so record the request even if
+        // they are zero.
         if counts != OomCounts::default() || self.state.systemd.is_some() {
             let _ = write_counts(&self.directory, counts);
         }
     }
 
-    /// Of a container of systemd's: whether somebody has asked for its end, or has deleted it.
+    /// For a container in a systemd unit: whether it was killed on request or has been deleted.
     pub fn is_asked_to_end(&self) -> bool {
         self.directory.exists(OOM_COUNTS) || !self.directory.exists(state::FILE)
     }
 
-    /// Where [`Self::tell_oom_kills`] tells it, also after everything else is gone; `None` if this process may not ask.
+    /// Opens the file that [`Self::tell_oom_kills`] writes to; it stays readable after the container has been
+    /// deleted. `None` if this process may not create it.
     pub fn oom_news(&self) -> Option<File> {
-        self.directory.open_file(OOM_NEWS, OFlags::RDWR | OFlags::CREATE).ok()
+        self.directory.open_file(OOM_WATCH, OFlags::RDWR | OFlags::CREATE).ok()
     }
 
-    /// Tells whoever watches how many kills there were, before the cgroup that counts them is removed.
+    /// Tells a watching process how many OOM kills there were, before the cgroup is removed.
     pub fn tell_oom_kills(&self, count: u64) {
-        // Nearly always nobody watches. Whoever does hears of the end in any case.
-        if let Ok(mut news) = self.directory.open_file(OOM_NEWS, OFlags::WRONLY) {
+        // Usually there is no watcher. If there is one and this fails, it still sees the container exit.
+        if let Ok(mut news) = self.directory.open_file(OOM_WATCH, OFlags::WRONLY) {
             let _ = write!(news, "{count}");
         }
     }
@@ -82,7 +83,7 @@ fn write_counts(directory: &Directory, counts: OomCounts) -> Result<()> {
     written.with_context(|| format!("write {}", directory.path().join(OOM_COUNTS).display()))
 }
 
-/// Older versions of this program have written the first of the two alone.
+/// Older versions wrote only the first of the two numbers.
 fn parse_counts(text: &str) -> OomCounts {
     let mut counts = text.split_ascii_whitespace().map(|count| count.parse().unwrap_or(0));
     let mut next = || counts.next().unwrap_or(0);

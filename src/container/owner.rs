@@ -1,5 +1,5 @@
-//! SystemdInstance state directories are believed: what stands in them says which processes are killed and which
-//! cgroups removed.
+//! Checks who owns the container root. State directories are trusted: they name the processes to kill and the
+//! cgroups to remove.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +11,8 @@ use rustix::process::geteuid;
 use crate::bundle::input;
 use crate::error::Hint;
 
-/// Refuses a container root at `path` that another user than root could have filled. It may be missing.
+/// Refuses a container root at `path` that an untrusted user could have filled; see [`input::is_trusted`]. A
+/// missing one is accepted.
 pub(super) fn check(path: &Path) -> Result<()> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     let owner = found.uid();

@@ -1,15 +1,15 @@
-//! `--pid-file`.
+//! Writes `--pid-file`.
 //!
-//! A regular file, or none: a new file with the whole number takes its place, so that a reader finds none,
-//! the old one or the whole new one. It gets its name when it is complete (O_TMPFILE; open(2)), so whoever is
-//! killed on the way leaves nothing, or the next one's way is not blocked by it.
+//! A regular or missing file is replaced atomically, so that a reader finds no file, the old one or the
+//! complete new one. The new file is written without a name (O_TMPFILE; open(2)), so a process killed on the
+//! way leaves nothing that blocks the next one.
 //!
-//! A device, a pipe: it is written to, and never replaced, as by crun. runc puts a file in its place, and
-//! what was /dev/null for the whole host is a file then. It is opened without waiting for a reader.
+//! A device or fifo is written to and never replaced, as in crun. (runc replaces it, which turns /dev/null
+//! into a regular file for the whole host.) A fifo is opened without waiting for a reader.
 //!
-//! A symbolic link is not followed (crun follows it, runc does not): the file takes its place, unless it
-//! leads to what is no regular file, as /dev/stdout does. What many use by that name is not ours to take
-//! away, nor is what it leads to ours to write to.
+//! A symbolic link is replaced, not followed (crun follows it, runc does not). It is an error if it leads to
+//! something other than a regular file, as /dev/stdout does: the link is shared, so it must not be replaced,
+//! and its target was not given by name, so it must not be written to.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -26,27 +26,27 @@ use rustix::fs::{
 use crate::error::Hint;
 use crate::sys::Errno;
 
-/// How often others may be just as far with the same file.
+/// How often to retry when other processes write the same file at the same time.
 const TRIES: u32 = 100;
 
-/// Less what the umask takes away.
+/// Subject to the umask.
 const MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// A pid file that has been written, by whoever has not succeeded yet: if that fails, it goes, unless it is
-/// another's by then.
+/// A pid file that has been written by a command that may still fail. It is removed on drop, unless it is
+/// kept or has been replaced by another file.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    /// `None` if it was there before, or is to stay.
+    /// `None` if it is not a file that we created, or is to be kept.
     own: Option<File>,
 }
 
 impl PidFile {
-    /// Writes `pid` to the file at `path`. Digits alone: go-runc's reader takes nothing else.
+    /// Writes `pid` to the file at `path`: digits only, because go-runc does not parse anything else.
     ///
     /// # Errors
-    /// `path` names no file; it leads, by a symbolic link, to what is no regular file; `ENXIO` if nobody
-    /// reads the pipe there.
+    /// If `path` has no file name, or is a symbolic link to something other than a regular file; `ENXIO` if
+    /// it is a fifo without a reader.
     pub fn write(path: &Path, pid: i32) -> Result<Self> {
         let name =
             path.file_name().ok_or_else(|| anyhow!("--pid-file {}: has no file name", path.display()))?;
@@ -63,7 +63,7 @@ impl PidFile {
         Ok(Self { path, own: Some(own) })
     }
 
-    /// Leaves it to whoever has asked for it.
+    /// Keeps the file: the command has succeeded.
     pub fn keep(mut self) {
         self.own = None;
     }
@@ -84,7 +84,7 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether what is at `path` is there and is no regular file.
+/// Whether `path` exists and is not a regular file.
 fn is_special(path: &Path) -> Result<bool> {
     let found = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(false),
@@ -98,24 +98,24 @@ fn is_special(path: &Path) -> Result<bool> {
             let message = "it is a symbolic link to something that is not a regular file".to_owned();
             Err(Hint(message, "specify the target itself".to_owned()).into())
         }
-        // It is replaced, wherever it leads.
+        // A link to a regular file, or a dangling one: replace the link itself.
         _ => Ok(false),
     }
 }
 
-/// Writes to a device or a pipe.
+/// Writes to a device or fifo.
 fn write_into(path: &Path, text: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     File::from(openat(CWD, path, flags, Mode::empty())?).write_all(text)
 }
 
-/// Puts a new file in the place of what is at `path`. Where that takes a second name, it is `hidden`.
+/// Replaces `path` with a new file. `hidden` is the temporary name if `path` already exists.
 fn replace(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for _ in 0..TRIES {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let mut file: File = match openat(CWD, parent, flags, MODE) {
-            // Not every file system can have files without a name.
+            // Not every file system supports O_TMPFILE.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 return replace_by_name(path, hidden, text);
             }
@@ -130,9 +130,9 @@ fn replace(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
         }
         match link(hidden).and_then(|()| renameat(CWD, hidden, CWD, path)) {
             Ok(()) => return Ok(file),
-            // Somebody who was killed has left it; or somebody else, who is as far with a whole file of theirs, begins again.
+            // Left by a process that was killed, or in use by a concurrent one, which then retries.
             Err(Errno::EXIST) if is_pid_file(hidden) => drop(unlinkat(CWD, hidden, AtFlags::empty())),
-            // That is nobody's pid file, and not ours to remove.
+            // Not a pid file, so not ours to remove.
             Err(Errno::EXIST) => return replace_by_name(path, hidden, text),
             Err(Errno::NOENT) => {}
             Err(errno) => {
@@ -144,7 +144,7 @@ fn replace(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
     Err(Errno::BUSY.into())
 }
 
-/// Whether what is at `path` is what [`replace`] writes: digits, and not many of them.
+/// Whether `path` looks like something [`replace`] wrote: 1 to 10 digits.
 fn is_pid_file(path: &Path) -> bool {
     const LONGEST: u64 = 10;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -157,7 +157,8 @@ fn is_pid_file(path: &Path) -> bool {
     read.is_ok_and(|length| length > 0 && length as u64 <= LONGEST) && text.iter().all(u8::is_ascii_digit)
 }
 
-/// The same by a file whose name is nobody else's. Whoever is killed leaves it, but in nobody's way.
+/// Like [`replace`], through a temporary file with a unique name. If killed, it leaves that file, which
+/// blocks nobody.
 fn replace_by_name(path: &Path, hidden: &Path, text: &[u8]) -> io::Result<File> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
     let mut temporary = hidden.as_os_str().to_owned();
@@ -194,7 +195,7 @@ mod tests {
             PidFile::write(&path, pid).unwrap().keep();
             assert_eq!(fs::read_to_string(&path).unwrap(), pid.to_string());
             assert_eq!(names(directory.path()), ["pid"]);
-            // What a killed one leaves.
+            // What a killed process leaves.
             fs::write(directory.path().join(".pid"), "9").unwrap();
         }
         let hidden = directory.path().join(".pid");

@@ -1,4 +1,4 @@
-//! Writing the state file, so that a reader finds the one before or the new one, and a whole one.
+//! Writes the state file atomically: a reader finds the old one or the complete new one.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,17 +12,17 @@ use super::files::PREPARED;
 use crate::container::state;
 use crate::container::state::State;
 
-/// A state file that has been written and that nobody finds yet; removed on drop, unless published.
+/// A state file written under its temporary name; removed on drop, unless published.
 #[derive(Debug)]
 pub struct Prepared<'a> {
     directory: BorrowedFd<'a>,
     is_published: bool,
-    /// The path of that file, for messages.
+    /// The path of the final state file, for messages.
     path: PathBuf,
 }
 
 impl<'a> Prepared<'a> {
-    /// In this directory, whose path is for messages.
+    /// Writes `state` in `directory`, whose `path` is only for messages.
     pub(super) fn write(directory: BorrowedFd<'a>, path: &Path, state: &State) -> Result<Self> {
         let text = serde_json::to_vec(state).context("encode the state")?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -35,7 +35,7 @@ impl<'a> Prepared<'a> {
         Ok(prepared)
     }
 
-    /// Makes it the state file.
+    /// Renames it to the state file.
     pub fn publish(mut self) -> Result<()> {
         let renamed = renameat(self.directory, PREPARED, self.directory, state::FILE);
         self.is_published = renamed.is_ok();

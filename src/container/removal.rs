@@ -1,7 +1,7 @@
-//! Taking away what a container was: its cgroup, its unit, its directory.
+//! Removes what is left of a container: its cgroup, its systemd unit and its state directory.
 //!
-//! Whoever does has the lock of the directory (`directory.rs`) and has found its path leading to it since: then there is
-//! no other container of this name, and none comes until the directory is gone.
+//! This needs the lock of the directory (`directory.rs`) and a check, under that lock, that its path still
+//! leads to it: then no other container has this name, and none can be created until the directory is gone.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,23 +18,23 @@ use crate::cgroup;
 use crate::cgroup::intel_rdt;
 use crate::container::state::State;
 
-/// How long another process may take to finish creating or deleting a container.
+/// How long to wait for another process to finish creating or deleting a container.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the last moments of a directory may be, in which it has no record any more.
+/// How long to wait for a directory that has no record any more because it is being removed.
 const LAST_MOMENTS: Duration = Duration::from_millis(20);
 
-/// What is found of a name by whoever wants to delete it.
+/// What `delete` finds under a name.
 #[derive(Debug)]
 pub enum Found {
     Recorded(Container),
-    /// Somebody makes it just now; with what is known of it, if that is anything.
+    /// Another process is creating it; with what is known of it, if anything.
     InTheMaking(Option<Container>),
     Abandoned(Abandoned),
     Nothing,
 }
 
-/// What an aborted `create` has left. Nobody else touches it as long as this is there.
+/// What an aborted `create` has left, locked against other processes.
 #[derive(Debug)]
 pub struct Abandoned {
     directory: Directory,
@@ -42,7 +42,7 @@ pub struct Abandoned {
 }
 
 impl Root {
-    /// What there is of `id` to be deleted.
+    /// Finds what there is to delete under the name `id`.
     pub fn find(&self, id: &ContainerId) -> Result<Found> {
         let path = self.directory(id);
         loop {
@@ -61,13 +61,13 @@ impl Root {
                 let state = state.or_else(|| prepared_record(&directory));
                 return Ok(Found::InTheMaking(state.map(|state| Container { directory, state })));
             }
-            // It has gone since, and there may be another.
+            // It was removed meanwhile, and may have been created anew.
             if !directory.is_current()? {
                 continue;
             }
-            // What it names is about to be removed.
+            // The cgroup that it names is about to be removed.
             directory.require_trusted()?;
-            // Whoever made it may have recorded it since.
+            // Its creator may have recorded it before the lock was taken.
             return Ok(match record(&directory)? {
                 Some(state) => Found::Recorded(Container { directory, state }),
                 None => Found::Abandoned(Abandoned { state: prepared_record(&directory), directory }),
@@ -76,19 +76,20 @@ impl Root {
     }
 }
 
-/// What `create` has got ready to record.
+/// The state that `create` had prepared but not published.
 fn prepared_record(directory: &Directory) -> Option<State> {
     serde_json::from_slice(&directory.read(PREPARED).ok()?).ok()
 }
 
 impl Abandoned {
-    /// The container that `create` had got ready to record when it was aborted, if there is such a one.
+    /// The container whose state an aborted `create` had prepared, if it got that far.
     pub fn container(&self) -> Result<Option<Container>> {
         let Some(state) = &self.state else { return Ok(None) };
         Ok(Some(Container { directory: self.directory.try_clone()?, state: state.clone() }))
     }
 
-    /// Removes it. A cgroup that is used is another's.
+    /// Removes the directory and the cgroup. A cgroup that is still in use belongs to something else and
+    /// stays.
     pub fn sweep(self) -> Result<()> {
         let (from, way) = self.directory.way(CGROUP);
         if let Ok(cgroup) = rustix::fs::readlinkat(from, way, Vec::new()) {
@@ -105,10 +106,12 @@ impl Abandoned {
 }
 
 impl Container {
-    /// Removes the cgroup and the directory of a container whose init process has ended. What lives on in the cgroup is
-    /// killed, unless it cannot be the container's: with a pid namespace of its own, nothing outlives its init process.
+    /// Removes the cgroup and the directory of a container whose init process has exited. Processes left in
+    /// the cgroup are killed, unless the container has a pid namespace of its own: then they cannot belong to
+    /// it, because none outlives its init process.
     ///
-    /// Gives back the record, to one of all who do this: to the others, or if the container is not there any more, `None`.
+    /// Returns the state to exactly one caller. Any other caller, or one that comes after the container is
+    /// gone, gets `None`.
     pub fn remove(self) -> Result<Option<State>> {
         if !self.directory.lock(PATIENCE)? {
             return Err(busy(&self.state.id));
@@ -119,7 +122,7 @@ impl Container {
         let may_be_anothers = self.state.private_pid_namespace;
         match (self.state.recorded_cgroup(), &self.state.systemd) {
             (Some(cgroup), Some(unit)) => end_unit(cgroup, unit, may_be_anothers)?,
-            // Somebody has removed it, and what is there now is another's.
+            // It has been removed, and the cgroup at that path now belongs to something else.
             (Some(_), None) if self.state.cgroup().is_none() => {}
             (Some(cgroup), None) if may_be_anothers => cgroup::remove_unless_used(cgroup)?,
             (Some(cgroup), None) => cgroup::remove(cgroup)?,
@@ -133,21 +136,22 @@ impl Container {
     }
 }
 
-/// That a container cannot be deleted, because [`PATIENCE`] was not enough.
+/// The error if the lock was not released within [`PATIENCE`].
 pub fn busy(id: &str) -> anyhow::Error {
     anyhow!(
         "cannot delete container {id}: another process is still creating or deleting it after {PATIENCE:?}"
     )
 }
 
-/// Ends a unit and its cgroup, which was at `path`. One that is still used goes with what uses it, unless that `may_be_anothers`.
-/// Where there is nothing left of it, its name may be another's by now, and nobody has to be there to be asked.
+/// Kills the processes of a unit's cgroup at `path`, stops the unit and removes the cgroup. With
+/// `may_be_anothers`, a cgroup that is in use is left alone. If the unit no longer has that cgroup, systemd
+/// is not asked to stop it: the name may have been reused, and systemd may not even be running.
 pub(super) fn end_unit(path: &Path, unit: &cgroup::Unit, may_be_anothers: bool) -> Result<()> {
     if unit.has(path) {
         if may_be_anothers && cgroup::is_used(path)? {
             return Ok(());
         }
-        // systemd would ask its processes to end, and give them a long time for that.
+        // systemd would send SIGTERM and wait for a long time before SIGKILL.
         cgroup::kill(path)?;
     }
     if !unit.has(path) {
@@ -155,7 +159,7 @@ pub(super) fn end_unit(path: &Path, unit: &cgroup::Unit, may_be_anothers: bool) 
         return Ok(());
     }
     let stopped = unit.stop();
-    // What systemd has not done, or has nobody to do.
+    // In case systemd has not removed it, or is not running.
     let removed = if unit.has(path) { cgroup::remove(path) } else { Ok(()) };
     removed.or_else(|error| stopped.and(Err(error)))
 }

@@ -1,4 +1,4 @@
-//! The start of a created container's program, through the pipe that its init process reads.
+//! Starts the program of a created container through the fifo that its init process reads.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -17,7 +17,7 @@ use crate::host::signals::SignalQueue;
 use crate::plan::hooks::last_words;
 
 impl Container {
-    /// Lets a created container's program start.
+    /// Starts the program of a created container.
     pub fn start(&self) -> Result<()> {
         let path = self.directory().join(FIFO);
         let mut fifo = self.open_fifo(&path)?;
@@ -25,11 +25,11 @@ impl Container {
         self.remove_fifo(&path)
     }
 
-    /// Lets a created container's program start, and waits until it has: until the init process, which alone holds the pipe then,
-    /// has closed it by execve(2).
+    /// Starts the program of a created container and waits until it has started, that is, until the init
+    /// process, the only remaining writer of the fifo, closes it by execve(2).
     ///
     /// # Errors
-    /// What the init process says if it fails; a signal that asks this process to end.
+    /// What the init process reports if it fails; a signal that asks this process to end.
     pub fn start_and_watch(&self, interrupts: &SignalQueue) -> Result<()> {
         let path = self.directory().join(FIFO);
         let mut fifo = self.open_fifo(&path)?;
@@ -40,7 +40,8 @@ impl Container {
         self.remove_fifo(&path)?;
         loop {
             let signal = interrupts.as_fd();
-            // What the init process has yet to read, or says, waits there until it has closed the pipe.
+            // POLLHUP alone: data in the fifo is what the init process has yet to read, or its report, and is
+            // read after it closes the fifo.
             let mut waiting = [PollFd::new(&news, PollFlags::empty()), PollFd::new(&signal, PollFlags::IN)];
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None))
                 .context("wait for the init process")?;
@@ -59,7 +60,7 @@ impl Container {
         self.has_begun(said.trim_ascii_start().strip_prefix(b"0").unwrap_or(&said))
     }
 
-    /// Whether nothing speaks against the program's having begun; `said` are the init process's complaints.
+    /// Checks that the program has started; `said` is what the init process reported.
     fn has_begun(&self, said: &[u8]) -> Result<()> {
         if let Some(end) = said.iter().position(|&byte| byte == b'\n') {
             let (complaint, output) = said.split_at(end);
@@ -77,7 +78,8 @@ impl Container {
         Ok(())
     }
 
-    /// That a container which has stopped cannot be started, and why it has, if it was for want of memory before it was started.
+    /// The error for starting a stopped container, with the OOM report if it was OOM-killed before it was
+    /// started.
     pub fn stopped(&self) -> anyhow::Error {
         let doing = format!("cannot start a container that has stopped: {:?}", self.state.id);
         let was_started = !self.directory.exists(FIFO);
@@ -87,24 +89,24 @@ impl Container {
         }
     }
 
-    /// After it was written to: then there is nobody any more who needs it. Whoever is killed in between leaves it, and the status
-    /// does not depend on it alone.
+    /// Removes the fifo once it has been written to; it is not needed any more. A `start` killed before this
+    /// leaves it, which the status allows for.
     fn remove_fifo(&self, path: &Path) -> Result<()> {
         match self.directory.unlink(FIFO) {
-            // Somebody else was just as far.
+            // Another `start` has removed it.
             Err(Errno::NOENT) => Err(self.not_to_start()),
             removed => removed.with_context(|| format!("remove {}", path.display())),
         }
     }
 
-    /// Why there is no pipe: somebody else has started the container, or deleted it.
+    /// Why there is no fifo: another process has started the container, or has deleted it.
     fn not_to_start(&self) -> anyhow::Error {
         let id = self.state.id.clone();
         let is_there = self.directory.exists(state::FILE);
         if is_there { Refusal::AlreadyRunning(id) } else { Refusal::NoSuchContainer(id) }.into()
     }
 
-    /// Writes what the init process waits for. It may have ended since the pipe was opened.
+    /// Writes the byte that the init process waits for. It may have exited since the fifo was opened.
     fn tell(&self, fifo: &mut File, path: &Path) -> Result<()> {
         match fifo.write_all(b"0") {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(self.stopped()),
@@ -112,12 +114,13 @@ impl Container {
         }
     }
 
-    /// The end of the pipe that this process writes to.
+    /// Opens the writing end of the fifo.
     fn open_fifo(&self, path: &Path) -> Result<File> {
         let fifo = self.directory.open_file(FIFO, OFlags::WRONLY | OFlags::NONBLOCK);
         match fifo {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.not_to_start()),
-            // Nobody can read it any more: the init process has ended, or has executed the program after a `start` that was killed.
+            // ENXIO, no reader: the init process has exited, or it has executed the program after a `start`
+            // that was killed.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => match self.is_alive()? {
                 true => Err(self.not_to_start()),
                 false => Err(self.stopped()),

@@ -1,5 +1,6 @@
-//! The record of a container: the file that the commands after `create` read, and the JSON that `state` prints;
-//! runtime.md § State. The names in the file are those of runc's where both say the same, for the programs that read it.
+//! The state of a container: the state file that commands after `create` read, and the JSON that `state`
+//! prints; runtime.md § State. Keys are those of runc's state file where the meaning is the same, for
+//! programs that read it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,75 +15,77 @@ use crate::plan::hooks;
 /// The name of the file in the state directory.
 pub const FILE: &str = "state.json";
 
-/// What is written to the state file.
+/// The contents of the state file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     pub id: String,
     pub init_process_pid: i32,
-    /// When it started, in clock ticks since the boot, so that a process that gets the same pid later is not mistaken for
-    /// it; proc_pid_stat(5).
+    /// Start time of the init process in clock ticks since boot, to detect a reused pid; proc_pid_stat(5).
     pub init_process_start: u64,
-    /// RFC 3339, UTC, nanoseconds.
+    /// RFC 3339, UTC, with nanoseconds.
     pub created: String,
     #[serde(rename = "ociVersion")]
     pub oci_version: String,
     pub bundle: String,
     pub rootfs: String,
     pub annotations: BTreeMap<String, String>,
-    /// The user id of whoever made it.
+    /// The user ID of its creator.
     pub owner: u32,
     pub rootless: bool,
-    /// Which driver made the cgroup: `cgroupfs`, `systemd`, or `disabled` if the container has none of its own.
+    /// The driver that created the cgroup: `cgroupfs`, `systemd`, or `disabled` if the container has no
+    /// cgroup of its own.
     pub cgroup_manager: String,
-    /// The unit whose cgroup it is, if systemd made it.
+    /// The unit of the cgroup, if systemd created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd: Option<Unit>,
-    /// The key is empty, as in runc's: there is one hierarchy.
+    /// The only key is empty, as in runc: there is a single hierarchy.
     pub cgroup_paths: BTreeMap<String, String>,
-    /// The inode of the cgroup, which another one of that path does not have. Older versions of this program have not written it.
+    /// The inode number of the cgroup, to tell it from a later one at the same path. Older versions did not
+    /// write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
     pub namespace_paths: BTreeMap<String, String>,
-    /// Whether killing the init process ends all others, because they share a pid namespace of its own.
+    /// Whether the container has a pid namespace of its own, so that killing the init process kills all other
+    /// processes.
     pub private_pid_namespace: bool,
-    /// The kinds of namespaces (`CLONE_NEW*`) that it has other than those of the runtime that made it.
+    /// The kinds of namespaces (`CLONE_NEW*`) in which it differs from the runtime that created it.
     #[serde(default)]
     pub namespaces: i32,
     /// Whether it has a session keyring.
     #[serde(default)]
     pub keyring: bool,
-    /// Whether its processes, or others in a pid namespace that it has joined, can have CAP_SYS_PTRACE, and with it look into those that
-    /// come there.
+    /// Whether its processes, or others in a pid namespace that it joined, may have CAP_SYS_PTRACE and so be
+    /// able to inspect processes that enter that namespace.
     #[serde(default = "yes")]
     pub may_trace: bool,
     pub config: Config,
-    /// `linux.resources` as it is in force: as it was given, with what `update` has changed since.
+    /// The effective `linux.resources`: as in the bundle, with later changes by `update`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Box<RawValue>>,
-    /// What `update` has changed, and when: a `revision::History`; absent before the first one. Left undecoded, for hardly
-    /// a command looks at it.
+    /// The changes made by `update` and when: a `revision::History`; absent before the first one. Kept
+    /// undecoded because few commands need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Box<RawValue>>,
-    /// The class of service, in the resctrl file system, of the container's processes.
+    /// The resctrl group (class of service) of the container's processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt_path: Option<PathBuf>,
-    /// Whether it is the container's own, and goes with it.
+    /// Whether the container owns that group, which is then removed with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub intel_rdt_own: bool,
-    /// The group that they are monitored in.
+    /// Their resctrl monitoring group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt_mon_path: Option<PathBuf>,
-    /// While hooks run that are called before the container is made.
+    /// True while the hooks that run before the container is created are running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creating: bool,
     #[serde(default, skip_serializing_if = "hooks::Later::is_empty")]
     pub hooks: hooks::Later,
 }
 
-/// Which container it is, of those that have the same name one after the other.
+/// Tells apart containers that have had the same name one after the other.
 ///
-/// Neither part would do alone: numbers of processes come back, within a clock tick where there are few of them, and the clock may
-/// be set back.
+/// Neither field is enough on its own: pids are reused, even within a clock tick where few are available, and
+/// the clock may be set back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     init_process: (i32, u64),
@@ -109,12 +112,12 @@ impl State {
         }
     }
 
-    /// What the container's session keyring is called, as by runc.
+    /// The name of the container's session keyring, as in runc.
     pub fn keyring_name(id: &str) -> String {
         format!("_ses.{id}")
     }
 
-    /// Where its processes are in the resctrl file system.
+    /// The resctrl groups of its processes.
     pub fn intel_rdt(&self) -> Option<intel_rdt::Member> {
         Some(intel_rdt::Member {
             class: self.intel_rdt_path.clone()?,
@@ -123,8 +126,8 @@ impl State {
         })
     }
 
-    /// The container's cgroup, a path of the host; `None` if it has none of its own and stays in that of whoever made it, if
-    /// systemd has taken it away, or if somebody has and what is there now is another's.
+    /// The host path of the container's cgroup. `None` if it has no cgroup of its own and stays in its
+    /// creator's, if systemd has removed it, or if the cgroup at that path is now a different one.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
         let is_own = |path: &&std::path::Path| match &self.systemd {
             Some(unit) => unit.has(path),
@@ -133,12 +136,12 @@ impl State {
         self.recorded_cgroup().filter(is_own)
     }
 
-    /// Where the container's cgroup was made.
+    /// The path of the cgroup as recorded at `create`, whether or not it still exists.
     pub fn recorded_cgroup(&self) -> Option<&std::path::Path> {
         self.cgroup_paths.get("").map(std::path::Path::new)
     }
 
-    /// What the specification calls the state, as JSON, with the number of the container's first process unless it has ended.
+    /// The state as the specification defines it, as JSON. The pid is 0 if the container has stopped.
     pub fn text(&self, status: Status) -> Result<Vec<u8>> {
         let pid = if status == Status::Stopped { 0 } else { self.init_process_pid };
         let mut text = self.for_hooks(status)?;
@@ -146,7 +149,8 @@ impl State {
         Ok(text)
     }
 
-    /// What hooks find on their standard input, up to the pid, after which `}` comes.
+    /// The state that hooks read on their standard input, up to the value of `pid`; the caller appends the
+    /// pid and `}`.
     pub fn for_hooks(&self, status: Status) -> Result<Vec<u8>> {
         let state = ForHooks {
             oci_version: &self.oci_version,
@@ -185,7 +189,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// The properties that the specification names, but for the pid.
+/// The properties required by the specification, except the pid.
 #[derive(Serialize)]
 struct ForHooks<'a> {
     #[serde(rename = "ociVersion")]
@@ -211,10 +215,10 @@ pub struct Report<'a> {
     pub created: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: &'a BTreeMap<String, String>,
-    /// Empty in the output of `state`, as runc's is.
+    /// Empty in the output of `state`, as in runc.
     pub owner: &'a str,
-    /// Of a stopped container: whether the kernel has killed a process of it for want of memory. Not among runc's; the
-    /// specification allows more.
+    /// Whether a process of a stopped container was killed by the OOM killer. Not in runc; the specification
+    /// allows additional properties.
     #[serde(rename = "oomKilled", skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
 }

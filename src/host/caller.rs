@@ -1,4 +1,4 @@
-//! What this process has from whoever started it, and cannot be as it is.
+//! Checks what this process inherits from its caller: its privileges and its stack limit.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -11,21 +11,21 @@ use crate::sys::cred::Sets;
 use crate::sys::process::{RLIMIT_STACK, is_secure_execution, rlimit};
 use crate::sys::stack::on_stack_of;
 
-/// How much of the stack there must be room for: much more than the most demanding command takes in a debug
-/// build.
+/// The stack size that must be available, far more than the most demanding command needs in a debug build.
 const STACK: usize = 1 << 20;
 
 /// `S_ISUID` and `S_ISGID`; inode(7).
 const SET_ID: u32 = 0o6000;
 
-/// Makes sure that this process may go on with the rights that it has.
+/// Refuses to run with privileges gained from the executable file.
 ///
 /// # Errors
-/// Whoever calls it gains rights by that.
+/// If the file is set-user-ID or set-group-ID, or has capabilities, so that callers would gain privileges by
+/// executing it.
 pub fn check_rights() -> Result<()> {
     let ids = [(getuid().as_raw(), geteuid().as_raw()), (getgid().as_raw(), getegid().as_raw())];
     let capabilities = || cred::capabilities().unwrap_or_default();
-    // Whoever is given them by another program, such as setpriv(1), has them from there.
+    // Without these bits, the IDs were changed by the caller, with setpriv(1) for example.
     let is_set_id = || std::fs::metadata("/proc/self/exe").is_ok_and(|file| file.mode() & SET_ID != 0);
     if is_elevated(ids, is_set_id, is_secure_execution(), capabilities) {
         let message = "refusing to run with the setuid or setgid bit or with file capabilities: any user \
@@ -36,17 +36,17 @@ pub fn check_rights() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is stack enough for any command.
+/// Whether the stack limit is enough for any command.
 pub fn has_enough_stack() -> bool {
     !matches!(rlimit(RLIMIT_STACK), Ok((soft, _)) if soft < STACK as u64)
 }
 
-/// Calls `function` where it has stack enough. The caller's limit is the container's, too, and stays as it
-/// is: some set a low one for the sake of programs with many threads, and before, that ended this program by
-/// SIGSEGV.
+/// Calls `function` on a stack that is large enough. The stack limit is not changed, because the container
+/// inherits it: a low one is set on purpose for programs with many threads. Without this, the runtime would
+/// die of SIGSEGV there.
 ///
 /// # Errors
-/// There is no memory for another stack.
+/// If there is not enough memory for another stack.
 pub fn on_larger_stack<R>(function: fn() -> R) -> Result<R> {
     let failed = || {
         let soft = rlimit(RLIMIT_STACK).map_or(0, |(soft, _)| soft);
@@ -57,9 +57,9 @@ pub fn on_larger_stack<R>(function: fn() -> R) -> Result<R> {
     on_stack_of(STACK, function).map_err(|errno| anyhow!(errno).context(failed()))
 }
 
-/// Whether executing the file gave more rights than its caller had. Security modules also make an execution
-/// "secure" when they change the label, as SELinux does where engines execute runtimes; then no capability is
-/// gained.
+/// Whether executing the file gave more privileges than its caller had. AT_SECURE alone is not enough to
+/// tell: security modules set it, too, when they change the label, as SELinux does where engines execute
+/// runtimes, but then no capability is gained.
 fn is_elevated(
     ids: [(u32, u32); 2],
     is_set_id: impl FnOnce() -> bool,
@@ -70,7 +70,7 @@ fn is_elevated(
     ids.iter().any(|(real, effective)| real != effective) && is_set_id()
         || is_secure && effective_user != 0 && {
             let Sets { permitted, inheritable, .. } = capabilities();
-            // Ambient capabilities, which are the caller's own gift, are inheritable.
+            // Ambient capabilities, which come from the caller, are also inheritable.
             permitted & !inheritable != 0
         }
 }
@@ -88,10 +88,10 @@ mod tests {
         assert!(!is_elevated([(0, 0), (0, 0)], || true, true, sets(u64::MAX, 0)));
         assert!(is_elevated([(1000, 0), (1000, 1000)], || true, true, sets(u64::MAX, 0)));
         assert!(is_elevated([(1000, 1000), (1000, 0)], || true, true, sets(0, 0)));
-        // Given by another program.
+        // Changed by another program.
         assert!(!is_elevated([(1000, 0), (1000, 1000)], || false, true, sets(u64::MAX, 0)));
         assert!(!is_elevated([(0, 0), (0, 5)], || false, true, sets(u64::MAX, 0)));
-        // File capabilities; a label that was changed, without and with ambient capabilities.
+        // File capabilities; a changed label, without and with ambient capabilities.
         assert!(is_elevated(user, || false, true, sets(1 << 21, 0)));
         assert!(!is_elevated(user, || false, true, sets(0, 0)));
         assert!(!is_elevated(user, || false, true, sets(1 << 21, 1 << 21)));

@@ -1,10 +1,11 @@
-//! The wall clock as text.
+//! Formats wall-clock time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `time` in UTC as RFC 3339 has it, with as many decimals as it needs, at most nine: `2026-01-31T23:59:59.5Z`.
+/// Formats `time` in UTC as RFC 3339, with as many decimals as needed, at most nine:
+/// `2026-01-31T23:59:59.5Z`.
 ///
-/// A time before 1970 is shown as the first moment of 1970.
+/// Times before 1970 are shown as the start of 1970.
 pub fn rfc3339_nanos(time: SystemTime) -> String {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since_epoch.as_secs();
@@ -20,17 +21,17 @@ pub fn rfc3339_nanos(time: SystemTime) -> String {
     text
 }
 
-/// Year, month (from 1) and day (from 1) of the day that many days after 1970-01-01.
+/// Converts days since 1970-01-01 to year, month (from 1) and day (from 1).
 ///
-/// Years are counted from March, so that a leap day is a year's last; 400 years have 146,097 days.
+/// Years are counted from March, so that a leap day is the last day of its year; 400 years have 146,097 days.
 fn date(days_since_1970: u64) -> (u64, u64, u64) {
-    // From 0000-03-01 to 1970-01-01.
+    // Days from 0000-03-01 to 1970-01-01.
     let days = days_since_1970 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    // Take the leap days out: one in 1,461 days, but for each century, but for the last one.
+    // Remove the leap days: one in 1,461 days, except in most centuries, but again in every fourth.
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // From March on, five months have 153 days, whichever five.
+    // From March on, any five consecutive months have 153 days.
     let months_since_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
     let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };

@@ -1,22 +1,22 @@
-//! What picks one of several: a generator that gives the same every time, or the bytes of an input.
+//! Sources of choices for tests: a deterministic generator, or the bytes of a fuzz input.
 #![allow(clippy::unwrap_used, reason = "only tests and fuzz targets roll dice")]
 
-/// A row of numbers.
+/// A source of numbers.
 pub trait Dice {
-    /// The next, below `sides`, of which there is at least one.
+    /// The next number below `sides`, which must be at least 1.
     fn roll(&mut self, sides: u64) -> u64;
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.index(from.len())]
     }
 
-    /// The place of one of `count` things, of which there is at least one.
+    /// An index into `count` items; `count` must be at least 1.
     fn index(&mut self, count: usize) -> usize {
         usize::try_from(self.roll(u64::try_from(count).unwrap())).unwrap()
     }
 }
 
-/// xorshift64: enough for picking rules, and the same every time.
+/// xorshift64: good enough for choosing rules, and reproducible.
 #[derive(Debug)]
 pub struct Xorshift(pub u64);
 
@@ -29,8 +29,8 @@ impl Dice for Xorshift {
     }
 }
 
-/// The bytes of an input, so that a fuzzer that changes one of them changes one choice. Behind the last all
-/// are zeros.
+/// The bytes of a fuzz input, so that changing one byte changes one choice. After the last byte, all numbers
+/// are 0.
 #[derive(Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 

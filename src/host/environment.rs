@@ -1,21 +1,21 @@
-//! What the runtime's own environment says.
+//! What the runtime reads from its own environment.
 
 use crate::host::dbus::Address;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What concerns those who make and start containers.
+/// The variables needed to create and start containers.
 #[derive(Debug, Default)]
 pub struct Environment {
     /// `NOTIFY_SOCKET`; sd_notify(3).
     pub notify_socket: Option<OsString>,
     /// `LISTEN_FDS`, if `LISTEN_PID` is this process; sd_listen_fds(3).
     pub listen_fds: u32,
-    /// Where systemd is to be found.
+    /// Where to find systemd.
     pub buses: Buses,
 }
 
-/// Where systemd is to be found.
+/// Where to find systemd.
 #[derive(Clone, Debug, Default)]
 pub struct Buses {
     /// `XDG_RUNTIME_DIR`
@@ -26,18 +26,19 @@ pub struct Buses {
     pub system: Option<OsString>,
 }
 
-/// SystemdInstance systemd.
+/// Which systemd instance to talk to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemdInstance {
     System,
-    /// That of the user, for whoever is not root of the host.
+    /// The user's instance, for callers other than root of the host.
     User,
 }
 
 impl Buses {
-    /// The addresses to try, in this order: first that of the manager itself, which needs no bus and no bus's permission. `uid` is
-    /// the user's, whose session is looked for where logind has it if the environment says nothing, as after `su` or from cron;
-    /// but not root's, who may be anybody's in a user namespace.
+    /// The addresses to try, in order. The manager's private socket comes first, because it needs neither a
+    /// bus nor its permission. If the environment says nothing, as after `su` or from cron, the runtime
+    /// directory is where logind creates it for `uid`, unless that is 0: root of a user namespace may be any
+    /// user.
     pub fn addresses(&self, whose: SystemdInstance, uid: u32) -> Vec<Address> {
         let own = |directory: &Path| Address::of(&directory.join("systemd/private"));
         let list = |text: &Option<std::ffi::OsString>| text.as_deref().map(Address::list).unwrap_or_default();
@@ -63,7 +64,7 @@ impl Buses {
 }
 
 impl Environment {
-    /// Of this process.
+    /// Reads the environment of this process.
     pub fn own() -> Self {
         let is_ours = number("LISTEN_PID") == Some(std::process::id());
         Self {
@@ -80,12 +81,12 @@ impl Environment {
     }
 }
 
-/// Who became the user that this process is of, if sudo(8) says so.
+/// The user ID of the user who ran sudo(8), if any (`SUDO_UID`).
 pub fn sudo_uid() -> Option<u32> {
     number("SUDO_UID")
 }
 
-/// A number in the environment.
+/// Reads a number from an environment variable.
 fn number(name: &str) -> Option<u32> {
     std::env::var(name).ok()?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Security modules: what the container's process is to be labelled with, and whether this host can do it; config.md § Linux
-//! Process, apparmor(7), selinux(8).
+//! Security modules: the labels for the container's process, and whether this host supports them; config.md §
+//! Linux Process, apparmor(7), selinux(8).
 
 use std::ffi::CString;
 use std::fs;
@@ -11,15 +11,15 @@ use crate::error::Pointer;
 /// selinuxfs; linux/magic.h.
 const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
 
-/// What the process becomes when it executes its program.
+/// The labels that the process gets when it executes its program.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
-    /// What AppArmor is told, as `exec PROFILE`.
+    /// The command for AppArmor, such as `exec PROFILE`.
     pub apparmor: Option<CString>,
     pub selinux: Option<CString>,
 }
 
-/// Labels that are asked for: `/process/apparmorProfile`, `/process/selinuxLabel`.
+/// The requested labels: `/process/apparmorProfile`, `/process/selinuxLabel`.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     pub apparmor_profile: Option<&'a CString>,
@@ -27,14 +27,15 @@ pub struct Wanted<'a> {
     pub no_new_privileges: bool,
 }
 
-/// What `wanted`, of the process at `at`, comes to, if this host can do it.
+/// Resolves the `wanted` labels of the process at `at`.
 ///
 /// # Errors
-/// If the security module is not there: a container is not run with less protection than its bundle asks for.
+/// If this host lacks the security module: a container must not run with less protection than its bundle asks
+/// for.
 pub fn labels(wanted: Wanted<'_>, at: &Pointer) -> Result<Labels> {
     let apparmor = match wanted.apparmor_profile {
         Some(profile) if apparmor_is_enabled() => Some(apparmor_command(profile, wanted.no_new_privileges)?),
-        // The words of runc.
+        // Same wording as runc.
         Some(profile) => {
             let message = format!("{profile:?}: apparmor: config provided but apparmor not supported");
             return Err(at
@@ -49,13 +50,15 @@ pub fn labels(wanted: Wanted<'_>, at: &Pointer) -> Result<Labels> {
     Ok(Labels { apparmor, selinux: wanted.selinux_label.cloned() })
 }
 
+/// Checks that SELinux is enabled, for the label at `at`.
+///
 /// # Errors
-/// If SELinux is not enabled, which `label`, the value at `at`, needs.
+/// If it is not.
 pub fn require_selinux(label: &CString, at: &Pointer) -> Result<()> {
     if selinux_is_enabled() {
         return Ok(());
     }
-    // The words of runc.
+    // Same wording as runc.
     let message =
         format!("{label:?}: selinux label is specified in config, but selinux is disabled or not supported");
     Err(at.error_with_hint(message, "boot with SELinux enabled, or remove the label"))
@@ -65,14 +68,15 @@ fn apparmor_is_enabled() -> bool {
     fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }
 
-/// Whether selinuxfs is mounted, which it is not where SELinux is disabled, and a policy is loaded.
+/// Whether selinuxfs is mounted, which it is not if SELinux is disabled, and a policy is loaded.
 fn selinux_is_enabled() -> bool {
     let Ok(found) = rustix::fs::statfs("/sys/fs/selinux") else { return false };
     u64::try_from(found.f_type) == Ok(SELINUX_MAGIC)
         && fs::read("/proc/self/attr/current").is_ok_and(|label| !label.starts_with(b"kernel"))
 }
 
-/// Where we are confined ourselves, a process that can gain no privileges may only add a profile to ours, as in crun.
+/// If the runtime itself is confined, a process with no_new_privs may only stack a profile on the current
+/// one, as in crun.
 fn apparmor_command(profile: &CString, no_new_privileges: bool) -> Result<CString> {
     let verb: &[u8] = if no_new_privileges && is_confined()? { b"stack " } else { b"exec " };
     Ok(CString::new([verb, profile.as_bytes()].concat())?)

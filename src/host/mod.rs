@@ -1,4 +1,4 @@
-//! Facts and services of the host, for the parent: what every runtime of every kind would need of Linux.
+//! Facts and services of the host, used by the parent: what any kind of runtime would need from Linux.
 
 pub mod caller;
 pub mod clock;

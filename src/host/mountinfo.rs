@@ -12,17 +12,18 @@ use anyhow::{Context as _, Result};
 pub struct MountInfo {
     pub mount_point: PathBuf,
     pub fstype: String,
-    /// Options of the file system, such as the controllers of a cgroup v1 hierarchy.
+    /// Per-superblock options, such as the controllers of a cgroup v1 hierarchy.
     pub super_options: String,
 }
 
-/// All mounts, in the order in which they were made.
+/// Reads all mounts, in the order in which they were made.
 pub fn read() -> Result<Vec<MountInfo>> {
     let text = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     Ok(parse(&text))
 }
 
-/// The mount that `path`, absolute and without symbolic links, is on.
+/// Returns the mount point of the mount that contains `path`, which must be absolute and without symbolic
+/// links.
 pub fn mount_point_of(path: &Path) -> Result<PathBuf> {
     let deepest = read()?
         .into_iter()
@@ -39,14 +40,15 @@ pub fn parse(text: &[u8]) -> Vec<MountInfo> {
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mount_point = unescape(fields.nth(4)?);
-    // Any number of optional fields ends with a dash.
+    // A single hyphen ends the optional fields.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let fstype = String::from_utf8_lossy(rest.next()?).into_owned();
     let super_options = String::from_utf8_lossy(rest.nth(1).unwrap_or_default()).into_owned();
     Some(MountInfo { mount_point, fstype, super_options })
 }
 
-/// Space, tab, newline and backslash are written as a backslash and three octal digits.
+/// Decodes octal escapes: space, tab, newline and backslash are written as a backslash and three octal
+/// digits.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

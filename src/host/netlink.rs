@@ -1,6 +1,8 @@
-//! As much of rtnetlink(7) as moving an interface needs: five requests, written and read byte by byte in safe code.
+//! The part of rtnetlink(7) needed to move network interfaces: five requests, encoded and decoded by hand in
+//! safe code.
 //!
-//! Measured: with netlink-packet-route in its place the program is 536 KiB larger, by a fifth; see ARCHITECTURE.md.
+//! Everything about network devices takes 24 KiB of the program; with netlink-packet-route it took 548 KiB;
+//! see docs/decisions.md.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -8,42 +10,44 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::sys::{Errno, weakened};
 
-/// The header of every message: length, type, flags, sequence number, sender; `struct nlmsghdr`.
+/// The size of a message header: length, type, flags, sequence number, sender; `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// `struct ifinfomsg`: family, type, index, flags, mask of the flags to change.
+/// The size of `struct ifinfomsg`: family, type, index, flags, mask of the flags to change.
 const LINK: usize = 16;
-/// `struct ifaddrmsg`: family, length of the prefix, flags, scope, index of the interface.
+/// The size of `struct ifaddrmsg`: family, prefix length, flags, scope, interface index.
 const ADDRESS: usize = 8;
-/// More than the kernel puts into one answer: a refusal repeats the request, which is short unless its names may be of any length.
+/// Larger than any reply of the kernel. An error repeats the request, which is short, except in a weakened
+/// build, where names may have any length.
 const BUFFER: usize = if cfg!(feature = "weakened") { 128 << 10 } else { 64 << 10 };
 
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
 const CREATE_ONLY: u16 = 0x400 | 0x200;
-/// `NLM_F_DUMP_INTR`: something has changed while the answer was being written.
+/// `NLM_F_DUMP_INTR`: something changed while the reply was being written.
 const INTERRUPTED: u16 = 16;
-/// `NLMSG_ERROR`, also for success, and `NLMSG_DONE`.
+/// `NLMSG_ERROR`, also used for success, and `NLMSG_DONE`.
 const OUTCOME: u16 = 2;
 const DONE: u16 = 3;
 
-/// What is carried over of an address, as the kernel has it: the address itself, that of the other end, for broadcasts, and the
-/// metric; `IFA_ADDRESS`, `IFA_LOCAL`, `IFA_BROADCAST`, `IFA_RT_PRIORITY`. A label begins with the interface's old name.
+/// The address attributes that are copied as they are: address, peer address, broadcast address and metric;
+/// `IFA_ADDRESS`, `IFA_LOCAL`, `IFA_BROADCAST`, `IFA_RT_PRIORITY`. Labels are not, because they begin with
+/// the interface's old name.
 const CARRIED: [u16; 4] = [1, 2, 4, 9];
-/// `IFA_FLAGS`, which the byte in the header has become too small for.
+/// `IFA_FLAGS`, because the byte in the header has become too small.
 const ALL_FLAGS: u16 = 8;
-/// The flags that somebody asked for: `IFA_F_NODAD`, `HOMEADDRESS`, `MANAGETEMPADDR`, `NOPREFIXROUTE`, `MCAUTOJOIN`. The others
-/// are the kernel's own.
+/// The flags set by users: `IFA_F_NODAD`, `HOMEADDRESS`, `MANAGETEMPADDR`, `NOPREFIXROUTE`, `MCAUTOJOIN`. The
+/// kernel sets the others.
 const ASKED_FOR: u32 = 0x02 | 0x10 | 0x100 | 0x200 | 0x400;
 
-/// A socket that speaks with the network namespace in which it was opened.
+/// A netlink socket for the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
 }
 
-/// What is asked of an interface.
+/// The properties of an interface.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Link {
     pub index: i32,
@@ -61,12 +65,12 @@ pub struct Address {
 }
 
 impl Address {
-    /// Configured, not learned from the network; `IFA_F_PERMANENT`.
+    /// Whether it was configured, not learned from the network; `IFA_F_PERMANENT`.
     pub fn is_permanent(&self) -> bool {
         self.flags & libc::IFA_F_PERMANENT != 0
     }
 
-    /// Good for the whole network, not for this host or link alone; `RT_SCOPE_UNIVERSE`.
+    /// Whether it is valid beyond this host or link; `RT_SCOPE_UNIVERSE`.
     pub fn is_global(&self) -> bool {
         self.scope == libc::RT_SCOPE_UNIVERSE
     }
@@ -74,13 +78,13 @@ impl Address {
 
 impl Socket {
     pub fn open() -> Result<Self, Errno> {
-        // NETLINK_ROUTE is number 0, the default.
+        // NETLINK_ROUTE is 0, the default.
         let fd =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         Ok(Self { fd, sequence: 0 })
     }
 
-    /// The interface of this name.
+    /// Looks up an interface by name.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Errno> {
         self.find(Request::new(libc::RTM_GETLINK, 0, &link(0, 0)).attribute(libc::IFLA_IFNAME, &text(name)))
     }
@@ -97,7 +101,7 @@ impl Socket {
         }
     }
 
-    /// All addresses of the interface.
+    /// Returns all addresses of an interface.
     pub fn addresses(&mut self, index: i32) -> Result<Vec<Address>, Errno> {
         loop {
             match self.ask(Request::new(libc::RTM_GETADDR, DUMP, &[0; ADDRESS])) {
@@ -110,12 +114,12 @@ impl Socket {
         }
     }
 
-    /// Moves the interface into `namespace`, where its index is `new_index` then, and its name `name` or, for a name with `%d`,
-    /// one like it.
+    /// Moves the interface into `namespace`, with index `new_index` there and with name `name`, in which `%d`
+    /// stands for a number chosen by the kernel.
     ///
     /// # Errors
-    /// `EBUSY` if the index is taken there; `EEXIST` if the name is; `EINVAL` if such an interface stays where it is. After
-    /// `EEXIST` it may have moved all the same.
+    /// `EBUSY` if the index is taken there; `EEXIST` if the name is; `EINVAL` if an interface of this kind
+    /// cannot be moved. After `EEXIST` it may have been moved nevertheless.
     pub fn move_link(
         &mut self,
         index: i32,
@@ -134,7 +138,7 @@ impl Socket {
         self.ask(Request::new(libc::RTM_NEWLINK, 0, &link(index, libc::IFF_UP.unsigned_abs()))).map(drop)
     }
 
-    /// Gives the interface an address that it does not have.
+    /// Adds an address that the interface does not have yet.
     pub fn add_address(&mut self, index: i32, address: &Address) -> Result<(), Errno> {
         let mut body = [address.family, address.prefix, 0, address.scope].to_vec();
         body.extend(index.to_ne_bytes());
@@ -144,7 +148,7 @@ impl Socket {
         self.ask(carried.fold(request, |request, (kind, value)| request.attribute(*kind, value))).map(drop)
     }
 
-    /// Asks, and gives the answer: the type and the body of each of its messages.
+    /// Sends a request and returns the messages of the reply, each with its type and body.
     fn ask(&mut self, request: Request) -> Result<Vec<(u16, Vec<u8>)>, Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         let message = request.finish(self.sequence)?;
@@ -164,7 +168,7 @@ impl Socket {
                 is_interrupted |= header.flags & INTERRUPTED != 0;
                 match header.kind {
                     OUTCOME | DONE => {
-                        // A dump that ends well may end with a length instead.
+                        // A dump that succeeds may end with a length instead of an error.
                         let errno = body.first_chunk().map_or(0, |errno| i32::from_ne_bytes(*errno));
                         return match errno.checked_neg().filter(|errno| (1..4096).contains(errno)) {
                             Some(errno) => Err(Errno::from_raw_os_error(errno)),
@@ -180,7 +184,7 @@ impl Socket {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: an answer, whatever is in it.
+/// For fuzz targets: decodes a reply with arbitrary contents.
 pub fn read_all(mut rest: &[u8]) {
     while let Some((header, body, next)) = split(rest) {
         assert!(next.len() < rest.len(), "a message that takes no byte of {rest:?}");
@@ -199,7 +203,7 @@ pub fn read_all(mut rest: &[u8]) {
     }
 }
 
-/// A message in the making.
+/// A request being built.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -212,9 +216,9 @@ impl Request {
         Self(bytes)
     }
 
-    /// Length and type, the value, and what it takes to the next multiple of four.
+    /// Appends an attribute: length, type, value, padding to a multiple of four bytes.
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        // All of them are short: names, numbers and addresses.
+        // All values are short: names, numbers and addresses.
         let mut length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
         if weakened::is_off("CVE-2021-43784") {
             length = u16::try_from((value.len() + 4) & 0xffff).unwrap_or(u16::MAX);
@@ -243,7 +247,7 @@ struct Header {
     sequence: u32,
 }
 
-/// The first message of an answer: its header, its body, and what comes after it.
+/// Splits off the first message: its header, its body, and the rest.
 fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
     let header = Header { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)? };
@@ -270,7 +274,7 @@ fn parse_link(kind: u16, body: &[u8]) -> Option<Link> {
     Some(Link { index: i32_at(body, 4)?, is_up: flags & libc::IFF_UP.unsigned_abs() != 0 })
 }
 
-/// The index of its interface, and an address.
+/// Decodes an address and the index of its interface.
 fn parse_address(kind: u16, body: &[u8]) -> Option<(i32, Address)> {
     let (&[family, prefix, flags, scope], _) = body.split_first_chunk()?;
     let index = i32_at(body, 4)?;
@@ -346,7 +350,7 @@ mod tests {
         assert!(parse_address(header.kind, body).is_none() && parse_link(header.kind, body).is_none());
     }
 
-    /// Every system has `lo`, whose addresses are of the host alone.
+    /// Every system has `lo`, whose addresses have host scope.
     #[test]
     fn the_kernel_answers() {
         let mut socket = Socket::open().unwrap();

@@ -1,12 +1,12 @@
-//! sd_notify(3) for the container: a socket of its own, from which only the news that it is ready goes on to the
-//! socket in the runtime's `NOTIFY_SOCKET`; the service manager then watches the process that stays.
+//! sd_notify(3) for containers. The container gets a socket of its own; only its readiness is forwarded to
+//! the runtime's `NOTIFY_SOCKET`, with the pid of the process that the service manager should watch.
 //!
 //! ```text
 //! create   make_directory   ROOT/ID/notify, bind-mounted at /run/notify; NOTIFY_SOCKET is set inside
-//! start    bind, relay      notify.sock in it; waits until the container is ready or has ended
+//! start    bind, relay      notify.sock in it; waits until the container is ready or has exited
 //! run      both; detached: relay; in the foreground: supervise calls forward
 //! ```
-//! As runc has it, down to the names inside.
+//! As in runc, including the names inside the container.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, DirBuilder, Permissions};
@@ -26,23 +26,23 @@ use rustix::net::{
 use crate::host::unix_socket;
 use crate::sys::Errno;
 
-/// Where the container sees the directory, mounted read-only, nosuid, nodev and noexec.
+/// The mount point in the container, mounted read-only, nosuid, nodev and noexec.
 pub const MOUNT_POINT: &CStr = c"/run/notify";
-/// What tells the container's program of it.
+/// The environment variable for the container's program.
 pub const ENVIRONMENT: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 
-/// How many messages are taken at a time.
+/// How many messages to read at a time.
 const MESSAGES: u32 = 64;
 const SOCKET_NAME: &str = "notify.sock";
-/// How long a service manager may take to say that it has read everything; runc's limit.
+/// How long to wait for the service manager to confirm that it has read everything; runc's limit.
 const BARRIER: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
-/// The directory that is mounted in the container whose state directory is `state_dir`.
+/// The directory to mount in the container with state directory `state_dir`.
 pub fn directory(state_dir: &Path) -> PathBuf {
     state_dir.join("notify")
 }
 
-/// Makes [`directory`], mode 0755 whatever the umask.
+/// Creates [`directory`] with mode 0755, whatever the umask.
 pub fn make_directory(state_dir: &Path) -> Result<()> {
     let path = directory(state_dir);
     DirBuilder::new()
@@ -60,8 +60,8 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Makes the socket in the directory of `state_dir` and connects to `host`, the value of the runtime's own
-    /// `NOTIFY_SOCKET`: a path, or an abstract name that begins with `@`.
+    /// Creates the socket in the directory of `state_dir` and connects to `host`, the value of the runtime's
+    /// own `NOTIFY_SOCKET`: a path, or an abstract name prefixed with `@`.
     pub fn bind(state_dir: &Path, host: &OsStr) -> Result<Self> {
         let host = match host.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddrUnix::new_abstract_name(name)
@@ -75,11 +75,11 @@ impl NotifySocket {
         })
     }
 
-    /// Waits until the container says that it is ready, and tells the host, with `main_pid` as the process to watch; or
-    /// until the container's init process, that of `pidfd`, has ended.
+    /// Waits until the container reports that it is ready, then tells the host, with `main_pid` as the
+    /// process to watch; or until the container's init process, `pidfd`, has exited.
     ///
-    /// Returns when the host has read it, or after 30 seconds: who leaves earlier may be gone before the service
-    /// manager looks where the message came from; sd_notify_barrier(3).
+    /// After a notification, waits up to 30 seconds for the host to read it: if the sender is gone by then,
+    /// the service manager cannot attribute the message; sd_notify_barrier(3).
     pub fn relay(&self, pidfd: BorrowedFd<'_>, main_pid: i32) -> Result<()> {
         loop {
             let ended = {
@@ -90,7 +90,7 @@ impl NotifySocket {
                 let [_, init] = &waiting;
                 !init.revents().is_empty()
             };
-            // Looked at even then: its last word may be that it was ready.
+            // Even if it has exited, its last message may be the notification.
             if self.forward(main_pid)? {
                 return self.wait_until_read();
             }
@@ -100,11 +100,12 @@ impl NotifySocket {
         }
     }
 
-    /// Takes what the container has sent, without waiting, and tells the host if that was that it is ready: then true.
+    /// Reads the container's messages without blocking. If it reports that it is ready, tells the host and
+    /// returns true.
     pub fn forward(&self, main_pid: i32) -> Result<bool> {
         let mut message = [0; 4096];
         let mut was_ready = false;
-        // Whoever floods the socket must not keep us from signals.
+        // Bounded, so that a flood of messages does not delay signals.
         for _ in 0..MESSAGES {
             match rustix::net::recv(&self.container, &mut message, RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
@@ -128,7 +129,7 @@ impl NotifySocket {
             .context("send to NOTIFY_SOCKET")
     }
 
-    /// The manager closes the pipe's end that comes with `BARRIER=1` when it has read all that was sent before.
+    /// Sends `BARRIER=1` with a pipe; the manager closes its end when it has read everything sent before.
     fn wait_until_read(&self) -> Result<()> {
         let (ours, theirs) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("create the barrier pipe")?;
@@ -142,7 +143,8 @@ impl NotifySocket {
                 .context("send to NOTIFY_SOCKET")?;
         }
         drop(theirs);
-        // A manager that does not know barriers, or closes late, is no failure: the news is delivered.
+        // It is no error if the manager does not support barriers or closes the pipe late: the notification
+        // has been delivered.
         let mut closed = [PollFd::new(&ours, PollFlags::IN)];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut closed, Some(&BARRIER)))
             .map(drop)
@@ -155,7 +157,7 @@ impl NotifySocket {
     }
 }
 
-/// The line of `message` that says that the container is ready.
+/// Finds the line of `message` that reports readiness.
 fn ready_line(message: &[u8]) -> Option<&[u8]> {
     message.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY="))
 }
@@ -214,7 +216,7 @@ mod tests {
         let us = pidfd_open(Pid::from_raw(std::process::id().cast_signed()).unwrap(), PidfdFlags::empty())
             .unwrap();
         std::thread::scope(|scope| {
-            // The kernel drops the descriptor of a message that is read without asking for it.
+            // The kernel drops a descriptor if the message is read without asking for it.
             let host = scope.spawn(|| [fixture.host_hears(), fixture.host_hears(), fixture.host_hears()]);
             fixture.proxy.relay(us.as_fd(), 7).unwrap();
             assert_eq!(host.join().unwrap()[2], b"BARRIER=1");

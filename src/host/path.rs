@@ -1,4 +1,4 @@
-//! Paths as text: what can be decided about them without looking at the disk.
+//! Paths as text: what can be decided without looking at the disk.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::error::Pointer;
 
-/// `path` as the kernel takes it.
+/// Converts `path` to a C string.
 ///
 /// # Errors
 /// If it contains a NUL.
@@ -17,8 +17,8 @@ pub fn c_string(path: &Path, at: &Pointer) -> Result<CString> {
         .map_err(|_| at.error(format_args!("{path:?} contains a NUL byte")))
 }
 
-/// `path` as an absolute path of the container without `.`, `..` and double slashes. A relative one starts at the root, as
-/// it does for runc.
+/// Normalises `path` to an absolute path of the container without `.`, `..` and double slashes. A relative
+/// path starts at the root, as in runc.
 ///
 /// # Errors
 /// If it is empty or contains a NUL.

@@ -1,4 +1,5 @@
-//! A short-lived process that is where something must not be empty, or must be asked about: in a user namespace, in a cgroup.
+//! A short-lived process that keeps something alive: a user namespace to ask the kernel about, or a cgroup
+//! that must not be empty.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -10,7 +11,7 @@ use crate::init::protocol;
 use crate::sys::Errno;
 use crate::sys::process::{Cloned, all_but, clone3};
 
-/// Ends when it is dropped, or when this process ends.
+/// The process is killed when this is dropped, and exits when this process exits.
 #[derive(Debug)]
 pub struct Placeholder {
     process: Process,
@@ -18,7 +19,7 @@ pub struct Placeholder {
 }
 
 impl Placeholder {
-    /// Starts one, in the `new` namespaces (`CLONE_NEW*`), or in the user namespace `join`.
+    /// Starts one in `new` namespaces (`CLONE_NEW*`) or in the existing user namespace `join`.
     pub fn start(new: i32, join: Option<BorrowedFd<'_>>) -> Result<Self> {
         let (ours, theirs) = socket_pair()?;
         let mut used = vec![theirs.as_raw_fd().unsigned_abs()];

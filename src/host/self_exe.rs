@@ -1,17 +1,18 @@
 //! Keeps the runtime's own executable out of the container's reach (CVE-2019-5736).
 //!
-//! Until execve, the init process runs this very file. A container that gets it to execute `/proc/self/exe` has a descriptor
-//! of the file on the host and, once nobody executes it any more, can write to it. So the commands that make a process of a container
-//! first execute a copy of the mount of the file that is read-only and belongs to no mount namespace; where mounts are not
-//! permitted, a sealed copy in memory.
+//! Until execve, the init process runs this very file. A container that makes it execute `/proc/self/exe`
+//! gets a descriptor of the file on the host and can write to it once nobody executes it any more. So
+//! commands that create processes in a container first execute a clone of the file's mount that is read-only
+//! and belongs to no mount namespace or, where mounts are not permitted, a sealed copy in memory.
 //!
-//! The copy of the mount is safe only once the descriptor that open_tree(2) gave is closed. Until then it is a mount like any
-//! other that is attached nowhere, and mount_setattr(2) lets whoever has CAP_SYS_ADMIN in a user namespace of his own, and any
-//! descriptor of it, take the read-only flag off; an `O_PATH` descriptor by way of /proc/PID/exe is enough. The last close
-//! dissolves it: what is left belongs to nobody and can be neither changed, attached nor cloned (`dissolve_on_fput`, `is_mounted`
-//! and `check_mnt` in fs/namespace.c). Hence the rule: **no process that can run something of a container's, or that a process of a
-//! container can see, exists while this descriptor is open.** [`Guard::release`] is called before such a process is cloned; see
-//! `launch/`.
+//! The clone is safe only once the descriptor returned by open_tree(2) is closed. Until then it is an
+//! ordinary detached mount, and a process with CAP_SYS_ADMIN in a user namespace of its own and any
+//! descriptor of it can clear the read-only flag with mount_setattr(2); an `O_PATH` descriptor opened through
+//! /proc/PID/exe is enough. The last close dissolves the mount: what is left belongs to no namespace and can
+//! be neither changed, attached nor cloned (`dissolve_on_fput`, `is_mounted` and `check_mnt` in
+//! fs/namespace.c). Hence the rule: **while this descriptor is open, there must be no process that can run
+//! code of a container, or that a process of a container can see.** [`Guard::release`] is called before such
+//! a process is cloned; see `launch/`.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -28,12 +29,12 @@ use crate::sys::process::{Argv, execute, executed_descriptor, set_dumpable, set_
 use crate::sys::weakened;
 
 const SELF: &std::ffi::CStr = c"/proc/self/exe";
-/// What makes a copy in memory unchangeable.
+/// The seals that make a copy in memory immutable.
 const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
-/// The descriptor of the copy that this process executes, if it is open. Closing it takes 0.1 ms or 0.2, because the kernel waits
-/// until nobody can be looking at the mount any more.
+/// The descriptor of the clone that this process executes, if it is open. Closing it takes 0.1 to 0.2 ms,
+/// because the kernel waits until the mount can no longer be in use.
 #[derive(Debug, Default)]
 pub struct Guard(Option<OwnedFd>);
 
@@ -43,35 +44,38 @@ impl Guard {
         self.0.as_ref().is_some_and(|copy| copy.as_raw_fd().unsigned_abs() == number)
     }
 
-    /// Closes the descriptor, from when on nobody can make the copy writable.
+    /// Closes the descriptor; after that, nobody can make the clone writable.
     pub fn release(&mut self) {
         let copy = self.0.take();
         if weakened::is_off("CVE-2019-5736") {
-            // As long as this process lives.
+            // Keeps the descriptor open for the lifetime of this process.
             std::mem::forget(copy);
         }
     }
 }
 
-/// Returns when this process executes a file that nobody can write to; until then, executes one with the same arguments.
+/// Returns if this process executes a file that nobody can write to; otherwise executes such a copy with the
+/// same arguments.
 ///
 /// # Errors
-/// If no such copy of the executable can be made, which needs /proc.
+/// If no protected copy of the executable can be made, which requires /proc.
 pub fn protect_executable() -> Result<Guard> {
     if weakened::is_off("guard") {
         return Ok(Guard::default());
     }
     let is_protected = is_protected()?;
-    // The kernel's name for a program executed by descriptor: a second time would be as much in vain.
+    // It was already executed by descriptor (the kernel's name for that is /dev/fd/N), and trying again would
+    // not help.
     if !is_protected && rustix::param::linux_execfn().to_bytes().starts_with(b"/dev/fd/") {
         bail!("the protected copy of this program is invalid");
     }
     if is_protected {
-        // It was executed by descriptor, whose number the kernel takes for its name.
+        // When a program is executed by descriptor, the kernel uses the descriptor's number as its name.
         set_name(c"runtime").context("set the process's name")?;
         if rustix::process::geteuid().is_root() && !weakened::is_off("CVE-2016-9962") {
-            // Nor may others open it by way of this process or, between its birth and its own call, of its child. An ordinary user
-            // needs files of this process in /proc, which would be root's.
+            // Others must not open the executable through this process or, before the child makes itself
+            // non-dumpable, through the child. Not for ordinary users: their files in /proc would then belong
+            // to root, and the runtime needs them.
             set_dumpable(false).context("make this process non-dumpable")?;
         }
         return Ok(Guard(executed_descriptor()));
@@ -88,8 +92,8 @@ pub fn protect_executable() -> Result<Guard> {
 
 fn is_protected() -> Result<bool> {
     let mount = rustix::fs::statvfs(SELF).context("stat /proc/self/exe")?;
-    // Read-only alone could be undone by whoever administers the host; our clone is a mount of this file alone, so that the
-    // file is the root of its mount.
+    // A read-only mount alone is not enough, as the host's administrator could remount it. Our clone is a
+    // mount of this file alone, so the file is the root of its mount.
     let is_alone = std::fs::read_link("/proc/self/exe").is_ok_and(|path| path == Path::new("/"));
     if is_alone && mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
@@ -102,7 +106,7 @@ fn read_only_clone() -> Result<OwnedFd> {
     let clone = rustix::mount::open_tree(
         CWD,
         SELF,
-        // Not to be closed by execve, which would have to wait.
+        // Not close-on-exec: execve would have to wait for the close.
         OpenTreeFlags::OPEN_TREE_CLONE,
     )
     .context("clone the mount of this program")?;
@@ -113,7 +117,8 @@ fn read_only_clone() -> Result<OwnedFd> {
 
 fn sealed_copy() -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Without the flag that kernels since 6.3 want for an executable one, they only complain to their log.
+    // Since Linux 6.3, the kernel logs a warning if neither MFD_EXEC nor MFD_NOEXEC_SEAL is given; older ones
+    // do not know the flag.
     let copy = rustix::fs::memfd_create(c"runtime", flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create(c"runtime", flags))
         .context("create a memfd for a copy of this program")?;

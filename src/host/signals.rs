@@ -1,4 +1,4 @@
-//! Signals: their names, and taking them instead of being ended by them; signal(7).
+//! Signals: their names, and receiving them synchronously; signal(7).
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::str::FromStr;
@@ -10,25 +10,26 @@ use nix::sys::signal::SigSet;
 use crate::sys;
 use crate::sys::Errno;
 
-/// The names of signals 1 to 31, without "SIG"; the numbers of x86 and ARM.
+/// The names of signals 1 to 31, without "SIG", as numbered on x86 and ARM.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
     "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// Second names, with the first.
+/// Aliases, each with the usual name.
 const ALIASES: [(&str, &str); 4] = [("IOT", "ABRT"), ("CLD", "CHLD"), ("POLL", "IO"), ("UNUSED", "SYS")];
 
-/// The first and the last real-time signal as glibc, and with it every image's stop signal (`SIGRTMIN+3` is 37), counts
-/// them; the kernel's own first is 32.
+/// The first and the last real-time signal as glibc counts them, and so the stop signals of images
+/// (`SIGRTMIN+3` is 37); the kernel's own first is 32.
 const RT_MIN: i32 = 34;
 const RT_MAX: i32 = 64;
 
-/// A signal of this kernel, 1 to 64, or 0, which is sent to ask whether a process is there; kill(2).
+/// A signal, 1 to 64, or 0, which only checks whether a process exists; kill(2).
 ///
-/// Written as a number or as a name in any case, with or without "SIG": `9`, `kill`, `SIGKILL`, `RTMIN+3`, `SIGRTMAX-1`.
-/// Like runc, 0 is taken; unlike runc, which leaves numbers to the kernel, others outside 1 to 64 are refused here.
+/// Written as a number or as a name in any case, with or without "SIG": `9`, `kill`, `SIGKILL`, `RTMIN+3`,
+/// `SIGRTMAX-1`. 0 is accepted, as in runc. Other numbers outside 1 to 64 are refused here, while runc leaves
+/// them to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal(i32);
 
@@ -51,7 +52,7 @@ impl Signal {
     /// Sends this signal to the process of `pidfd`.
     ///
     /// # Errors
-    /// `ESRCH` if that process has ended and been waited for; `EPERM`.
+    /// `ESRCH` if the process has exited and been reaped; `EPERM`.
     pub fn send(self, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
         sys::signal::send(pidfd, self.0)
     }
@@ -76,7 +77,7 @@ impl Signal {
     }
 }
 
-/// The number after `sign`, or 0 if there is nothing.
+/// Parses the offset after `sign`; 0 if `text` is empty.
 fn offset_of(text: &str, sign: char) -> Option<i32> {
     match text.strip_prefix(sign) {
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
@@ -113,7 +114,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Neither the name nor the number of a signal; the text is runc's.
+/// The error for a text that is neither the name nor the number of a signal; same wording as runc.
 #[derive(Debug)]
 pub struct UnknownSignal(String);
 
@@ -125,26 +126,27 @@ impl fmt::Display for UnknownSignal {
 
 impl error::Error for UnknownSignal {}
 
-/// All signals, kept from acting on this process until somebody takes them here.
+/// All signals, blocked and received through this value.
 ///
-/// They stay blocked for the rest of the process, so that nothing interrupts the cleaning up after a container; the
-/// init process, like every other program started from here, must be given an empty mask of its own.
+/// They stay blocked for the rest of the process, so that nothing interrupts the cleanup of a container. The
+/// init process and any other program started from here must be given an empty signal mask.
 #[derive(Debug)]
 pub struct Signals(());
 
 impl Signals {
-    /// Blocks every signal that can be blocked. Do it before clone, or the end of a quick init process goes unnoticed.
+    /// Blocks every signal that can be blocked. Must be called before clone, or the exit of a short-lived
+    /// init process could be missed.
     ///
-    /// Ignored signals (nohup(1), shells without job control) are taken all the same: the kernel ignores no blocked
-    /// signal. A fault of our own still ends the process.
+    /// Signals ignored by the caller (nohup(1), shells without job control) are received, too: the kernel
+    /// does not discard blocked signals. A fault of our own still kills the process.
     pub fn block() -> Result<Self> {
-        // A caller that ignores SIGCHLD hands that on, and the kernel would then throw exit statuses away; wait(2).
+        // An ignored SIGCHLD is inherited, and the kernel would then discard exit statuses; wait(2).
         sys::signal::default_sigchld().context("reset the action of SIGCHLD")?;
         sys::signal::block_all().context("block signals")?;
         Ok(Self(()))
     }
 
-    /// Waits for the next signal and takes it.
+    /// Waits for the next signal.
     pub fn wait(&self) -> Result<Signal> {
         loop {
             match sys::signal::wait() {
@@ -154,33 +156,33 @@ impl Signals {
         }
     }
 
-    /// Stops this process until it is continued, as Ctrl-Z does when nobody takes its signal: where no shell could continue it,
-    /// the kernel goes on at once; setpgid(2), "orphaned process group".
+    /// Stops this process until it is continued, as Ctrl-Z does by default. If no shell could continue it,
+    /// the kernel does not stop it at all; setpgid(2), "orphaned process group".
     pub fn stop(&self) -> Result<()> {
         let stop = nix::sys::signal::Signal::SIGTSTP;
         let only = [stop].into_iter().collect::<SigSet>();
-        // Pending, for it is blocked, until it is not.
+        // The signal is blocked, so it stays pending until it is unblocked here.
         let stopped = nix::sys::signal::raise(stop).and_then(|()| only.thread_unblock());
         stopped.and_then(|()| only.thread_block()).context("stop")
     }
 
-    /// Those that ask this process to end, for whoever is not yet responsible for a container.
+    /// A queue of the signals that ask this process to end, for commands not yet responsible for a container.
     pub fn interrupts(&self) -> Result<SignalQueue> {
         sys::signal::interrupts().map(SignalQueue).context("open the signal descriptor")
     }
 
-    /// For those who also wait for other things.
+    /// A queue of all signals, for use with poll(2).
     pub fn queue(&self) -> Result<SignalQueue> {
         sys::signal::descriptor().map(SignalQueue).context("open the signal descriptor")
     }
 }
 
-/// The blocked signals as a descriptor for poll(2), which is readable while there is one to take.
+/// A signalfd: blocked signals as a descriptor that is readable while one is pending.
 #[derive(Debug)]
 pub struct SignalQueue(OwnedFd);
 
 impl SignalQueue {
-    /// Takes the next signal, if there is one.
+    /// Returns the next pending signal, if any.
     pub fn take(&self) -> Result<Option<Signal>> {
         let mut details = [0; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut details)) {
@@ -188,7 +190,7 @@ impl SignalQueue {
             Err(Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno).context("read the signal descriptor"),
         }
-        // The number comes first in the record; signalfd(2).
+        // The number is the first field of the record; signalfd(2).
         let number = details.first_chunk().map(|number| i32::from_ne_bytes(*number));
         Ok(number.and_then(Signal::from_number))
     }

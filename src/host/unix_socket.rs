@@ -1,5 +1,5 @@
-//! Sockets that have a path, of any length: an address holds 107 bytes only, so the path's end is reached through
-//! `/proc/self/fd`; unix(7).
+//! UNIX sockets with paths of any length. An address holds only 107 bytes, so the last component is reached
+//! through `/proc/self/fd`; unix(7).
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -18,14 +18,15 @@ use crate::sys::Errno;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketName {
     Path(PathBuf),
-    /// A name in the network namespace, which no file system knows.
+    /// A name in the abstract namespace, which belongs to the network namespace.
     Abstract(Vec<u8>),
 }
 
-/// Connects a new socket of `kind` to `target`, and waits no longer than this for one that has no time for it; close-on-exec.
+/// Connects a new socket of `kind` to `target`; close-on-exec. Waits at most this long if the backlog of the
+/// other end is full.
 ///
 /// # Errors
-/// Those of [`connect`]; `EAGAIN` in the end.
+/// As [`connect`]; `EAGAIN` on timeout.
 pub fn connect_within(target: &SocketName, kind: SocketType, at_most: Duration) -> Result<OwnedFd> {
     match target {
         SocketName::Path(path) => connect_to_path(path, kind, Some(at_most)),
@@ -38,15 +39,15 @@ pub fn connect_within(target: &SocketName, kind: SocketType, at_most: Duration) 
 /// Connects a new socket of `kind` to the one at `path`; close-on-exec.
 ///
 /// # Errors
-/// `ENOENT`; `ECONNREFUSED` if nobody listens; `EPROTOTYPE` if that socket is of another kind; words of its own if the
-/// path leads to something else.
+/// `ENOENT`; `ECONNREFUSED` if nobody listens; `EPROTOTYPE` if that socket is of another kind; a message of
+/// its own if `path` is not a socket.
 pub fn connect(path: &Path, kind: SocketType) -> Result<OwnedFd> {
     connect_to_path(path, kind, None)
 }
 
 fn connect_to_path(path: &Path, kind: SocketType, at_most: Option<Duration>) -> Result<OwnedFd> {
-    // Opened first, so that what was looked at is what is connected to.
-    // Not with std: it takes the access mode out of custom flags, which for musl includes O_PATH.
+    // Opened first, so that the file checked is the one connected to. Not with std, which removes the access
+    // mode from custom flags; with musl, that includes O_PATH.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let target = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
     let target = target.with_context(|| format!("open {}", path.display()))?;
@@ -70,24 +71,24 @@ fn connect_to_address(
 ) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     if at_most.is_some() {
-        // Which is how long connect(2) waits, too; unix(7) does not say so.
+        // The send timeout also limits connect(2), which unix(7) does not mention.
         set_socket_timeout(&socket, Timeout::Send, at_most)?;
     }
     rustix::net::connect(&socket, address)?;
     Ok(socket)
 }
 
-/// Makes a socket of `kind` called `name` in `directory`, which everybody may connect to; close-on-exec.
+/// Creates a socket of `kind` called `name` in `directory`, to which any user may connect; close-on-exec.
 ///
 /// # Errors
-/// `EADDRINUSE` if there is something of that name.
+/// `EADDRINUSE` if the name is taken.
 pub fn bind(directory: &Path, name: &str, kind: SocketType) -> Result<OwnedFd> {
     let anchor = File::open(directory).with_context(|| format!("open {}", directory.display()))?;
     let made =
         SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", anchor.as_raw_fd())).and_then(|address| {
             let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
             rustix::net::bind(&socket, &address)?;
-            // Not by fchmod(2) before, which would set the mode of a socket's inode that no directory holds.
+            // fchmod(2) on the socket would change a different inode, not the one in the directory.
             rustix::fs::chmodat(anchor.as_fd(), name, 0o777.into(), rustix::fs::AtFlags::empty())?;
             Ok(socket)
         });

@@ -1,4 +1,4 @@
-//! The console: a pty of the container's own devpts; pty(7).
+//! The console: a pty from the container's own devpts; pty(7).
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use crate::sys::weakened;
 /// devpts; linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
 
-/// See [`super::step::Step::Console`]. The text is `/dev/pts/N`, as runc sends it.
+/// Performs [`super::step::Step::Console`]. The message text is `/dev/pts/N`, as with runc.
 pub fn open(
     root: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
@@ -25,7 +25,7 @@ pub fn open(
 ) -> Result<(), Failure> {
     let master = open_master(root).of(Part::Source)?;
     rustix::pty::unlockpt(&master)?;
-    // By descriptor, not by the name that /dev/pts/N has inside, which an image can bend (CVE-2025-52565).
+    // Opened through the master, not by the name /dev/pts/N, which an image could redirect (CVE-2025-52565).
     let peer = rustix::pty::ioctl_tiocgptpeer(
         &master,
         OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
@@ -36,7 +36,7 @@ pub fn open(
     }
     if on_dev_console {
         let target = path::file(root, c"/dev/console").of(Part::Target)?;
-        // Where a link of the image leads is no target of a mount of ours either (CVE-2019-16884).
+        // The image may have put a symbolic link there; do not let it lead to procfs (CVE-2019-16884).
         if path::is_on_procfs(target.as_fd()).of(Part::Target)? {
             return Err(Failure { errno: Errno::PERM, part: Part::OnProc });
         }
@@ -58,6 +58,8 @@ pub fn open(
     Ok(())
 }
 
+/// Opens a new pty master in the container's /dev/pts.
+///
 /// # Errors
 /// `ENODEV` if /dev/pts is not a devpts.
 fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {

@@ -1,5 +1,5 @@
-//! `tmpcopyup`: a tmpfs that starts with what it covers. Works in fixed buffers and open descriptors, so that its memory
-//! does not grow with the directory.
+//! `tmpcopyup`: fills a tmpfs with a copy of the directory it covers. Uses fixed buffers and open
+//! descriptors, so that memory use does not grow with the directory.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -11,15 +11,15 @@ use rustix::io::Errno;
 use super::path;
 use crate::sys::cred;
 
-/// How deep directories may nest: each level holds two descriptors and one buffer on the stack.
+/// The maximum nesting depth: each level holds two descriptors and one buffer on the stack.
 const MAX_DEPTH: u8 = 48;
 
-/// Copies what is below the directory `from` to the directory `to`, with owners, modes and modification times.
+/// Copies the contents of directory `from` to directory `to`, with owners, modes and modification times.
 ///
 /// # Errors
-/// `ENAMETOOLONG` for directories nested deeper than 48; `ENOSPC` when the tmpfs is too small.
+/// `ENAMETOOLONG` for directories nested deeper than 48 levels; `ENOSPC` if the tmpfs is too small.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    // The target is known only by a path descriptor, which cannot be read.
+    // `from` is an O_PATH descriptor, which cannot be read.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = rustix::fs::openat(from, c".", flags, Mode::empty())?;
     let to = rustix::fs::openat(to, c".", flags, Mode::empty())?;
@@ -93,7 +93,7 @@ fn contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Owner first: changing it clears the set-user-ID bit that the mode then brings back.
+/// Owner before mode: changing the owner clears the set-user-ID bit, which the mode then restores.
 fn inherit(to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     rustix::fs::fchown(to, Some(cred::uid(stat.st_uid)), Some(cred::gid(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;

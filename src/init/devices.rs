@@ -1,4 +1,5 @@
-//! Device nodes and the links beside them, below a directory that is held open (CVE-2026-41579, CVE-2026-47766).
+//! Makes device nodes and the links beside them, below a directory that is held open (CVE-2026-41579,
+//! CVE-2026-47766).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -14,7 +15,7 @@ use crate::sys::mount::{Attributes, Recursion, set_attributes};
 /// Makes `entries` in the directory at `path` of the rootfs.
 ///
 /// # Errors
-/// `EEXIST` where another kind of file has the name of a device node.
+/// `EEXIST` if a file of another kind has the name of a device node.
 pub fn populate(
     root: BorrowedFd<'_>,
     path: &CStr,
@@ -22,7 +23,7 @@ pub fn populate(
     nodes: Option<BorrowedFd<'_>>,
 ) -> Result<(), Failure> {
     let directory = path::directory(root, path).of(Part::Target)?;
-    // The names below are single components of a directory held open: no path is resolved that an image could bend.
+    // The names are single components below a directory held open, so an image cannot redirect them.
     for (index, entry) in entries.iter().enumerate() {
         make(directory.as_fd(), path, entry, nodes).of(item(index))?;
     }
@@ -46,7 +47,7 @@ fn make(
             }
             match rustix::fs::mknodat(directory, name.as_c_str(), kind, Mode::from_raw_mode(*mode), *device) {
                 Err(Errno::EXIST) => return expect_node(directory, name, kind, *device),
-                // In a user namespace nobody makes devices.
+                // mknod(2) of devices is not permitted in a user namespace.
                 Err(Errno::PERM) => return bind_node(directory, path, name, kind, *device),
                 result => result?,
             }
@@ -70,11 +71,11 @@ fn make(
     }
 }
 
-/// Mounts the host's node of the same path on a new file `name` in `directory`, which is `path` in the container. The rootfs is not
-/// the root yet.
+/// Bind-mounts the host's node of the same path on a new file `name` in `directory`, which is `path` in the
+/// container. Must run before the rootfs becomes the root.
 ///
 /// # Errors
-/// `ENODEV` if the host's is another device.
+/// `ENODEV` if the host's node is a different device.
 #[inline(never)]
 fn bind_node(
     directory: BorrowedFd<'_>,
@@ -91,8 +92,8 @@ fn bind_node(
     mount_node(source.as_fd(), directory, name)
 }
 
-/// Mounts a node on a new file `name` in `directory`: as no more than a device, whatever the mount that it is from may be, and without
-/// what the host may mount on it later.
+/// Mounts a node on a new file `name` in `directory`: nosuid and noexec, whatever the mount it comes from
+/// allows, and private, so that later mounts by the host do not propagate to it.
 fn mount_node(node: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     let target = rustix::fs::openat(directory, name, flags, Mode::empty())?;
@@ -110,7 +111,7 @@ fn expect_node(directory: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u
     if is_node(directory, name, kind, device)? { Ok(()) } else { Err(Errno::EXIST) }
 }
 
-/// Whether `name` in `directory`, or with an empty name that itself, is this device.
+/// Whether `name` in `directory`, or `directory` itself if `name` is empty, is this device.
 fn is_node(directory: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -> Result<bool, Errno> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device))

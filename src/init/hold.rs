@@ -1,4 +1,5 @@
-//! A process that only holds a user namespace, for a parent that asks the kernel about it.
+//! A process that does nothing but keep a user namespace alive, so that the parent can ask the kernel about
+//! it.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -7,9 +8,10 @@ use rustix::net::SendFlags;
 use super::{await_byte, close_others};
 use crate::sys::process;
 
-/// Joins `namespace`, if there is one to join, tells the parent the errno or 0 in four bytes, and waits until it closes its end.
+/// Joins `namespace`, if given, sends the errno (or 0) to the parent in four bytes, and waits until the
+/// parent closes its end.
 pub fn hold(unused: &[(u32, u32)], namespace: Option<BorrowedFd<'_>>, parent: BorrowedFd<'_>) -> ! {
-    // Whoever is root in the namespace could look at the memory of this process (CVE-2016-9962).
+    // Root in that namespace could otherwise inspect this process's memory (CVE-2016-9962).
     let _ = process::set_dumpable(false);
     let joined = close_others(unused).and_then(|()| match namespace {
         Some(namespace) => process::setns(namespace.as_fd(), libc::CLONE_NEWUSER),

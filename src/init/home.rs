@@ -1,17 +1,17 @@
-//! The home directory of a user of the container; passwd(5).
+//! Looks up a home directory in the container's /etc/passwd; passwd(5).
 
 use std::ffi::CStr;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// The longest line that is looked at; longer ones are no entry of ours.
+/// The longest line considered; longer lines are skipped.
 const LINE: usize = 1024;
 
-/// How many lines' lengths of the file are read: 1 MiB, for an image's file may be endless.
+/// How many blocks of [`LINE`] bytes are read, 1 MiB in total: the image's file may be endless.
 const MOST: u32 = 1024;
 
-/// `HOME=…` without the heap.
+/// `HOME=…` in a fixed buffer.
 pub struct Home {
     variable: [u8; LINE],
 }
@@ -23,12 +23,12 @@ impl Default for Home {
 }
 
 impl Home {
-    /// Looks for `uid` in /etc/passwd; without an entry, the home directory is `/`, as with runc.
+    /// Looks for `uid` in /etc/passwd. Without an entry, the home directory is `/`, as with runc.
     #[inline(never)]
     pub fn find(&mut self, uid: u32) -> Result<(), Errno> {
         self.set(b"/");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        // A missing or unreadable file is one without an entry.
+        // A missing or unreadable file counts as one without an entry.
         let Ok(file) = rustix::fs::open(c"/etc/passwd", flags, Mode::empty()) else { return Ok(()) };
         let is_file = rustix::fs::fstat(&file)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
@@ -63,7 +63,7 @@ impl Home {
         }
     }
 
-    /// `HOME=…`, if [`Home::find`] has been asked.
+    /// `HOME=…`, if [`Home::find`] has been called.
     pub fn variable(&self) -> Option<&CStr> {
         CStr::from_bytes_until_nul(&self.variable).ok().filter(|variable| !variable.is_empty())
     }

@@ -1,8 +1,10 @@
-//! Runs a hook: for the init process, and for its parent, which runs the hooks of the host by the same rules.
+//! Runs a hook. Used by the init process, and by the parent, so that hooks in both places follow the same
+//! rules.
 //!
-//! The hook is a child with a session of its own and descriptors 0 to 2 alone. Its standard input is a pipe with the state, which
-//! it may read or not; its output is read while it runs, and the end of it kept. Nothing that it leaves behind is waited for:
-//! a child of the hook's that keeps the pipe open, or goes on writing to it, keeps nobody.
+//! The hook runs in a session of its own with descriptors 0 to 2 only. It may read the state from its
+//! standard input, a pipe. Its output is read while it runs, and the last part of it is kept. A background
+//! process that the hook leaves behind is not waited for, even if it keeps the pipe open or continues to
+//! write to it.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -20,31 +22,31 @@ use crate::init::protocol::{SAID_MOST, send_said};
 use crate::sys::process::Cloned;
 use crate::sys::{process, seccomp};
 
-/// The mode mask of the files that a hook makes outside of the container.
+/// The umask of hooks outside of the container.
 const USUAL_MASK: Mode = Mode::WGRP.union(Mode::WOTH);
 
-/// How often the output is read after the hook's end, at least a page at a time: as much as the pipe holds, yet a process that
-/// lives on and writes on cannot keep us.
+/// How many more times to read output after the hook has exited, up to a page each: enough for a full pipe,
+/// but bounded, in case a process left behind keeps writing.
 const LAST_READS: usize = 16;
 
-/// What a hook runs in and with.
+/// The environment in which a hook runs.
 #[derive(Debug)]
 pub struct Around<'a> {
-    /// What it finds on its standard input, in parts.
+    /// Its standard input, in parts that are concatenated.
     pub state: [&'a [u8]; 3],
     pub outputs: &'a Outputs,
-    /// Where it starts; `None`: where its runner is.
+    /// Its working directory; `None`: that of the calling process.
     pub directory: Option<BorrowedFd<'a>>,
-    /// Its file mode mask; `None`: that of its runner.
+    /// Its umask; `None`: that of the calling process.
     pub mask: Option<Mode>,
-    /// One more variable, if the hook's environment has room for it.
+    /// One more environment variable, if the hook's `envp` has room for it.
     pub variable: Option<&'a CStr>,
     pub filter: Option<&'a Filter>,
-    /// The hook is ended when something of this happens to that, or it is hung up.
+    /// The hook is killed when poll(2) reports one of these events, or POLLHUP, on this descriptor.
     pub interrupt: Option<(BorrowedFd<'a>, PollFlags)>,
 }
 
-/// The last words of a hook.
+/// The last output of a hook.
 #[derive(Debug)]
 pub struct HookOutput {
     bytes: [u8; 2 * SAID_MOST],
@@ -56,12 +58,12 @@ impl HookOutput {
         Self { bytes: [0; 2 * SAID_MOST], length: 0 }
     }
 
-    /// At most [`SAID_MOST`] bytes.
+    /// The last output, at most [`SAID_MOST`] bytes.
     pub fn last(&self) -> &[u8] {
         self.bytes.get(self.length.saturating_sub(SAID_MOST)..self.length).unwrap_or_default()
     }
 
-    /// Reads once; gives how much, 0 at the end.
+    /// Reads once and returns the number of bytes, 0 at end of file.
     fn read(&mut self, from: BorrowedFd<'_>) -> Result<usize, Errno> {
         if self.length == self.bytes.len() {
             self.bytes.copy_within(SAID_MOST.., 0);
@@ -74,15 +76,17 @@ impl HookOutput {
     }
 }
 
-/// Runs `hook` to its end. What it has said is in `said` then, unless it goes elsewhere. SIGPIPE must be ignored or blocked.
+/// Runs `hook` to its end and stores its last output in `said`, unless the output is redirected. SIGPIPE must
+/// be ignored or blocked.
 ///
 /// # Errors
-/// It has not begun: `ENOENT`, `EACCES` and the others of execve(2), or of what is needed for it.
+/// If the hook could not be started: `ENOENT`, `EACCES` and other errors of execve(2), or of the
+/// preparations.
 pub fn run(hook: &Hook, around: &Around<'_>, said: &mut HookOutput) -> Result<Ended, Errno> {
     let (stdin, state) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (output, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (refusal, refused) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    // Ours alone: the two ends of a pipe have flags of their own.
+    // Does not affect the hook: the two ends of a pipe have separate status flags.
     rustix::fs::fcntl_setfl(&state, OFlags::NONBLOCK)?;
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)?;
     let timer = hook.timeout.map(timer).transpose()?;
@@ -98,7 +102,8 @@ pub fn run(hook: &Hook, around: &Around<'_>, said: &mut HookOutput) -> Result<En
     let mut watch = Watch { pidfd: pidfd.as_fd(), timer, state: Some(state), sent: 0, output: Some(output) };
     let watched = watch.until_it_ends(around, said);
     if watched != Ok(None) {
-        // The group holds what the hook has started, unless it has left it. Until it is waited for, its number stays its own.
+        // Kills everything the hook has started, except what has left its process group. The group ID cannot
+        // be reused before the hook has been reaped.
         if let Some(pid) = Pid::from_raw(pid) {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
@@ -122,12 +127,13 @@ fn timer(seconds: i64) -> Result<OwnedFd, Errno> {
     Ok(timer)
 }
 
-/// Returns only on failure.
+/// Executes the hook in the forked child; returns only on failure.
 fn become_hook(hook: &Hook, around: &Around<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> Errno {
     let prepare = || {
-        // So that all of it can be ended at once, and a terminal's interrupt reaches its runner alone, who ends it.
+        // So that the hook's process group can be killed as a whole, and Ctrl-C reaches only the calling
+        // process, which then kills the hook.
         rustix::process::setsid()?;
-        // Nothing that has been begun goes on by itself.
+        // A hook must not outlive the process that runs it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         take_no_signals();
         if let Some(mask) = around.mask {
@@ -148,19 +154,19 @@ fn become_hook(hook: &Hook, around: &Around<'_>, stdin: &OwnedFd, stdout: &Owned
     }
 }
 
-/// A hook that runs.
+/// A running hook.
 struct Watch<'a> {
     pidfd: BorrowedFd<'a>,
     timer: Option<OwnedFd>,
-    /// Until it has been written.
+    /// The pipe to its standard input; `None` once everything has been written.
     state: Option<OwnedFd>,
     sent: usize,
-    /// Until the last writer has closed it.
+    /// The pipe from its output; `None` after end of file.
     output: Option<OwnedFd>,
 }
 
 impl Watch<'_> {
-    /// Waits until the hook has ended, or until it has to be ended: then it says why.
+    /// Waits until the hook has exited (`None`), or must be killed (the reason).
     fn until_it_ends(&mut self, around: &Around<'_>, said: &mut HookOutput) -> Result<Option<Ended>, Errno> {
         loop {
             let [ended, interrupted, late, writable, readable] = self.poll(around.interrupt)?;
@@ -198,7 +204,7 @@ impl Watch<'_> {
             (state, PollFlags::OUT),
             (output, PollFlags::IN),
         ];
-        // What is not there is asked for nothing, in the process's place.
+        // poll(2) needs a descriptor for each slot: use the pidfd, with no events, for missing ones.
         let mut polled = sources.map(|(source, events)| match source {
             Some(source) => PollFd::from_borrowed_fd(source, events),
             None => PollFd::from_borrowed_fd(self.pidfd, PollFlags::empty()),
@@ -211,7 +217,7 @@ impl Watch<'_> {
         Ok(ready)
     }
 
-    /// Writes what there is room for. A hook that does not want it is no failure.
+    /// Writes as much as the pipe takes. It is no error if the hook does not read it.
     fn write(&mut self, parts: [&[u8]; 3]) {
         let Some(pipe) = &self.state else { return };
         match rustix::io::write(pipe, rest(parts, self.sent)) {
@@ -234,7 +240,7 @@ impl Watch<'_> {
     }
 }
 
-/// What follows the first `sent` bytes of all `parts`, up to the end of a part.
+/// The part that follows the first `sent` bytes of all `parts`, up to the end of that part.
 fn rest(parts: [&[u8]; 3], mut sent: usize) -> &[u8] {
     for part in parts {
         match part.get(sent..) {
@@ -263,9 +269,10 @@ impl Init<'_> {
         let mut digits = [0; 10];
         let pid = decimal(rustix::process::getpid().as_raw_pid().unsigned_abs(), &mut digits);
         let (directory, mask, interrupt) = match what.within {
-            // Nobody knows of a container that has not come to be: what is begun for it ends with whoever makes it.
+            // A container that is still being created is unknown to anyone else, so the hook must end with
+            // the runtime.
             Within::Rootfs => (Some(self.root()?), Some(USUAL_MASK), Some((self.parent, PollFlags::empty()))),
-            // After `create` there is no parent.
+            // The runtime may have exited after `create`.
             Within::Container => (None, None, None),
         };
         let around = Around {
@@ -278,11 +285,12 @@ impl Init<'_> {
             interrupt,
         };
         let mut said = HookOutput::nothing();
-        // Writing to a hook that does not read must not end us.
+        // Writing to a hook that does not read must not kill the init process.
         let _ = process::ignore_signal(libc::SIGPIPE);
         let ended = run(&what.hook, &around, &mut said);
         let _ = process::default_signal(libc::SIGPIPE);
-        // What hooks leave to process 1 of the container is no concern of the program that it becomes.
+        // Reap orphans that the hook has left to process 1, so that the container's program does not inherit
+        // them.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         while matches!(rustix::process::waitid(WaitId::All, options), Ok(Some(_))) {}
 
@@ -291,14 +299,14 @@ impl Init<'_> {
             Ok(ended) => Failure { errno: Errno::CANCELED, part: Part::Hook(ended) },
             Err(errno) => errno.into(),
         };
-        // After `start` nobody reads the socket any more, so the user is told directly.
+        // After `start`, nobody reads the socket, so report to the user directly.
         if send_said(self.parent, said.last()).is_err() {
             self.complain_of_hook(what, ended, said.last());
         }
         Err(failure)
     }
 
-    /// The words of `hooks::reason`, and then the hook's own.
+    /// Reports the failure in the same words as `hooks::reason`, followed by the hook's last output.
     fn complain_of_hook(&self, what: &RunHook, ended: Result<Ended, Errno>, said: &[u8]) {
         let mut digits = [0; 10];
         let (what_happened, number): (&[u8], &[u8]) = match ended {

@@ -1,4 +1,4 @@
-//! Becoming the user: capabilities(7), credentials(7).
+//! Switches to the user of the program; capabilities(7), credentials(7).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -15,7 +15,8 @@ use crate::sys::process::set_dumpable;
 /// capabilities(7).
 const CAP_SETGID: u32 = 6;
 
-/// The order matters: the bounding set needs CAP_SETPCAP, the groups need CAP_SETGID, and both go with the user id.
+/// Sets bounding set, IDs, groups, capabilities and umask. The order matters: the bounding set needs
+/// CAP_SETPCAP and the groups need CAP_SETGID, and a change of the user ID can lose both.
 pub fn assume(who: &Identity) -> Result<(), Failure> {
     for number in 0..64 {
         if who.bounding >> number & 1 == 0 {
@@ -27,7 +28,7 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
         }
     }
     own_standard_streams(who);
-    // A user id other than 0 would lose what is to be kept.
+    // Otherwise a change to a user ID other than 0 would clear the permitted set.
     cred::keep_capabilities(true)?;
     set_ids(who.uid, who.gid, &who.groups)?;
     cred::keep_capabilities(false)?;
@@ -42,20 +43,23 @@ pub fn assume(who: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Becomes a user of the user namespace that this process is in, without further groups. The capabilities stay: the process was
-/// nobody there.
+/// Switches to a user of the current user namespace, without supplementary groups. Capabilities are kept,
+/// because the process did not have user ID 0 before: its user was not mapped.
 pub fn take(uid: u32, gid: u32) -> Result<(), Failure> {
     set_ids(uid, gid, &[])?;
-    // Other ids undo it if the host wants dumps of everything; proc_sys_fs(5), suid_dumpable.
+    // Changing IDs resets the dumpable flag to the value of fs.suid_dumpable, which may be 1; proc_sys_fs(5).
     Ok(set_dumpable(false)?)
 }
 
+/// Sets groups, group ID and user ID.
+///
 /// # Errors
-/// Of `Part::Target` for the groups, of item 0 for the user and 1 for the group: `EINVAL` if it is not mapped.
+/// With `Part::Target` for the groups, item 0 for the user and item 1 for the group. `EINVAL` if an ID is not
+/// mapped.
 fn set_ids(uid: u32, gid: u32, groups: &[Gid]) -> Result<(), Failure> {
     match rustix::thread::set_thread_groups(groups) {
-        // The kernel forbids it in this user namespace, whose maker was an ordinary user: the groups stay, as nobody's, and as
-        // with runc. Without the capability, it would be the runtime that may not.
+        // setgroups(2) is denied in a user namespace made by an unprivileged user: the unmapped groups are
+        // kept, as with runc. Without CAP_SETGID, it would be an error of the runtime's own.
         Err(Errno::PERM) if groups.is_empty() && has_setgid() => {}
         result => result.of(Part::Target)?,
     }
@@ -68,8 +72,9 @@ fn has_setgid() -> bool {
     cred::capabilities().is_ok_and(|own| own.effective >> CAP_SETGID & 1 == 1)
 }
 
-/// Lets the user reopen its own standard streams, as `echo >/dev/stderr` does: gives it pipes, sockets and the container's own
-/// terminal. Files and the caller's terminal stay whose they are; what cannot change hands is usable all the same.
+/// Changes the owner of the standard streams so that the user can reopen them, as `echo >/dev/stderr` does:
+/// pipes, sockets and the container's own terminal. Files and the caller's terminal keep their owner. Errors
+/// are ignored: the stream can still be used.
 fn own_standard_streams(who: &Identity) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rustix::fs::fstat(stream) else { continue };
@@ -84,17 +89,17 @@ fn own_standard_streams(who: &Identity) {
     }
 }
 
-/// Changes to `path`, which must be inside the root: a descriptor of a directory of the host that leaked into the
-/// container, reached as `/proc/self/fd/7`, is a magic link and refused (CVE-2024-21626).
+/// Changes to `path`, which must be inside the root. A leaked descriptor of a host directory, reached as
+/// `/proc/self/fd/7`, is a magic link and is refused (CVE-2024-21626).
 pub fn change_directory(root: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let directory = path::open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
     rustix::process::fchdir(directory.as_fd())
 }
 
-/// The first of `candidates` that is a file which the user may execute.
+/// Returns the index of the first of `candidates` that is a file the user may execute.
 ///
 /// # Errors
-/// `ENOENT` if there is none; `EACCES` or `EISDIR` if the best there is cannot be executed.
+/// `ENOENT` if none exists; `EACCES` or `EISDIR`, for example, if one exists but cannot be executed.
 pub fn find_program(candidates: &[std::ffi::CString]) -> Result<usize, Errno> {
     let mut best = Errno::NOENT;
     for (index, candidate) in candidates.iter().enumerate() {
@@ -116,6 +121,6 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(Errno::ISDIR);
     }
-    // With the effective ids and capabilities, as execve(2) will look at it.
+    // AT_EACCESS checks with effective IDs and capabilities, as execve(2) does.
     rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }

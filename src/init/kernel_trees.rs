@@ -1,6 +1,6 @@
-//! What was mounted on /proc and on /sys. Paths below them are looked up there, and not by name again:
-//! meanwhile another container that shares the rootfs, or a volume in it, may have renamed the directory, and
-//! what is to be hidden would be missed; openat2(2), rename(2).
+//! Keeps descriptors of the mounts on /proc and /sys. Paths below them are resolved from there instead of by
+//! name: another container that shares the rootfs or a volume in it may have renamed the directory meanwhile,
+//! and the paths to be masked would be missed; openat2(2), rename(2).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -12,26 +12,26 @@ use super::path;
 
 const TOPS: [&CStr; 2] = [c"/proc", c"/sys"];
 
-/// One place for each of [`TOPS`].
+/// One slot for each of [`TOPS`].
 #[derive(Default)]
 pub struct KernelTrees([Option<Tree>; 2]);
 
 struct Tree {
     mount: OwnedFd,
-    /// What a hook has mounted over it, and others see in its place.
+    /// A mount of the same file system type on top of it, made by a hook. Other processes see this one.
     above: Option<OwnedFd>,
 }
 
-/// Where a path leads: to one place, two or none.
+/// What a path resolves to: no file, one, or one in each of two stacked mounts.
 pub type Found = [Option<OwnedFd>; 2];
 
 impl KernelTrees {
-    /// Whether `target`, a clean path of the container, is one of the places.
+    /// Whether `target`, a normalised path of the container, is /proc or /sys.
     pub fn is_top(target: &CStr) -> bool {
         TOPS.contains(&target)
     }
 
-    /// Keeps `mount` if it was mounted on one of the places.
+    /// Keeps `mount` if it was mounted on /proc or /sys.
     pub fn hold(&mut self, target: &CStr, mount: OwnedFd) {
         let mut places = TOPS.into_iter().zip(&mut self.0);
         if let Some((_, tree)) = places.find(|(top, _)| *top == target) {
@@ -39,7 +39,7 @@ impl KernelTrees {
         }
     }
 
-    /// Sees what is mounted above them by now.
+    /// Records what has been mounted on top of /proc and /sys since.
     pub fn look_above(&mut self, root: BorrowedFd<'_>) {
         for (top, tree) in TOPS.into_iter().zip(&mut self.0) {
             let Some(tree) = tree else { continue };
@@ -52,7 +52,7 @@ impl KernelTrees {
         }
     }
 
-    /// Opens `path`, a clean path of the container. What does not exist is not found.
+    /// Opens `path`, a normalised path of the container. Missing files are left out.
     pub fn find(&self, root: BorrowedFd<'_>, path: &CStr) -> Result<Found, Errno> {
         let mut trees = TOPS.into_iter().zip(&self.0);
         let found = trees.find_map(|(top, tree)| Some((tree.as_ref()?, below(path, top)?)));
@@ -65,14 +65,14 @@ impl KernelTrees {
             })
         };
         match inside(&tree.mount) {
-            // A link out of what somebody has mounted there: those of the kernel do not leave.
+            // A link that leads out of a bind-mounted directory. Links in the kernel's own trees do not.
             Err(Errno::XDEV) => by_name(),
             own => Ok([own?, tree.above.as_ref().map_or(Ok(None), inside)?]),
         }
     }
 }
 
-/// What follows `top` in `path`, if that is the place or below it.
+/// The rest of `path` after `top`, if `path` is `top` or below it.
 fn below<'a>(path: &'a CStr, top: &CStr) -> Option<&'a CStr> {
     match path.to_bytes_with_nul().strip_prefix(top.to_bytes())? {
         [0] => Some(c""),

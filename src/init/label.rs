@@ -1,4 +1,4 @@
-//! What security modules are told about the program that is about to be executed: files below /proc/self/attr;
+//! Sets the security labels of the program to be executed, through files below /proc/self/attr;
 //! proc_pid_attr(5).
 
 use std::ffi::CStr;
@@ -9,14 +9,14 @@ use rustix::io::Errno;
 use super::procfs;
 use super::step::{Failure, Of as _, Part};
 
-/// Has AppArmor confine the program as `command`, `exec PROFILE` or `stack PROFILE`, says.
+/// Sets the AppArmor profile for the next execve(2); `command` is `exec PROFILE` or `stack PROFILE`.
 ///
 /// # Errors
-/// `ENOENT` if no such profile is loaded.
+/// `ENOENT` if the profile is not loaded.
 pub fn apparmor(command: &CStr) -> Result<(), Failure> {
     let procfs = procfs::open().of(Part::Source)?;
     let file = match procfs::writable(procfs.as_fd(), c"self/attr/apparmor/exec") {
-        // A kernel that knows one security module at a time.
+        // A kernel without a directory per security module.
         Err(Errno::NOENT) => procfs::writable(procfs.as_fd(), c"self/attr/exec"),
         file => file,
     };
@@ -24,15 +24,15 @@ pub fn apparmor(command: &CStr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has SELinux run the program with this label.
+/// Sets the SELinux label for the next execve(2).
 ///
 /// # Errors
-/// `EINVAL` if the policy knows no such label; `EACCES` if it forbids the change.
+/// `EINVAL` if the policy does not know the label; `EACCES` if it forbids the transition.
 pub fn selinux(label: &CStr) -> Result<(), Failure> {
     write(c"self/attr/exec", label.to_bytes())
 }
 
-/// Has SELinux label the keys made from here on; empty for the usual label.
+/// Sets the SELinux label for keys created from now on; an empty one restores the default.
 pub fn of_keys(label: &CStr) -> Result<(), Failure> {
     write(c"self/attr/keycreate", label.to_bytes())
 }

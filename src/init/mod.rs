@@ -1,12 +1,12 @@
-//! The init process between clone and execve: it performs a ready-made list of steps and decides nothing.
+//! The init process between clone and execve. It performs a prepared list of steps and decides nothing.
 //!
 //! Nothing here allocates, panics, formats, reads the environment or uses a C library function with hidden
 //! state, so that the process works within a memory limit of a few pages and never waits for a lock that its
-//! parent held. Strings arrive as `&CStr`; a failure is reported in twelve bytes. `clippy.toml` and the lints
-//! below enforce this; see also `tests/init_allocates_nothing.rs`.
+//! parent held at clone. Strings arrive as `&CStr`; a failure is reported in twelve bytes. `clippy.toml` and
+//! the lints below enforce this; see also `tests/init_allocates_nothing.rs`.
 //!
-//! Every page that the process writes to counts against that limit, and a call may touch the whole frame of
-//! the function. So rare work with large buffers is in a function of its own, `inline(never)`.
+//! Every page that the process writes to counts against that limit, and a call may touch the whole stack
+//! frame of the function. So rare work with large buffers is in functions of its own, marked `inline(never)`.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,7 +35,7 @@ mod streams;
 mod sysctl;
 mod time;
 
-// For the parent, which does some of the work for an unprivileged init process.
+// Used by the parent, which does some of the work for an unprivileged init process.
 pub use self::hold::hold;
 pub use self::mount::{clone_source, clone_tree, detached};
 pub use self::path::open_inside;
@@ -58,24 +58,25 @@ use crate::sys::{keyring, net, process, scheduling, seccomp, signal, weakened};
 /// The permissions of a new session keyring (`KEYCTL_JOIN_SESSION_KEYRING`); keyrings(7).
 const KEYRING_PERMISSIONS: u32 = 0x3f13_0000;
 
-/// The command line of a process between clone and execve, as with runc; proc_pid_cmdline(5).
+/// The command line between clone and execve, as with runc; proc_pid_cmdline(5).
 pub const NAME: &CStr = c"runtime init";
 
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Performs `steps` in order; the last one executes the program. If a step fails, reports it on `parent` and
+/// Performs `steps` in order; the last one executes the program. If a step fails, reports it to `parent` and
 /// exits with status 1.
 pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
-    // No process in a namespace that we join may inspect us: our memory holds information about the host, our
-    // descriptors refer to the host (CVE-2016-9962). execve(2) undoes it.
+    // Processes in a namespace that we join must not inspect us: our memory and descriptors refer to the host
+    // (CVE-2016-9962). execve(2) makes the process dumpable again.
     if !weakened::is_off("CVE-2016-9962") {
         let _ = process::set_dumpable(false);
     }
     // A process with CAP_SYS_PTRACE in the container can still read our command line and environment, which
-    // have paths of the host and the variables of the runtime's caller.
+    // contain host paths and the variables of the runtime's caller.
     process::clear_arguments(NAME.to_bytes());
     // The caller may ignore signals (nohup, `&` in a script, posix_spawn(3) of glibc), the Rust runtime
-    // ignores SIGPIPE, and the parent blocks the signals that it forwards; a program inherits none of that.
+    // ignores SIGPIPE, and the parent blocks the signals that it forwards. The program must not inherit any
+    // of that.
     take_no_signals();
     let mut init = Init {
         parent,
@@ -88,13 +89,13 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
         is_in_directory: false,
         start: None,
     };
-    // The steps give complete modes; the program's umask comes with its identity.
+    // Steps specify complete modes. The program's own umask is set together with its user.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (number, step) in (0..).zip(steps) {
         if let Err(Failure { errno, part }) = init.step(step) {
             let told = init.tell(Message::Failed { step: number, errno, part });
-            // After `start` nobody reads the socket, or the seccomp filter forbids writing to it, so the user
-            // is told directly.
+            // After `start`, nobody reads the socket; with the filter loaded, writing to it may be forbidden.
+            // So report to the user directly.
             match (told, step, init.program) {
                 (Err(_), Step::LoadFilter { .. }, _) => {
                     init.complain(&[b"load the seccomp filter: ", reason(errno)], b"");
@@ -110,7 +111,7 @@ pub fn perform(steps: &[Step], parent: BorrowedFd<'_>) -> ! {
     process::exit_now(1)
 }
 
-/// What one step leaves for later ones.
+/// What steps leave for later ones.
 struct Init<'a> {
     parent: BorrowedFd<'a>,
     root: Option<OwnedFd>,
@@ -120,7 +121,7 @@ struct Init<'a> {
     program: Option<&'a CString>,
     home: home::Home,
     is_in_directory: bool,
-    /// The fifo of `start`, which reads it if it waits for the program.
+    /// The fifo of `start`, which reads error messages from it while it waits for execve.
     start: Option<BorrowedFd<'a>>,
 }
 
@@ -228,7 +229,7 @@ impl<'a> Init<'a> {
     fn mount(&mut self, what: &Mount) -> Result<(), Failure> {
         let mounted = mount::mount(self.root()?, what, self.pid_namespace)?;
         if let Some(held) = &what.held {
-            // A step is performed once, so it is empty.
+            // A step is performed only once, so the cell is empty.
             let _ = held.set(rustix::io::fcntl_dupfd_cloexec(&mounted, 0)?);
         }
         self.trees.hold(&what.target.path, mounted);
@@ -262,7 +263,7 @@ impl<'a> Init<'a> {
     }
 
     fn set_rlimit(&mut self, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
-        // Descriptors that are no longer needed must not count against the limit.
+        // Descriptors that are no longer needed must not count against RLIMIT_NOFILE.
         self.trees = KernelTrees::default();
         process::set_rlimit(0, resource, soft, hard)
     }
@@ -289,15 +290,15 @@ impl<'a> Init<'a> {
         await_byte(fifo)
     }
 
-    /// Returns in the successor, or if there is none.
+    /// Clones a successor and exits; returns only in the successor, or on failure.
     fn be_succeeded(&self, kinds: i32) -> Result<(), Errno> {
         let flags = u64::from((kinds | libc::CLONE_PARENT).unsigned_abs());
         let process::Cloned::Parent { pidfd, .. } = process::clone3(flags, None)? else {
-            // It must not send anything before the parent knows of it.
+            // The successor must not send anything before the parent knows of it.
             return await_byte(self.parent);
         };
         let told = protocol::send_descriptor(self.parent, protocol::SUCCESSOR, pidfd.as_fd());
-        // If that failed, the parent has gone, and the successor will end, too.
+        // If sending failed, the parent is gone, and the successor will exit, too.
         process::exit_now(i32::from(told.is_err()))
     }
 
@@ -306,7 +307,7 @@ impl<'a> Init<'a> {
         process::setns(namespace.ok_or(Errno::PIPE)?.as_fd(), libc::CLONE_NEWNET)
     }
 
-    /// Records what covers /proc and /sys, once the last hook that can mount something has ended.
+    /// Records what is mounted on top of /proc and /sys, after the last hook that can mount something.
     fn look_above(&mut self) -> Result<(), Errno> {
         let root = self.root.as_ref().ok_or(Errno::BADF)?;
         self.trees.look_above(root.as_fd());
@@ -321,7 +322,8 @@ impl<'a> Init<'a> {
         rustix::net::send(self.parent, &message.to_bytes(), SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// Stacks the old root on the new one, both at `/`, and detaches it; pivot_root(2).
+    /// Makes the rootfs the root: stacks the old root on top of it at `/`, then detaches the old root;
+    /// pivot_root(2).
     fn pivot_root(&mut self, cut_off: bool) -> Result<(), Errno> {
         self.look_above()?;
         let old_root =
@@ -361,11 +363,11 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// The agent hears of no call before the parent has passed the listener on, and the parent must first be
-    /// told its number. So one call must need no answer from the agent: write(2), for which profiles cannot
-    /// notify.
+    /// Loads a filter that notifies an agent. The agent does not receive notifications before the parent has
+    /// passed on the listener, and for that the parent must be told its number. So one call must work without
+    /// the agent: write(2), which profiles are not allowed to notify about.
     fn load_and_listen(&self, filter: &Filter) -> Result<(), Failure> {
-        // execve(2) closes it: close(2) would be one more call for the profile to allow.
+        // Left to execve(2) to close: close(2) would be one more call that the profile must allow.
         let number = seccomp::load_with_listener(&filter.program, filter.flags)?.into_raw_fd();
         let message = Message::Listening(number.unsigned_abs());
         rustix::io::write(self.parent, &message.to_bytes()).of(Part::Source)?;
@@ -377,8 +379,8 @@ impl<'a> Init<'a> {
         Err(process::execve(program, argv, envp, self.home.variable()).into())
     }
 
-    /// Writes a line to the program's standard error, and to `start` if it waits, because the parent no
-    /// longer reads; then `last_words`, the last output of a hook, if any.
+    /// Writes a line to the program's standard error and, if `start` waits, to its fifo, for failures that
+    /// the parent no longer reads. `last_words` is the last output of a hook, if any, and follows the line.
     fn complain(&self, line: &[&[u8]], last_words: &[u8]) {
         // A name must neither start a new line nor control the terminal.
         line.iter().for_each(|part| self.say(part, is_harmful));
@@ -389,7 +391,7 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// Replaces each character that `is_replaced`, and invalid UTF-8, by a question mark.
+    /// Writes `text` with invalid UTF-8 and each character that `is_replaced` replaced by a question mark.
     fn say(&self, text: &[u8], is_replaced: impl Fn(char) -> bool) {
         let say = |text: &str| {
             let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
@@ -416,7 +418,8 @@ fn reason(errno: Errno) -> &'static [u8] {
     nix::errno::Errno::from_raw(errno.raw_os_error()).desc().as_bytes()
 }
 
-/// Gives every signal its default action, and unblocks all. SIGKILL and SIGSTOP refuse, rightly.
+/// Resets every signal to its default action and unblocks all. The errors for SIGKILL and SIGSTOP are
+/// expected.
 fn take_no_signals() {
     for signal in 1..=64 {
         let _ = process::default_signal(signal);
@@ -431,8 +434,8 @@ fn close_others(ranges: &[(u32, u32)]) -> Result<(), Errno> {
     ranges.iter().try_for_each(|(first, last)| process::close_range(*first, *last))
 }
 
-/// Allows all CPUs of the cgroup: the kernel reduces the mask to those. Never fails: a process that keeps the
-/// runtime's CPUs works all the same.
+/// Allows all CPUs of the cgroup: the kernel intersects the mask with them. Never fails: a process that keeps
+/// the runtime's affinity still works.
 fn reset_affinity() -> Result<(), Failure> {
     // 65536 CPUs.
     static ALL: [usize; 1024] = [usize::MAX; 1024];
@@ -451,7 +454,7 @@ fn join_session_keyring(name: &CStr, permissions: u32, label: Option<&CStr>) -> 
         label::of_keys(label)?;
     }
     match keyring::join_session(name) {
-        // A kernel without keys, or a seccomp filter around the runtime that hides them.
+        // The kernel has no keyrings, or a seccomp filter around the runtime hides them.
         Err(Errno::NOSYS) => return Ok(()),
         serial => keyring::set_permissions(serial?, KEYRING_PERMISSIONS | permissions)?,
     }

@@ -1,5 +1,6 @@
-//! Mounts, by descriptor: made detached, then attached to a target that is already held open, so that nobody can swap
-//! the target in between (CVE-2021-30465). fsopen(2), open_tree(2), move_mount(2), mount_setattr(2).
+//! Mounts by descriptor: each is created detached, then attached to a target that is already held open, so
+//! that the target cannot be swapped in between (CVE-2021-30465). fsopen(2), open_tree(2), move_mount(2),
+//! mount_setattr(2).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -21,13 +22,13 @@ use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::weakened;
 
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
-/// `MOUNT_ATTR__ATIME`: which of the choices about access times is in force.
+/// `MOUNT_ATTR__ATIME`: the mask of the access time settings.
 const ATIME: u64 = 0x70;
 /// linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// The device number of /dev/null; devices.txt.
 pub const NULL_DEVICE: u64 = libc::makedev(1, 3);
-/// What came of a /proc or /sys that is a symbolic link.
+/// Vulnerabilities caused by a /proc or /sys that is a symbolic link.
 const LINKED: [&str; 4] = ["CVE-2019-19921", "CVE-2023-27561", "CVE-2023-28642", "CVE-2025-54867"];
 
 /// Attaches the detached mount `mount` on top of `target`.
@@ -36,24 +37,26 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno
     rustix::mount::move_mount(mount, c"", target, c"", flags)
 }
 
-/// A detached copy of the mount, or the part of it, at a descriptor.
+/// Returns a detached clone of the mount, or the part of it, at a descriptor; with `recursive`, of the mounts
+/// below, too.
 pub fn detached_clone(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
     let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
     rustix::mount::open_tree(of, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)
 }
 
-/// A detached copy of the mount, or the part of it, at a path of the host; `recursive`: with what is mounted below.
+/// Returns a detached clone of the mount, or the part of it, at a host path; with `recursive`, of the mounts
+/// below, too.
 pub fn clone_tree(path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
     let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
     rustix::mount::open_tree(CWD, path, flags)
 }
 
-/// A detached copy of the mount at `name` in `directory`.
+/// Returns a detached clone of the mount at `name` in `directory`.
 pub fn clone_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(directory, name, CLONE | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
 }
 
-/// A detached copy of what `what` is to mount.
+/// Returns a detached clone of the source of `what`.
 pub fn clone_source(what: &Bind) -> Result<OwnedFd, Errno> {
     let mut flags = CLONE;
     if what.recursive {
@@ -65,7 +68,7 @@ pub fn clone_source(what: &Bind) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(CWD, what.source.as_c_str(), flags)
 }
 
-/// A new, detached file system without parameters.
+/// Returns a new detached file system with these parameters.
 pub fn detached(
     fstype: &CStr,
     parameters: &[(&CStr, &CStr)],
@@ -79,8 +82,8 @@ pub fn detached(
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Attaches `tree` where nobody sees it, since nobody's path leads through what is mounted on the root; there it can be pivoted
-/// to, and it goes with the old root.
+/// Attaches `tree` on top of the root. No path leads there, because processes resolve paths below the mount
+/// they hold as their root, but it can be the target of pivot_root(2), and it goes away with the old root.
 pub fn attach_to_root(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     attach_at(tree, c"/")
 }
@@ -89,8 +92,9 @@ fn attach_at(tree: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     rustix::mount::move_mount(tree, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Makes the host's directory `path` one that can become the root, and returns its root; the parent's `tree` of it where `path`
-/// cannot be reached. To be pivoted to, it stays where it is, so that the sources of binds can lie in it.
+/// Makes the host directory `path` a mount that can become the root, and returns its root directory. If
+/// `path` cannot be reached, uses `tree`, the parent's clone of it. If it is to be pivoted to, it is attached
+/// in place, so that bind sources can be inside it.
 pub fn open_rootfs(
     path: &CStr,
     tree: Option<BorrowedFd<'_>>,
@@ -113,11 +117,12 @@ pub fn open_rootfs(
     Ok(root)
 }
 
-/// A tree of the parent's, unless it must not be written to: what the host has forbidden on a mount is locked in a copy that a user
-/// namespace makes for itself, and could be permitted again by the container in one that is handed over; mount_namespaces(7).
+/// Returns the parent's `tree`, unless it must stay read-only. The host's restrictions are locked in a copy
+/// that a user namespace makes itself, but the container could remove them from a mount handed to it;
+/// mount_namespaces(7).
 ///
 /// # Errors
-/// `EACCES`, for the path could not be reached, if the host's mount is read-only.
+/// `EACCES`, as for the unreachable path, if the host's mount is read-only.
 fn unlocked(tree: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Errno> {
     if rustix::fs::fstatvfs(tree)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(Errno::ACCESS);
@@ -130,16 +135,16 @@ pub fn host_propagation(path: &CStr, propagation: u64, reach: Recursion) -> Resu
     set_attributes(mount.as_fd(), reach, Attributes { propagation, ..Attributes::default() })
 }
 
-/// Detaches the host's mount at `path`; where that is not permitted, covers it with an empty read-only tmpfs.
+/// Detaches the host's mount at `path`; if that is not permitted, covers it with an empty read-only tmpfs.
 pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
     let private = libc::MS_PRIVATE;
     match host_propagation(path, private, Recursion::ThisMount) {
-        // Gone or out of reach: unmounted with a mount above it.
+        // Already gone, or unreachable because a mount above it has been unmounted.
         Err(Errno::NOENT | Errno::INVAL | Errno::ACCESS | Errno::NOTDIR) => return Ok(()),
         result => result?,
     }
     match rustix::mount::unmount(path, UnmountFlags::DETACH) {
-        // The second in a user namespace: it came with the others and goes with them.
+        // EINVAL in a user namespace: the mount is locked together with those it came with.
         Err(Errno::PERM | Errno::INVAL) => {
             let target = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
             attach(detached(c"tmpfs", &[], MountAttrFlags::MOUNT_ATTR_RDONLY)?.as_fd(), target.as_fd())
@@ -148,7 +153,7 @@ pub fn hide_host_mount(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Gives what it has mounted. A procfs shows `pid_namespace`, if this process is not in the container's.
+/// Mounts a new file system and returns it. A procfs shows `pid_namespace`, if given.
 pub fn mount(
     root: BorrowedFd<'_>,
     what: &Mount,
@@ -165,7 +170,7 @@ pub fn mount(
         },
     };
     if let Some(label) = &what.label {
-        // Its descriptor is for its path alone.
+        // `mount` is an O_PATH descriptor, which fsetxattr(2) does not accept.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&mount, c".", flags, rustix::fs::Mode::empty())?;
         let flags = XattrFlags::empty();
@@ -182,7 +187,7 @@ pub fn mount(
     Ok(mount)
 }
 
-/// A new, detached file system; a tmpfs may have the mode of what it is to cover.
+/// Creates a detached file system; `mode`, for a tmpfs, is that of the directory it covers.
 fn new(
     root: BorrowedFd<'_>,
     what: &Mount,
@@ -209,7 +214,7 @@ fn new(
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, what.attributes)?)
 }
 
-/// A detached clone of the host's cgroup2 at `path`.
+/// Returns a detached clone of the host's cgroup2 at `path`.
 ///
 /// # Errors
 /// `EPERM` if something else is mounted there.
@@ -218,7 +223,7 @@ fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
     if u64::try_from(rustix::fs::fstatfs(&clone)?.f_type) != Ok(CGROUP2_MAGIC) {
         return Err(Errno::PERM);
     }
-    // How access times are kept was decided by whoever mounted it, and cannot be changed.
+    // The access time settings of a mount from another user namespace are locked.
     let mut set = u64::from(what.attributes.bits()) & !ATIME;
     if weakened::is_off("CVE-2023-25809") {
         set &= !libc::MOUNT_ATTR_RDONLY;
@@ -227,8 +232,8 @@ fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
     Ok(clone)
 }
 
-/// The same by mount(2), which mounts at a path: that of a directory which nobody else has seen, on a tmpfs that stands at `target`
-/// meanwhile. The path leads through the procfs that is still the host's.
+/// Like [`new`], but with mount(2), which needs a path: that of a directory on a private tmpfs that is
+/// attached to `target` meanwhile. The path goes through the procfs, which is still the host's.
 fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let path = |of: &OwnedFd| NumberedPath::new(b"/proc/self/fd/", of.as_raw_fd().unsigned_abs());
     let scratch = detached(c"tmpfs", &[], MountAttrFlags::empty())?;
@@ -252,7 +257,7 @@ fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>)
     Ok(mounted?)
 }
 
-/// The mode of what is at `path`; a directory that is yet to be made leaves the choice to the file system.
+/// The mode of the file at `path`; `None` if it does not exist yet, which leaves the mode to the file system.
 fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno> {
     match path::open(root, path, OFlags::PATH) {
         Err(Errno::NOENT) => Ok(None),
@@ -260,7 +265,7 @@ fn existing_mode(root: BorrowedFd<'_>, path: &CStr) -> Result<Option<u32>, Errno
     }
 }
 
-/// Gives what it has mounted where a kernel's tree belongs.
+/// Performs a bind mount. Returns the mount if its target is /proc or /sys.
 pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failure> {
     let cloned;
     if what.copy_symlink && copy_symlink(root, what)? {
@@ -269,7 +274,7 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failur
     let source = match &what.tree {
         Some(tree) if what.maps_ids => tree.as_fd(),
         tree => match (clone_source(what), tree) {
-            // The second: without the mounts below it, which are locked to it here.
+            // EINVAL: it cannot be cloned without the mounts below it, which are locked to it here.
             (Err(Errno::ACCESS | Errno::INVAL), Some(tree)) => unlocked(tree.as_fd()).of(Part::Source)?,
             (own, _) => {
                 cloned = own.of(Part::Source)?;
@@ -292,7 +297,8 @@ pub fn bind(root: BorrowedFd<'_>, what: &Bind) -> Result<Option<OwnedFd>, Failur
     Ok(is_top.then(|| rustix::io::fcntl_dupfd_cloexec(source, 0)).transpose()?)
 }
 
-/// Makes the source's link at the target, unless the source is no link; an existing file stays.
+/// If the source is a symbolic link, creates the same link at the target, unless a file exists there. Returns
+/// whether it is a link.
 #[inline(never)]
 fn copy_symlink(root: BorrowedFd<'_>, what: &Bind) -> Result<bool, Failure> {
     let mut space = [0; path::PATH_MAX];
@@ -317,7 +323,7 @@ pub fn remount(root: BorrowedFd<'_>, what: &Remount) -> Result<(), Failure> {
     change(target.as_fd(), what.this_mount, what.whole_tree)
 }
 
-/// Changes attributes of `mount` or, without one, of the mount at `target`, a path of the rootfs.
+/// Sets attributes of `mount` or, without one, of the mount at `target`, a path of the rootfs.
 pub fn seal(
     root: BorrowedFd<'_>,
     target: &CStr,
@@ -331,8 +337,9 @@ pub fn seal(
     Ok(set_attributes(mount.as_fd(), Recursion::ThisMount, attributes)?)
 }
 
-/// Makes `what` and all below it read-only by mounting it on itself. Nothing happens if it does not exist. The root, /proc and /sys
-/// are changed as they are: this process would not come to see what is mounted on its root, nor the next step what is on the others.
+/// Makes `what` and everything below it read-only with a recursive bind mount onto itself. Does nothing if it
+/// does not exist. The root, /proc and /sys are changed in place: this process would not see a mount on top
+/// of its root, and later steps would not see one on top of the others.
 pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) -> Result<(), Errno> {
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
     for target in trees.find(root, what)?.into_iter().flatten() {
@@ -345,7 +352,7 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
         let clone = detached_clone(target.as_fd(), true)?;
         if weakened::is_off("GHSA-3q8j-pf29-vwv8") {
             attach(clone.as_fd(), target.as_fd())?;
-            // For the race to be won in time.
+            // Gives an attacker time to win the race.
             let _ = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
             let again = path::open(root, what, OFlags::PATH)?;
             set_attributes(again.as_fd(), Recursion::WholeTree, read_only)?;
@@ -357,7 +364,7 @@ pub fn read_only_path(root: BorrowedFd<'_>, trees: &KernelTrees, what: &CStr) ->
     Ok(())
 }
 
-/// Covers each of `paths` that exists; `label` is a parameter of the file system that covers directories.
+/// Masks each of `paths` that exists; `label` is a parameter of the tmpfs that masks directories.
 pub fn mask(
     root: BorrowedFd<'_>,
     trees: &KernelTrees,
@@ -373,7 +380,8 @@ pub fn mask(
     Ok(())
 }
 
-/// What paths are covered with. One empty tmpfs serves all directories: each file system costs more than a clone of its mount.
+/// What paths are masked with. All directories share one empty tmpfs, because cloning a mount is cheaper than
+/// another file system.
 struct Covers<'a> {
     label: Option<&'a (CString, CString)>,
     empty: Option<OwnedFd>,
@@ -381,8 +389,11 @@ struct Covers<'a> {
 }
 
 impl Covers<'_> {
+    /// Masks `target`.
+    ///
     /// # Errors
-    /// `EBUSY` for the root: it would be hidden from whoever joins the container, and not from its program.
+    /// `EBUSY` for the root: it would be hidden from processes that join the container, but not from its
+    /// program.
     fn cover(&mut self, root: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
         if path::is_same(target, root)? {
             return Err(Errno::BUSY);
@@ -409,8 +420,8 @@ impl Covers<'_> {
     }
 }
 
-/// The container's /dev/null, known to be the real one: an image could have put a link or another file there
-/// (CVE-2025-31133).
+/// Opens the container's /dev/null and checks that it is the real device: an image could have put a link or
+/// another file there (CVE-2025-31133).
 ///
 /// # Errors
 /// `ENODEV` if it is something else.
@@ -472,11 +483,12 @@ fn open_target(root: BorrowedFd<'_>, target: &MountTarget, kind: TargetKind) -> 
         (None, TargetKind::Directory) => path::directory(root, &target.path).of(Part::Target)?,
         (None, TargetKind::File) => path::file(root, &target.path).of(Part::Target)?,
     };
-    // move_mount(2) would say EINVAL; the callers of runtimes look for "not a directory".
+    // move_mount(2) would fail with EINVAL, but callers of runtimes look for "not a directory".
     if kind == TargetKind::File && path::is_directory(opened.as_fd()).of(Part::Target)? {
         return Err(Failure { errno: Errno::NOTDIR, part: Part::Target });
     }
-    // A link that leads there: the process would go on below what is mounted, and whoever joins the container above it.
+    // A link to the root: the program would continue below the new mount, while processes that join the
+    // container would be above it.
     if path::is_same(opened.as_fd(), root).of(Part::Target)? {
         return Err(Failure { errno: Errno::BUSY, part: Part::Target });
     }

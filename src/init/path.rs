@@ -1,4 +1,5 @@
-//! Paths of the container: always resolved by the kernel against a descriptor of the rootfs, never by joining strings.
+//! Paths of the container, always resolved by the kernel from a descriptor of the rootfs, never by joining
+//! strings.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -7,18 +8,18 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes,
 
 use crate::sys::{Errno, weakened};
 
-/// The longest path, with its NUL, that the kernel takes; limits.h.
+/// The longest path that the kernel accepts, including NUL; limits.h.
 pub const PATH_MAX: usize = 4096;
-/// How many dangling symbolic links on the way to a directory that is to be made are followed; path_resolution(7) has 40.
+/// How many dangling symbolic links are followed while making a directory; path_resolution(7) allows 40.
 const MAX_LINKS: u8 = 8;
 
-/// How often a path is looked up while others rename what is on the way: enough for any accident, too little for a container
-/// that does nothing else to keep us.
+/// How often to retry a lookup while other processes rename directories on the way: enough for any accident,
+/// but a container that does nothing else cannot keep us forever.
 const TRIES: u16 = 1024;
 
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// What came of resolving such paths by name.
+/// Vulnerabilities caused by resolving such paths by name.
 const BY_NAME: [&str; 6] = [
     "CVE-2019-18837",
     "CVE-2024-21626",
@@ -28,7 +29,7 @@ const BY_NAME: [&str; 6] = [
     "CVE-2026-47766",
 ];
 
-/// Opens `path` inside `root`: absolute and symbolic links, and `..`, cannot leave it; openat2(2).
+/// Opens `path` inside `root`. Absolute paths, symbolic links and `..` cannot leave it; openat2(2).
 ///
 /// # Errors
 /// `ELOOP` for a magic link such as `/proc/self/fd/3`.
@@ -36,17 +37,17 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd,
     open_with(root, path, flags, INSIDE)
 }
 
-/// Holds what is at `path` inside `root`, resolved as in a container whose root that is.
+/// Opens `path` inside `root` with O_PATH, resolved as in a container with that root.
 pub fn open_inside(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     open(root, path, OFlags::PATH)
 }
 
-/// Like [`open`], but a symbolic link anywhere on the way is `ELOOP`.
+/// Like [`open`], but any symbolic link on the way is `ELOOP`.
 pub fn open_without_links(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open_with(root, path, flags, INSIDE | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Like [`open`], but what leads out of the directory, as an absolute link does, is `EXDEV`.
+/// Like [`open`], but a path that leads out of the directory, as an absolute link does, is `EXDEV`.
 pub fn open_beneath(directory: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     open_with(directory, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
 }
@@ -62,7 +63,8 @@ fn open_with(
     }
     for _ in 0..TRIES {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // A rename or mount elsewhere made the kernel unsure that it stayed inside: openat2(2) says to ask again.
+            // A concurrent rename or mount made the kernel unable to tell whether the path stayed inside;
+            // openat2(2) says to retry.
             Err(Errno::AGAIN | Errno::INTR) => {}
             result => return result,
         }
@@ -70,14 +72,14 @@ fn open_with(
     Err(Errno::AGAIN)
 }
 
-/// What a weakened build does instead: links lead to wherever they lead on the host.
+/// What a weakened build does instead: links are resolved as on the host.
 pub fn open_by_name(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let below = path.to_bytes_with_nul().get(1..).and_then(|path| CStr::from_bytes_with_nul(path).ok());
     let below = below.filter(|path| !path.is_empty()).unwrap_or(c".");
     rustix::fs::openat(root, below, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opens the directory `path` inside `root`, made with all that is missing above it (mode 0755).
+/// Opens the directory `path` inside `root`, creating it and its missing parents (mode 0755).
 pub fn directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => make_directory(root, path, MAX_LINKS),
@@ -85,7 +87,7 @@ pub fn directory(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Opens the file `path` inside `root`; an empty one (mode 0755, as runc's) is made if it is missing.
+/// Opens the file `path` inside `root`, creating an empty one (mode 0755, as runc does) if it is missing.
 pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     make_file(root, path, MAX_LINKS)
 }
@@ -97,7 +99,7 @@ fn make_file(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Er
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
             match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755)) {
                 Ok(_) => open(root, path, OFlags::PATH),
-                // A dangling link, as /etc/resolv.conf often is in an image: make what it names.
+                // A dangling link, as /etc/resolv.conf often is in images: create its target.
                 Err(Errno::EXIST) => {
                     let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                     let bytes = path.to_bytes();
@@ -112,7 +114,8 @@ fn make_file(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Er
     }
 }
 
-/// The directory that holds `path`, made if it is missing, and the last component.
+/// Opens the parent directory of `path`, creating it if it is missing, and returns it with the last
+/// component.
 pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
     let bytes = path.to_bytes_with_nul();
     let slash = bytes.iter().rposition(|&byte| byte == b'/').ok_or(Errno::INVAL)?;
@@ -123,7 +126,7 @@ pub fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a 
     Ok((directory(root, buffer.as_cstr(0)?)?, name))
 }
 
-/// Makes `path` and what is missing above it, one component at a time, each below a directory already held open.
+/// Creates `path` and its missing parents, one component at a time, each below a directory held open.
 fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedFd, Errno> {
     let mut prefix = Buffer::new();
     let mut parent: Option<OwnedFd> = None;
@@ -141,7 +144,7 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
                     Err(errno) => return Err(errno),
                 }
                 match open(root, prefix.as_cstr(0)?, OFlags::PATH | OFlags::DIRECTORY) {
-                    // A dangling link, as /var/run -> /run in an image without /run: make what it names.
+                    // A dangling link, as /var/run -> /run in an image without /run: create its target.
                     Err(Errno::NOENT) => {
                         let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                         let make = |path: &CStr| make_directory(root, path, links);
@@ -157,7 +160,7 @@ fn make_directory(root: BorrowedFd<'_>, path: &CStr, links: u8) -> Result<OwnedF
     parent.map_or_else(|| open(root, c"/", OFlags::PATH | OFlags::DIRECTORY), Ok)
 }
 
-/// Makes what the link `name` in `directory` points to; `above` is the directory's path.
+/// Creates the target of the link `name` in `directory`; `above` is the directory's path.
 #[inline(never)]
 fn at_end_of_link(
     directory: BorrowedFd<'_>,
@@ -170,7 +173,7 @@ fn at_end_of_link(
     make(target.as_cstr(0)?)
 }
 
-/// What the symbolic link at `path` points to, in `space`; `None` if it is no link.
+/// Reads the target of the symbolic link at `path` into `space`; `None` if it is not a link.
 pub fn read_link<'a>(
     directory: BorrowedFd<'_>,
     path: &CStr,
@@ -196,7 +199,7 @@ pub fn joined(directory: &CStr, name: &CStr) -> Result<Buffer, Errno> {
     Ok(path)
 }
 
-/// A path under construction, NUL-terminated, without the heap.
+/// A NUL-terminated path in a fixed buffer.
 pub struct Buffer {
     bytes: [u8; PATH_MAX],
     length: usize,
@@ -207,8 +210,10 @@ impl Buffer {
         Self { bytes: [0; PATH_MAX], length: 0 }
     }
 
+    /// Appends `part`.
+    ///
     /// # Errors
-    /// `ENAMETOOLONG` when there is no room for it and a NUL.
+    /// `ENAMETOOLONG` if it and a NUL do not fit.
     fn push(&mut self, part: &[u8]) -> Result<(), Errno> {
         let end = self.length.saturating_add(part.len());
         if end >= PATH_MAX {
@@ -222,7 +227,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Appends what the link `name` in `directory` points to, as a path from the root; `above` is the directory's path.
+    /// Appends the target of the link `name` in `directory`, as a path from the root; `above` is the
+    /// directory's path.
     fn push_link(&mut self, directory: BorrowedFd<'_>, name: &CStr, above: &[u8]) -> Result<(), Errno> {
         let mut space = [std::mem::MaybeUninit::uninit(); PATH_MAX];
         let (target, _) = rustix::fs::readlinkat_raw(directory, name, &mut space)?;
@@ -253,7 +259,7 @@ pub fn is_mount(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Whether two descriptors are the same place of the same mount; statx(2).
+/// Whether two descriptors refer to the same file of the same mount; statx(2).
 pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
     let place = |fd| -> Result<_, Errno> {
         let flags = StatxFlags::MNT_ID | StatxFlags::INO;
@@ -268,11 +274,11 @@ pub fn is_on_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
-/// A path that ends in a number, as `/dev/pts/7`, without the heap.
+/// A path that ends in a number, such as `/dev/pts/7`, in a fixed buffer.
 pub struct NumberedPath([u8; 32]);
 
 impl NumberedPath {
-    /// `prefix` is at most 20 bytes long.
+    /// `prefix` must be at most 20 bytes long.
     pub fn new(prefix: &[u8], number: u32) -> Self {
         let mut bytes = [0; 32];
         let mut places = bytes.iter_mut().take(31);

@@ -1,5 +1,5 @@
-//! A procfs of our own that is attached nowhere: whatever a hostile image or another container has done to /proc, what is
-//! written through it reaches the kernel's files (CVE-2019-16884, CVE-2023-28642, CVE-2025-52881, CVE-2025-62596).
+//! A detached procfs of our own. Files opened through it are the kernel's, whatever a hostile image or
+//! another container has done to /proc (CVE-2019-16884, CVE-2023-28642, CVE-2025-52881, CVE-2025-62596).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -17,28 +17,29 @@ use crate::init::protocol::SIZE;
 use crate::sys::process::{Cloned, clone3, close_range, exit_now, setns};
 use crate::sys::weakened;
 
-/// The number of a procfs's root; `PROC_ROOT_INO`, linux/proc_fs.h.
+/// The inode number of a procfs root; `PROC_ROOT_INO`, linux/proc_fs.h.
 const ROOT: u64 = 1;
 
-/// Below the root of a procfs, neither out of it nor into what is mounted on it. `self`, a link that the kernel answers with a
-/// number, is allowed; what is behind a magic link is not.
+/// Resolution that stays in the procfs: neither out of it nor into what is mounted on it. Magic links are
+/// refused; `self`, an ordinary link to the process's pid, is not one.
 const INSIDE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
-/// What came of writing through the container's /proc.
+/// Vulnerabilities caused by writing through the container's /proc.
 const PUBLIC: [&str; 2] = ["CVE-2025-52881", "CVE-2025-62596"];
 
-/// The root of a procfs, of the pid namespace of the caller.
+/// Returns the root of a procfs for the caller's pid namespace.
 ///
 /// # Errors
-/// `EXDEV` if /proc is the only one to be had and is none.
+/// `EXDEV` if no new procfs can be mounted and /proc is not a procfs.
 pub fn open() -> Result<OwnedFd, Errno> {
     if weakened::is_off_for(&PUBLIC) {
         return rustix::fs::openat(CWD, c"/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     }
     match detached(c"proc", &[], MountAttrFlags::empty()) {
-        // In a user namespace the kernel makes no new one where something covers a part of each that is to be seen. The one that
-        // is there will do: nothing that covers a file of it can be written to, because it is another mount.
+        // In a user namespace, the kernel refuses a new procfs if every visible one is partly covered by
+        // other mounts. Then the existing one has to do. It is safe: a file that is covered is on another
+        // mount and cannot be opened (NO_XDEV).
         Err(Errno::PERM) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let procfs = rustix::fs::openat(CWD, c"/proc", flags, Mode::empty())?;
@@ -49,10 +50,11 @@ pub fn open() -> Result<OwnedFd, Errno> {
     }
 }
 
-/// What a new procfs of `namespace`, which this process is not in, is made of.
+/// Returns a file system context for a procfs of pid namespace `namespace`, which this process is not in.
 ///
-/// Before Linux 6.18 a procfs is always of the pid namespace of whoever asks for it first; then a messenger is born there that has
-/// nothing of the host: its root is `root`, and its one descriptor leads here.
+/// Before Linux 6.18, a procfs always shows the pid namespace of the process that called fsopen(2). So a
+/// messenger is cloned into that namespace to do so. It has no access to the host: its root is `root`, and
+/// its only descriptor is the socket to this process.
 pub fn context_of(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     match rustix::mount::fsconfig_set_fd(context.as_fd(), c"pidns", namespace) {
@@ -71,7 +73,8 @@ pub fn context_of(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<Own
     context.ok_or(Errno::PIPE)
 }
 
-/// Has a process born in `namespace` send a context through `to`. Nobody there sees this process, which has the host's tree.
+/// Has a process in `namespace` send a context through `to`. Only that process is born there: this one, whose
+/// mount namespace is the host's, stays invisible to the processes there.
 fn send_messenger(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
     rustix::process::chroot(c".")?;
@@ -93,12 +96,12 @@ fn send_context(to: BorrowedFd<'_>) -> Result<(), Errno> {
     protocol::send_descriptor(to, b"p", context.as_fd())
 }
 
-/// Ends this process with the errno as its status.
+/// Exits with the errno as the status.
 fn leave(result: Result<(), Errno>) -> ! {
     exit_now(result.err().map_or(0, |errno| errno.raw_os_error()))
 }
 
-/// Waits for the end of a child that calls [`leave`].
+/// Waits for a child that calls [`leave`] to exit, and returns its error.
 fn await_end(child: BorrowedFd<'_>) -> Result<(), Errno> {
     loop {
         match rustix::process::waitid(WaitId::PidFd(child), WaitIdOptions::EXITED) {
@@ -114,12 +117,12 @@ fn await_end(child: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Opens a file of it for writing.
+/// Opens one of its files for writing.
 pub fn writable(procfs: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     open_below(procfs, path, OFlags::WRONLY | OFlags::CLOEXEC)
 }
 
-/// Opens a directory of it.
+/// Opens one of its directories.
 pub fn directory(procfs: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open_below(procfs, path, flags)

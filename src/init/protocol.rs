@@ -1,24 +1,25 @@
-//! What parent and child tell each other, over a SOCK_SEQPACKET pair that execve(2) closes.
+//! The messages between parent and child, over a SOCK_SEQPACKET pair that execve(2) closes.
 //!
 //! ```text
 //! child                          parent
-//!   successor        ────────▶   with its descriptor, if the child was an intermediate; one born late says it after the mounts
-//!                    ◀────────   one byte: goes on with the successor
+//!   successor        ────────▶   with a pidfd: of an intermediate, or born late, after the mounts
+//!                    ◀────────   one byte: continues with the successor
 //!   Reached(point)   ────────▶   does what the point is for
 //!                    ◀────────   one byte
-//!   the steps …                  makes the network namespace beside them
-//!                    ◀────────   its descriptor, if there is to be a new one
-//!   the steps …                  prepares the record, adjusts the process
-//!   Ready            ────────▶   nothing is left but the program's start: publishes the record; not with `exec`
+//!   the steps …                  meanwhile makes the network namespace
+//!                    ◀────────   its descriptor, if there is a new one
+//!   the steps …                  prepares the state file, adjusts the process
+//!   Ready            ────────▶   only the program's start is left: publishes the state file; not with `exec`
 //!                    ◀────────   one byte: the container is recorded
-//!   HookOutput, text       ────────▶   the last words of a hook, if it fails
-//!   Listening(fd)    ────────▶   if a seccomp agent is to be asked: gives it the descriptor
+//!   hook output      ────────▶   the last output of a hook that has failed
+//!   Listening(fd)    ────────▶   with a seccomp agent: passes the descriptor to it
 //!                    ◀────────   one byte: it has been passed on
 //!   end of file      ────────▶   the program has started
 //! ```
-//! What the parent says comes in the order in which the program asks for it; a point is reached only if the program has it.
-//! What a hook of the init process has said comes, if anything, just before the failure. `Failed(step, errno, part)` may come
-//! in the place of any of the child's messages and is its last. A pty's master comes as a message of its own, `/dev/pts/N` with the descriptor beside it, when the parent is to relay the terminal.
+//! The parent replies in the order in which the program asks; points that are not in the program are never
+//! reached. The output of a failed hook, if any, comes just before the failure. `Failed(step, errno, part)`
+//! can replace any message of the child and is its last. If the parent relays the terminal, the pty master
+//! arrives as a separate message, `/dev/pts/N` with the descriptor attached.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -32,10 +33,10 @@ use rustix::net::{
 use crate::init::step::{Ended, Part, Point};
 use crate::sys::Errno;
 
-/// The text beside the descriptor of an intermediate's successor.
+/// The text of the message that carries the pidfd of a successor.
 pub const SUCCESSOR: &[u8] = b"successor";
 
-/// Sends `text` and a descriptor beside it; unix(7).
+/// Sends `text` with a descriptor attached; unix(7).
 pub fn send_descriptor(socket: BorrowedFd<'_>, text: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     let descriptors = [descriptor];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -46,7 +47,7 @@ pub fn send_descriptor(socket: BorrowedFd<'_>, text: &[u8], descriptor: Borrowed
     rustix::net::sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// Receives a message: how long its text is, which begins `text`, and the descriptor beside it.
+/// Receives a message into `text`. Returns the length of its text and the descriptor attached to it.
 pub fn receive(socket: BorrowedFd<'_>, text: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {
@@ -54,7 +55,8 @@ pub fn receive(socket: BorrowedFd<'_>, text: &mut [u8]) -> Result<(usize, Option
         let received =
             rustix::net::recvmsg(socket, &mut [IoSliceMut::new(text)], &mut control, RecvFlags::CMSG_CLOEXEC);
         let received = match received {
-            // The second: the other has left without reading what we said. Its last words come with the next call; unix(7).
+            // CONNRESET: the other end exited without reading what we sent. The next call returns its last
+            // messages; unix(7).
             Err(Errno::INTR | Errno::CONNRESET) => continue,
             received => received?,
         };
@@ -69,34 +71,34 @@ pub fn receive(socket: BorrowedFd<'_>, text: &mut [u8]) -> Result<(usize, Option
 /// The size of a message of the child.
 pub const SIZE: usize = 12;
 
-/// What the last words of a hook begin with; see [`send_said`].
+/// The first bytes of a message with the last output of a hook; see [`send_said`].
 const SAID: [u8; 4] = 4_u32.to_ne_bytes();
 
-/// The longest message: what a hook has said, or the path of a terminal.
+/// The longest message: the last output of a hook, or the path of a terminal.
 pub const LONGEST: usize = SAID.len() + SAID_MOST;
 
-/// How many of a hook's last words are handed on, in bytes.
+/// How much of a hook's last output is passed on, in bytes.
 pub const SAID_MOST: usize = 4096;
 
-/// Sends the last words of a hook.
+/// Sends the last output of a hook.
 pub fn send_said(socket: BorrowedFd<'_>, text: &[u8]) -> Result<(), Errno> {
     let mut control = SendAncillaryBuffer::default();
     let parts = [IoSlice::new(&SAID), IoSlice::new(text)];
     rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// The last words of a hook, if the message is of that kind.
+/// Returns the last output of a hook, if the message is of that kind.
 pub fn said(message: &[u8]) -> Option<&[u8]> {
     message.strip_prefix(&SAID)
 }
 
-/// What the child says.
+/// A message of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     Ready,
-    /// It waits for a byte.
+    /// The child waits for a byte.
     Reached(Point),
-    /// The calls that a filter hands over arrive on this descriptor of its; it waits for a byte.
+    /// The number of the seccomp listener in the child, which waits for a byte.
     Listening(u32),
     Failed {
         step: u32,
@@ -106,7 +108,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Kind and part, step, errno.
+    /// Encodes it as kind and part, step, errno: three 32-bit numbers.
     pub fn to_bytes(self) -> [u8; SIZE] {
         let (kind, step, errno) = match self {
             Self::Ready => (0, 0, 0),
@@ -134,7 +136,7 @@ impl Message {
         bytes
     }
 
-    /// `None` if the child cannot have said that.
+    /// Decodes a message; `None` if it is not one that the child can send.
     pub fn from_bytes(bytes: [u8; SIZE]) -> Option<Self> {
         let [k0, k1, k2, k3, s0, s1, s2, s3, e0, e1, e2, e3] = bytes;
         let kind = u32::from_ne_bytes([k0, k1, k2, k3]);
@@ -146,7 +148,7 @@ impl Message {
             kind if kind & 1 == 0 => return None,
             _ => {}
         }
-        // The kernel's own range; a number outside is not one to make an errno of.
+        // The kernel's range of errors. `Errno` does not accept others.
         let errno = i32::from_ne_bytes([e0, e1, e2, e3]);
         if !(1..4096).contains(&errno) {
             return None;

@@ -1,4 +1,4 @@
-//! Standard streams that are a device of the host's: whoever holds a descriptor can change the mode and the
+//! Replaces standard streams that are devices of the host. A descriptor is enough to change the mode and
 //! owner of the inode behind it, as root of a container without a user namespace does with `chmod 600
 //! /proc/self/fd/0`; fchmod(2), proc_pid_fd(5).
 
@@ -11,8 +11,8 @@ use rustix::mount::MountAttrFlags;
 
 use super::{mount, path};
 
-/// Devices of which one node is as good as another, and where a container has them; devices.txt. A terminal
-/// is not among them: it is given to the container to be used.
+/// Devices whose nodes are interchangeable, and their paths in the container; devices.txt. Terminals are not
+/// among them: a terminal is passed to the container on purpose.
 const DEVICES: [(u64, &CStr); 5] = [
     (mount::NULL_DEVICE, c"/dev/null"),
     (libc::makedev(1, 5), c"/dev/zero"),
@@ -22,11 +22,11 @@ const DEVICES: [(u64, &CStr); 5] = [
 ];
 
 /// Replaces each standard stream that is one of [`DEVICES`] by the container's node of the same device,
-/// opened in the same way.
+/// opened with the same flags.
 ///
-/// A container without that node gets one that is nowhere else. Where none can be made, the stream stays:
-/// that is so in a user namespace, in which root may not change an inode of the host's either, and where a
-/// cgroup forbids the device, as no container of ours does.
+/// If the container has no such node, uses a new one on a detached file system. If that is not possible
+/// either, the stream stays: in a user namespace, where root may not change the host's inode anyway, or if
+/// the cgroup forbids the device, which our own cgroups do not.
 pub fn own(root: BorrowedFd<'_>) -> Result<(), Errno> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for (stream, number) in streams.into_iter().zip(0..) {
@@ -49,8 +49,9 @@ pub fn is_null_device(file: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| is(&stat, mount::NULL_DEVICE))
 }
 
-/// The container's node at `path`, looked at before it is opened, since opening another device or a fifo may
-/// do something or wait, and after, since processes of the container may have put another in its place.
+/// Opens the container's node at `path`. Its type is checked before the open, because opening another device
+/// or a fifo may have side effects or block, and again after it, because processes of the container may have
+/// replaced the node.
 fn open(root: BorrowedFd<'_>, path: &CStr, device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
     let found = path::open(root, path, OFlags::PATH)?;
     if !is(&rustix::fs::statat(&found, c"", AtFlags::EMPTY_PATH)?, device) {
@@ -67,7 +68,7 @@ fn open(root: BorrowedFd<'_>, path: &CStr, device: u64, flags: OFlags) -> Result
     Ok(opened)
 }
 
-/// A new node in a file system that is attached nowhere.
+/// Opens a new node on a detached tmpfs.
 #[inline(never)]
 fn open_new(device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;

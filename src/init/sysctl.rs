@@ -1,4 +1,4 @@
-//! Kernel parameters, written through a procfs that nobody else can reach.
+//! Writes kernel parameters through a detached procfs that no other process can reach.
 
 use std::ffi::CString;
 use std::os::fd::AsFd as _;

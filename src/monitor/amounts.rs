@@ -1,6 +1,7 @@
-//! Numbers for people.
+//! Formats numbers for humans.
 
-/// An amount in bytes, with three digits or, before the next unit, four: `0B`, `1.25KiB`, `31.9MiB`, `1023GiB`. Cut off, not rounded.
+/// Formats an amount in bytes with three digits, or four just below the next unit: `0B`, `1.25KiB`,
+/// `31.9MiB`, `1023GiB`. Truncated, not rounded.
 pub fn bytes(amount: u64) -> String {
     let mut hundredths = u128::from(amount) * 100;
     let mut unit = "B";
@@ -19,7 +20,7 @@ pub fn bytes(amount: u64) -> String {
     }
 }
 
-/// Hundredths as a number with two decimals, from a thousand on without.
+/// Formats hundredths as a number with two decimals, or none from 1000 on.
 pub fn hundredths(number: u64) -> String {
     match (number / 100, number % 100) {
         (whole @ 1000.., _) => whole.to_string(),
@@ -27,7 +28,7 @@ pub fn hundredths(number: u64) -> String {
     }
 }
 
-/// The share of `part` in `whole` in hundredths of a percent; of nothing there is none.
+/// The share of `part` in `whole` in hundredths of a percent; `None` if `whole` is 0.
 pub fn share(part: u64, whole: u64) -> Option<u64> {
     let share = (u128::from(part) * 10_000).checked_div(whole.into())?;
     Some(u64::try_from(share).unwrap_or(u64::MAX))

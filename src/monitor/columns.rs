@@ -1,10 +1,10 @@
-//! Tables that take no more columns of a terminal than there are.
+//! Tables that fit into the width of a terminal.
 
 use super::text::{Charset, cut, width};
 
-/// Between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
-/// Between the parts of a cell.
+/// The separator between the parts of a cell.
 const BETWEEN: &str = " / ";
 
 /// A column of a table.
@@ -12,31 +12,32 @@ const BETWEEN: &str = " / ";
 pub struct Column {
     pub title: &'static str,
     pub kind: ColumnKind,
-    /// The higher, the earlier it is left out for want of room; 0 is never.
+    /// When there is not enough room, the column with the highest rank is left out first; one with rank 0
+    /// never is.
     pub rank: u8,
-    /// Of each row, the parts of the cell.
+    /// For each row, the parts of the cell.
     pub cells: Vec<Vec<String>>,
 }
 
 /// How the cells of a column are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
-    /// From the left, cut to no less than this.
+    /// Left-aligned text, cut to no less than this width.
     Words { at_least: usize },
-    /// From the right, each part, of which none takes less than this.
+    /// Right-aligned parts, each at least this wide.
     Numbers { at_least: usize },
 }
 
-/// Where the text of a column goes.
+/// The layout of a column.
 struct Cell<'a> {
     column: &'a Column,
-    /// Of the parts.
+    /// The widths of the parts.
     parts: Vec<usize>,
     width: usize,
 }
 
 impl<'a> Cell<'a> {
-    /// As much room as the column wants.
+    /// The full width of the column.
     fn natural(column: &'a Column) -> Self {
         let count = column.cells.iter().map(Vec::len).max().unwrap_or(0);
         let least = match column.kind {
@@ -87,7 +88,7 @@ fn from_right(text: &str, room: usize) -> String {
     " ".repeat(room.saturating_sub(width(text))) + text
 }
 
-/// The table as lines, the titles first, none of them wider than `room`, or as wide as they are where that is `None`.
+/// Formats the table, header first. No line is wider than `room`; with `None`, the width is unlimited.
 pub fn lines(columns: &[Column], room: Option<usize>, charset: Charset) -> Vec<String> {
     let mut places: Vec<_> = columns.iter().map(Cell::natural).collect();
     if let Some(room) = room {
@@ -102,7 +103,7 @@ pub fn lines(columns: &[Column], room: Option<usize>, charset: Charset) -> Vec<S
     [None].into_iter().chain((0..rows).map(Some)).map(line).collect()
 }
 
-/// Leaves out columns until the rest has room, and then gives words as much of it as there is.
+/// Leaves out columns until the rest fits, then distributes the remaining room among text columns.
 fn fit(places: &mut Vec<Cell<'_>>, room: usize) {
     let taken = |places: &[Cell<'_>]| {
         places.iter().map(Cell::least).sum::<usize>() + GAP.len() * places.len().saturating_sub(1)

@@ -1,11 +1,11 @@
-//! The last values as a row of bars, the newest at the right.
+//! The most recent values as a row of bars, the newest on the right.
 
 use super::text::Charset;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const ASCII: [char; 8] = ['_', '.', '-', '=', '+', '*', '%', '#'];
 
-/// As many of `values` as have room, of which a full bar is `full` or more. `None` is a gap.
+/// Draws the last `room` of `values`; a full bar stands for `full` or more, `None` is a gap.
 pub fn bars(values: &[Option<u64>], full: u64, room: usize, charset: Charset) -> String {
     let signs = match charset {
         Charset::Utf8 => BLOCKS,

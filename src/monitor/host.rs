@@ -1,23 +1,24 @@
-//! What the whole host uses: /proc/stat, /proc/meminfo, /proc/loadavg and /proc/pressure; proc(5). What cannot be read is not known.
+//! Resource usage of the whole host: /proc/stat, /proc/meminfo, /proc/loadavg and /proc/pressure; proc(5).
+//! Values that cannot be read are `None`.
 
 use std::fs::read_to_string;
 
 use super::amounts::share;
 use crate::cgroup::{Pressure, avg10};
 
-/// One moment.
+/// A sample.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Host {
     pub processors: u64,
     time: Option<Time>,
     /// In bytes.
     pub memory: Option<HostMemory>,
-    /// The averages of one, five and fifteen minutes, as the kernel writes them.
+    /// The load averages over 1, 5 and 15 minutes, as written by the kernel.
     pub load: Option<String>,
     pub pressure: Pressure,
 }
 
-/// Of all processors together since the boot, in ticks.
+/// CPU time since boot of all processors together, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Time {
     idle: u64,
@@ -27,12 +28,12 @@ struct Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostMemory {
     pub total: u64,
-    /// What programs could have without swapping.
+    /// What programs can allocate without swapping.
     pub available: u64,
 }
 
 impl Host {
-    /// As it is now.
+    /// Takes a sample.
     pub fn look() -> Self {
         let pressure = |name| avg10(&read_to_string(format!("/proc/pressure/{name}")).ok()?, "some");
         let stat = read_to_string("/proc/stat").unwrap_or_default();
@@ -45,11 +46,11 @@ impl Host {
         }
     }
 
-    /// The share of all processors that was used since `before`, in hundredths of a percent.
+    /// The share of all processors used since `before`, in hundredths of a percent.
     pub fn cpu_since(&self, before: &Self) -> Option<u64> {
         let (before, now) = (before.time?, self.time?);
         let all = now.all.checked_sub(before.all)?;
-        // The idle time can go back a little; proc_stat(5).
+        // The idle time can decrease slightly; proc_stat(5).
         share(all.saturating_sub(now.idle.saturating_sub(before.idle)), all)
     }
 }
@@ -70,14 +71,15 @@ fn parse_memory(text: &str) -> Option<HostMemory> {
     })
 }
 
-/// A line for each processor: `cpu0 …`, below the one for all.
+/// Counts the lines of single processors, `cpu0 …`, which follow the one for all.
 fn processors(stat: &str) -> u64 {
     let lines =
         stat.lines().filter(|line| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' ')));
     u64::try_from(lines.count()).unwrap_or(u64::MAX)
 }
 
-/// `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL GUEST GUEST_NICE`; what guests use is in the first two already.
+/// Parses `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL GUEST GUEST_NICE`. Guest time is already
+/// included in the first two.
 fn time(stat: &str) -> Option<Time> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let numbers: Vec<u64> =
@@ -92,7 +94,7 @@ fn load(text: &str) -> Option<String> {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-/// For fuzz targets: each of these files, whatever is in it.
+/// For fuzz targets: parses each of these files with arbitrary contents.
 pub fn parse(text: &str) {
     let host = Host {
         processors: processors(text),

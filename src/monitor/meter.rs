@@ -1,4 +1,4 @@
-//! Looks at containers again and again.
+//! Samples the resource usage of containers repeatedly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -11,29 +11,30 @@ use crate::container::state::Status;
 use crate::container::{Container, ContainerId, Root};
 use crate::error::{Refusal, line};
 
-/// Which containers are looked at, and what the last look has shown.
+/// The containers to sample, and their last samples.
 ///
-/// Between two looks it holds no descriptor of a container, of which there can be more than a process may have open, but of
-/// those that were named.
+/// Between samples, it holds no descriptors except the pidfds of named containers: there may be more
+/// containers than a process may have open files.
 #[derive(Debug)]
 pub struct Meter<'a> {
     root: &'a Root,
-    /// Those that were named and have not ended, with their init processes; `None` if all that run are meant.
+    /// The named containers that have not stopped, with pidfds of their init processes; `None` to sample all
+    /// running ones.
     named: Option<BTreeMap<ContainerId, OwnedFd>>,
-    /// With what the last look has shown, if there was one.
+    /// The containers known so far, with their last sample, if any.
     known: BTreeMap<ContainerId, (Container, Option<Seen>)>,
-    /// Those about which there has been a complaint.
+    /// Containers that have already been complained about.
     unreadable: BTreeSet<ContainerId>,
     complaints: Vec<String>,
 }
 
 impl<'a> Meter<'a> {
-    /// All containers of `root` that run, whenever they begin to, paused ones included; or, if there are any, those named by `ids`
-    /// until they end, created ones included. Who has named one means that one: another of the same name, made after it has ended
-    /// or has been deleted, is none of those that were named.
+    /// Samples the containers named by `ids` until they stop, including created ones. Without `ids`, samples
+    /// all running or paused containers of `root`, including those started later. A name stands for the
+    /// container that has it now: one created under the same name later is not included.
     ///
     /// # Errors
-    /// One that is named is not there, or has ended.
+    /// If a named container does not exist or has stopped.
     pub fn new(root: &'a Root, ids: &[ContainerId]) -> Result<Self> {
         let (mut named, mut known) = (BTreeMap::new(), BTreeMap::new());
         for id in ids {
@@ -54,25 +55,25 @@ impl<'a> Meter<'a> {
         })
     }
 
-    /// Whether all that were named have ended.
+    /// Whether all named containers have stopped.
     pub fn is_over(&self) -> bool {
         self.named.as_ref().is_some_and(BTreeMap::is_empty)
     }
 
-    /// Descriptors that become readable when one of those that were named ends.
+    /// Pidfds that become readable when a named container stops.
     pub fn ends(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.named.iter().flatten().map(|(_, init)| init.as_fd())
     }
 
-    /// What could not be looked at since this was asked last, each container once.
+    /// Returns the errors since the last call, at most one per container.
     pub fn complaints(&mut self) -> Vec<String> {
         std::mem::take(&mut self.complaints)
     }
 
-    /// Looks at all of them now; in the order of their names.
+    /// Samples all containers now and returns the samples sorted by name.
     ///
     /// # Errors
-    /// If the container root cannot be read. A container that cannot is left out, with a complaint.
+    /// If the container root cannot be read. A container that cannot be read is left out, with a complaint.
     pub fn look(&mut self) -> Result<Vec<Seen>> {
         let ids: Vec<_> = match &self.named {
             Some(named) => named.keys().cloned().collect(),
@@ -84,7 +85,7 @@ impl<'a> Meter<'a> {
             let seen = match before.remove(&id) {
                 None => self.load(&id),
                 Some((container, seen)) => match look(self.renew(&id, container), seen.as_ref()) {
-                    // The one of the same name that there may be by now is another.
+                    // There may be a new container of the same name.
                     Ok((container, now)) if now.status == Status::Stopped && self.named.is_none() => {
                         drop(container);
                         self.load(&id)
@@ -98,7 +99,7 @@ impl<'a> Meter<'a> {
                     all.push(seen.clone());
                     self.known.insert(id, (container, Some(seen)));
                 }
-                // In the making, or gone since.
+                // Being created, or deleted meanwhile.
                 Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {
                     self.forget(&id);
                 }
@@ -117,7 +118,8 @@ impl<'a> Meter<'a> {
         look(self.root.load(id)?, None)
     }
 
-    /// As long as a container is in the making, its record says so; what comes in its place is of the same init process.
+    /// Reloads a container whose record says that it is being created: the record is replaced once it has
+    /// been created. A different container has a different init process.
     fn renew(&self, id: &ContainerId, container: Container) -> Container {
         let init = |of: &Container| (of.state.init_process_pid, of.state.init_process_start);
         if !container.state.creating {
@@ -141,7 +143,7 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Reads first and asks for the status afterwards: what is alive then is what was read.
+/// Takes a sample. The status is read last: if the container is alive then, it was alive during the sample.
 fn look(mut container: Container, before: Option<&Seen>) -> Result<(Container, Seen)> {
     let state = &container.state;
     let has_network = state.namespaces & libc::CLONE_NEWNET != 0;
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
     use crate::container::state;
 
-    /// A process that does nothing, ended and waited for on drop.
+    /// An idle process, killed and reaped on drop.
     struct Init(Child);
 
     impl Init {

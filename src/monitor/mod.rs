@@ -1,7 +1,8 @@
-//! What containers use, from one look at them to the next: what `stats` and `top` show.
+//! The resource usage of containers, sampled repeatedly, as shown by `stats` and `top`.
 //!
-//! `meter.rs` looks; here are the rates that follow from two looks. `table.rs` and `report.rs` (JSON) are the forms of `stats`,
-//! `screen/` those of `top`; all forms are pure: numbers and the size of a terminal in, lines out.
+//! `meter.rs` takes samples; this file computes rates from two of them. `table.rs` and `report.rs` (JSON) are
+//! the output formats of `stats`, `screen/` is that of `top`. All formatting is pure: numbers and the size of
+//! a terminal in, lines out.
 
 mod amounts;
 mod columns;
@@ -27,32 +28,34 @@ pub use processes::Watch;
 pub use report::report;
 pub use table::{Io, table};
 
-/// What a look at a container has shown.
+/// A sample of one container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub id: String,
     pub status: Status,
-    /// Of the init process.
+    /// The pid of the init process.
     pub pid: i32,
     /// `None` if the container has no cgroup of its own.
     pub usage: Option<Usage>,
-    /// What all its interfaces but `lo` have received and sent; `None` if it has no network namespace of its own.
+    /// Received and sent bytes of all interfaces except `lo`; `None` if it has no network namespace of its
+    /// own.
     pub network: Option<Transfers>,
-    /// Since the last look; nothing, the first time.
+    /// Since the previous sample; empty in the first one.
     pub rates: Rates,
 }
 
-/// How fast something grows; `None` if that is not known.
+/// Rates of change; `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// The share of one processor, in hundredths of a percent.
     pub cpu: Option<u64>,
-    /// In bytes for each second.
+    /// In bytes per second.
     pub io: Option<Transfers>,
     pub network: Option<Transfers>,
 }
 
-/// The growth of a counter in a second. A counter that has become smaller has begun anew, and nobody knows how far it came.
+/// The growth of a counter per second. `None` if the counter has decreased, because it was reset at an
+/// unknown value.
 fn per_second(before: u64, now: u64, elapsed: Duration) -> Option<u64> {
     let growth = now.checked_sub(before)?;
     let rate = (u128::from(growth) * 1_000_000_000).checked_div(elapsed.as_nanos())?;
@@ -67,13 +70,13 @@ fn transfers_per_second(before: Transfers, now: Transfers, elapsed: Duration) ->
 }
 
 impl Rates {
-    /// From `before` to `now`, two looks at the same container.
+    /// The rates between two samples of the same container.
     fn between(before: &Seen, now: &Seen) -> Self {
         let (Some(then), Some(usage)) = (&before.usage, &now.usage) else { return Self::default() };
         let elapsed = usage.at.saturating_duration_since(then.at);
         let transfers =
             |before: Option<Transfers>, now: Option<Transfers>| transfers_per_second(before?, now?, elapsed);
-        // 1,000,000,000 ns in a second are one processor, 10,000 hundredths of a percent.
+        // 1,000,000,000 ns per second are one processor, that is 10,000 hundredths of a percent.
         let cpu = || Some(per_second(then.cpu_ns?, usage.cpu_ns?, elapsed)? / 100_000);
         Self { cpu: cpu(), io: transfers(then.io, usage.io), network: transfers(before.network, now.network) }
     }
@@ -88,7 +91,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A container that uses a bit of everything, for the tests of what is shown of it.
+    /// A container that uses some of everything, for tests of output formats.
     pub fn example(id: &str) -> Seen {
         let memory = Memory { current: 60 * MIB, inactive_file: 12 * MIB, limit: Limit::At(64 * MIB) };
         Seen {
@@ -115,7 +118,7 @@ mod tests {
         }
     }
 
-    /// One of which little is known: no controllers, no pressure, nothing to compare with.
+    /// A container of which little is known: no controllers, no pressure, no previous sample.
     pub fn bare(id: &str) -> Seen {
         let usage = Usage {
             at: Instant::now(),
@@ -155,7 +158,7 @@ mod tests {
         usage.io = Some(Transfers { read: 6 * MIB, written: 0 });
         let rates = Rates::between(&before, &now);
         assert_eq!(rates.cpu, Some(10_000));
-        // Less has been written than before: of a device that is gone.
+        // The counter of written bytes has decreased: a device has been removed.
         assert_eq!(rates.io, None);
         assert_eq!(rates.network, Some(Transfers::default()));
         assert_eq!(Rates::between(&bare("a"), &bare("a")).io, None);

@@ -1,15 +1,16 @@
-//! What the network interfaces of a process have received and sent: `/proc/PID/net/dev`; proc_pid_net(5).
+//! Bytes received and sent by the network interfaces of a process: `/proc/PID/net/dev`; proc_pid_net(5).
 
 use crate::cgroup::Transfers;
 
-/// The sums over the interfaces of the network namespace of process `pid`, but for `lo`; `None` if it is gone.
+/// The sums over all interfaces except `lo` in the network namespace of process `pid`; `None` if the process
+/// is gone.
 pub fn transfers(pid: i32) -> Option<Transfers> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
     Some(sums(&text))
 }
 
-/// Each line is a name, a colon and sixteen numbers, of which the first is received bytes and the ninth is sent ones. The two
-/// lines above them have no colon.
+/// Parses the file. Each line is a name, a colon and sixteen numbers, of which the first is received bytes
+/// and the ninth sent bytes. The two header lines have no colon.
 pub fn sums(text: &str) -> Transfers {
     let mut sums = Transfers::default();
     for (name, numbers) in text.lines().filter_map(|line| line.rsplit_once(':')) {

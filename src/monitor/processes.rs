@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use super::per_second;
 
-/// So many bytes of a command line at most: more than a terminal is wide, where it could be megabytes.
+/// How much of a command line is read, in bytes: more than a terminal is wide; it could be megabytes.
 const LONGEST_COMMAND: u64 = 4096;
 
-/// A process as it was at one moment.
+/// A sample of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
@@ -19,17 +19,17 @@ pub struct Process {
     pub threads: u64,
     /// In bytes.
     pub resident: u64,
-    /// What it was called with or, without that, its name. Anything can be in it.
+    /// The command line or, if empty, the name of the process. Untrusted: may contain anything.
     pub command: Vec<u8>,
-    /// Since the last look, in hundredths of a percent of one processor.
+    /// Since the previous sample, in hundredths of a percent of one processor.
     pub cpu: Option<u64>,
-    /// In ticks since the boot: two processes of the same number differ in it.
+    /// In ticks since boot; tells apart two processes with the same pid.
     pub start: u64,
-    /// In ticks.
+    /// CPU time in ticks.
     time: u64,
 }
 
-/// Looks at processes again and again.
+/// Samples processes repeatedly.
 #[derive(Debug)]
 pub struct Watch {
     ticks_per_second: u64,
@@ -43,7 +43,7 @@ impl Watch {
         Self { ticks_per_second: rustix::param::clock_ticks_per_second(), page, before: HashMap::new() }
     }
 
-    /// Those of `pids` that are there, in the order of their numbers.
+    /// Samples those of `pids` that still exist, sorted by pid.
     pub fn look(&mut self, pids: &[i32]) -> Vec<Process> {
         let mut seen = HashMap::new();
         let mut processes = Vec::new();
@@ -52,7 +52,7 @@ impl Watch {
             let key = (process.pid, process.start);
             let now = Instant::now();
             process.cpu = self.before.get(&key).and_then(|(time, then)| {
-                // The ticks of a second are few: multiplied first.
+                // There are few ticks in a second, so multiply before dividing.
                 let elapsed = now.saturating_duration_since(*then);
                 let hundredths = |ticks: u64| ticks.saturating_mul(10_000);
                 per_second(hundredths(*time), hundredths(process.time), elapsed)?
@@ -70,7 +70,7 @@ impl Watch {
 fn read(pid: i32, page: u64) -> Option<Process> {
     let process = parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?, page)?;
     let mut words = Vec::new();
-    // What cannot be read is the name then.
+    // If it cannot be read, the name is used instead.
     if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
         let _ = file.take(LONGEST_COMMAND).read_to_end(&mut words);
     }
@@ -79,7 +79,8 @@ fn read(pid: i32, page: u64) -> Option<Process> {
     Some(if words.is_empty() { process } else { Process { command: words, ..process } })
 }
 
-/// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on: the state is the third.
+/// Parses `/proc/PID/stat`. The name in parentheses may contain anything, so fields are counted from the last
+/// parenthesis: the state is field 3.
 pub fn parse(pid: i32, stat: &[u8], page: u64) -> Option<Process> {
     let (begin, end) =
         (stat.iter().position(|byte| *byte == b'(')?, stat.iter().rposition(|byte| *byte == b')')?);

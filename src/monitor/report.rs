@@ -1,4 +1,5 @@
-//! The JSON of `stats`. Its names stay what they are; every one is there in every object, `null` where nothing is known.
+//! The JSON output of `stats`. Key names are stable, and every object has all keys, with `null` for unknown
+//! values.
 
 use std::time::SystemTime;
 
@@ -11,22 +12,22 @@ use crate::cgroup::{Limit, Transfers};
 use crate::container::state::Status;
 use crate::host::clock;
 
-/// What is told of one container. Amounts are in bytes and count from the container's beginning, rates in bytes for each second,
-/// percentages of one processor, of the limit, or of the time.
+/// The report of one container. Amounts are in bytes since the container was created, rates in bytes per
+/// second. Percentages are of one processor, of the limit, or of the time.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     id: &'a str,
     status: Status,
     pid: i32,
-    /// When it was looked at: RFC 3339, UTC.
+    /// The time of the sample: RFC 3339, UTC.
     time: &'a str,
     cpu_usage_ns: Option<u64>,
-    /// Since the last look.
+    /// Since the previous sample.
     cpu_percent: Option<f64>,
     cpu_limit_percent: Option<f64>,
-    /// Without files that have not been used lately.
+    /// Without inactive file cache.
     memory_usage_bytes: Option<u64>,
-    /// memory.current as it is.
+    /// memory.current, unchanged.
     memory_current_bytes: Option<u64>,
     memory_limit_bytes: Option<u64>,
     memory_percent: Option<f64>,
@@ -46,7 +47,7 @@ struct Report<'a> {
     oom_kills: Option<u64>,
 }
 
-/// One line: an array with an object for each of `rows`. `host` as in [`super::table()`].
+/// Formats one line: an array with an object for each of `rows`. `host` is as in [`super::table()`].
 pub fn report(rows: &[Seen], host: Option<u64>, now: SystemTime) -> Result<String> {
     let time = clock::rfc3339_nanos(now);
     let reports: Vec<_> = rows.iter().map(|seen| of(seen, host, &time)).collect();

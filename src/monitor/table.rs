@@ -1,4 +1,4 @@
-//! The table of `stats`, a row for each container.
+//! The table of `stats`, one row per container.
 
 use super::Seen;
 use super::amounts::{bytes, hundredths, share};
@@ -6,22 +6,23 @@ use super::columns::{Column, ColumnKind};
 use crate::cgroup::{Limit, Transfers};
 use crate::container::state::Status;
 
-/// What is told of transfers.
+/// What the transfer columns show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
-    /// What there was since the container began.
+    /// Totals since the container was created.
     Sums,
-    /// What there is in a second.
+    /// Bytes per second.
     Rates,
 }
 
-/// What is not known.
+/// Shown for unknown values.
 const UNKNOWN: &str = "-";
-/// An amount in bytes at its widest, so that columns stay where they are from one table to the next.
+/// The maximum width of an amount in bytes, so that columns do not move from one table to the next.
 const AMOUNT: ColumnKind = ColumnKind::Numbers { at_least: 7 };
 const PERCENTAGE: ColumnKind = ColumnKind::Numbers { at_least: 6 };
 
-/// The columns of the table. `host` is the memory of the host in bytes, which is the limit of a container without one.
+/// Returns the columns of the table. `host` is the host's memory in bytes, which limits containers without a
+/// limit.
 pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
     let column = |title, kind, rank, cell: &dyn Fn(&Seen) -> Vec<String>| Column {
         title,
@@ -53,7 +54,7 @@ pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
     ]
 }
 
-/// A container that does not run has its status there.
+/// The CPU usage or, if the container is not running, its status.
 fn cpu(seen: &Seen) -> String {
     match seen.status {
         Status::Running => or_unknown(seen.rates.cpu.map(hundredths)),
@@ -67,7 +68,7 @@ fn memory(seen: &Seen) -> Vec<String> {
     vec![or_unknown(memory.map(|memory| bytes(memory.used()))), shown(limit, bytes)]
 }
 
-/// Of the limit or, if there is none, of the host's memory, as docker has it.
+/// The share of the limit or, without one, of the host's memory, as in Docker.
 pub(super) fn memory_share(seen: &Seen, host: Option<u64>) -> Option<u64> {
     let memory = seen.usage.as_ref()?.memory?;
     let whole = match (memory.limit, host) {
@@ -92,7 +93,7 @@ fn pressure(seen: &Seen) -> Vec<String> {
     [pressure.cpu, pressure.memory, pressure.io].map(percent).into()
 }
 
-/// A percentage of the kernel's own.
+/// Formats a percentage calculated by the kernel.
 pub(super) fn percent(value: Option<f64>) -> String {
     or_unknown(value.map(|value| format!("{value:.1}")))
 }

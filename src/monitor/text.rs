@@ -1,9 +1,10 @@
-//! Text for a terminal: how many columns it takes, and what of it may be written there.
+//! Text for terminals: its width, and which characters are safe to write.
 //!
-//! What containers call their processes is theirs to choose: nothing of it may move the cursor or stand in the place of the
-//! rest of the screen. So letters are written of which it is known that they take one column or two, and `?` for all else.
+//! Containers choose the names of their processes, so these must not be able to move the cursor or imitate
+//! other parts of the screen. Only characters known to be one or two columns wide are written; any other
+//! becomes `?`.
 
-/// Which characters a terminal shows.
+/// The characters that a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
     Utf8,
@@ -11,8 +12,8 @@ pub enum Charset {
 }
 
 impl Charset {
-    /// What standard output can show, as far as the environment says: `None` if it is no terminal, or `TERM` names none that can be
-    /// painted on; term(7).
+    /// The character set of standard output according to the environment. `None` if it is not a terminal, or
+    /// if `TERM` is unset or `dumb`; term(7).
     pub fn of_stdout() -> Option<Self> {
         if !rustix::termios::isatty(rustix::stdio::stdout()) {
             return None;
@@ -25,7 +26,7 @@ impl Charset {
         Some(Self::of_locale(&locale.to_string_lossy()))
     }
 
-    /// Of this locale, the first of LC_ALL, LC_CTYPE and LANG that is set; locale(7).
+    /// The character set of a locale: the first of LC_ALL, LC_CTYPE and LANG that is set; locale(7).
     pub fn of_locale(name: &str) -> Self {
         let name = name.to_ascii_lowercase();
         match name.contains("utf-8") || name.contains("utf8") {
@@ -34,7 +35,7 @@ impl Charset {
         }
     }
 
-    /// What stands for a text that was cut off there.
+    /// Marks the end of a text that was cut.
     fn ellipsis(self) -> char {
         match self {
             Self::Utf8 => '…',
@@ -43,7 +44,7 @@ impl Charset {
     }
 }
 
-/// Scripts whose letters take one column: Latin, Greek, Cyrillic, Armenian, and what is used between them.
+/// Characters one column wide: Latin, Greek, Cyrillic, Armenian, and punctuation and block elements.
 const NARROW: [(char, char); 9] = [
     ('\u{20}', '\u{7e}'),
     ('\u{a1}', '\u{ac}'),
@@ -55,7 +56,7 @@ const NARROW: [(char, char); 9] = [
     ('\u{2010}', '\u{2027}'),
     ('\u{2580}', '\u{259f}'),
 ];
-/// Those whose letters take two: Japanese, Chinese, Korean; UAX 11, "East Asian Width".
+/// Characters two columns wide: Japanese, Chinese, Korean; UAX 11, "East Asian Width".
 const WIDE: [(char, char); 5] = [
     ('\u{3041}', '\u{3096}'),
     ('\u{30a1}', '\u{30ff}'),
@@ -76,19 +77,19 @@ fn columns_of(letter: char) -> usize {
     }
 }
 
-/// How many columns `text` takes, all of which may be written.
+/// The width of `text` in columns, if all its characters are safe.
 pub fn width(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
-/// What may be written of a text that anybody could have chosen.
+/// Replaces unsafe characters of an untrusted text.
 pub fn harmless(text: &[u8], charset: Charset) -> String {
     let shows = |letter: char| letter.is_ascii() || charset == Charset::Utf8;
     let letters = String::from_utf8_lossy(text);
     letters.chars().map(|letter| if shows(letter) && columns_of(letter) > 0 { letter } else { '?' }).collect()
 }
 
-/// As much of `text` as takes at most `columns`, with a sign where the rest was.
+/// Cuts `text` to at most `columns`, with an ellipsis if something was cut.
 pub fn cut(text: &str, columns: usize, charset: Charset) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn nothing_that_a_process_calls_itself_controls_the_terminal() {
         assert_eq!(harmless(b"a\x1b[2Jb\r\n\x07", Charset::Utf8), "a?[2Jb???");
-        // The 8-bit form of the same, a mark that joins the letter before, a change of the direction, half a letter.
+        // The 8-bit form of the same, a combining mark, a change of direction, an incomplete character.
         assert_eq!(harmless("\u{9b}e\u{301}\u{202e}".as_bytes(), Charset::Utf8), "?e??");
         assert_eq!(harmless(b"\xe6\x97", Charset::Utf8), "?");
         assert_eq!(harmless("größer 日本".as_bytes(), Charset::Utf8), "größer 日本");

@@ -1,4 +1,5 @@
-//! Where a bus is; the D-Bus Specification, § Server Addresses. UNIX sockets only: whoever has credentials is on this machine.
+//! Addresses of buses; the D-Bus Specification, § Server Addresses. Only UNIX sockets are supported:
+//! authentication needs peer credentials, so the other end must be on this machine.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -8,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host::unix_socket::SocketName;
 
-/// One address, as it is written: `unix:path=/run/dbus/system_bus_socket`.
+/// An address in text form: `unix:path=/run/dbus/system_bus_socket`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(String);
 
 impl Address {
-    /// The socket at `path`.
+    /// The address of the socket at `path`.
     pub fn of(path: &Path) -> Self {
         let mut text = "unix:path=".to_owned();
         for byte in path.as_os_str().as_bytes() {
@@ -27,7 +28,7 @@ impl Address {
         Self(text)
     }
 
-    /// The addresses in a list such as `DBUS_SESSION_BUS_ADDRESS` holds, in the order in which they are to be tried.
+    /// Splits a list such as that in `DBUS_SESSION_BUS_ADDRESS`, in the order in which to try the addresses.
     pub fn list(text: &OsStr) -> Vec<Self> {
         let text = text.to_string_lossy();
         text.split(';')
@@ -40,8 +41,10 @@ impl Address {
         &self.0
     }
 
+    /// Parses the address.
+    ///
     /// # Errors
-    /// If it is not that of a UNIX socket, or makes no sense.
+    /// If it is malformed or not that of a UNIX socket.
     pub(super) fn socket(&self) -> Result<SocketName> {
         let refused = || format!("parse D-Bus address {:?}", self.0);
         let Some(keys) = self.0.strip_prefix("unix:") else {

@@ -1,4 +1,4 @@
-//! A program at the other end of a connection, for tests: it answers calls as it is told to, or not at all.
+//! A fake peer for tests: it answers calls as told, or not at all.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,25 +9,25 @@ use super::message::tests::{answer, refusal, signal};
 use super::message::{HEADER, Header, Message};
 use super::{Address, BusObject, Value};
 
-/// A call as it has arrived.
+/// A call received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub object: String,
     pub member: String,
-    /// Its arguments as bytes.
+    /// The encoded arguments.
     pub body: Vec<u8>,
 }
 
-/// What is said when a call has come.
+/// What to send after a call.
 #[derive(Debug)]
 pub enum Reply {
     Answer(Vec<Value>),
-    /// With its kind and text.
+    /// The error's name and text.
     Refusal(String, String),
     Signal(BusObject<'static>, &'static str, Vec<Value>),
 }
 
-/// Listens until it is dropped.
+/// A server that listens until it is dropped.
 #[derive(Debug)]
 pub struct Fake {
     pub address: Address,
@@ -36,7 +36,8 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Listens at a path that ends so. Who is deaf to `greeting`, a member that there is not, does not even let anybody in.
+    /// Listens at a path that ends in `path`. If `replies` returns nothing for the pseudo-call `greeting`,
+    /// clients are not authenticated.
     pub fn start(path: &str, mut replies: impl FnMut(&Call) -> Vec<Reply> + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(path);
@@ -44,10 +45,10 @@ impl Fake {
         let listener = UnixListener::bind(&path).unwrap();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&calls);
-        // It ends with its tests.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming() {
-                // Whoever has enough of it goes.
+                // Fails when the client disconnects.
                 let _ = serve(&stream.unwrap(), &heard, &mut replies);
             }
         });

@@ -1,18 +1,19 @@
-//! Messages as bytes. Written and read in this machine's order of bytes, which the other end, on the same machine, has too.
+//! Encodes and decodes messages, in this machine's byte order, which the other end shares because it is on
+//! the same machine.
 //!
-//! Of a message that arrives, the fields of its header are read, and, if anybody waits for it, of its body the values up to the
-//! first container other than a variant: no answer that anybody waits for here has one.
+//! Of a received message, the header fields are decoded and, on request, the values of the body up to the
+//! first container other than a variant: no reply that is used here contains one.
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::BusObject;
 use super::value::{Value, alignment, signature_of};
 
-/// The first character of a message in this machine's order of bytes.
+/// The byte order mark for this machine, the first byte of a message.
 const ORDER: u8 = if cfg!(target_endian = "little") { b'l' } else { b'B' };
 const VERSION: u8 = 1;
 
-/// How many bytes tell how long a message is.
+/// The size of the fixed part of a message, which gives its length.
 pub const HEADER: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +22,12 @@ pub enum MessageKind {
     Answer,
     Error,
     Signal,
-    /// One that there is not yet, and that is to be passed over.
+    /// An unknown type, to be ignored.
     #[default]
     Other,
 }
 
-/// Numbers of the header's fields.
+/// Codes of header fields.
 mod field {
     pub const OBJECT: u8 = 1;
     pub const INTERFACE: u8 = 2;
@@ -38,14 +39,14 @@ mod field {
     pub const SIGNATURE: u8 = 8;
 }
 
-/// A message that has arrived.
+/// A received message.
 #[derive(Debug, Default)]
 pub struct Message {
     pub kind: MessageKind,
-    /// The serial of the call.
+    /// The serial of the call that this is a reply to.
     pub answers: Option<u32>,
     pub error: Option<String>,
-    /// Who sent it, as the bus says, and nobody without one.
+    /// The sender according to the bus; `None` without a bus.
     pub sender: Option<String>,
     object: Option<String>,
     interface: Option<String>,
@@ -54,10 +55,10 @@ pub struct Message {
     body: Vec<u8>,
 }
 
-/// A method call.
+/// Encodes a method call.
 ///
 /// # Errors
-/// A text with a NUL, or longer than the specification allows.
+/// If a string contains a NUL or is longer than the specification allows.
 pub fn call(serial: u32, place: BusObject<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
     let fields = [
         (field::OBJECT, Value::Object(place.object.to_owned())),
@@ -131,7 +132,7 @@ impl Encoder {
             Value::Signature(signature) => self.signature(signature)?,
             Value::Array(element, values) => {
                 let mut elements = Self::default();
-                // The elements stand where they would without the array around them.
+                // Elements are aligned as if they were outside of the array.
                 self.number(&[0; 4]);
                 let length = self.0.len().wrapping_sub(4);
                 self.align(alignment(element));
@@ -158,7 +159,7 @@ impl Encoder {
     }
 }
 
-/// What the first bytes of a message say.
+/// The fixed part of a message.
 #[derive(Debug)]
 pub struct Header {
     kind: u8,
@@ -167,7 +168,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Whether it is an answer of any kind.
+    /// Whether it is a reply or an error.
     pub fn answers(&self) -> bool {
         matches!(self.kind, 2 | 3)
     }
@@ -181,14 +182,14 @@ impl Header {
         Ok(Self { kind, body, fields: decoder.number()? })
     }
 
-    /// How many bytes follow; `None` if that is no number.
+    /// The number of bytes that follow; `None` on overflow.
     pub fn length(&self) -> Option<usize> {
         self.fields.checked_next_multiple_of(8)?.checked_add(self.body)
     }
 }
 
 impl Message {
-    /// `rest` is what follows the header.
+    /// Decodes a message; `rest` is what follows the fixed part.
     pub fn decode(header: &Header, rest: &[u8]) -> Result<Self> {
         let kind = match header.kind {
             1 => MessageKind::Call,
@@ -218,7 +219,7 @@ impl Message {
         Ok(message)
     }
 
-    /// What it says, up to the first container.
+    /// Decodes the body up to the first container.
     pub fn values(&self) -> Result<Vec<Value>> {
         let mut decoder = Decoder { bytes: &self.body, at: 0 };
         let mut values = Vec::new();
@@ -231,7 +232,7 @@ impl Message {
         Ok(values)
     }
 
-    /// How many bytes that are.
+    /// The size of the body in bytes.
     pub fn size(&self) -> usize {
         self.body.len()
     }
@@ -294,7 +295,7 @@ impl<'a> Decoder<'a> {
     fn variant(&mut self) -> Result<Value> {
         let signature = self.signature()?;
         match signature.as_bytes() {
-            // Not deeper than one: a variant in a variant could go on without end.
+            // A variant in a variant is refused, because it could nest endlessly.
             [kind] if *kind != b'v' => self.basic(*kind)?,
             [b'a', kind] if *kind != b'v' => self.array(*kind)?,
             _ => None,
@@ -302,7 +303,7 @@ impl<'a> Decoder<'a> {
         .with_context(|| format!("unexpected value of type {signature:?}"))
     }
 
-    /// `None` for an array of containers.
+    /// Decodes an array; `None` if its elements are containers.
     fn array(&mut self, kind: u8) -> Result<Option<Value>> {
         let length = self.number()?;
         let element = char::from(kind).to_string();
@@ -318,7 +319,8 @@ impl<'a> Decoder<'a> {
         Ok(Some(Value::Array(element.into(), values)))
     }
 
-    /// `None` for a container, but for a variant, which must hold none other than an array.
+    /// Decodes a value; `None` for a container. A variant is accepted if it holds a basic value or an array
+    /// of them.
     fn basic(&mut self, kind: u8) -> Result<Option<Value>> {
         Ok(Some(match kind {
             b'y' => {
@@ -362,7 +364,7 @@ pub mod tests {
         signal_from(None, place, member, body)
     }
 
-    /// As a bus passes it on, which says who sent it.
+    /// A signal as passed on by a bus, with its sender.
     pub fn signal_from(sender: Option<&str>, place: BusObject<'_>, member: &str, body: &[Value]) -> Vec<u8> {
         let mut fields = vec![
             (field::OBJECT, Value::Object(place.object.to_owned())),
@@ -373,7 +375,7 @@ pub mod tests {
         encode(4, 6, fields, body).unwrap()
     }
 
-    /// One of a kind that there is not yet.
+    /// A message of an unknown type.
     pub fn other() -> Vec<u8> {
         encode(9, 6, Vec::new(), &[Value::Byte(1)]).unwrap()
     }
@@ -385,7 +387,7 @@ pub mod tests {
         Message::decode(&header, rest)
     }
 
-    /// The example that the specification gives of the padding in an array, and one of a variant.
+    /// The specification's example of padding in an array, and a variant.
     #[test]
     #[cfg(target_endian = "little")]
     fn values_stand_where_the_specification_says() {
@@ -407,8 +409,8 @@ pub mod tests {
             ],
         );
         let expected = [
-            14, 0, 0, 0, 0, 0, 0, 0, // the length, without what fills up to the first element
-            1, 0, 0, 0, b'a', 0, 1, 0, // filled up to the second element
+            14, 0, 0, 0, 0, 0, 0, 0, // the length, without the padding before the first element
+            1, 0, 0, 0, b'a', 0, 1, 0, // padded up to the second element
             0, 0, 0, 0, 0, 2,
         ];
         assert_eq!(encoded(&pairs), expected);
@@ -455,7 +457,7 @@ pub mod tests {
         for length in 0..whole.len() {
             assert!(decoded(whole.get(..length).unwrap()).is_err(), "{length}");
         }
-        // Whatever one byte says, it is taken or refused.
+        // With any value for any byte, it is decoded or refused.
         for index in 0..whole.len() {
             for byte in [0, 1, 7, 0x7f, 0xff] {
                 let mut broken = whole.clone();

@@ -1,7 +1,7 @@
-//! D-Bus as far as a caller of methods needs it: one connection over a UNIX socket, calls with their answers, and signals.
+//! A minimal D-Bus client: one connection over a UNIX socket, method calls with replies, and signals.
 //!
-//! Every call has a deadline. Nothing here starts a thread or keeps state between calls, but for who answered last and those
-//! signals that somebody waits for and that came before the answer.
+//! Every call has a deadline. Nothing here starts a thread or keeps state between calls, except the sender of
+//! the last reply and expected signals that arrived before a reply.
 //!
 //! Source: the D-Bus Specification, § Message Protocol, Authentication Protocol, Server Addresses.
 
@@ -31,20 +31,20 @@ pub use self::value::Value;
 use crate::error::errno;
 use crate::host::unix_socket;
 
-/// No message that anybody sends here is nearly as long.
+/// The longest message accepted, in bytes; real ones are far shorter.
 const LONGEST: usize = 16 << 20;
 
-/// How many signals wait for who asks for them, and of how many bytes each: on a bus, anybody may send some.
+/// How many signals are queued, and how many bytes each may have: on a bus, anyone may send them.
 const SIGNALS: usize = 1024;
 const LONGEST_SIGNAL: usize = 4096;
 
-/// How many lines the other end may say before it lets somebody in.
+/// The maximum number of lines in an authentication dialogue.
 const GREETINGS: usize = 8;
 
-/// Where a method is, or where a signal comes from.
+/// The object and interface of a method or signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusObject<'a> {
-    /// The name of the program on the bus.
+    /// The bus name of the program.
     pub program: &'a str,
     pub object: &'a str,
     pub interface: &'a str,
@@ -57,12 +57,12 @@ const BUS: BusObject<'static> = BusObject {
     interface: "org.freedesktop.DBus",
 };
 
-/// What the other side says instead of an answer.
+/// An error reply.
 #[derive(Debug)]
 pub struct Refused {
-    /// The kind of error: `org.freedesktop.DBus.Error.AccessDenied`.
+    /// The name of the error: `org.freedesktop.DBus.Error.AccessDenied`.
     pub name: String,
-    /// For people, and may be empty.
+    /// A message for humans; may be empty.
     pub text: String,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Refused {
 
 impl error::Error for Refused {}
 
-/// Nobody answered in time.
+/// The deadline has passed without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
 
@@ -89,7 +89,7 @@ impl fmt::Display for TimedOut {
 
 impl error::Error for TimedOut {}
 
-/// There is something else to do than to wait.
+/// The `interrupt` descriptor became readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;
 
@@ -101,27 +101,27 @@ impl fmt::Display for Interrupted {
 
 impl error::Error for Interrupted {}
 
-/// A connection to a bus, or to one program that takes calls without one.
+/// A connection to a bus, or directly to a single program.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
-    /// Ends the waiting for an answer when it becomes readable.
+    /// Ends a wait when it becomes readable.
     interrupt: Option<OwnedFd>,
     serial: u32,
-    /// Who answered the last call, if there is a bus to say so.
+    /// The sender of the last reply, if there is a bus.
     answered_by: Option<String>,
-    /// Which signal is going to be asked for.
+    /// The signal that [`Self::signal`] returns.
     expected: Option<(BusObject<'static>, &'static str)>,
-    /// Those that came while something else was awaited, the first one first.
+    /// Expected signals that arrived while waiting for something else, oldest first.
     signals: VecDeque<Message>,
 }
 
 impl Connection {
-    /// Connects to a program that is alone at `address`. Where something is waited for, `interrupt` ends that.
+    /// Connects directly to the program at `address`. Waits end when `interrupt` becomes readable.
     pub fn direct(address: &Address, interrupt: Option<OwnedFd>, deadline: Instant) -> Result<Self> {
         let socket = unix_socket::connect_within(&address.socket()?, SocketType::STREAM, left(deadline)?);
         let socket = socket.map_err(|error| match errno(&error) {
-            // It has no time for one more.
+            // Its backlog is full.
             Some(nix::errno::Errno::EAGAIN) => TimedOut.into(),
             _ => error,
         });
@@ -137,7 +137,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Connects to the bus at `address`, where there has to be a program of this name.
+    /// Connects to the bus at `address`, on which `program` must own its name.
     pub fn bus(
         address: &Address,
         program: &str,
@@ -150,17 +150,17 @@ impl Connection {
         Ok(connection)
     }
 
-    /// From now on, nothing ends the waiting but the deadline.
+    /// From now on, only deadlines end a wait.
     pub fn ignore_interrupts(&mut self) {
         self.interrupt = None;
     }
 
-    /// Keeps the signals `member` of `place` for [`Self::signal`], from now on; of others, none is kept.
+    /// From now on, queues the signals `member` of `place` for [`Self::signal`], and no others.
     pub fn expect(&mut self, place: BusObject<'static>, member: &'static str) {
         self.expected = Some((place, member));
     }
 
-    /// Has the bus pass the signals `member` of `place` on.
+    /// Asks the bus to pass on the signals `member` of `place`.
     pub fn subscribe(&mut self, place: BusObject<'_>, member: &str, deadline: Instant) -> Result<()> {
         let BusObject { program, object, interface } = place;
         let rule = format!(
@@ -169,10 +169,10 @@ impl Connection {
         self.call(BUS, "AddMatch", &[Value::Text(rule)], deadline).map(drop)
     }
 
-    /// Calls a method and waits for its answer.
+    /// Calls a method and waits for the reply.
     ///
     /// # Errors
-    /// [`Refused`], [`TimedOut`], [`Interrupted`], or that of the socket.
+    /// [`Refused`], [`TimedOut`], [`Interrupted`], or an error of the socket.
     pub fn call(
         &mut self,
         place: BusObject<'_>,
@@ -197,14 +197,14 @@ impl Connection {
                     return Err(Refused { name, text }.into());
                 }
                 MessageKind::Signal => self.keep(message),
-                // Of nobody's call; and nobody has methods to call here.
+                // A reply to no call of ours, or a method call, which we do not serve.
                 _ => {}
             }
         }
     }
 
     fn encode(&mut self, place: BusObject<'_>, member: &str, arguments: &[Value]) -> Result<Vec<u8>> {
-        // Never 0, which is no serial.
+        // 0 is not a valid serial.
         self.serial = self.serial.wrapping_add(1).max(1);
         message::call(self.serial, place, member, arguments)
     }
@@ -220,8 +220,8 @@ impl Connection {
         self.signals.push_back(signal);
     }
 
-    /// Waits for the next signal that was to be expected, of who answered the last call, and gives what it says. Others are
-    /// dropped, and so are those of anybody else: on a bus, who wants to may send one that looks the same.
+    /// Waits for the next expected signal from the sender of the last reply and returns its values. All
+    /// others are dropped: on a bus, anyone may send a signal that looks the same.
     pub fn signal(&mut self, deadline: Instant) -> Result<Vec<Value>> {
         loop {
             let message = match self.signals.pop_front() {
@@ -235,7 +235,8 @@ impl Connection {
         }
     }
 
-    /// By who this process is, as the kernel says: without a number, which a user namespace could make another one.
+    /// Authenticates by the peer credentials of the socket. Sends no user ID, because it could be a different
+    /// one on the other side of a user namespace.
     fn authenticate(&mut self, deadline: Instant) -> Result<()> {
         self.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n", deadline)?;
         for _ in 0..GREETINGS {
@@ -249,7 +250,7 @@ impl Connection {
         bail!("authentication incomplete")
     }
 
-    /// One line of the greeting, byte by byte: behind the last one, messages begin.
+    /// Reads a line byte by byte: the last one is followed by messages.
     fn line(&mut self, deadline: Instant) -> Result<String> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
@@ -271,7 +272,7 @@ impl Connection {
         let mut rest = vec![0; length.context("decode a message: too long")?];
         self.read(&mut rest, deadline)?;
         match Message::decode(&header, &rest) {
-            // Nobody waits for what nobody asked for.
+            // An undecodable message that is not a reply is ignored.
             Err(_) if !header.answers() => Ok(Message::default()),
             message => message.context("decode a message"),
         }
@@ -321,8 +322,10 @@ impl Connection {
     }
 }
 
+/// Whether to retry after `error`.
+///
 /// # Errors
-/// Unless it was only an interruption; a deadline that came is for [`left`] to find.
+/// The error, unless it is an interruption or a timeout; [`left`] detects an expired deadline.
 fn again(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(()),
@@ -330,7 +333,10 @@ fn again(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// The time until then, more than none.
+/// The time left until `deadline`, more than zero.
+///
+/// # Errors
+/// [`TimedOut`].
 fn left(deadline: Instant) -> Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(TimedOut.into()) } else { Ok(left) }
@@ -345,7 +351,7 @@ mod tests {
 
     const PLACE: BusObject<'static> = BusObject { program: "a.b", object: "/a/b", interface: "a.b.C" };
 
-    /// Calls `m` of a program that answers a greeting and then says `bytes`.
+    /// Calls `m` of a program that authenticates the client and then sends `bytes`.
     fn called(bytes: Vec<u8>) -> Result<(Vec<Value>, Connection)> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
@@ -354,7 +360,8 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"DATA\r\nOK 0123\r\n").unwrap();
             stream.write_all(&bytes).unwrap();
-            // Until the other end has gone, which may leave before it has read all.
+            // Keep the socket open until the client closes it, which may happen before it has read
+            // everything.
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let address = Address::of(&path);
@@ -384,13 +391,13 @@ mod tests {
         assert_eq!(body, [Value::Text("yes".into())]);
         let deadline = Instant::now() + Duration::from_millis(100);
         assert_eq!(connection.signal(deadline).unwrap(), [Value::Uint32(7)]);
-        // Nothing more comes, and the other end has closed.
+        // Nothing more arrives, and the other end is closed.
         assert!(connection.signal(deadline).is_err());
     }
 
     #[test]
     fn what_nobody_waits_for_may_be_anything() {
-        // Of no kind; with fields that lead nowhere; with a body that is none of what its type says.
+        // Of an unknown type; with invalid fields; with a body that does not match its signature.
         let mut bytes = message::tests::other();
         let mut broken = message::tests::signal(PLACE, "done", &[Value::Byte(1)]);
         broken.get_mut(16..24).unwrap().fill(0xff);

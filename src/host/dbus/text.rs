@@ -1,13 +1,14 @@
-//! Values as people write them: the text format of GVariant, of which annotations are written.
+//! Parses values in the text format of GVariant, as used in annotations.
 //!
-//! `true`, `5`, `uint64 5`, `1.5`, `'text'`, `['a', 'b']`, `('/dev/null', 'rw')`, `<5>`, `@as []`. A number without a type is an
-//! int32. Dictionaries, bytestrings and maybes, which no property of a scope is made of, are refused.
+//! `true`, `5`, `uint64 5`, `1.5`, `'text'`, `['a', 'b']`, `('/dev/null', 'rw')`, `<5>`, `@as []`. A number
+//! without a type is an int32. Dictionaries, bytestrings and maybes are refused; no property of a scope needs
+//! them.
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::value::Value;
 
-/// Types by the words that name them.
+/// The type keywords.
 const WORDS: [(&str, &str); 12] = [
     ("boolean", "b"),
     ("byte", "y"),
@@ -23,13 +24,13 @@ const WORDS: [(&str, &str); 12] = [
     ("signature", "g"),
 ];
 
-/// As deep as D-Bus lets containers be in each other.
+/// The maximum nesting depth of containers in D-Bus.
 const DEEPEST: usize = 32;
 
-/// The value that `text` is.
+/// Parses `text`.
 ///
 /// # Errors
-/// Says where the text stops making sense.
+/// Names the place where the text becomes invalid.
 pub fn parse(text: &str) -> Result<Value> {
     let mut parser = Parser { rest: text.trim(), depth: 0 };
     let value =
@@ -44,7 +45,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// `kind` is the type that it must have.
+    /// Parses a value; `kind` is the type that it must have, if known.
     fn value(&mut self, kind: Option<&str>) -> Result<Value> {
         self.depth = self.depth.saturating_add(1);
         ensure!(self.depth <= DEEPEST, "nested too deeply");
@@ -125,7 +126,7 @@ impl<'a> Parser<'a> {
         while !self.rest.starts_with(')') {
             if !values.is_empty() {
                 self.expect(',')?;
-                // A tuple of one ends so.
+                // A tuple with one member ends with a comma.
                 if self.rest.starts_with(')') {
                     break;
                 }
@@ -145,7 +146,7 @@ impl<'a> Parser<'a> {
         Ok(Value::Struct(values))
     }
 
-    /// A number, a truth value, or one of these or of the others with its type before it.
+    /// Parses a number or a boolean, or any value after a type keyword.
     fn simple(&mut self, kind: Option<&str>) -> Result<Value> {
         let word = self.word(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'));
         if let Some((_, signature)) = WORDS.iter().find(|(name, _)| *name == word) {
@@ -219,7 +220,7 @@ fn not(word: &str) -> String {
     format!("invalid number {word:?}")
 }
 
-/// As C writes them: with `0x` in hexadecimal, with a leading 0 in octal.
+/// Parses an integer as in C: hexadecimal with `0x`, octal with a leading 0.
 fn integer<N: TryFrom<i128>>(word: &str) -> Result<N> {
     let (sign, digits) = match word.strip_prefix('-') {
         Some(digits) => (-1, digits),
@@ -238,12 +239,12 @@ fn integer<N: TryFrom<i128>>(word: &str) -> Result<N> {
     number.try_into().ok().with_context(|| format!("{word} is out of range for its type"))
 }
 
-/// Whether it is one whole type.
+/// Whether `signature` is one complete type.
 fn is_type(signature: &str) -> bool {
     split(signature).is_some_and(|(_, rest)| rest.is_empty())
 }
 
-/// The first type of several.
+/// Splits off the first complete type.
 fn split(signature: &str) -> Option<(&str, &str)> {
     let end = end_of_type(signature, 0)?;
     signature.split_at_checked(end)

@@ -1,8 +1,8 @@
-//! The values that messages are made of.
+//! The values in messages.
 
 use std::borrow::Cow;
 
-/// A value with its type. Dictionaries and descriptors are not among them.
+/// A typed value. Dictionaries and descriptors are not supported.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Byte(u8),
@@ -15,13 +15,13 @@ pub enum Value {
     Uint64(u64),
     Double(f64),
     Text(String),
-    /// The path of an object.
+    /// An object path.
     Object(String),
     Signature(String),
-    /// With the type of the elements.
+    /// The type of the elements, and the elements.
     Array(Cow<'static, str>, Vec<Value>),
     Struct(Vec<Value>),
-    /// Of any type, which it brings along.
+    /// A value of any type, sent together with its type.
     Variant(Box<Value>),
 }
 
@@ -35,7 +35,7 @@ impl Value {
         Self::Array("y".into(), bytes.iter().map(|byte| Self::Byte(*byte)).collect())
     }
 
-    /// Its type, as the specification writes it.
+    /// Its type signature.
     pub fn signature(&self) -> Cow<'static, str> {
         match self {
             Self::Byte(_) => "y".into(),
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// The text or the path that it is.
+    /// The contents of a string or object path.
     pub fn into_text(self) -> Option<String> {
         match self {
             Self::Text(text) | Self::Object(text) => Some(text),
@@ -66,12 +66,12 @@ impl Value {
     }
 }
 
-/// The types of several values in a row.
+/// The type signature of several values.
 pub fn signature_of(values: &[Value]) -> String {
     values.iter().map(Value::signature).collect()
 }
 
-/// To a multiple of which the place of a value of this type is filled up.
+/// The alignment of values of this type, in bytes.
 pub fn alignment(signature: &str) -> usize {
     match signature.as_bytes().first() {
         Some(b'n' | b'q') => 2,

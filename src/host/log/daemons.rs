@@ -1,5 +1,5 @@
-//! The daemons that keep a machine's log: systemd's journal and syslog, by a datagram for each record;
-//! systemd.journal-fields(7), "Native Journal Protocol" of systemd's documentation, RFC 3164.
+//! Logging to systemd's journal and to syslog, one datagram per record; systemd.journal-fields(7), systemd's
+//! "Native Journal Protocol", RFC 3164.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::host::unix_socket;
 const JOURNAL: &str = "/run/systemd/journal/socket";
 const SYSLOG: &str = "/dev/log";
 
-/// A daemon that takes records.
+/// A log daemon.
 #[derive(Debug)]
 pub struct Daemon {
     socket: OwnedFd,
@@ -23,19 +23,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// systemd's journal; `id` becomes the field `ID` of each entry, as with crun.
+    /// Connects to systemd's journal; `id` becomes the field `ID` of each entry, as in crun.
     pub fn journal(id: &[u8]) -> Result<Self> {
         let socket = connect(JOURNAL, "is systemd-journald running?")?;
         Ok(Self { socket, encode: journal_entry, id: id.to_owned() })
     }
 
-    /// Whoever listens on /dev/log; `id` becomes the name of the program in each line.
+    /// Connects to /dev/log; `id` becomes the program name in each line.
     pub fn syslog(id: &[u8]) -> Result<Self> {
         let socket = connect(SYSLOG, "is a syslog daemon running?")?;
         Ok(Self { socket, encode: syslog_line, id: id.to_owned() })
     }
 
-    /// Sends one record; a daemon that does not take it has lost it.
+    /// Sends one record; errors are ignored.
     pub fn write(&self, level: Level, message: &str) {
         let datagram = (self.encode)(&self.id, level, message);
         let _ = rustix::net::send(&self.socket, &datagram, SendFlags::NOSIGNAL);
@@ -47,7 +47,7 @@ fn connect(path: &str, hint: &str) -> Result<OwnedFd> {
         .with_context(|| Hint("connect to the log daemon".into(), hint.into()))
 }
 
-/// Of syslog(3): `LOG_ERR`, `LOG_WARNING`, `LOG_DEBUG`.
+/// The severity in syslog(3): `LOG_ERR`, `LOG_WARNING` or `LOG_DEBUG`.
 const fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -65,8 +65,8 @@ fn journal_entry(id: &[u8], level: Level, message: &str) -> Vec<u8> {
     entry
 }
 
-/// `NAME=value`, or with a newline in the value the name on a line of its own, the length in 64 bits, little end first, and
-/// the value.
+/// Appends `NAME=value` or, if the value contains a newline, the name on a line of its own, the length as a
+/// 64-bit little-endian number, and the value.
 fn field(entry: &mut Vec<u8>, name: &str, value: &[u8]) {
     entry.extend_from_slice(name.as_bytes());
     if value.contains(&b'\n') {
@@ -79,7 +79,7 @@ fn field(entry: &mut Vec<u8>, name: &str, value: &[u8]) {
     entry.push(b'\n');
 }
 
-/// Of the facility `LOG_USER`. Without a time, which the daemon has better.
+/// A line of the facility `LOG_USER`, without a timestamp, which the daemon adds.
 fn syslog_line(id: &[u8], level: Level, message: &str) -> Vec<u8> {
     let id = if id.is_empty() { b"runtime" } else { id };
     let priority = format!("<{}>", 1 << 3 | severity(level));

@@ -1,8 +1,9 @@
-//! The log that `--log`, `--log-format`, `--log-level` and `--debug` ask for; the only writer of log records.
+//! The log configured by `--log`, `--log-format`, `--log-level` and `--debug`; the only writer of log
+//! records.
 //!
-//! The programs above us parse it. Podman reads the whole file as one JSON object, containerd the last object whose
-//! level is "error": so a failure writes exactly one record, and without `--debug` nothing else does. Several
-//! invocations share one file: it is appended to, never truncated, and each record is one write.
+//! Callers parse the file: Podman reads all of it as one JSON object, containerd the last object whose level
+//! is "error". So a failure writes exactly one record and, without `--debug`, nothing else does. Several
+//! invocations may share the file: it is appended to, never truncated, and each record is a single write.
 
 mod daemons;
 
@@ -30,7 +31,7 @@ use crate::error::printable::escape;
 use crate::error::{Hint, errno, fault, hint, line};
 use crate::host::clock;
 
-/// How a record is written.
+/// The format of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `time="…" level=error msg="…"`
@@ -52,7 +53,7 @@ impl FromStr for Format {
     }
 }
 
-/// Neither `text` nor `json`.
+/// The error for a format other than `text` and `json`.
 #[derive(Debug)]
 pub struct UnknownFormat(String);
 
@@ -64,21 +65,21 @@ impl fmt::Display for UnknownFormat {
 
 impl error::Error for UnknownFormat {}
 
-/// What is written: this and what is above it.
+/// The least severe level that is written, and the level of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The one error.
+    /// The one error that ends the invocation.
     Error,
-    /// What is not as asked for, and no failure.
+    /// Something differs from what was requested, but it is not a failure.
     Warning,
-    /// What happens.
+    /// Progress.
     Debug,
 }
 
 impl FromStr for Level {
     type Err = UnknownLevel;
 
-    /// crun has three, youki those of Rust's programs.
+    /// Accepts crun's three levels and, like youki, those of Rust's log crates.
     fn from_str(text: &str) -> Result<Self, UnknownLevel> {
         match text {
             "error" => Ok(Self::Error),
@@ -89,7 +90,7 @@ impl FromStr for Level {
     }
 }
 
-/// No word for a level.
+/// The error for an unknown level.
 #[derive(Debug)]
 pub struct UnknownLevel(String);
 
@@ -116,20 +117,20 @@ pub struct Log {
     to: To,
     format: Format,
     level: Level,
-    /// Whether the reader of a pipe has let it fill up, after which nothing more is written.
+    /// Set once the reader of a pipe has let it fill up; nothing is written after that.
     is_stuck: Cell<bool>,
 }
 
 /// Where records go.
 #[derive(Debug)]
 enum To {
-    /// All but the error, which is `main`'s to tell.
+    /// Everything except the error, which `main` prints.
     StandardError,
     File(File),
     Daemon(Daemon),
 }
 
-/// What the log says of one event; the optional keys are this runtime's own, which others' readers skip.
+/// A record. The optional keys are ours; other parsers ignore them.
 #[derive(Serialize)]
 struct Record<'a> {
     #[serde(serialize_with = "word")]
@@ -139,13 +140,13 @@ struct Record<'a> {
     /// The place in `config.json`, as a JSON pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<Cow<'a, str>>,
-    /// The name of the kernel's answer, as `ENOENT`.
+    /// The name of the error number, such as `ENOENT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     errno: Option<String>,
-    /// What would make it right.
+    /// A way to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<Cow<'a, str>>,
-    /// Where in this program's source it was written, with `--debug`.
+    /// The source location of the call, with `--debug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
 }
@@ -155,8 +156,8 @@ fn word<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> 
 }
 
 impl Log {
-    /// Opens what `--log` names: a file, which is made with mode 0644, or with crun's prefixes `journald:ID` and
-    /// `syslog:ID` a daemon; `file:` may be before a path.
+    /// Opens the destination given by `--log`: a file (mode 0644 if new), optionally prefixed with `file:`,
+    /// or a daemon with crun's prefixes `journald:ID` and `syslog:ID`.
     ///
     /// # Errors
     /// If the file cannot be opened or the daemon cannot be reached.
@@ -177,7 +178,8 @@ impl Log {
         Ok(Self { to, format, level, is_stuck: Cell::new(false) })
     }
 
-    /// Writes the record of the failure that ends this invocation, unless to standard error, which is `main`'s.
+    /// Writes the record of the failure that ends this invocation. Does nothing if records go to standard
+    /// error, where `main` prints it.
     pub fn error(&self, error: &anyhow::Error) {
         if matches!(self.to, To::StandardError) {
             return;
@@ -190,21 +192,21 @@ impl Log {
         });
     }
 
-    /// Writes what is not as asked for but no failure.
+    /// Writes a warning.
     pub fn warning(&self, message: impl fmt::Display) {
         if self.level >= Level::Warning {
             self.write(&Record::new(Level::Warning, &message.to_string()));
         }
     }
 
-    /// Writes what is no failure but comes after one: to standard error alone, because a log file holds the failure's record and
-    /// nothing else.
+    /// Writes a warning that follows a failure: to standard error only, because a log file must contain
+    /// nothing but the record of the failure.
     pub fn aside(&self, message: impl fmt::Display) {
         let line = self.line(&Record::new(Level::Warning, &message.to_string()));
         drop(io::stderr().write_all(line.as_bytes()));
     }
 
-    /// Writes what happens, with `--debug` only.
+    /// Writes a debug record; only with `--debug`.
     #[track_caller]
     pub fn debug(&self, message: impl fmt::Display) {
         if self.level >= Level::Debug {
@@ -214,7 +216,7 @@ impl Log {
     }
 
     fn write(&self, record: &Record<'_>) {
-        // A log that cannot be written must not become a second failure: the error itself is on standard error.
+        // Errors are ignored: the actual error is on standard error anyway.
         match &self.to {
             To::StandardError => drop(io::stderr().write_all(self.line(record).as_bytes())),
             To::File(_) if self.is_stuck.get() => {}
@@ -229,16 +231,16 @@ impl Log {
     fn line(&self, record: &Record<'_>) -> String {
         match self.format {
             Format::Text => record.text(),
-            // Strings under keys that are strings: nothing in it can fail.
+            // Cannot fail: all keys and values are strings.
             Format::Json => serde_json::to_string(record).unwrap_or_default() + "\n",
         }
     }
 }
 
-/// Opens a file as it is, and makes it only if there is none: it may be a device or a pipe.
+/// Opens a file for appending, creating it if necessary. It may be a device or a fifo.
 ///
 /// # Errors
-/// A pipe that nobody reads, for which open(2) would wait.
+/// `ENXIO` for a fifo without a reader, instead of blocking.
 fn append_to(path: &Path) -> Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = flags.bits().cast_signed();
@@ -254,7 +256,7 @@ fn append_to(path: &Path) -> Result<File> {
     })
 }
 
-/// How long a full pipe is waited for.
+/// How long to wait while a pipe is full.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn append(mut file: &File, mut text: &[u8]) -> io::Result<()> {
@@ -283,7 +285,7 @@ impl<'a> Record<'a> {
         Self { level, msg: escape(msg), time, pointer: None, errno: None, hint: None, file: None }
     }
 
-    /// As logrus, and so runc, writes it.
+    /// Formats it as logrus, and thus runc, does.
     fn text(&self) -> String {
         let mut line = format!("time={:?} level={} msg={:?}", self.time, self.level.word(), self.msg);
         let extras = [

@@ -1,4 +1,4 @@
-//! A process that this one has cloned, and what /proc says of any.
+//! Processes cloned by this one, and what /proc says about any process.
 
 mod stat;
 
@@ -15,7 +15,7 @@ use crate::error::{Fault, Pointer};
 use crate::host::signals::Signal;
 use crate::init::protocol;
 
-/// The new process until it is its own; killed on drop, unless kept.
+/// A cloned process; killed and reaped on drop, unless `keep` is set.
 #[derive(Debug)]
 pub struct Process {
     pub pid: i32,
@@ -33,14 +33,14 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Hands a descriptor of the process to who wants one, with what the process is: `standard` or `setns`, as runc says it.
+    /// Sends its pidfd to the socket `to`, if any; `what` is `standard` or `setns`, as in runc.
     pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
         let Some(socket) = to else { return Ok(()) };
         protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd())
             .context("send to the pidfd socket")
     }
 
-    /// Writes the `oom_score_adj` that is asked for at `at`.
+    /// Writes the `oom_score_adj` requested at `at`.
     pub fn adjust_oom_score(&self, score: i32, at: Pointer) -> Result<()> {
         let path = format!("/proc/{}/oom_score_adj", self.pid);
         fs::write(&path, score.to_string()).with_context(|| Fault {
@@ -51,18 +51,19 @@ impl Process {
     }
 }
 
-/// When process `pid` started, if it is there.
+/// The start time of process `pid`; 0 if it does not exist.
 pub fn start(pid: i32) -> Result<u64> {
     Ok(process_stat(pid)?.map_or(0, |stat| stat.start))
 }
 
-/// One directory for each thread, and two for the directory itself; proc_pid_task(5).
+/// Whether this process has one thread: /proc/self/task has a link count of 2 plus one per thread;
+/// proc_pid_task(5).
 pub fn is_single_threaded() -> bool {
-    // Where it cannot be looked at, nothing is known against it.
+    // If it cannot be read, assume so.
     fs::metadata("/proc/self/task").map_or(true, |tasks| tasks.nlink() == 3)
 }
 
-/// The number of a process; proc_pid_fdinfo(5).
+/// The pid of a pidfd; proc_pid_fdinfo(5).
 pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

@@ -1,15 +1,15 @@
-//! What `/proc/PID/stat` says about a process, and whether the process is alive; proc_pid_stat(5).
+//! What `/proc/PID/stat` says about a process, and whether it is alive; proc_pid_stat(5).
 //!
 //! The state in that file is the main thread's, which can be a zombie while other threads run: after
-//! pthread_exit(3), or for a moment whenever another thread calls execve(2), which ends all others and then
-//! takes the main thread's place. So the state Z alone does not mean that the process has ended.
+//! pthread_exit(3), or for a moment whenever another thread calls execve(2), which kills all others and then
+//! takes the main thread's place. So state Z alone does not mean that the process has exited.
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{Dir, Mode, OFlags, open};
 
 use crate::sys::Errno;
 
-/// Flags of a task; linux/sched.h.
+/// Task flags; linux/sched.h.
 const PF_EXITING: u64 = 0x4;
 const PF_FORKNOEXEC: u64 = 0x40;
 const PF_SIGNALED: u64 = 0x400;
@@ -17,42 +17,43 @@ const PF_SIGNALED: u64 = 0x400;
 /// What /proc says about the main thread of a process, or about another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
-    /// The thread has ended: state Z or X.
+    /// The thread has exited: state Z or X.
     is_zombie: bool,
-    /// The number of threads of the process. A main thread counts until it has been reaped; then the number
-    /// is 0.
+    /// The number of threads of the process. An exited main thread counts until it has been reaped; then the
+    /// number is 0.
     threads: u64,
-    /// When the process started, in clock ticks since the boot.
+    /// The start time of the process in clock ticks since boot.
     pub start: u64,
-    /// Forked and never been through execve(2): PF_FORKNOEXEC.
+    /// The process was forked and has never called execve(2): PF_FORKNOEXEC.
     pub never_executed: bool,
     /// The thread is exiting: PF_EXITING.
     is_exiting: bool,
-    /// SIGKILL is pending, or a fatal signal has been taken (PF_SIGNALED), or the thread is exiting.
+    /// SIGKILL is pending, a fatal signal has been dequeued (PF_SIGNALED), or the thread is exiting.
     is_dying: bool,
-    /// It has touched no memory and so never run outside the kernel, or no more than an instant.
+    /// It has had no page faults, so it has not run outside the kernel, or only for an instant.
     has_not_run: bool,
 }
 
 impl ProcessStat {
-    /// Of a process that was cloned just now, whether it is not to live.
+    /// For a process cloned just now: whether it was killed before it could run.
     pub fn was_killed_at_birth(&self) -> bool {
         self.is_dying && self.never_executed && self.has_not_run
     }
 
-    /// Whether it seems to live and has not run yet.
+    /// Whether it seems to be alive and has not run yet.
     fn may_be_newborn(&self) -> bool {
         !self.is_dying && self.never_executed && self.has_not_run
     }
 
-    /// Whether the process has ended: all that is left is its main thread as a zombie. That is when its pidfd
+    /// Whether the process has exited: only its main thread is left, as a zombie. This is when its pidfd
     /// becomes readable.
     pub fn has_ended(&self) -> bool {
         self.is_zombie && self.threads <= 1
     }
 
-    /// Whether the main thread was released while the kernel wrote this, state first and number of threads
-    /// later: because its parent has reaped it, or because another thread has taken its place in execve(2).
+    /// Whether the main thread was released while the kernel was writing this file (it writes the state
+    /// before the number of threads): its parent has reaped it, or another thread has taken its place in
+    /// execve(2).
     fn is_outdated(&self) -> bool {
         self.is_zombie && self.threads == 0
     }
@@ -77,32 +78,32 @@ impl ProcessStat {
                 return Ok(false);
             }
         }
-        // A thread that has disappeared meanwhile may be the main thread by now; execve(2).
+        // After execve(2) in another thread, a thread that has disappeared may be the main thread now.
         Ok(process_stat(pid)?.is_none_or(|main| is_so(&main)))
     }
 
-    /// Whether process `pid`, whose main thread this is, is about to end: every thread has been killed or is
+    /// Whether process `pid`, whose main thread this is, is about to exit: every thread has been killed or is
     /// exiting.
     pub fn is_dying(&self, pid: i32) -> Result<bool> {
         self.every_thread(pid, |thread| thread.is_dying)
     }
 
-    /// Whether every thread of process `pid`, whose main thread this is, is exiting: it runs no code of its
-    /// program any more.
+    /// Whether every thread of process `pid`, whose main thread this is, is exiting, so that it runs no code
+    /// of its program any more.
     pub fn is_exiting(&self, pid: i32) -> Result<bool> {
         self.every_thread(pid, |thread| thread.is_exiting)
     }
 
-    /// Whether the main thread of process `pid`, which this is, has ended while the process goes on.
+    /// Whether the main thread (this one) of process `pid` has exited while other threads continue.
     pub fn outlives_main_thread(&self, pid: i32) -> Result<bool> {
         Ok(self.is_zombie && self.threads > 1 && !self.is_dying(pid)?)
     }
 }
 
-/// What became of a process that was cloned just now.
+/// The result of looking at a process cloned just now.
 #[derive(Clone, Copy, Debug)]
 pub struct Birth {
-    /// When it started, in clock ticks since the boot; 0 if it is not there any more.
+    /// The start time in clock ticks since boot; 0 if the process no longer exists.
     pub start: u64,
     /// Whether the kernel killed it at once.
     pub was_killed: bool,
@@ -111,8 +112,8 @@ pub struct Birth {
 /// Looks at process `pid`, which was cloned just now.
 pub fn birth(pid: i32) -> Result<Birth> {
     let mut stat = process_stat(pid)?;
-    // The kernel writes the flags first and the pending signals later. A process that has taken the signal in between shows
-    // neither, and does not look as if it were dying; by now its flags say so.
+    // The kernel writes the flags before the pending signals. If the process dequeues SIGKILL in between,
+    // neither shows it; a second read finds it in the flags.
     if stat.is_some_and(|stat| stat.may_be_newborn()) {
         stat = process_stat(pid)?;
     }
@@ -122,7 +123,7 @@ pub fn birth(pid: i32) -> Result<Birth> {
     })
 }
 
-/// How often to read again after [`ProcessStat::is_outdated`]. Once is enough, except in a race with another.
+/// How often to retry after [`ProcessStat::is_outdated`]. Once is enough, except in repeated races.
 const ATTEMPTS: u32 = 8;
 
 /// Reads `/proc/PID/stat`; `None` if there is no such process.
@@ -138,7 +139,7 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     Ok(stat)
 }
 
-/// Longer than the file, which is one line of a name of at most 64 bytes and 52 numbers.
+/// Longer than the file, a single line with a name of at most 64 bytes and 52 numbers.
 const STAT: usize = 2048;
 
 fn read_stat(path: &str) -> Result<Option<ProcessStat>> {
@@ -157,14 +158,14 @@ fn read_stat(path: &str) -> Result<Option<ProcessStat>> {
     }
 }
 
-/// The name in parentheses may contain anything, so the fields are counted from the last parenthesis on.
+/// Parses the file. The name in parentheses may contain anything, so fields are counted from the last
+/// parenthesis.
 pub fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = fields.next()?;
     let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse::<u64>().ok();
-    // The state is field 3, the flags are field 9, page faults are field 10, the number of threads is field
-    // 20, the start is field 22 and pending signals are field 31.
+    // Fields: 3 state, 9 flags, 10 minor faults, 20 number of threads, 22 start time, 31 pending signals.
     let flags = number(fields.nth(5))?;
     let faults = number(fields.next())?;
     let threads = number(fields.nth(9))?;
@@ -228,7 +229,7 @@ mod tests {
         assert!(!parsed('S', 0, 1, "").has_ended());
         assert!(!parsed('Z', PF_EXITING, 2, "").has_ended());
         assert!(parsed('Z', PF_EXITING, 1, "").has_ended());
-        // Another thread may be the main thread by now.
+        // Another thread may have become the main thread.
         assert!(parsed('X', PF_EXITING, 0, "").is_outdated() && parsed('Z', PF_EXITING, 0, "").is_outdated());
         assert!(!parsed('X', PF_EXITING, 1, "").is_outdated());
     }
@@ -238,7 +239,7 @@ mod tests {
         let is_dying = |stat: ProcessStat| stat.is_dying(7).unwrap();
         let killed = "18446744073709551615 1 1 1 0 0 256 0 0 0";
         assert!(is_dying(parsed('S', 0, 1, killed)) && !parsed('S', 0, 1, killed).is_exiting(7).unwrap());
-        // The signal has been taken and do_exit() not been reached.
+        // The signal has been dequeued, but do_exit() has not been reached.
         assert!(is_dying(parsed('R', PF_SIGNALED, 1, "")));
         assert!(
             is_dying(parsed('S', PF_EXITING, 1, "")) && parsed('S', PF_EXITING, 1, "").is_exiting(7).unwrap()
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn of_a_process_of_several_threads_each_counts() {
         let own = i32::try_from(std::process::id()).unwrap();
-        // As if the main thread of this process had ended.
+        // As if the main thread of this process had exited.
         let stat = parsed('Z', PF_EXITING, 2, "");
         assert!(!stat.is_dying(own).unwrap() && !stat.is_exiting(own).unwrap());
         assert!(stat.outlives_main_thread(own).unwrap());

@@ -1,4 +1,5 @@
-//! `--console-socket`: where a detached container's terminal goes. The init process sends the pty's master to it.
+//! `--console-socket`: receives the terminal of a detached container. The init process sends the pty master
+//! to it.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,11 +9,11 @@ use rustix::net::SocketType;
 
 use crate::host::unix_socket;
 
-/// The socket at `path`, if there is one to use: for the terminal of a process, if it has one, that the runtime does not stay
-/// with.
+/// Connects to the socket at `path`, if the process has a terminal and the runtime does not stay in the
+/// foreground.
 ///
 /// # Errors
-/// If there is one too many or one is missing, in runc's words; if nobody listens to it.
+/// If a socket is given but not needed, or needed but missing, in runc's words; if nobody listens on it.
 pub fn plan(path: Option<&Path>, has_terminal: bool, stays: bool) -> Result<Option<OwnedFd>> {
     match (path, has_terminal && !stays) {
         (Some(path), true) => connect(path).map(Some),
@@ -24,10 +25,10 @@ pub fn plan(path: Option<&Path>, has_terminal: bool, stays: bool) -> Result<Opti
     }
 }
 
-/// Connects to the stream socket at `path`, of any length.
+/// Connects to the stream socket at `path`, which may have any length.
 ///
 /// # Errors
-/// Says when there is nothing, nobody who listens, or something that is not a socket.
+/// If it does not exist, is not a socket, or nobody listens on it.
 fn connect(path: &Path) -> Result<OwnedFd> {
     unix_socket::connect(path, SocketType::STREAM).context("send to the console socket")
 }

@@ -1,6 +1,7 @@
-//! What a terminal sends for the keys of a keyboard; console_codes(4), and xterm's control sequences, "PC-Style Function Keys".
+//! Decodes what terminals send for keys; console_codes(4), xterm's control sequences, "PC-Style Function
+//! Keys".
 
-/// A key that means something to somebody here.
+/// A key that has a function in `top`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Letter(char),
@@ -17,8 +18,8 @@ pub enum Key {
 
 const ESCAPE: u8 = 0x1b;
 
-/// The next key of `bytes` and how many of them it took; `None` if there is more to come before that is known. A key that means
-/// nothing takes its bytes all the same.
+/// Decodes the first key of `bytes` and returns how many bytes it took. `None` if more bytes are needed to
+/// tell. Unused keys take their bytes, too, and are returned as no key.
 pub fn first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes {
         [] => return None,
@@ -33,16 +34,16 @@ pub fn first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     Some((key, 1))
 }
 
-/// What a beginning stands for when nothing more comes.
+/// The key for an incomplete sequence after which nothing more arrives.
 pub fn alone(bytes: &[u8]) -> Option<Key> {
     (bytes == [ESCAPE]).then_some(Key::Escape)
 }
 
-/// Digits and semicolons, ended by a letter or a tilde.
+/// Decodes parameters (digits and semicolons) and a final letter or tilde.
 fn sequence(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let end = bytes.iter().position(|byte| (0x40..=0x7e).contains(byte));
     let Some(end) = end else {
-        // Nothing is as long as that: no key, then.
+        // Longer than any sequence: discard it.
         return (bytes.len() > 16).then_some((None, bytes.len()));
     };
     let key = match (bytes.get(end), bytes.get(..end)) {
@@ -78,10 +79,10 @@ mod tests {
             (b"\x1b[A\x1bOB", &[Up, Down]),
             (b"\x1b[5~\x1b[6~\x1b[H\x1b[4~", &[PageUp, PageDown, Home, End]),
             (b"\r\n\x7f", &[Enter, Enter, Backspace]),
-            // Alt and a letter, as a terminal says it: the two after each other.
+            // Terminals send Alt and a letter as Escape and the letter.
             (b"\x1bq", &[Escape, Letter('q')]),
             (b"\x1b\x1b[A", &[Escape, Up]),
-            // With modifiers; a key nobody knows; a control character.
+            // With modifiers; an unknown key; a control character.
             (b"\x1b[1;5A\x1b[15~\x01c", &[Up, Letter('c')]),
             ("ä".as_bytes(), &[]),
             (b"\x1b[0123456789012345678", &[]),

@@ -1,4 +1,4 @@
-//! A terminal that has been taken from its user for a while, and how it was before.
+//! The user's terminal while the runtime draws on it, and the state to restore afterwards.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -18,23 +18,24 @@ use super::screen::ScreenBuffer;
 use super::stream;
 use crate::sys::Errno;
 
-/// How long a terminal may take for what puts it back in order.
+/// How long to wait for the terminal to accept the sequences that restore it.
 const PATIENCE_AT_THE_END: Duration = Duration::from_millis(500);
 
-/// Standard input and output as somebody paints on them. Its owner gives it back in the end, and a panic does: after one, a
-/// release build drops nothing.
+/// Standard input and output for drawing. The owner restores the terminal at the end; a panic hook does so,
+/// too, because release builds abort without dropping anything.
 #[derive(Debug)]
 pub(super) struct Loan {
     place: ScreenBuffer,
     output: OwnedFd,
     keyboard: Option<OwnedFd>,
     is_taken: AtomicBool,
-    /// The modes of the keyboard before, while it is taken.
+    /// The keyboard's modes to restore, while the terminal is taken.
     saved: Mutex<Option<Termios>>,
 }
 
 impl Loan {
-    /// Not taken yet. From now on, a panic gives the terminal back before it is told.
+    /// Opens the terminal without taking it. Also installs a panic hook that restores it before the message
+    /// is printed.
     pub(super) fn new(place: ScreenBuffer) -> Result<Arc<Self>> {
         let keyboard =
             rustix::termios::isatty(stdio::stdin()).then(|| stream::own(stdio::stdin(), OFlags::RDONLY));
@@ -57,7 +58,7 @@ impl Loan {
         self.output.as_fd()
     }
 
-    /// `None` if standard input is no terminal.
+    /// The keyboard; `None` if standard input is not a terminal.
     pub(super) fn keyboard(&self) -> Option<BorrowedFd<'_>> {
         self.keyboard.as_ref().map(|keyboard| keyboard.as_fd())
     }
@@ -66,7 +67,7 @@ impl Loan {
         self.is_taken.load(Ordering::Relaxed)
     }
 
-    /// Makes keys come one by one and unseen; false if the terminal is another job's at present.
+    /// Turns off line buffering and echo. Returns false if another job owns the terminal.
     pub(super) fn take(&self) -> bool {
         if self.is_in_background() {
             return false;
@@ -75,27 +76,27 @@ impl Loan {
             && let Ok(mut modes) = rustix::termios::tcgetattr(keyboard)
             && let Ok(mut saved) = self.saved.try_lock()
         {
-            // Not our own, when a stop is over that nobody announced.
+            // Do not save our own modes, which are still set if the process was stopped by SIGSTOP.
             if saved.is_none() || modes.local_modes.contains(LocalModes::ICANON) {
                 *saved = Some(modes.clone());
             }
             modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
-            // One by one, whatever somebody has wanted for reading without lines.
+            // Make read(2) return single bytes, whatever the settings for non-canonical mode were.
             modes.special_codes[SpecialCodeIndex::VMIN] = 1;
             modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-            // It worked or the terminal is gone, which its reader finds out.
+            // A failure means that the terminal is gone, which reading from it will report.
             let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
         }
         self.is_taken.store(true, Ordering::Relaxed);
         true
     }
 
-    /// Somebody else has the terminal now.
+    /// Notes that another process has the terminal now.
     pub(super) fn lose(&self) {
         self.is_taken.store(false, Ordering::Relaxed);
     }
 
-    /// Makes the terminal what it was, after what is `pending` has been written, if it takes that.
+    /// Restores the terminal after writing what is `pending`, as far as the terminal accepts that in time.
     pub(super) fn give_back(&self, pending: &mut VecDeque<u8>) {
         if !self.is_taken.swap(false, Ordering::Relaxed) {
             return;
@@ -112,7 +113,7 @@ impl Loan {
         }
         pending.clear();
         let saved = self.saved.try_lock().ok().and_then(|mut saved| saved.take());
-        // In the background they are the shell's.
+        // In the background, the modes are the shell's.
         if let (Some(keyboard), Some(saved)) = (&self.keyboard, saved)
             && !self.is_in_background()
         {
@@ -120,13 +121,13 @@ impl Loan {
         }
     }
 
-    /// Whether it is another job's. Without job control a terminal is nobody's.
+    /// Whether another job owns the terminal. Without job control, no job does.
     pub(super) fn is_in_background(&self) -> bool {
         let owner = rustix::termios::tcgetpgrp(&self.output);
         owner.is_ok_and(|group| group != rustix::process::getpgrp())
     }
 
-    /// Writes as much of what is `pending` as goes without blocking.
+    /// Writes as much of `pending` as possible without blocking.
     pub(super) fn write(&self, pending: &mut VecDeque<u8>) -> Result<(), Errno> {
         while !pending.is_empty() {
             let (bytes, _) = pending.as_slices();
@@ -160,7 +161,7 @@ mod tests {
     #[test]
     fn a_panic_gives_the_terminal_back_before_it_is_told() {
         if std::env::var_os(PANICS).is_some() {
-            // As in a release build, nothing is dropped.
+            // As in a release build, which drops nothing on panic.
             let mut screen = std::mem::ManuallyDrop::new(Screen::open(ScreenBuffer::Alternate).unwrap());
             assert_eq!(screen.next(Instant::now(), &[]).unwrap(), Event::Due);
             panic!("a mistake of ours");

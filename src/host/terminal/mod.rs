@@ -1,11 +1,14 @@
-//! The terminal of a container in the foreground: its pty, joined to standard input and output of the runtime.
+//! The terminal of a container in the foreground: its pty, connected to standard input and output of the
+//! runtime.
 //!
-//! One direction never waits for the other, and nothing here blocks: the caller waits with poll(2) for what
-//! [`Terminal::polled`] names and hands to [`Terminal::advance`] what is ready. Standard input and output keep their modes,
-//! for their open files are the shell's too; the keyboard is raw for as long as a `Terminal` lives.
+//! The two directions are independent and nothing here blocks: the caller waits with poll(2) for the
+//! descriptors returned by [`Terminal::polled`] and passes those that are ready to [`Terminal::advance`]. The
+//! file status flags of standard input and output are not changed, because the open files are shared with the
+//! shell. The keyboard is in raw mode as long as the `Terminal` exists.
 //!
-//! Ends: at the end of standard input, programs inside that read lines get an end of file, as script(1) does it; runc
-//! leaves them waiting. When standard output is closed, the caller drops the `Terminal`, which hangs the container's up.
+//! At the end of standard input, programs in the container that read lines get an end of file, as with
+//! script(1); runc leaves them waiting. When standard output is closed, the caller drops the `Terminal`,
+//! which hangs up the container's terminal.
 
 pub mod console_socket;
 pub mod keys;
@@ -27,7 +30,7 @@ use self::stream::Buffer;
 use self::user::{Newlines, RawMode};
 use crate::sys::Errno;
 
-/// One of the descriptors between which bytes are moved.
+/// One of the descriptors between which bytes are relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Input,
@@ -38,25 +41,27 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Terminal {
     pty: Pty,
-    /// None after its end.
+    /// `None` after end of file.
     input: Option<OwnedFd>,
-    /// The input is a terminal on which another job runs: it says that it can be read, and then cannot; SIGTTIN, signal(7).
+    /// The input is a terminal owned by another job: poll(2) reports it as readable, but reading fails;
+    /// SIGTTIN, signal(7).
     in_background: bool,
     output: OwnedFd,
     to_pty: Buffer,
     to_output: Buffer,
-    /// Where the size comes from.
+    /// The terminal whose size is used.
     screen: Option<OwnedFd>,
     keyboard: Option<RawMode>,
 }
 
 impl Terminal {
-    /// Joins the pty of `master` to standard input and output, gives it the size of the user's terminal and makes that
-    /// raw. Without a terminal of the user's, bytes are relayed all the same.
+    /// Connects the pty of `master` to standard input and output, sets its size to that of the user's
+    /// terminal, and puts the user's terminal in raw mode. Without one, bytes are relayed all the same.
     ///
-    /// All signals must be blocked ([`crate::host::signals::Signals::block`]), or a background job would be stopped here. To be
-    /// done before the container's program runs, so that it finds the terminal's modes and size. Nobody but the
-    /// container's processes may have the other side open, and the init process must when relaying begins.
+    /// All signals must be blocked ([`crate::host::signals::Signals::block`]), or a background job would be
+    /// stopped here. Must be called before the container's program runs, so that the program finds the final
+    /// modes and size. Only processes of the container may have the other end open, and the init process must
+    /// have it open when relaying begins.
     pub fn attach(master: OwnedFd) -> Result<Self> {
         let input = stream::own(stdio::stdin(), OFlags::RDONLY).context("open standard input")?;
         let output = stream::own(stdio::stdout(), OFlags::WRONLY).context("open standard output")?;
@@ -81,14 +86,15 @@ impl Terminal {
         })
     }
 
-    /// Gives the container's terminal the size that the user's has now. The kernel tells the programs inside.
+    /// Sets the size of the container's terminal to that of the user's. The kernel sends SIGWINCH to the
+    /// programs inside.
     pub fn resize(&self) {
         if let Some(size) = self.screen.as_ref().and_then(user::size) {
             self.pty.resize(size);
         }
     }
 
-    /// After a stop (SIGCONT): takes the user's terminal again, if we are in the foreground.
+    /// After SIGCONT: takes the user's terminal again, if we are in the foreground.
     pub fn resume(&mut self) {
         self.in_background = false;
         if let Some(keyboard) = &mut self.keyboard {
@@ -97,21 +103,21 @@ impl Terminal {
         self.resize();
     }
 
-    /// How long to wait at most for what [`Terminal::polled`] names, before [`Terminal::look_for_foreground`]: a shell's
-    /// `fg` tells a job that was not stopped nothing.
+    /// The poll timeout before [`Terminal::look_for_foreground`] must be called: a job that was not stopped
+    /// is not notified when the shell's `fg` makes it the foreground job.
     pub fn patience(&self) -> Option<&'static Timespec> {
         const LOOK_EVERY: &Timespec = &Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
         self.in_background.then_some(LOOK_EVERY)
     }
 
-    /// Goes on with the input if the user's terminal is ours again.
+    /// Resumes reading input if we own the user's terminal again.
     pub fn look_for_foreground(&mut self) {
         if self.in_background && self.keyboard.as_ref().is_some_and(|keyboard| !keyboard.is_in_background()) {
             self.resume();
         }
     }
 
-    /// What to wait for at present.
+    /// The descriptors to poll at present.
     pub fn polled(&self) -> impl Iterator<Item = (Side, PollFd<'_>)> {
         let reads_input = self.to_pty.is_empty() && !self.in_background && !self.pty.is_hung_up();
         let input = self.input.as_ref().filter(|_| reads_input);
@@ -123,18 +129,18 @@ impl Terminal {
         [
             input.map(|input| (Side::Input, PollFd::new(input, PollFlags::IN))),
             output.map(|output| (Side::Output, PollFd::new(output, PollFlags::OUT))),
-            // With nothing to do there, even a hang-up must wait: poll(2) reports it unasked.
+            // Leave it out if there is nothing to do there: poll(2) reports a hang-up unasked.
             Some((Side::Pty, PollFd::from_borrowed_fd(pty, events))).filter(|_| !interest.is_empty()),
         ]
         .into_iter()
         .flatten()
     }
 
-    /// Moves bytes at `side`, which poll(2) has reported.
+    /// Relays bytes at `side`, which poll(2) has reported as ready.
     ///
     /// # Errors
-    /// Nobody takes the output any more, as `EPIPE` and `EIO`. It is over then; dropping hangs the container's
-    /// terminal up.
+    /// `EPIPE` or `EIO` if the output is closed. The caller should then drop this, which hangs up the
+    /// container's terminal.
     pub fn advance(&mut self, side: Side) -> Result<(), Errno> {
         match side {
             Side::Input => self.read_input(),
@@ -164,7 +170,7 @@ impl Terminal {
                 self.in_background = true;
                 return Ok(());
             }
-            // Errors of the input are its end; the container goes on.
+            // Errors of the input count as its end; the container continues.
             Ok(0) | Err(_) => {
                 self.input = None;
                 self.push_end_of_input();
@@ -176,7 +182,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Inside a line, the byte only hands over what there is of it: a second one is needed.
+    /// Sends the end-of-file character. In the middle of a line, the first one only flushes the line, so a
+    /// second is needed.
     fn push_end_of_input(&mut self) {
         let Some(byte) = self.pty.end_of_input() else { return };
         if self.to_pty.ends_within_line() {
@@ -192,15 +199,15 @@ impl Terminal {
         }
     }
 
-    /// Whether there is something for the user that has not been written yet.
+    /// Whether there is unwritten output for the user.
     pub fn has_output(&self) -> bool {
         !self.to_output.is_empty()
     }
 
-    /// Reads more of what the container has left in its terminal; false if there is nothing more.
+    /// Reads more of the container's remaining output; returns false if there is none.
     ///
-    /// For after the init process's end: the kernel finishes moving what was written before it says that there is
-    /// nothing, so nothing is missed without waiting.
+    /// For use after the init process has exited: the kernel reports an empty pty only after all earlier
+    /// writes have arrived, so nothing is missed and no wait is needed.
     pub fn pull(&mut self) -> bool {
         self.pty.read(&mut self.to_output) == Ok(Outcome::Moved)
     }

@@ -11,28 +11,30 @@ use super::stream::Buffer;
 use super::user::Newlines;
 use crate::sys::Errno;
 
-/// What the last attempt came to.
+/// The result of an attempt to read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Bytes have gone over.
+    /// Bytes were transferred.
     Moved,
-    /// Not now.
+    /// Nothing can be transferred now.
     Nothing,
 }
 
 #[derive(Debug)]
 pub(super) struct Pty {
     master: OwnedFd,
-    /// Nobody inside has the terminal open. That may pass: a getty closes and opens it. Meanwhile poll(2) would report
-    /// it without end; `edges` only when something changes. Having it open ourselves is no way out: the kernel would
-    /// then hang it up when the init process ends, and throw unread output away.
+    /// No process inside has the terminal open. This can be temporary: a getty closes and reopens it.
+    /// Meanwhile, poll(2) would return immediately all the time; `edges` reports only changes. Keeping the
+    /// other end open ourselves is no solution: the kernel would then hang up the terminal when the init
+    /// process exits, and discard unread output.
     hung_up: bool,
-    /// The master in edge-triggered form, made at the first hang-up; epoll(7).
+    /// An edge-triggered epoll instance for the master, made at the first hang-up; epoll(7).
     edges: Option<OwnedFd>,
 }
 
 impl Pty {
-    /// Takes `master`, which nobody else may have open, and sets the terminal up before anything is written to it.
+    /// Takes `master`, which no other process may have open, and sets the terminal's modes before anything is
+    /// written to it.
     pub(super) fn new(master: OwnedFd, newlines: Newlines) -> Result<Self, Errno> {
         let flags = rustix::fs::fcntl_getfl(&master)?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)?;
@@ -44,7 +46,7 @@ impl Pty {
         Ok(Self { master, hung_up: false, edges: None })
     }
 
-    /// What to wait for in order to do `interest`: the descriptor and its events.
+    /// The descriptor and events to poll for `interest`.
     pub(super) fn polled(&self, interest: PollFlags) -> (BorrowedFd<'_>, PollFlags) {
         match &self.edges {
             Some(edges) if self.hung_up => (edges.as_fd(), PollFlags::IN),
@@ -56,7 +58,7 @@ impl Pty {
         self.hung_up
     }
 
-    /// To be called when what [`Pty::polled`] named is ready.
+    /// Must be called when the descriptor from [`Pty::polled`] is ready.
     pub(super) fn wake(&mut self) -> Result<(), Errno> {
         if let Some(edges) = &self.edges
             && self.hung_up
@@ -69,7 +71,7 @@ impl Pty {
         Ok(())
     }
 
-    /// Reads what the container has written, once.
+    /// Reads output of the container once.
     pub(super) fn read(&mut self, into: &mut Buffer) -> Result<Outcome, Errno> {
         match into.fill(&self.master) {
             Ok(0) | Err(Errno::IO) => self.hang_up(),
@@ -79,7 +81,7 @@ impl Pty {
         }
     }
 
-    /// Writes what is for the container, as much as goes.
+    /// Writes as much input for the container as possible.
     pub(super) fn write(&mut self, from: &mut Buffer) -> Result<Outcome, Errno> {
         match from.drain(&self.master) {
             Err(Errno::IO) => self.hang_up(),
@@ -93,7 +95,7 @@ impl Pty {
         self.hung_up = true;
         if self.edges.is_none() {
             let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            // Reports the present state once, so that a terminal opened again meanwhile is not missed.
+            // Reports the current state once, so that a reopen in the meantime is not missed.
             let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&edges, &self.master, epoll::EventData::new_u64(0), events)?;
             self.edges = Some(edges);
@@ -102,14 +104,14 @@ impl Pty {
     }
 
     pub(super) fn resize(&self, size: Winsize) {
-        // The terminal may be gone by now, and then needs no size.
+        // Fails if the terminal is gone, and then needs no size.
         let _ = rustix::termios::tcsetwinsize(&self.master, size);
     }
 
-    /// The byte that means the end of the input to who reads lines; none if bytes are read as they come, or if there is
-    /// no such byte; termios(3).
+    /// The end-of-file character for programs that read lines; `None` in non-canonical mode or if it is
+    /// disabled; termios(3).
     pub(super) fn end_of_input(&self) -> Option<u8> {
-        // The master's modes are the terminal's.
+        // The master returns the modes of the terminal.
         let modes = rustix::termios::tcgetattr(&self.master).ok()?;
         let byte = modes.special_codes[SpecialCodeIndex::VEOF];
         (modes.local_modes.contains(LocalModes::ICANON) && byte != 0).then_some(byte)

@@ -1,8 +1,8 @@
-//! The user's terminal as something that pictures are painted on, one after the other in the same place.
+//! Draws full-screen pictures on the user's terminal, each replacing the previous one.
 //!
-//! Nothing here blocks, whoever has stopped the terminal's output. Keys come one by one and unseen, but Ctrl-C, Ctrl-Z and
-//! Ctrl-\ go on making signals, which are taken here. However it is left, the terminal is as it was. In the background nothing is
-//! painted: the terminal is another job's.
+//! Nothing here blocks, even if the terminal's output is stopped. Line buffering and echo are off, but
+//! Ctrl-C, Ctrl-Z and Ctrl-\ still generate signals, which are handled here. However the program exits, the
+//! terminal is restored. In the background nothing is drawn, because another job owns the terminal.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -20,22 +20,22 @@ use super::{keys, user};
 use crate::host::signals::{Signal, SignalQueue, Signals};
 use crate::sys::Errno;
 
-/// How long a key that begins like another's beginning waits for the rest.
+/// How long to wait for the rest of an incomplete key sequence.
 const PATIENCE_WITH_KEYS: Duration = Duration::from_millis(50);
 
-/// Which screen of the terminal.
+/// Which buffer of the terminal to draw on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScreenBuffer {
-    /// The usual one, where the last picture stays. A picture must leave a row free.
+    /// The normal buffer, on which the last picture remains. A picture must leave one row free.
     Usual,
-    /// The other one, behind which the usual one comes to light again.
+    /// The alternate buffer; on exit, the normal one reappears.
     Alternate,
 }
 
 impl ScreenBuffer {
     fn enter(self) -> String {
         match self {
-            // What is there moves up and can be scrolled back to.
+            // Existing contents scroll up and stay in the scrollback.
             Self::Usual => "\x1b[?25l".to_owned() + &"\r\n".repeat(size().rows),
             Self::Alternate => "\x1b[?1049h\x1b[?25l".to_owned(),
         }
@@ -52,7 +52,7 @@ impl ScreenBuffer {
 /// A line of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// No wider than the terminal, and nothing in it but letters.
+    /// No wider than the terminal, and without control characters.
     pub text: String,
     pub style: Style,
 }
@@ -74,35 +74,36 @@ impl Line {
     }
 }
 
-/// How many letters the terminal has room for.
+/// The size of a terminal in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub columns: usize,
     pub rows: usize,
 }
 
-/// The size of the terminal that standard output is.
+/// The size of the terminal at standard output.
 pub fn size() -> Size {
     match user::size(stdio::stdout()) {
         Some(size) => Size { columns: size.ws_col.into(), rows: size.ws_row.into() },
-        // A serial line does not know.
+        // A serial line does not know its size.
         None => Size { columns: 80, rows: 24 },
     }
 }
 
-/// What has happened.
+/// Something that happened while waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The time that was named has come.
+    /// The deadline has passed.
     Due,
     /// One of the other descriptors is readable.
     Ready,
     Key(Key),
-    /// The picture must be painted anew: the terminal has another size, has missed one, or is ours again.
+    /// The picture must be drawn again: the size has changed, a picture was skipped, or the terminal is ours
+    /// again.
     Spoilt,
-    /// Somebody wants this process to end.
+    /// A signal asks this process to end.
     End(Signal),
-    /// There is no terminal any more.
+    /// The terminal is gone.
     Gone,
 }
 
@@ -112,19 +113,19 @@ pub struct Screen {
     terminal: Arc<Loan>,
     signals: Signals,
     queue: SignalQueue,
-    /// What has not been written yet.
+    /// Bytes not written yet.
     pending: VecDeque<u8>,
-    /// Whether there is a picture in it.
+    /// Whether they include a picture.
     is_behind: bool,
-    /// Whether another was to be shown meanwhile.
+    /// Whether a picture was skipped because of that.
     has_missed: bool,
-    /// Bytes of the keyboard that have not become keys, and since when the first of them waits.
+    /// Keyboard bytes that do not form a key yet, and when the first of them arrived.
     typed: Vec<u8>,
     typed_at: Instant,
 }
 
 impl Screen {
-    /// Standard output, which must be a terminal. All signals are blocked from now on.
+    /// Opens standard output, which must be a terminal. Blocks all signals from now on.
     pub fn open(place: ScreenBuffer) -> Result<Self> {
         let signals = Signals::block()?;
         let queue = signals.queue()?;
@@ -143,21 +144,21 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Takes the terminal, unless it is another job's at present.
+    /// Takes the terminal, unless another job owns it.
     fn enter(&mut self) {
         if self.terminal.take() {
             self.pending.extend(self.place.enter().bytes());
         }
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal.
     fn leave(&mut self) {
         self.terminal.give_back(&mut self.pending);
         self.is_behind = false;
     }
 
-    /// Shows this picture instead of the last one. A terminal that has not taken the last one yet misses this one, and is
-    /// [`Event::Spoilt`] when it has.
+    /// Replaces the picture. If the terminal has not accepted the previous one yet, this one is skipped, and
+    /// [`Event::Spoilt`] follows once it has.
     pub fn paint(&mut self, lines: &[Line]) {
         self.has_missed = self.is_behind;
         if self.terminal.is_taken() && !self.is_behind {
@@ -172,8 +173,8 @@ impl Screen {
         Ok(())
     }
 
-    /// Waits for the next event, until `deadline` at the latest. `others` are waited for, too. However late it is, signals and keys
-    /// are heard.
+    /// Waits until `deadline` for the next event, including readability of `others`. Signals and keys are
+    /// handled even if the deadline has already passed.
     pub fn next(&mut self, deadline: Instant, others: &[BorrowedFd<'_>]) -> Result<Event> {
         let mut has_waited = false;
         loop {
@@ -211,7 +212,7 @@ impl Screen {
         let keyboard = self.terminal.keyboard().filter(|_| self.terminal.is_taken());
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.queue.as_fd(), PollFlags::IN),
-            // Even when nothing is to be written, its end is told.
+            // Polled even if there is nothing to write, to notice a hang-up.
             PollFd::from_borrowed_fd(self.terminal.output(), wanted),
         ];
         polled.extend(keyboard.map(|keyboard| PollFd::from_borrowed_fd(keyboard, PollFlags::IN)));
@@ -222,7 +223,7 @@ impl Screen {
         let is_gone =
             polled.get(1).is_some_and(|output| output.revents().intersects(PollFlags::HUP | PollFlags::ERR));
         drop(polled);
-        // A hang-up is told as a signal, too, which says more.
+        // First, because SIGHUP is more specific than a hang-up seen by poll(2).
         if is_ready.first() == Some(&true)
             && let Some(event) = self.answer()?
         {
@@ -249,7 +250,7 @@ impl Screen {
                     self.leave();
                     self.signals.stop()?;
                 }
-                // The shell has had the terminal meanwhile, and may have it still.
+                // The shell has had the terminal in the meantime, and may still have it.
                 Signal::CONT => {
                     self.terminal.lose();
                     self.enter();
@@ -261,7 +262,7 @@ impl Screen {
         Ok(event)
     }
 
-    /// Whether there is a keyboard still.
+    /// Reads from the keyboard; returns false if it is gone.
     fn read_keyboard(&mut self) -> bool {
         let Some(keyboard) = self.terminal.keyboard() else { return true };
         let mut buffer = [0; 256];
@@ -274,7 +275,7 @@ impl Screen {
                 true
             }
             Err(Errno::AGAIN) => true,
-            // It became another job's just now.
+            // Another job has just taken the terminal.
             Err(Errno::IO) if self.terminal.is_in_background() => {
                 self.terminal.lose();
                 true
@@ -303,12 +304,13 @@ impl Drop for Screen {
     }
 }
 
-/// What paints these lines from the top on, over what is there; what is below them goes.
+/// The sequences that draw these lines from the top over the previous picture and clear the rows below them.
 fn picture(lines: &[Line], size: Size) -> String {
     let mut text = String::from("\x1b[H");
     let shown = lines.len().min(size.rows);
     for (row, line) in lines.iter().take(shown).enumerate() {
-        // Cleared first: a terminal that has just written its last column would clear that.
+        // Clear the row before writing: after the last column has been written, clearing would erase that
+        // column.
         text.push_str("\x1b[2K");
         match line.style {
             Style::Plain => text.push_str(&line.text),
@@ -337,7 +339,7 @@ mod tests {
             picture(&lines, size(4)),
             "\x1b[H\x1b[2K\x1b[1ma\x1b[m\r\n\x1b[2K\x1b[7mb\x1b[m\r\n\x1b[2Kc\r\n\x1b[J"
         );
-        // The last row is not ended, or everything would move up.
+        // The last row has no newline, which would scroll the picture.
         assert_eq!(picture(&lines, size(2)), "\x1b[H\x1b[2K\x1b[1ma\x1b[m\r\n\x1b[2K\x1b[7mb\x1b[m");
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes on their way from one descriptor to another, with a bounded buffer between.
+//! Relays bytes from one descriptor to another through a bounded buffer.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -7,19 +7,20 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::sys::Errno;
 
-/// Bytes in a buffer at most: what a pipe that poll(2) calls writable takes without blocking; PIPE_BUF, pipe(7).
+/// The size of a buffer in bytes: what a pipe accepts without blocking if poll(2) reports it as writable;
+/// PIPE_BUF, pipe(7).
 const CAPACITY: usize = 4096;
 
-/// A descriptor of our own for standard stream `fd`, to be used after poll(2) says so.
+/// Returns a descriptor of our own for standard stream `fd`, to be used when poll(2) reports it as ready.
 ///
-/// The stream's open file is shared with the user's shell and must not become non-blocking. A terminal is therefore
-/// opened anew, with `access`: a write to it could block after poll(2), even a read if somebody else reads too. Other
-/// kinds take and give [`CAPACITY`] bytes once they are ready.
+/// The open file is shared with the user's shell and must not become non-blocking. A terminal is therefore
+/// reopened with `access`: a write to it could block even after poll(2), and so could a read if another
+/// process reads, too. Other kinds of files transfer [`CAPACITY`] bytes without blocking once they are ready.
 pub(super) fn own(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Errno> {
     if rustix::termios::isatty(fd) {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Another user's terminal, as after su(1), cannot be opened; then it may block.
+        // Another user's terminal, as after su(1), cannot be opened; then reads and writes may block.
         if let Ok(opened) = rustix::fs::open(path, flags, Mode::empty()) {
             return Ok(opened);
         }
@@ -27,12 +28,12 @@ pub(super) fn own(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Errno> 
     rustix::io::fcntl_dupfd_cloexec(fd, 0)
 }
 
-/// The bytes that have been read and not yet been written.
+/// Bytes that have been read but not written yet.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     written: usize,
-    /// Whether the last byte that was ever read did not end a line.
+    /// Whether the last byte read so far was not a newline.
     within_line: bool,
 }
 
@@ -45,7 +46,7 @@ impl Buffer {
         self.written >= self.bytes.len()
     }
 
-    /// Reads once; to be called when it is empty. Returns how much there was: 0 at the end of the file.
+    /// Reads once into the empty buffer. Returns the number of bytes, 0 at end of file.
     pub(super) fn fill(&mut self, from: impl AsFd) -> Result<usize, Errno> {
         self.bytes.clear();
         self.written = 0;
@@ -54,7 +55,7 @@ impl Buffer {
         Ok(length)
     }
 
-    /// Writes once, as much as goes.
+    /// Writes once, as much as possible.
     pub(super) fn drain(&mut self, to: impl AsFd) -> Result<(), Errno> {
         let pending = self.bytes.get(self.written..).unwrap_or_default();
         self.written =
@@ -62,12 +63,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// Adds a byte of our own, to be written after the others.
+    /// Appends a byte of our own.
     pub(super) fn push(&mut self, byte: u8) {
         self.bytes.push(byte);
     }
 
-    /// Whether what has been read so far ends inside a line.
+    /// Whether the bytes read so far end in the middle of a line.
     pub(super) fn ends_within_line(&self) -> bool {
         self.within_line
     }

@@ -7,7 +7,7 @@ use rustix::termios::{OptionalActions, OutputModes};
 
 use super::*;
 
-/// A terminal between two pipes, with its inside.
+/// A terminal between two pipes, with its other end.
 struct Fixture {
     terminal: Terminal,
     keys: File,
@@ -28,7 +28,7 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// Lets bytes flow until nothing is left to do.
+    /// Relays bytes until nothing is left to do.
     fn settle(&mut self) {
         loop {
             let (sides, mut polled): (Vec<_>, Vec<_>) = self.terminal.polled().unzip();
@@ -123,7 +123,7 @@ fn a_terminal_that_is_closed_and_opened_again_goes_on() {
 #[test]
 fn output_left_behind_is_pulled_to_the_last_byte() {
     let mut fixture = fixture();
-    // As much as the kernel takes without a reader.
+    // As much as the kernel accepts without a reader.
     let flags = rustix::fs::fcntl_getfl(&fixture.inside).unwrap();
     rustix::fs::fcntl_setfl(&fixture.inside, flags | OFlags::NONBLOCK).unwrap();
     let mut written = 0;
@@ -149,7 +149,7 @@ fn a_slow_reader_of_the_output_stops_nothing_else() {
     fixture.silence_echo();
     let flags = rustix::fs::fcntl_getfl(&fixture.inside).unwrap();
     rustix::fs::fcntl_setfl(&fixture.inside, flags | OFlags::NONBLOCK).unwrap();
-    // More than pipe and terminal hold.
+    // More than the pipe and the terminal can hold.
     let mut refusals = 0;
     while refusals < 3 {
         refusals += i32::from(fixture.inside.write(&[b'x'; 4096]).is_err());

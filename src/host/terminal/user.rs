@@ -6,8 +6,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::stdio;
 use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
 
-/// The terminal that the user looks at: the first of standard error, output and input that is one, else the
-/// controlling terminal of the session, since all three may be redirected.
+/// The terminal that the user looks at: the first of standard error, output and input that is a terminal, or
+/// else the controlling terminal of the session, since all three may be redirected.
 pub(super) fn screen() -> Option<OwnedFd> {
     [stdio::stderr(), stdio::stdout(), stdio::stdin()]
         .into_iter()
@@ -18,22 +18,22 @@ pub(super) fn screen() -> Option<OwnedFd> {
         })
 }
 
-/// The size of `screen`, unless it does not know: a serial line has none.
+/// The size of `screen`; `None` if it is unknown, as on a serial line.
 pub(super) fn size(screen: impl AsFd) -> Option<Winsize> {
     rustix::termios::tcgetwinsize(screen).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0)
 }
 
-/// Who makes a line feed into carriage return and line feed: somebody must, on the way to a screen, and only one.
+/// Which terminal converts line feeds to CR LF: exactly one must do so on the way to a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Newlines {
-    /// The container's terminal, of which programs inside know: all bytes pass as they are.
+    /// The container's, whose modes programs inside can see: bytes are passed on unchanged.
     Inside,
-    /// The user's, if there is one: what is redirected to a file gets plain line feeds, as with runc.
+    /// The user's, if there is one: output redirected to a file gets plain line feeds, as with runc.
     Outside,
 }
 
 impl Newlines {
-    /// Inside, if what the user types and sees is one raw terminal.
+    /// Inside, if both input and output are terminals.
     pub(super) fn plan(input: impl AsFd, output: impl AsFd) -> Self {
         if rustix::termios::isatty(input) && rustix::termios::isatty(output) {
             Self::Inside
@@ -43,18 +43,18 @@ impl Newlines {
     }
 }
 
-/// The keyboard, which hands on every byte as it is typed, Ctrl-C too, until this is dropped.
+/// Raw mode of the keyboard until this is dropped: every byte is passed on as typed, including Ctrl-C.
 #[derive(Debug)]
 pub(super) struct RawMode {
     keyboard: OwnedFd,
     newlines: Newlines,
-    /// How it was before.
+    /// The modes to restore; `None` if the terminal has never been made raw.
     saved: Option<Termios>,
 }
 
 impl RawMode {
-    /// If `input` is a terminal. When it is not, the user's Ctrl-C must go on making a signal, for there would be
-    /// nobody to read the byte.
+    /// Puts `input` in raw mode if it is a terminal. If it is not, Ctrl-C must continue to generate a signal,
+    /// because nobody would read the byte.
     pub(super) fn enter(input: BorrowedFd<'_>, newlines: Newlines) -> Option<Self> {
         if !rustix::termios::isatty(input) {
             return None;
@@ -65,10 +65,10 @@ impl RawMode {
         Some(mode)
     }
 
-    /// Makes the terminal raw if it is not; after a stop, the shell has set its own modes in between.
+    /// Puts the terminal in raw mode again; while we were stopped, the shell has set its own modes.
     ///
-    /// Not while we are in the background: the terminal belongs to another job then, and since SIGTTOU is blocked the
-    /// kernel would let us spoil it; setpgid(2), tty_ioctl(4).
+    /// Does nothing in the background: another job owns the terminal then, and since SIGTTOU is blocked, the
+    /// kernel would let us change its modes; setpgid(2), tty_ioctl(4).
     pub(super) fn renew(&mut self) {
         if self.is_in_background() {
             return;
@@ -79,16 +79,16 @@ impl RawMode {
         }
         modes.make_raw();
         modes.output_modes.set(OutputModes::OPOST, self.newlines == Newlines::Outside);
-        // It worked or the terminal is gone, which the reader of the keyboard finds out.
+        // A failure means that the terminal is gone, which reading from the keyboard will report.
         let _ = rustix::termios::tcsetattr(&self.keyboard, OptionalActions::Now, &modes);
     }
 
-    /// Whether the terminal has never been made raw: we were started in the background.
+    /// Whether the terminal has never been put in raw mode, because we were started in the background.
     pub(super) fn is_pending(&self) -> bool {
         self.saved.is_none()
     }
 
-    /// Whether the terminal is at present another job's; without job control it is nobody's.
+    /// Whether another job owns the terminal; without job control, no job does.
     pub(super) fn is_in_background(&self) -> bool {
         let owner = rustix::termios::tcgetpgrp(&self.keyboard);
         owner.is_ok_and(|group| group != rustix::process::getpgrp())

@@ -1,4 +1,4 @@
-//! One container, and its processes below it.
+//! The view of one container with its processes.
 
 use super::{Data, History, Order, Seen, View, highest_first};
 use crate::cgroup::{Limit, Transfers};
@@ -9,9 +9,9 @@ use crate::monitor::processes::Process;
 use crate::monitor::table::{memory_share, or_unknown, percent, shown};
 use crate::monitor::text::{harmless, width};
 
-/// Where the graphs begin, if the terminal has room for them.
+/// The column where graphs begin, if the terminal is wide enough.
 const GRAPHS_AT: usize = 52;
-/// At most.
+/// The maximum width of a graph.
 const GRAPH: usize = 60;
 
 impl View {
@@ -124,7 +124,7 @@ impl View {
     }
 }
 
-/// Since the container began, and in a second.
+/// Formats the totals since the container was created and the amounts per second.
 fn transfers(read: &str, written: &str, sums: Option<Transfers>, rates: Option<Transfers>) -> String {
     let one = |word: &str, of: fn(Transfers) -> u64| {
         let (sum, rate) = (or_unknown(sums.map(of).map(bytes)), or_unknown(rates.map(of).map(bytes)));

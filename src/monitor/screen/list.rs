@@ -1,4 +1,4 @@
-//! All containers, and the host above them.
+//! The view of all containers, with the host above them.
 
 use super::{Data, History, ORDERS, View, is_paused};
 use crate::cgroup::Limit;
@@ -8,9 +8,9 @@ use crate::monitor::columns::{Column, ColumnKind, lines};
 use crate::monitor::table::{Io, or_unknown, percent, table};
 use crate::monitor::text::Charset;
 
-/// So many rows of the terminal, or the host is left out for the sake of the containers.
+/// The minimum number of terminal rows for showing the host.
 const ROWS_FOR_THE_HOST: usize = 12;
-/// So many, or there are only containers.
+/// The minimum number of terminal rows for a title and a footer.
 const ROWS_FOR_WORDS: usize = 6;
 
 impl View {
@@ -32,7 +32,7 @@ impl View {
         let footer = usize::from(size.rows >= ROWS_FOR_WORDS);
         let room = size.rows.saturating_sub(picture.len() + footer);
         let mark = self.mark(&data.seen);
-        // The marked one is always in sight.
+        // Scroll so that the selected row is visible.
         let first = mark.saturating_sub(room.saturating_sub(1));
         let style = |row| if row == mark { Style::Inverse } else { Style::Plain };
         let rows = table.enumerate().skip(first).take(room);
@@ -44,7 +44,7 @@ impl View {
         picture
     }
 
-    /// Each behind the numbers it is drawn from.
+    /// Inserts each graph after the column with its numbers.
     fn add_graphs(&self, columns: &mut Vec<Column>, data: &Data, size: Size) {
         let room = if size.columns >= 160 { 20 } else { 8 };
         let none = History::default();

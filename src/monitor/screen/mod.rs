@@ -1,6 +1,7 @@
-//! The pictures of `top`: all containers with the host above them, one container with its processes, and the keys.
+//! The views of `top`: all containers with the host above them, one container with its processes, and the
+//! keys.
 //!
-//! What keys do to a [`View`] and how it looks at a size are pure.
+//! Handling a key and laying out a [`View`] for a terminal size are pure.
 
 mod detail;
 mod list;
@@ -17,10 +18,10 @@ use crate::container::state::Status;
 use crate::host::terminal::keys::Key;
 use crate::host::terminal::screen::{Line, Size, Style};
 
-/// How many values of the past are kept: more than any terminal is wide.
+/// How many past values are kept: more than any terminal is wide.
 const KEPT: usize = 512;
 
-/// What the graphs are drawn from, the newest last.
+/// The values for graphs, oldest first.
 #[derive(Debug, Default)]
 struct History {
     /// In hundredths of a percent of one processor.
@@ -39,7 +40,7 @@ impl History {
         }
     }
 
-    /// Up to the limit or, without one, to one processor or whatever more there was.
+    /// A full bar is the limit or, without one, one processor or the highest value, whichever is more.
     fn cpu_bars(&self, limit: Limit, room: usize, charset: Charset) -> String {
         let full = match limit {
             Limit::At(limit) => limit,
@@ -48,7 +49,7 @@ impl History {
         graph::bars(&self.cpu, full, room, charset)
     }
 
-    /// Up to the limit or, without one, to the memory of the host.
+    /// A full bar is the limit or, without one, the memory of the host.
     fn memory_bars(&self, limit: Limit, host: Option<u64>, room: usize, charset: Charset) -> String {
         let full = match (limit, host) {
             (Limit::At(limit), _) => limit,
@@ -63,22 +64,23 @@ fn highest(values: &[Option<u64>]) -> u64 {
     values.iter().flatten().copied().max().unwrap_or(0)
 }
 
-/// What there is to show.
+/// The data to show.
 #[derive(Debug)]
 pub struct Data {
     host: Host,
-    /// The share of all processors that was used since the last look, in hundredths of a percent.
+    /// The share of all processors used since the previous sample, in hundredths of a percent.
     host_cpu: Option<u64>,
     host_history: History,
     seen: Vec<Seen>,
-    /// By the names of the containers, with the pids of their init processes: another of the same name has another history.
+    /// By container name, with the pid of the init process, so that a new container of the same name starts a
+    /// new history.
     history: BTreeMap<String, (i32, History)>,
-    /// Of the container that is shown alone; or why they are not known.
+    /// The processes of the container shown alone, or why they are unknown.
     processes: Result<Vec<Process>, String>,
 }
 
 impl Data {
-    /// Nothing, so far.
+    /// No data yet.
     pub fn new() -> Self {
         Self {
             host: Host::default(),
@@ -90,7 +92,7 @@ impl Data {
         }
     }
 
-    /// Takes in what a look has shown.
+    /// Adds a sample of all containers.
     pub fn update(&mut self, seen: Vec<Seen>) {
         let host = Host::look();
         self.host_cpu = host.cpu_since(&self.host);
@@ -118,13 +120,13 @@ impl Data {
         self.host.memory.map(|memory| memory.total)
     }
 
-    /// Takes in what the processes `pids` do.
+    /// Samples the processes `pids`.
     pub fn update_processes(&mut self, watch: &mut Watch, pids: Result<Vec<i32>, String>) {
         self.processes = pids.map(|pids| watch.look(&pids));
     }
 }
 
-/// Those with the highest keys first; of those that are equal, the first.
+/// Sorts by key, highest first; items with equal keys keep their order.
 fn highest_first<T>(all: &[T], key: impl Fn(&T) -> Option<u64>) -> Vec<&T> {
     let keys = all.iter().map(key).collect();
     places(keys).into_iter().filter_map(|place| all.get(place)).collect()
@@ -136,7 +138,7 @@ fn places(keys: Vec<Option<u64>>) -> Vec<usize> {
     keys.into_iter().map(|(_, place)| place).collect()
 }
 
-/// By what the containers or processes are put in order.
+/// The sort order of containers or processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Cpu,
@@ -146,7 +148,7 @@ enum Order {
     Name,
 }
 
-/// The key for each, and its word.
+/// The key for each order, and its name.
 const ORDERS: [(char, Order, &str); 5] = [
     ('c', Order::Cpu, "cpu"),
     ('m', Order::Memory, "memory"),
@@ -155,33 +157,33 @@ const ORDERS: [(char, Order, &str); 5] = [
     ('n', Order::Name, "name"),
 ];
 
-/// What is shown, and how.
+/// The state of the view.
 #[derive(Debug)]
 pub struct View {
     charset: Charset,
     order: Order,
-    /// The name of the container that is marked; the first one if there is no such one.
+    /// The name of the selected container; if there is none of that name, the first one is selected.
     marked: Option<String>,
-    /// The container that is shown alone.
+    /// The name of the container shown alone.
     alone: Option<String>,
-    /// Whether it was from the beginning.
+    /// Whether `top` was called for a single container.
     is_of_one: bool,
     /// How many processes have been scrolled past.
     scrolled: usize,
     shows_help: bool,
 }
 
-/// What is to be done after a key.
+/// What to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Paint,
-    /// Another container is shown: its processes have to be looked at first.
+    /// A different container is shown, so its processes must be sampled first.
     Look,
     End,
 }
 
 impl View {
-    /// Of all containers, or of one.
+    /// A view of all containers, or of one.
     pub fn new(one: Option<&str>, charset: Charset) -> Self {
         Self {
             charset,
@@ -194,12 +196,12 @@ impl View {
         }
     }
 
-    /// The name of the container that is shown alone.
+    /// The name of the container shown alone.
     pub fn alone(&self) -> Option<&str> {
         self.alone.as_deref()
     }
 
-    /// Does what `key` asks for.
+    /// Handles a key.
     pub fn press(&mut self, key: Key, data: &Data, size: Size) -> Then {
         if key == Key::Letter('q') {
             return Then::End;
@@ -251,7 +253,7 @@ impl View {
         }
     }
 
-    /// In the place of a container that has ended, all are shown.
+    /// If the container shown alone has stopped, returns to the view of all.
     pub fn settle(&mut self, data: &Data) {
         if self.alone.as_ref().is_some_and(|id| !data.seen.iter().any(|seen| seen.id == *id))
             && !self.is_of_one
@@ -268,17 +270,17 @@ impl View {
             Order::Io => |seen| seen.rates.io.map(|io| io.read.saturating_add(io.written)),
             Order::Name => |_| None,
         };
-        // They are in the order of their names.
+        // They are already sorted by name.
         highest_first(seen, key)
     }
 
-    /// The place of the marked one.
+    /// The row of the selected container.
     fn mark(&self, seen: &[Seen]) -> usize {
         let is_marked = |seen: &&Seen| Some(&seen.id) == self.marked.as_ref();
         self.in_order(seen).iter().position(is_marked).unwrap_or(0)
     }
 
-    /// The picture.
+    /// Lays out the view for a terminal of this size.
     pub fn lines(&self, data: &Data, size: Size) -> Vec<Line> {
         let mut lines = if self.shows_help {
             self.help()

@@ -9,7 +9,7 @@ fn size(columns: usize, rows: usize) -> Size {
     Size { columns, rows }
 }
 
-/// Three containers with a past.
+/// Three containers with a history.
 fn data() -> Data {
     let mut data = Data::new();
     let mut paused = example("b");
@@ -207,7 +207,7 @@ fn enter_shows_one_alone_and_escape_all_again() {
     data.seen.remove(0);
     view.settle(&data);
     assert_eq!(view.alone(), None);
-    // Of one container there is no way back, and nobody to mark.
+    // With a single container there is no other view to return to, and nothing to select.
     let mut one = View::new(Some("b"), Charset::Utf8);
     assert_eq!(one.press(Key::Backspace, &data, size(80, 24)), Then::Paint);
     assert_eq!(one.alone(), Some("b"));
