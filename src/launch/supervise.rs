@@ -91,7 +91,7 @@ enum Source {
     Signals,
     Terminal(Side),
     Notify,
-    /// The cgroup's OOM counters have changed, or its last process has ended.
+    /// The cgroup's OOM counters or its populated state may have changed.
     Cgroup,
 }
 

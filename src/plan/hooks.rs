@@ -1,6 +1,6 @@
 //! Hooks; config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
 //!
-//! | HookKind | When | Where |
+//! | Kind | When | Where |
 //! |---|---|---|
 //! | prestart, createRuntime | `create`: the mounts are made, `/` is still the host's | the runtime's namespaces |
 //! | createContainer | right after them | the container's namespaces, in the directory that becomes `/` |

@@ -6,7 +6,7 @@
 //! | `acquire` | makes what the container needs, each under a guard that undoes it |
 //! | [`Program::new`] | orders the steps of the init process |
 //! | [`bear`] | clones it |
-//! | `converse` | handles its messages until only the start of the program is left, and records the container |
+//! | `converse` | handles its messages until it is ready, and records the container |
 //! | `commit` | lets the program start and disarms the guards |
 //!
 //! An error in any phase undoes everything, in reverse order.
