@@ -1,7 +1,7 @@
 //! A container runtime for Linux and cgroup v2; ARCHITECTURE.md is the map.
 //!
-//! Everything but the process itself is here, so that tests, fuzz targets and benchmarks link the code that
-//! the program is made of.
+//! Everything but `main` is here, so that tests, fuzz targets and benchmarks link the same code as the
+//! program.
 
 mod bundle;
 mod cgroup;

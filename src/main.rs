@@ -1,4 +1,5 @@
-//! The program `runtime`: what it needs of its caller, what the command line asks for, and the one place that reports an error.
+//! The program `runtime`: checks what the caller gave it, dispatches the command, and reports errors. Nothing
+//! else prints an error.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -24,7 +25,7 @@ fn perform() -> Result<ExitCode, Failure> {
 }
 
 fn dispatch() -> Result<ExitCode, Failure> {
-    // Before there is an init process that asks.
+    // Runs before any init process can call it.
     weakened::is_off("");
     match Call::read(&std::env::args_os().collect::<Vec<OsString>>())? {
         Asked::Text(text) => print(&text),
@@ -40,7 +41,7 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 fn report(Failure { help, text, status }: Failure) -> ExitCode {
     let printed = help.map_or(Ok(ExitCode::SUCCESS), |help| print(&help));
     let (text, status) = printed.map_or_else(|failure| (failure.text, failure.status), |_| (text, status));
-    // Nobody is left to tell if standard error is closed.
+    // If standard error is closed, the error cannot be reported anywhere.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
     ExitCode::from(status)
 }

@@ -1,7 +1,8 @@
-//! Amounts of memory as Docker's and runc's command lines take them: `67108864`, `64M`, `1.5g`, `64 MiB`.
+//! Memory sizes in the syntax of Docker and runc: `67108864`, `64M`, `1.5g`, `64 MiB`.
 
-/// The number of bytes in `text`: a decimal number, then, behind a blank perhaps, one of k, m, g, t and p for powers of 1024,
-/// then `b` or `ib`, all in any case. Fractions of a byte are cut off. `-1`, unlimited, is itself.
+/// Parses a size in bytes: a decimal number, an optional blank, an optional k, m, g, t or p for powers of
+/// 1024, and an optional `b` or `ib`, in any case. Fractions of a byte are cut off. `-1` (unlimited) stays
+/// -1.
 pub fn parse(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
@@ -9,7 +10,7 @@ pub fn parse(text: &str) -> Option<i64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-    // More decimals than these are less than a byte.
+    // Further decimals are less than a byte.
     let decimals = decimals.get(..decimals.len().min(15))?;
     let scale = 10_u128.checked_pow(u32::try_from(decimals.len()).ok()?)?;
     let digits: u128 = format!("{whole}{decimals}").parse().ok()?;

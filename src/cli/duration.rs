@@ -1,14 +1,14 @@
-//! Lengths of time as Go's programs take them on the command line: `5s`, `250ms`, `1h2m3.5s`.
+//! Durations in Go's syntax: `5s`, `250ms`, `1h2m3.5s`.
 
 use std::str::FromStr;
 use std::time::Duration as Length;
 use std::{error, fmt};
 
-/// A length of time that is not negative; nanoseconds at the finest.
+/// A non-negative duration with nanosecond resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duration(pub Length);
 
-/// Go's units, with their nanoseconds.
+/// Go's units in nanoseconds.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -20,7 +20,7 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Not a length of time.
+/// The text is not a duration.
 #[derive(Debug)]
 pub struct NoDuration(String);
 
@@ -42,7 +42,7 @@ impl FromStr for Duration {
     }
 }
 
-/// The sum of numbers with units, as far as it fits; 0 needs no unit.
+/// Sums up numbers with units; `None` on overflow. 0 needs no unit.
 fn nanoseconds(text: &str) -> Option<u64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -63,14 +63,14 @@ fn nanoseconds(text: &str) -> Option<u64> {
     Some(sum)
 }
 
-/// A decimal number times `unit`, rounded down.
+/// Multiplies a decimal number by `unit`, rounded down.
 fn times(number: &str, unit: u64) -> Option<u64> {
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && decimals.is_empty() {
         return None;
     }
     let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.checked_mul(unit)? };
-    // More decimals than these are less than a nanosecond.
+    // Further decimals are less than a nanosecond.
     let decimals = decimals.get(..decimals.len().min(15))?;
     let fraction = if decimals.is_empty() {
         0

@@ -1,24 +1,24 @@
-//! Command lines of the usual form, read without clap: to build its definitions takes a fifth of a `state`. What is not quite as
-//! usual, or wrong, is left to clap, which says what is wrong with it; a test holds the two against each other.
+//! Parses common command lines without clap, because building clap's definitions takes a fifth of the time of
+//! `state`. Anything unusual or wrong is left to clap, which words the error; a test compares the two.
 
 use std::ffi::{OsStr, OsString};
 
 use super::go_flags::option;
 
-/// An option: its name, its letter, and whether it takes a value.
+/// An option: long name, short name, and whether it takes a value.
 pub type Known = (&'static str, Option<char>, bool);
 
-/// The options before the first word that is none.
+/// The options before the first word that is no option.
 #[derive(Debug)]
 pub struct Usual<'a> {
-    /// Their names and values, in order. A flag has none.
+    /// Their names and values, in order. A flag's value is empty.
     pub options: Vec<(&'static str, &'a OsStr)>,
-    /// From the first word on that is no option.
+    /// The remaining words.
     pub rest: &'a [OsString],
 }
 
-/// Reads `words`; `None` if there is anything unusual about the options: one that is not known, a flag with a value, an option
-/// with none or an empty one, `--`.
+/// Parses `words`; returns `None` if an option is unknown, if a flag has a value, if a value is missing or
+/// empty, or at `--`.
 pub fn read<'a>(words: &'a [OsString], known: &[Known]) -> Option<Usual<'a>> {
     let mut options = Vec::new();
     let mut rest = words;
@@ -51,7 +51,7 @@ pub fn read<'a>(words: &'a [OsString], known: &[Known]) -> Option<Usual<'a>> {
     Some(Usual { options, rest })
 }
 
-/// Both readings of every one of `lines` are the same, and every option of `definition` is known as what it is.
+/// Asserts that both parsers agree on `lines` and that `known` agrees with `definition`.
 #[cfg(test)]
 pub fn assert_alike<T: PartialEq + std::fmt::Debug>(
     definition: &clap::Command,

@@ -1,7 +1,7 @@
 //! The global options.
 //!
-//! The definition of a command is built only when it is the one that was asked for: all of them together take longer than
-//! making a network namespace.
+//! A command's definition is built only when it is needed: building all of them takes longer than making a
+//! network namespace.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use super::usage::UsageError;
 use crate::host::log::{Format, Level};
 use crate::host::rootless::Rootless;
 
-/// The version of the runtime specification whose fields this runtime knows.
+/// The version of the runtime specification that this runtime implements.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-/// What this program was built from.
+/// The commit that this program was built from.
 pub const COMMIT: &str = match option_env!("RUNTIME_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
@@ -79,12 +79,12 @@ pub struct Global {
 }
 
 impl Global {
-    /// What the log is to hold.
+    /// The log level from both options.
     pub fn level(&self) -> Level {
         if self.debug { Level::Debug } else { self.log_level }
     }
 
-    /// Who makes the cgroups, of both options.
+    /// The cgroup manager from both options.
     pub fn manager(&self) -> CgroupManager {
         if self.systemd_cgroup { CgroupManager::Systemd } else { self.cgroup_manager }
     }
@@ -111,7 +111,7 @@ impl FromStr for Rootless {
     }
 }
 
-/// The global options, for command lines of the usual form.
+/// The global options known to the fast path.
 const GLOBAL: [Known; 9] = [
     ("debug", None, false),
     ("log", None, true),
@@ -125,7 +125,7 @@ const GLOBAL: [Known; 9] = [
 ];
 
 impl Global {
-    /// The global options of a command line of the usual form, and what follows them.
+    /// Parses the global options of a common command line without clap; also returns the remaining words.
     pub fn usual(arguments: &[OsString]) -> Option<(Self, &[OsString])> {
         let Usual { options, rest } = fast_path::read(arguments, &GLOBAL)?;
         let mut global = Self {
@@ -154,7 +154,7 @@ impl Global {
     }
 }
 
-/// The global options among `arguments`, and the words of the command.
+/// Parses the global options in `arguments` and splits off the command.
 ///
 /// # Errors
 /// [`UsageError`], or [`HelpWanted`](super::usage::HelpWanted).
@@ -167,31 +167,32 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli> {
     }
 }
 
-/// As [`parse`], but always by clap.
+/// Like [`parse`], but always with clap.
 pub fn parse_with_clap(arguments: &[OsString]) -> Result<Cli> {
     let definition = Cli::command();
-    // The first that is no option is the command's name.
+    // The first word that is no option is the command's name.
     let words = go_flags::normal(arguments.iter().cloned(), &definition, |_| true)?;
-    // The first word stands for the program's name.
+    // clap expects the program's name first.
     let matches = definition.try_get_matches_from([OsString::new()].into_iter().chain(words));
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| UsageError::new(None, &error).into())
 }
 
-/// The global options.
+/// clap's definition of the global options.
 #[cfg(test)]
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// The name under which we were called, if it is one that callers take for a runtime's: they parse the first line.
+/// Returns the name under which the program was called if callers know it as a runtime's: they parse the
+/// first line.
 pub fn program_name(argument: Option<&OsStr>) -> String {
     let name = argument.map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str);
     name.filter(|name| matches!(*name, "runc" | "crun")).unwrap_or("runtime").to_owned()
 }
 
-/// What `--version` prints.
+/// The output of `--version`.
 pub fn version(name: &str) -> String {
     format!("{name} version {}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }

@@ -1,13 +1,15 @@
-//! The command lines of Go's programs in the form that clap takes.
+//! Translates Go-style command lines for clap.
 //!
-//! runc's options follow the conventions of Go's flag package, and its callers make use of them:
+//! runc's options follow Go's flag package, and its callers rely on that:
 //!
-//! * a long option may have one dash: go-runc writes `-no-subreaper`;
-//! * a flag may have a value: `--detach=false` is as if it were not given, and takes an earlier `--detach` back;
-//! * the word behind an option that takes a value is its value, whatever it begins with: `--pids-limit -1`;
-//! * an option with an empty value is as if it were not given: `--console-socket ""`. Not so [`NEVER_EMPTY`].
+//! * a long option may have a single dash: go-runc writes `-no-subreaper`;
+//! * a flag may have a value: `--detach=false` unsets it, including an earlier `--detach`;
+//! * the word after an option that takes a value is its value, even if it begins with a dash: `--pids-limit
+//!   -1`;
+//! * an option with an empty value counts as not given: `--console-socket ""`. The exception is
+//!   [`NEVER_EMPTY`].
 //!
-//! Help is asked for with `--help`, `-h` or crun's `-?` and `--usage`.
+//! Help is requested with `--help`, `-h`, or crun's `-?` and `--usage`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -16,14 +18,15 @@ use clap::{Arg, ArgAction};
 
 use super::usage::HelpWanted;
 
-/// The option of `rollback` that says where to. Go's programs do not know it, and with a variable that is not set it must not mean
-/// some other place.
+/// The `--to` of `rollback`, where an empty value is an error. Go's programs do not have the option, and an
+/// unset shell variable must not select another revision.
 const NEVER_EMPTY: &str = "to";
 
-/// The same words as clap wants them, up to `--` or the first word that `ends` is true of or, where what follows it may
-/// be another program's options, the first that is no option.
+/// Rewrites `words` for clap, up to `--` or the first word for which `ends` is true or, where another
+/// program's options may follow, the first word that is no option.
 ///
 /// # Errors
+/// If help is requested.
 /// If help is asked for.
 pub fn normal(
     words: impl Iterator<Item = OsString>,
@@ -32,7 +35,7 @@ pub fn normal(
 ) -> Result<Vec<OsString>, HelpWanted> {
     let ends_at_first = ends_at_first(definition);
     let mut words = words.peekable();
-    // Each with the option that it belongs to, if that may be taken back.
+    // Each with its option's id, so that it can be unset later.
     let mut normal: Vec<(Option<&str>, OsString)> = Vec::new();
     while let Some(word) = words.next() {
         let Some((name, value)) = option(&word) else {
@@ -77,8 +80,8 @@ pub fn normal(
     Ok(normal.into_iter().map(|(_, word)| word).chain(words).collect())
 }
 
-/// The same words, of which the last `count` are a command and what follows it, with one option that only `global` knows moved
-/// from there to before the command; `None` if there is none.
+/// Moves one option that only `global` knows to before the command. The last `count` words are the command
+/// and its arguments. Returns `None` if there is no such option.
 pub fn with_global_first(
     words: &[OsString],
     count: usize,
@@ -110,7 +113,7 @@ pub fn with_global_first(
     None
 }
 
-/// The name of an option, and the value behind an equals sign; `None` of what is none.
+/// Splits an option into its name and the value after an equals sign; `None` if `word` is no option.
 pub fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
@@ -122,7 +125,7 @@ pub fn option(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
     Some((name, value.map(OsStr::from_bytes)))
 }
 
-/// Whether what follows the first word that is no option may be another program's options.
+/// Whether another program's options may follow the first word that is no option.
 fn ends_at_first(definition: &clap::Command) -> bool {
     definition.get_positionals().any(Arg::is_trailing_var_arg_set)
 }
@@ -139,7 +142,7 @@ fn is_called(argument: &Arg, name: &str) -> bool {
             && letters.next().is_none()
 }
 
-/// Go's words for true and false.
+/// Parses Go's boolean words.
 pub fn truth(word: &OsStr) -> Option<bool> {
     match word.to_str()? {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

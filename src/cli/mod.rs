@@ -1,4 +1,4 @@
-//! The form of command lines: global options, what Go's programs take for an option, values, what is wrong with them.
+//! Command-line syntax: global options, Go-style flags, values, usage errors.
 
 pub mod bytes;
 pub mod duration;

@@ -1,11 +1,11 @@
-//! What runc says and we do not: only when this program is called runc.
+//! Messages that are printed only when this program is called `runc`.
 //!
-//! People and scripts that know runc look for these words, and so do runc's own tests. Under its own name the program
-//! says place and cause alone.
+//! Users, scripts and runc's own tests look for these words. Under its own name the program prints only place
+//! and cause.
 
 use crate::error::{Stage, describe, errno, fault};
 
-/// Puts what runc says before a failure of `command` before it.
+/// Prepends runc's prefix for a failure of `command`.
 pub fn with_prefix(command: &str, error: anyhow::Error) -> anyhow::Error {
     let prefix = match command {
         "create" => "runc create failed",
@@ -27,7 +27,7 @@ pub fn with_prefix(command: &str, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("{prefix}{stage}"))
 }
 
-/// What standard error is told of a program that cannot be executed: as runc's init process says it, and nothing else.
+/// The whole message for a program that cannot be executed, as runc's init process prints it.
 pub fn last_words(error: &anyhow::Error) -> Option<String> {
     let is_execve = error.downcast_ref() == Some(&Stage::Program);
     let (fault, errno) = (fault(error)?, errno(error)?);

@@ -1,11 +1,11 @@
-//! What is wrong with a command line, in the words that runc's callers know where there are any.
+//! Errors of the command line, in runc's words where callers look for them.
 
 use std::num::{IntErrorKind, ParseIntError};
 use std::{error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Somebody asks for help.
+/// Help was requested.
 #[derive(Debug)]
 pub struct HelpWanted;
 
@@ -21,7 +21,7 @@ impl error::Error for HelpWanted {}
 #[derive(Debug)]
 pub struct UsageError {
     sentence: String,
-    /// Whether the help tells how to do it better, because it is not the value of an argument that is wrong.
+    /// Whether to print the help: not if only an argument's value is wrong.
     pub calls_for_help: bool,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for UsageError {
 impl error::Error for UsageError {}
 
 impl UsageError {
-    /// What clap found wrong with the words behind `command`, or with the global options.
+    /// Words clap's error about the arguments of `command`, or about the global options.
     pub fn new(command: Option<&str>, error: &clap::Error) -> Self {
         let calls_for_help = match error.kind() {
             ErrorKind::InvalidValue => value(error).is_empty(),
@@ -47,11 +47,11 @@ impl UsageError {
 fn sentence(command: Option<&str>, error: &clap::Error) -> String {
     let argument = named(error, ContextKind::InvalidArg);
     let value = value(error);
-    // Of `--bundle <DIR>` the option, of `[SIGNAL]` the name.
+    // `--bundle` of `--bundle <DIR>`, `SIGNAL` of `[SIGNAL]`.
     let option = argument.split(' ').next().unwrap_or_default().trim_matches(['[', ']', '<', '>']);
     let whose = command.map(|name| format!("{name:?} ")).unwrap_or_default();
     match error.kind() {
-        // Two texts of Go's flag package, which callers look for.
+        // Two messages of Go's flag package, which callers look for.
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             format!("flag provided but not defined: {argument}")
         }
@@ -70,7 +70,7 @@ fn sentence(command: Option<&str>, error: &clap::Error) -> String {
     }
 }
 
-/// What is wrong with a value, in the words of its type, but for those of a number.
+/// Why a value is invalid, in the words of its type, except for numbers.
 fn reason(cause: &(dyn error::Error + 'static)) -> String {
     match cause.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
         Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "out of range".to_owned(),
@@ -92,7 +92,7 @@ fn named(error: &clap::Error, kind: ContextKind) -> &str {
     }
 }
 
-/// The values that there are, if they are few.
+/// Lists the possible values, if there are any.
 fn known(error: &clap::Error) -> String {
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(values)) if !values.is_empty() => {

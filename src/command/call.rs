@@ -1,4 +1,4 @@
-//! What a command line asks for, and what is to be said of a failure.
+//! Parses a command line into a call of a command, and words its failure.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -19,15 +19,16 @@ use crate::host::log::Log;
 use crate::host::rootless::has_runtime_directory;
 use crate::host::self_exe::{self, Guard};
 
-/// The commands whose child enters a container while it still is this program; see `host/self_exe.rs`.
+/// The commands whose child enters a container while it still runs this program; see `host/self_exe.rs`.
 const ENTERING: [&str; 3] = ["create", "exec", "run"];
 
-/// What is to be said of a failure, and the exit status.
+/// What is printed on failure, and the exit status.
 #[derive(Debug)]
 pub struct Failure {
-    /// For standard output, before the text: for whoever has forgotten, as with runc.
+    /// The help, printed to standard output before the text if the command line was incomplete or wrong, as
+    /// in runc.
     pub help: Option<String>,
-    /// For standard error.
+    /// Printed to standard error.
     pub text: String,
     pub status: u8,
 }
@@ -39,12 +40,12 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl Failure {
-    /// Of a text that could not be printed.
+    /// Output could not be printed.
     pub fn of_output(error: std::io::Error) -> Self {
         anyhow::Error::from(error).context("write to standard output").into()
     }
 
-    /// Of a command line; `help` tells how to do it better, unless it is the value of an argument that is wrong.
+    /// The command line is wrong; `help` is printed unless only an argument's value is wrong.
     fn of_words(error: anyhow::Error, help: impl FnOnce() -> String) -> Self {
         let calls_for_help = error.downcast_ref::<UsageError>().is_some_and(|wrong| wrong.calls_for_help);
         Self { help: calls_for_help.then(help), ..Self::from(error) }
@@ -58,7 +59,7 @@ fn in_a_line(error: &anyhow::Error) -> String {
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked {
-    /// This text: the help, or the version.
+    /// Print this text: the help or the version.
     Text(String),
     Command(Call),
 }
@@ -68,7 +69,7 @@ pub struct Call {
     pub action: Box<dyn Action>,
     pub context: Context,
     command: &'static Command,
-    /// The name that this program goes by.
+    /// The name under which this program was called.
     program: String,
 }
 
@@ -79,16 +80,18 @@ impl fmt::Debug for Call {
 }
 
 impl Call {
-    /// Understands a command line, whose first word is this program's name.
+    /// Parses a command line, whose first word is this program's name.
     ///
-    /// For a command whose child enters a container, this process begins anew in a copy of its executable.
+    /// For a command whose child enters a container, this process re-executes a protected copy of the
+    /// program.
     ///
     /// # Errors
-    /// What is wrong with it; what is to be known of this process and cannot.
+    /// If the command line is wrong, or this process cannot be protected.
     pub fn read(words: &[OsString]) -> Result<Asked, Failure> {
         let (program, arguments) = words.split_at(words.len().min(1));
         let program = global::program_name(program.first().map(OsString::as_os_str));
-        // Before anything else, because it begins anew. The word may be another option's value: then it was for nothing.
+        // First of all, because it re-executes the program. The word may be an option's value; then it was
+        // done needlessly.
         let may_enter = arguments.iter().any(|word| ENTERING.iter().any(|name| word == *name));
         let protected = if may_enter { self_exe::protect_executable() } else { Ok(Guard::default()) };
         Self::understand(&program, arguments, protected)
@@ -121,7 +124,7 @@ impl Call {
             }
             Err(error) => {
                 let own = command.definition();
-                // runc takes the global options behind the command, too.
+                // runc accepts the global options after the command, too.
                 if error.is::<UsageError>()
                     && let Some(moved) =
                         go_flags::with_global_first(arguments, words.len(), &own, &Cli::command())
@@ -134,7 +137,7 @@ impl Call {
         }
     }
 
-    /// What is to be said of a failure of the command.
+    /// Words a failure of the command.
     pub fn failure(&self, error: anyhow::Error) -> Failure {
         failure(&self.program, self.command, &self.context.log, error)
     }
@@ -160,12 +163,12 @@ fn context(
     let protected = match ENTERING.contains(&command.name) {
         true => protected,
         false => {
-            // Other commands call hooks and have programs begin, too, and must not hold it meanwhile.
+            // Other commands run hooks and start programs too, which must not have the copy open meanwhile.
             protected.unwrap_or_default().release();
             Ok(Guard::default())
         }
     };
-    // Engines read the features together with standard error.
+    // Engines read the output of `features` together with standard error.
     if command.name != "features" {
         log.debug(format_args!("command {words:?}"));
     }
@@ -183,7 +186,7 @@ fn context(
     }
 }
 
-/// There is no command of this `name`: it may ask for help.
+/// Handles a word that is no command: `help`, or an error.
 fn no_command(program: &str, name: &str, words: &[OsString], log: &Log) -> Result<Asked, Failure> {
     let topic = words.get(1).map(|word| word.to_string_lossy());
     match (name, topic) {
@@ -207,7 +210,8 @@ fn root(explicit: Option<&Path>) -> Result<Root> {
     }
 }
 
-/// For fuzz targets: understands a command line as [`Call::read`] does, up to where its command would begin; the error, if it is wrong.
+/// For fuzz targets: parses a command line as [`Call::read`] does without running the command; returns the
+/// error, if any.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
     let usual = Global::usual(arguments).filter(|(_, rest)| !rest.is_empty());
@@ -237,13 +241,13 @@ pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
     Some(error)
 }
 
-/// runc's commands that there are not; by `checkpoint --help` engines find out.
+/// runc's commands that this program lacks; engines find out with `checkpoint --help`.
 const ABSENT: [&str; 2] = ["checkpoint", "restore"];
 
 fn unknown(name: &str, words: &[OsString], log: &Log) -> Failure {
     let option = words.last().and_then(|word| word.to_str()).unwrap_or_default();
     let error = match name {
-        // Engines ask so whether the option is known, and look for the first four words.
+        // Engines test for the option in this way and look for the first four words.
         "restore" if option.trim_start_matches('-') == "lsm-mount-context" => {
             anyhow!("flag needs an argument: {option} (restore is not supported)")
         }

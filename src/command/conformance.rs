@@ -1,6 +1,6 @@
-//! CONFORMANCE.md says what becomes of every property of config.json, every command and every option. Here it is held to
-//! that: against what the specification and the peers have (`tests/fixtures/conformance`), against the definitions of the
-//! command line, and against the plans that this program makes.
+//! CONFORMANCE.md documents every property of config.json, every command and every option. These tests check
+//! it against the specification and other runtimes (`tests/fixtures/conformance`), against the definitions of
+//! the command line, and against the plans that this program makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const VALUES: &str = include_str!("../../tests/fixtures/conformance/values.txt")
 const PEERS: &str = include_str!("../../tests/fixtures/conformance/peers.txt");
 const PROBES: &str = include_str!("../../tests/fixtures/conformance/probes.json");
 
-/// What the document says becomes of a property.
+/// What the document claims about a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
     Used,
@@ -27,7 +27,7 @@ enum Claim {
     Ignored,
 }
 
-/// A table of the document: the heading it stands under, the cells of its head, and its rows.
+/// A table of the document: its heading, the cells of its first row, and the other rows.
 struct Table {
     heading: &'static str,
     head: Vec<String>,
@@ -57,12 +57,12 @@ fn tables() -> Vec<Table> {
     tables
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn code(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// Every place that a property of config.json can have, with `*` for elements and keys.
+/// Every path that a property of config.json can have, with `*` for array elements and keys.
 fn places() -> BTreeSet<String> {
     let groups = FIELDS.lines().filter(|line| line.starts_with('/')).filter_map(|line| line.split_once(": "));
     let places = |(parent, names): (&str, &str)| {
@@ -72,7 +72,7 @@ fn places() -> BTreeSet<String> {
     groups.flat_map(places).collect()
 }
 
-/// Those that hold no others. Of other platforms, one for each is enough.
+/// The properties that contain no others. For other platforms only the top-level property.
 fn fields() -> BTreeSet<String> {
     let (others, ours): (BTreeSet<_>, BTreeSet<_>) = places()
         .into_iter()
@@ -88,14 +88,15 @@ fn is_below(place: &str, parent: &str) -> bool {
     place.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Whether `pattern`, in which `*` is any one name, stands for `place`.
+/// Whether `place` matches `pattern`, in which `*` stands for any one name.
 fn matches(place: &str, pattern: &str) -> bool {
     place.split('/').count() == pattern.split('/').count()
         && place.split('/').zip(pattern.split('/')).all(|(name, wanted)| wanted == "*" || wanted == name)
 }
 
-/// What the rows of the document say, by the places that they name. A name that begins with a point is a sibling of the one
-/// before it. A row about some values of a property has words beside the names, and makes no claim about all of it.
+/// The claims of the document's rows, by property. A name that begins with a point is a sibling of the one
+/// before it. A row with words beside the names is about certain values only and makes no claim about the
+/// property.
 fn rows() -> BTreeMap<String, Claim> {
     let places = places();
     let mut rows = BTreeMap::new();
@@ -142,7 +143,7 @@ fn rows() -> BTreeMap<String, Claim> {
     rows
 }
 
-/// What the document says of `field`: the row that names it, or else the nearest of what it is part of.
+/// Returns the claim about `field`: from the row that names it, or from the nearest row about a parent.
 fn claim(rows: &BTreeMap<String, Claim>, field: &str) -> Option<Claim> {
     let mut place = field;
     loop {
@@ -153,7 +154,7 @@ fn claim(rows: &BTreeMap<String, Claim>, field: &str) -> Option<Claim> {
     }
 }
 
-/// The plan of a bundle that asks for little, changed by `patch` (RFC 7396).
+/// The plan of a minimal bundle changed by `patch` (RFC 7396).
 pub fn planned(patch: &Value) -> anyhow::Result<Plan> {
     let mut spec = json!({
         "ociVersion": "1.3.0",
@@ -185,7 +186,7 @@ fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-/// Takes the first value at `place` out of `value`; its place without `*`, if there is one.
+/// Removes the first value at `place` from `value`; returns its path without `*`, if there is one.
 fn take_out(value: &mut Value, place: &str) -> Option<String> {
     let mut found = String::new();
     let mut at = value;
@@ -210,7 +211,8 @@ fn take_out(value: &mut Value, place: &str) -> Option<String> {
     None
 }
 
-/// What becomes of the property at `place` when `with` asks for it, or what the document would have to say instead.
+/// Returns what happens to the property at `place` when `with` sets it, or what the document should say
+/// instead.
 fn becomes(place: &str, with: &Value, shows_in_plan: bool, claimed: Claim) -> Result<Claim, String> {
     let mut without = with.clone();
     let Some(concrete) = take_out(&mut without, place) else { return Err("the probe lacks it".into()) };
@@ -218,7 +220,7 @@ fn becomes(place: &str, with: &Value, shows_in_plan: bool, claimed: Claim) -> Re
         Ok(plan) => format!("{plan:?}"),
         Err(error) => {
             let pointer = fault(&error).map(|fault| fault.pointer.to_string()).unwrap_or_default();
-            // A mount is refused as a whole, whichever part of it says why.
+            // A mount is refused as a whole, whichever of its fields is the reason.
             let whole = concrete.strip_prefix("/mounts/0/").map_or(concrete.as_str(), |_| "/mounts/0");
             let is_about_it = pointer == whole || is_below(&pointer, whole) || is_below(whole, &pointer);
             return match is_about_it && claimed != Claim::Used {
@@ -265,7 +267,7 @@ pub fn values(place: &str) -> BTreeSet<&'static str> {
     line.unwrap_or_default().split(' ').collect()
 }
 
-/// Puts `value` where `place` is, in what `with` already has.
+/// Puts `value` at `place` into `with`.
 fn put(with: &mut Value, place: &str, value: &str) -> Option<()> {
     let (place, is_element) = place.strip_suffix("/*").map_or((place, false), |place| (place, true));
     let concrete = take_out(&mut with.clone(), place)?;
@@ -273,7 +275,7 @@ fn put(with: &mut Value, place: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-/// Whether it can be had is another question: that of its property's row.
+/// Whether a value is supported is up to its property's row.
 #[test]
 fn every_value_that_the_specification_lists_is_understood() {
     let probes: Vec<Value> = serde_json::from_str(PROBES).unwrap();
@@ -287,7 +289,7 @@ fn every_value_that_the_specification_lists_is_understood() {
             let mut spec = json!({"ociVersion": "1.3.0"});
             merge(&mut spec, probe.map_or(&Value::Null, |probe| &probe["with"]));
             put(&mut spec, place, value).unwrap_or_else(|| panic!("no probe has {place}"));
-            // Of a process the types want more than a probe has.
+            // The types require more fields of a process than a probe has.
             if spec.get("process").is_some() {
                 merge(
                     &mut spec,
@@ -319,14 +321,14 @@ fn every_mount_option_has_a_row() {
     assert!(unknown.is_empty(), "CONFORMANCE.md has rows for {unknown:?}, which are no options");
 }
 
-/// The options of one command, or of the program, in the document: those there are, and those there are not.
+/// The options of a command, or the global ones, in the document: supported and unsupported.
 #[derive(Default)]
 struct Options {
     present: BTreeSet<String>,
     absent: BTreeSet<String>,
 }
 
-/// What the document says of each command; `-` is the program, a command that there is not is `None`.
+/// What the document says about each command; `-` is the program, and an unsupported command is `None`.
 fn documented() -> BTreeMap<String, Option<Options>> {
     let mut commands: BTreeMap<String, Option<Options>> = BTreeMap::new();
     for table in tables().iter().filter(|table| table.heading == "Command line") {
@@ -354,12 +356,12 @@ fn documented() -> BTreeMap<String, Option<Options>> {
     commands
 }
 
-/// `--name` and `-n` of what stands between backticks.
+/// The `--name` and `-n` between backticks.
 fn flags_in(text: &str) -> impl Iterator<Item = String> {
     code(text).flat_map(str::split_whitespace).filter(|word| word.starts_with('-')).map(str::to_owned)
 }
 
-/// The options that the definition of a command knows.
+/// The options in a command's definition.
 fn defined(definition: &clap::Command) -> BTreeSet<String> {
     let of = |argument: &clap::Arg| {
         let long = argument.get_long().map(|name| format!("--{name}"));
@@ -374,7 +376,7 @@ fn defined(definition: &clap::Command) -> BTreeSet<String> {
     definition.get_arguments().flat_map(of).collect()
 }
 
-/// Known everywhere, before any definition.
+/// Accepted everywhere, without a definition.
 const HELP: [&str; 4] = ["--help", "-h", "--usage", "-?"];
 
 #[test]

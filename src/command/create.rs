@@ -1,4 +1,4 @@
-//! `runtime create`: everything but the start of the program.
+//! `runtime create`: everything but starting the program.
 
 use super::Action;
 use std::path::Path;

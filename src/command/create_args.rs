@@ -42,13 +42,14 @@ pub struct CreateArgs {
 }
 
 impl CreateArgs {
-    /// Opens the bundle at `path`: while a signal still ends this process, for its configuration may come
-    /// through a pipe.
+    /// Opens the bundle at `path`. Signals are not blocked yet and can end this process: the configuration
+    /// may come through a pipe.
     pub fn open(&self, path: &Path) -> Result<Bundle> {
         Bundle::open(path, self.config.as_deref())
     }
 
-    /// What is to be made of the bundle. Signals wait: one that asks this process to end undoes what was made so far.
+    /// Builds the request for `create`. Signals are blocked: one that asks this process to end undoes what
+    /// was made.
     pub fn request<'a>(
         &'a self,
         id: &'a ContainerId,

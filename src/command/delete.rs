@@ -1,4 +1,4 @@
-//! `runtime delete`: the end of a container.
+//! `runtime delete`: deletes a container.
 
 use super::Action;
 use std::os::fd::AsFd as _;
@@ -14,13 +14,13 @@ use crate::container::state::Status;
 use crate::container::{Container, ContainerId, Found, PATIENCE, busy};
 use crate::error::Refusal;
 
-/// How long the init process may take to die; runc's limit.
+/// How long the init process may take to die after SIGKILL; runc's limit.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long `delete` without --force waits for an init process that is dying already.
+/// How long `delete` without --force waits for an init process that is already dying.
 const DYING: Duration = Duration::from_secs(1);
 
-/// How often to look whether whoever makes the container has given it up.
+/// How often to check whether the process that creates the container has given up.
 const BETWEEN_LOOKS: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Delete a container, with its state and cgroup
@@ -61,25 +61,25 @@ fn run(args: &Delete, context: &Context) -> Result<()> {
                 left.sweep()?;
                 return is_missing();
             }
-            // The words of runc.
+            // runc's wording.
             Found::InTheMaking(_) if !args.force => {
                 bail!("cannot delete container {} that is not stopped: creating", id.as_str())
             }
             Found::InTheMaking(_) if Instant::now() > deadline => return Err(busy(id.as_str())),
-            // Whoever makes it then fails, and undoes it: nobody else may.
+            // Killing init makes its creator fail and undo the container; no other process may do that.
             Found::InTheMaking(known) => known.as_ref().map_or(Ok(()), kill)?,
         }
         let _ = rustix::event::poll(&mut [], Some(&BETWEEN_LOOKS));
     }
 }
 
-/// What `delete` says where there is no container, or none any more.
+/// The result of `delete` if there is no container (any more).
 fn missing(id: &ContainerId, force: bool) -> Result<()> {
     if force { Ok(()) } else { Err(Refusal::NoSuchContainer(id.as_str().to_owned()).into()) }
 }
 
 fn delete(container: Container, force: bool, context: &Context) -> Result<()> {
-    // So that `kill ID KILL` followed by `delete ID` works, although dying takes time.
+    // Makes `kill ID KILL` followed by `delete ID` work although dying takes time.
     let status = if force { container.status()? } else { container.settled_status(DYING)? };
     match status {
         Status::Stopped => {}
@@ -87,15 +87,15 @@ fn delete(container: Container, force: bool, context: &Context) -> Result<()> {
         status => bail!("cannot delete container {} that is not stopped: {status}", container.state.id),
     }
     let id = container.state.id.parse()?;
-    // Somebody else may have deleted it, too, and made another of its name.
+    // Another process may have deleted it and created a new one with this ID.
     match remove(container, |warning| context.log.warning(warning))? {
         true => Ok(()),
         false => missing(&id, force),
     }
 }
 
-/// Removes what is left of a container that has ended, and calls its poststop hooks, whose failures are warnings. False if
-/// somebody else does, or has: then the hooks are theirs to call.
+/// Removes a container that has ended and runs its poststop hooks, whose failures are warnings. Returns false
+/// if another process removes it or has done so: then that process runs the hooks.
 pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<bool> {
     let state = container.remove()?;
     if let Some(state) = &state {
@@ -104,7 +104,7 @@ pub fn remove(container: Container, warn: impl FnMut(&str)) -> Result<bool> {
     Ok(state.is_some())
 }
 
-/// Kills a container and waits for the end of its init process.
+/// Kills a container and waits until its init process has ended.
 pub fn kill(container: &Container) -> Result<()> {
     let Some(init) = container.init()? else { return Ok(()) };
     container.note_kill();

@@ -1,5 +1,4 @@
-//! `runtime events`: what a container uses, when the kernel kills for want of memory, and the container's end, as a stream of
-//! JSON.
+//! `runtime events`: streams a container's resource usage, OOM kills and end as JSON.
 
 use super::Action;
 use std::fs::File;
@@ -38,7 +37,7 @@ pub struct Events {
     id: ContainerId,
 }
 
-/// One line; runc's names.
+/// One line; fields are named as in runc.
 #[derive(Serialize)]
 struct Event<'a> {
     r#type: &'static str,
@@ -67,7 +66,8 @@ fn run(args: &Events, context: &Context) -> Result<()> {
     watch(id, cgroup, init.as_fd(), args.interval.0, container.oom_news())
 }
 
-/// Until the init process has ended. `run` may be faster and take the cgroup away then, but not before it has written to `news`.
+/// Prints events until the init process has ended. `run` may remove the cgroup before this process looks, but
+/// it writes to `news` first.
 fn watch(
     id: &str,
     cgroup: &Path,
@@ -93,11 +93,11 @@ fn watch(
         }
         match cgroup::stats(cgroup) {
             Ok(stats) => print(&Event { r#type: "stats", id, data: Some(stats) })?,
-            // Its cgroup went away just now, after it.
+            // The init process has just ended and its cgroup is gone.
             Err(_) if wait(init, [], Length::ZERO)? => continue,
             Err(error) => return Err(error),
         }
-        // A moment that has passed meanwhile is left out.
+        // Samples that are overdue are skipped.
         next = (next + interval).max(Instant::now());
     }
 }
@@ -106,12 +106,13 @@ fn number(news: File) -> Option<u64> {
     String::from_utf8(input::text(news).ok()?).ok()?.parse().ok()
 }
 
-/// The last line, which runc does not have: its readers see the end of the stream alone.
+/// Prints the last line, which runc does not have: there the stream just ends.
 fn tell_end(id: &str) -> Result<()> {
     print(&Event { r#type: "exit", id, data: None })
 }
 
-/// Waits for the end of the init process or a change of `oom`, no longer than this; whether it was the end.
+/// Waits until the init process ends or `oom` changes, at most for the given time; returns whether it has
+/// ended.
 fn wait<'a>(
     init: BorrowedFd<'a>,
     oom: impl IntoIterator<Item = BorrowedFd<'a>>,
@@ -124,7 +125,7 @@ fn wait<'a>(
     Ok(waiting.first().is_some_and(|init| !init.revents().is_empty()))
 }
 
-/// One write for each line, so that a reader finds whole ones.
+/// Prints a line in one write, so that readers see whole lines.
 fn print(event: &Event<'_>) -> Result<()> {
     let line = serde_json::to_string(event).context("encode an event")?;
     let line = printable::json(line) + "\n";

@@ -1,4 +1,4 @@
-//! `runtime exec`: one more process in a container.
+//! `runtime exec`: adds a process to a container.
 
 use super::Action;
 use std::ffi::OsString;
@@ -88,7 +88,7 @@ pub struct Exec {
     words: Vec<OsString>,
 }
 
-/// The options, for command lines of the usual form.
+/// The options known to the fast path.
 pub const OPTIONS: [Known; 18] = [
     ("console-socket", None, true),
     ("pidfd-socket", None, true),
@@ -111,7 +111,7 @@ pub const OPTIONS: [Known; 18] = [
 ];
 
 impl Exec {
-    /// Of a command line of the usual form.
+    /// Parses a common command line without clap.
     pub fn usual(words: &[OsString]) -> Option<Self> {
         let Usual { options, rest } = fast_path::read(words, &OPTIONS)?;
         let mut exec = Self { words: rest.to_vec(), ..Self::default() };
@@ -151,9 +151,9 @@ impl Action for Exec {
 fn run(args: &Exec, context: &Context) -> Result<u8> {
     let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
     let container = context.root.load(&id)?;
-    // While a signal still ends this process, for it may come through a pipe.
+    // Signals are not blocked yet and can end this process: the document may come through a pipe.
     let wanted = wanted(args)?;
-    // Before the process exists, so that nothing that is sent to it meanwhile is lost.
+    // Before the process exists, so that no signal sent meanwhile is lost.
     let signals = Signals::block()?;
     let request = Request {
         stays: !args.detach,
@@ -173,7 +173,7 @@ fn run(args: &Exec, context: &Context) -> Result<u8> {
     }
     let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, None, None);
     if ended.is_err() {
-        // We can no longer look after it.
+        // The process can no longer be supervised.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
     ended.map(End::exit_status)
@@ -184,7 +184,7 @@ fn wanted(args: &Exec) -> Result<Wanted> {
         return Ok(Wanted::File(input::document(path, Pipes::Taken)?));
     }
     let (uid, gid) = args.user.as_deref().map(user).transpose()?.unwrap_or_default();
-    // Where other programs end their options with it, so may ours.
+    // Other programs accept `--` at the end of their options, so do we.
     let is_dashes = |word: &&OsString| *word == "--";
     let words = args.words.iter().skip(1);
     let dashes = words.clone().take(1).filter(is_dashes).count();
@@ -203,7 +203,7 @@ fn wanted(args: &Exec) -> Result<Wanted> {
     })))
 }
 
-/// `UID[:GID]`; without a group it stays the container's, as with runc.
+/// Parses `UID[:GID]`; without a group, the container's is kept, as in runc.
 fn user(text: &str) -> Result<(Option<u32>, Option<u32>)> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
     let number = |part: &str, what: &str| match number(part) {
@@ -218,8 +218,8 @@ fn group(text: &str) -> Result<u32> {
         .with_context(|| format!("additional-gids must be a positive number {text} (from 0 to 4294967294)"))
 }
 
-/// All of `text`, and nothing but digits: crun once took a part of it, and so another user (CVE-2026-30892). The largest number
-/// means "leave it as it is" to the kernel.
+/// Parses all of `text`, digits only: crun once used just the leading digits, and so ran as another user
+/// (CVE-2026-30892). The largest number is rejected: to the kernel it means "unchanged".
 fn number(text: &str) -> Option<u32> {
     if weakened::is_off("CVE-2026-30892") {
         let end = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -1,7 +1,7 @@
-//! `runtime features`: what this program can do, whatever the host can; features.md, features-linux.md.
+//! `runtime features`: what this program supports, regardless of the host; features.md, features-linux.md.
 //!
-//! Engines read it: CRI-O and dockerd together with standard error, on which there must be nothing. Names come from the
-//! tables that config.json is read with, so that the document cannot say what is not so.
+//! Engines read it: CRI-O and dockerd together with standard error, which must stay empty. Names come from
+//! the tables that config.json is parsed with, so the document cannot be wrong about them.
 
 use super::Action;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ fn run() -> Result<()> {
     std::io::stdout().lock().write_all(&text).context("write to standard output")
 }
 
-/// In the order in which Go's types, and so everybody's documents, have it.
+/// Fields are in the order of Go's types, as in other runtimes' documents.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
@@ -91,7 +91,7 @@ struct Seccomp {
     operators: Vec<String>,
     archs: Vec<String>,
     known_flags: Vec<String>,
-    /// Of this kernel, as in runc.
+    /// Those of the running kernel, as in runc.
     supported_flags: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ struct MountExtensions {
 impl Document {
     fn new() -> Self {
         Self {
-            // The types of config.json have been the same since; newer properties are optional.
+            // The types of config.json are unchanged since then; newer properties are optional.
             oci_version_min: "1.0.0",
             oci_version_max: SPEC_VERSION,
             hooks: hooks::known().collect(),
@@ -147,7 +147,7 @@ impl Document {
                 net_devices: Enabled { enabled: true },
             },
             annotations: BTreeMap::from([
-                // The one of runc's that others answer, too.
+                // runc's annotation, which other runtimes report as well.
                 ("org.opencontainers.runc.checkpoint.enabled", "false"),
                 ("runtime.commit", COMMIT),
                 ("runtime.version", env!("CARGO_PKG_VERSION")),

@@ -1,4 +1,4 @@
-//! The help, laid out as runc's is: scripts and runc's own tests look for its headings and its first lines.
+//! The help, laid out like runc's: scripts and runc's own tests look for its headings and first lines.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use clap::{Arg, ArgAction};
 
 use super::registry::COMMANDS;
 
-/// What every runtime of this kind calls itself.
+/// The name that all OCI runtimes give themselves here.
 const NAME: &str = "Open Container Initiative runtime";
 
-/// Of the whole program: `definition` is that of the global options.
+/// The help of the whole program; `definition` is that of the global options.
 pub fn whole(program: &str, definition: &clap::Command) -> String {
     let width = width();
     let mut text = format!("NAME:\n   {program} - {NAME}\n");
@@ -34,7 +34,7 @@ pub fn whole(program: &str, definition: &clap::Command) -> String {
     text
 }
 
-/// Of one command.
+/// The help of one command.
 pub fn of(program: &str, definition: &clap::Command) -> String {
     let width = width();
     let name = definition.get_name();
@@ -68,7 +68,8 @@ fn about(definition: &clap::Command) -> Option<String> {
     definition.get_long_about().or_else(|| definition.get_about()).map(ToString::to_string)
 }
 
-/// `ID`, or `[SIGNAL]` if it may be absent. A name of several words says itself what may be absent.
+/// Returns `ID`, or `[SIGNAL]` for an optional argument. A value name of several words contains its own
+/// brackets.
 fn usage(positional: &Arg) -> String {
     let name = value_name(positional);
     if name.contains(' ') {
@@ -84,7 +85,7 @@ fn value_name(argument: &Arg) -> String {
     named.unwrap_or_else(|| argument.get_id().to_string())
 }
 
-/// What each of the options that are not hidden is for, in runc's form: `--bundle DIR, -b DIR`.
+/// The visible options with their descriptions, in runc's form: `--bundle DIR, -b DIR`.
 fn options(definition: &clap::Command) -> Vec<(String, String)> {
     let is_shown = |argument: &&Arg| !argument.is_positional() && !argument.is_hide_set();
     let row = |argument: &Arg| {
@@ -110,14 +111,14 @@ fn says(argument: &Arg) -> String {
     text
 }
 
-/// What stands before each line below a heading.
+/// Indentation of each line below a heading.
 const INDENT: &str = "   ";
-/// What stands before an explanation for which there is no room beside what it explains.
+/// Indentation of a description that does not fit beside its option.
 const BELOW: &str = "      ";
-/// How many columns an explanation has at least beside what it explains.
+/// Minimum width, in columns, of a description beside its option.
 const NARROWEST: usize = 24;
 
-/// How wide standard output is: that of its terminal, within reason.
+/// The width of the terminal on standard output, within limits.
 fn width() -> usize {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok();
     match size.map_or(0, |size| usize::from(size.ws_col)) {
@@ -126,7 +127,7 @@ fn width() -> usize {
     }
 }
 
-/// The two columns of `rows` in lines of at most `width`, where the words are short enough.
+/// Appends `rows` in two columns, in lines of at most `width` unless a word is longer.
 fn columns(text: &mut String, rows: Vec<(String, String)>, width: usize) {
     let left_width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or(0) + 2;
     let hanging = INDENT.len() + left_width;
@@ -146,7 +147,8 @@ fn columns(text: &mut String, rows: Vec<(String, String)>, width: usize) {
     }
 }
 
-/// The paragraphs of `source` with `indent` before each line. A line that begins with a blank stays as it is.
+/// Appends the paragraphs of `source`, each line indented by `indent`. Lines that begin with a blank are not
+/// wrapped.
 fn paragraphs(text: &mut String, source: &str, indent: &str, width: usize) {
     let mut paragraph = String::new();
     let flush = |paragraph: &mut String, text: &mut String| {
@@ -167,7 +169,7 @@ fn paragraphs(text: &mut String, source: &str, indent: &str, width: usize) {
     flush(&mut paragraph, text);
 }
 
-/// The words of `text` in lines of at most `width`, but for words that are longer.
+/// Wraps `text` into lines of at most `width` unless a word is longer.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -47,7 +47,7 @@ fn run(args: &History, context: &Context) -> Result<()> {
             let head = ["REVISION", "TIME", "USER", "CAUSE", "CHANGES"].map(str::to_owned);
             let rows = history.revisions().iter().map(|revision| row(revision, current, &owners));
             let text = table(&[head].into_iter().chain(rows).collect::<Vec<_>>(), 0);
-            // The first has no changes, and then nothing remains of that column.
+            // Revision 1 has no changes: its last column is empty and would leave trailing blanks.
             let mut text: String =
                 text.lines().map(|line| line.trim_end_matches(' ').to_owned() + "\n").collect();
             if !unfinished.is_empty() {
@@ -70,7 +70,7 @@ fn run(args: &History, context: &Context) -> Result<()> {
                 if let (true, Some(resources)) = (revision.revision == current, &container.state.resources) {
                     value["resources"] =
                         serde_json::from_str(resources.get()).context("decode the resources")?;
-                    // No revision changes them, and the others have none.
+                    // Revisions never change devices.
                     value["resources"].as_object_mut().map(|resources| resources.remove("devices"));
                 }
                 Ok(value)

@@ -1,4 +1,4 @@
-//! `runtime kill`: a signal for the init process.
+//! `runtime kill`: sends a signal to the init process.
 
 use super::Action;
 use std::os::fd::AsFd as _;
@@ -46,11 +46,11 @@ fn run(args: &Kill, context: &Context) -> Result<()> {
 fn kill(container: &Container, args: &Kill) -> Result<()> {
     let not_running = || Refusal::NotRunning(container.state.id.clone()).into();
     let init = container.init()?;
-    // Of one that has ended by itself the reason stays.
+    // If the init process has already ended, the recorded reason stays.
     if args.signal == Signal::KILL && init.is_some() {
         container.note_kill();
     }
-    // Without a pid namespace of its own, the end of the init process ends no other process.
+    // Without a pid namespace of its own, the other processes survive the init process.
     if args.signal == Signal::KILL && !container.state.private_pid_namespace {
         let is_gone = init.is_none() && !container.state.cgroup().is_some_and(cgroup::has_processes);
         if is_gone && !args.all {

@@ -1,4 +1,4 @@
-//! `runtime list`: all containers of a root.
+//! `runtime list`: lists all containers of a root directory.
 
 use super::Action;
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub struct List {
     quiet: bool,
 }
 
-/// How processes and containers are listed.
+/// Output format of lists of processes and containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Table,
@@ -60,7 +60,7 @@ fn run(args: &List, context: &Context) -> Result<()> {
         });
         match found {
             Ok(found) => containers.push(found),
-            // In the making, or gone since.
+            // Still being created, or deleted meanwhile.
             Err(error) if matches!(error.downcast_ref(), Some(Refusal::NoSuchContainer(_))) => {}
             Err(error) => {
                 let _ =
@@ -89,13 +89,13 @@ fn run(args: &List, context: &Context) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("write to standard output")
 }
 
-/// An empty list is `null`, as runc has it.
+/// An empty list is `null`, as in runc.
 fn json(reports: &[Report<'_>]) -> Result<String> {
     let text = if reports.is_empty() { Ok("null".into()) } else { serde_json::to_string(reports) };
     text.map(|text| printable::json(text) + "\n").context("encode the list")
 }
 
-/// How wide runc's columns are, with the blanks between.
+/// runc's minimum column width, including padding.
 const AT_LEAST: usize = 12;
 
 fn rows(reports: &[Report<'_>]) -> Vec<[String; 6]> {
@@ -113,7 +113,7 @@ fn rows(reports: &[Report<'_>]) -> Vec<[String; 6]> {
     rows
 }
 
-/// Names of users, from /etc/passwd alone: a static program cannot ask the C library's other sources.
+/// User names from /etc/passwd alone: a static program cannot use the C library's other sources.
 pub(super) struct Owners(HashMap<u32, String>);
 
 impl Owners {
@@ -124,7 +124,7 @@ impl Owners {
             let name = fields.next()?;
             Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
         });
-        // Of several names for one number the first counts.
+        // If an id has several names, the first one counts.
         let mut names = HashMap::new();
         for (number, name) in users {
             names.entry(number).or_insert(name);

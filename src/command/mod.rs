@@ -1,4 +1,4 @@
-//! The commands, one file each: its arguments and what it does.
+//! The commands, one file each: arguments and implementation.
 
 pub mod call;
 #[cfg(test)]
@@ -46,17 +46,17 @@ use crate::host::self_exe::Guard;
 #[derive(Debug)]
 pub struct Context {
     pub log: Log,
-    /// The command and its arguments, as they were given.
+    /// The command and its arguments as given.
     pub words: Vec<OsString>,
     pub root: Root,
     pub cgroup_manager: CgroupManager,
     pub rootless: Rootless,
-    /// Of a command that enters a container.
+    /// The protected copy of the program, for commands that enter a container.
     pub executable: RefCell<Guard>,
 }
 
 /// A command with its arguments.
 pub trait Action {
-    /// Performs it; gives the exit status.
+    /// Runs the command; returns the exit status.
     fn run(&self, context: &Context) -> Result<ExitCode>;
 }

@@ -1,4 +1,4 @@
-//! `runtime pause`: stops every process of a container.
+//! `runtime pause`: freezes all processes of a container.
 
 use super::Action;
 use anyhow::{Result, bail};
@@ -30,11 +30,11 @@ fn run(args: &Pause, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Created | Status::Running => {
-            // All have stopped in the end or none, whoever wants to end this process meanwhile.
+            // Signals wait: either all processes are frozen in the end, or none.
             Signals::block()?;
             match cgroup::freeze(container.cgroup()?) {
                 Ok(Freezing::Done) => Ok(()),
-                // Its cgroup may have gone with it.
+                // The container has ended; its cgroup may be gone, too.
                 Ok(Freezing::Undone) | Err(_) if container.status()? == Status::Stopped => {
                     Err(Refusal::NotRunning(container.state.id).into())
                 }
@@ -45,7 +45,7 @@ fn run(args: &Pause, context: &Context) -> Result<()> {
                 Err(error) => Err(error),
             }
         }
-        // runc's text, that callers look for, whatever the reason.
+        // runc's wording, which callers look for, whatever the reason.
         Status::Paused => {
             bail!("container {:?} is already paused: container not running", container.state.id)
         }

@@ -1,4 +1,4 @@
-//! `runtime ps`: the processes of a container.
+//! `runtime ps`: lists the processes of a container.
 
 use super::Action;
 use std::collections::HashSet;
@@ -37,7 +37,7 @@ fn run(args: &Ps, context: &Context) -> Result<()> {
     let id: ContainerId = args.words.first().and_then(|id| id.to_str()).unwrap_or_default().parse()?;
     let processes = processes(&context.root.load(&id)?)?;
     let text = match args.format {
-        // As runc has it of a container without processes.
+        // As runc prints it for a container without processes.
         Format::Json if processes.is_empty() => b"null\n".to_vec(),
         Format::Json => {
             let mut text = serde_json::to_vec(&processes).context("encode the list")?;
@@ -49,7 +49,8 @@ fn run(args: &Ps, context: &Context) -> Result<()> {
     std::io::stdout().lock().write_all(&text).context("write to standard output")
 }
 
-/// Those that this process can see: in the container's cgroup, or, if it has none, in its pid namespace.
+/// The processes visible to this process: those in the container's cgroup or, without one, in its pid
+/// namespace.
 pub(super) fn processes(container: &Container) -> Result<Vec<i32>> {
     let state = &container.state;
     match state.cgroup() {
@@ -62,7 +63,7 @@ pub(super) fn processes(container: &Container) -> Result<Vec<i32>> {
     }
 }
 
-/// What ps(1) says of all processes.
+/// The output of ps(1) for all processes.
 fn listing(options: &[OsString]) -> Result<Vec<u8>> {
     let mut ps = Command::new("ps");
     if options.is_empty() {
@@ -76,7 +77,7 @@ fn listing(options: &[OsString]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The title and the lines about `processes`.
+/// The title line and the lines of `processes`.
 fn of_these(listing: &[u8], processes: &[i32]) -> Result<Vec<u8>> {
     let words = |line: &'_ [u8]| -> Vec<Vec<u8>> {
         line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect()
@@ -93,7 +94,7 @@ fn of_these(listing: &[u8], processes: &[i32]) -> Result<Vec<u8>> {
         let number = String::from_utf8_lossy(number);
         let number: i32 = number.parse().with_context(|| format!("unable to parse pid: {number:?}"))?;
         if processes.contains(&number) {
-            // Names and arguments are the container's choice, and not every ps(1) makes them harmless.
+            // The container chooses names and arguments, and not every ps(1) escapes them.
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             kept.extend_from_slice(printable::escape(&String::from_utf8_lossy(line)).as_bytes());
             kept.push(b'\n');

@@ -1,4 +1,4 @@
-//! The table of the commands: their names, their options, what they do.
+//! The table of commands: names, options, and what they do.
 
 use std::ffi::OsString;
 
@@ -14,13 +14,13 @@ use crate::command;
 pub struct Command {
     pub name: &'static str,
     define: fn(&'static str) -> clap::Command,
-    /// Parses the words, of which the first is the name.
+    /// Parses the command line, whose first word is the command's name.
     pub parse: fn(&[OsString]) -> Result<Box<dyn Action>>,
-    /// The exit status of a failure, a wrong command line excepted.
+    /// The exit status on failure, except for a wrong command line.
     pub on_failure: u8,
 }
 
-/// The command of `command/MODULE.rs`: its arguments, which are an [`Action`].
+/// An entry for `command/MODULE.rs`: its arguments type, which is an [`Action`].
 macro_rules! command {
     ($module:ident :: $arguments:ident) => {
         Command {
@@ -33,7 +33,7 @@ macro_rules! command {
             on_failure: 1,
         }
     };
-    // One whose usual command lines are read without clap.
+    // An entry whose common command lines are parsed without clap.
     (usual $module:ident :: $arguments:ident) => {
         Command {
             parse: |words| {
@@ -50,7 +50,7 @@ pub const COMMANDS: &[Command] = &[
     command!(create::Create),
     command!(delete::Delete),
     command!(events::Events),
-    // As runc's callers tell a failure of ours from one of the program.
+    // 255 lets runc's callers tell a failure of the runtime from one of the program.
     Command { on_failure: 255, ..command!(usual exec::Exec) },
     command!(features::Features),
     command!(history::History),
@@ -80,7 +80,7 @@ impl Command {
 }
 
 fn define<T: Args>(name: &'static str) -> clap::Command {
-    // Of an option given twice the last value counts: conmon-rs gives some twice.
+    // If an option is given twice, the last value wins: conmon-rs gives some twice.
     T::augment_args(clap::Command::new(name).args_override_self(true))
 }
 

@@ -1,4 +1,4 @@
-//! `runtime resume`: lets the processes of a paused container go on.
+//! `runtime resume`: resumes a paused container.
 
 use super::Action;
 use anyhow::{Result, bail};
@@ -27,7 +27,7 @@ fn run(args: &Resume, context: &Context) -> Result<()> {
     let container = context.root.load(&args.id)?;
     match container.status()? {
         Status::Paused => cgroup::thaw(container.cgroup()?),
-        // The end of it is runc's text, that callers look for.
+        // Callers look for runc's wording at the end.
         status => bail!("container {:?} is {status}: container not paused", container.state.id),
     }
 }

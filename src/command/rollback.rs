@@ -1,4 +1,4 @@
-//! `runtime rollback`: limits that a container once had.
+//! `runtime rollback`: restores earlier limits.
 
 use super::Action;
 use std::io::Write as _;

@@ -51,7 +51,7 @@ fn run(args: &Run, context: &Context) -> Result<u8> {
     if !args.no_subreaper {
         set_child_subreaper().context("become a subreaper")?;
     }
-    // Before the container exists, so that nothing that is sent to it meanwhile is lost.
+    // Before the container exists, so that no signal sent meanwhile is lost.
     let signals = Signals::block()?;
     if args.detach {
         let created = create(&bundle, &args.args.request(&id, Start::Detached, &signals, context))?;
@@ -66,7 +66,7 @@ fn run(args: &Run, context: &Context) -> Result<u8> {
         oom_files.zip(container.state.recorded_cgroup()).map(|(files, path)| OomWitness::new(files, path));
     let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify, oom.as_mut());
     if ended.is_err() {
-        // We can no longer look after it.
+        // The container can no longer be supervised.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
     if ended.as_ref().is_ok_and(|end| end.is_killed()) {
@@ -82,7 +82,8 @@ fn run(args: &Run, context: &Context) -> Result<u8> {
     ended.map(End::exit_status)
 }
 
-/// Warns if it was for want of memory that the container's process was killed. `oom` was there, if its cgroup may be gone by now.
+/// Warns if the OOM killer killed the container's init process. `oom` watched the cgroup if it may be gone by
+/// now.
 fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, context: &Context) {
     let shortage = match oom {
         None => container.shortage(),
@@ -100,7 +101,7 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
     match oom.missed() {
         Some(0) => {}
         Some(kills) => {
-            // Too little to tell others, or to note it.
+            // Too uncertain to record or to notify others.
             let killed = cgroup::counted(kills);
             context.log.warning(format_args!(
                 "container init was killed, probably by the OOM killer: {gone}, but the OOM killer \
@@ -114,8 +115,8 @@ fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, cont
     }
 }
 
-/// What the argument means. One with a slash, or one that names a bundle while there is none in the current directory, is
-/// the bundle.
+/// Interprets the argument. One that contains a slash, or that names a bundle while the current directory is
+/// none, is a bundle path; any other is an ID.
 fn resolve(bundle: Option<&Path>, target: Option<&str>) -> Result<(PathBuf, ContainerId)> {
     let names_bundle = |target: &str| {
         target.contains('/') || Path::new(target).join(CONFIG).exists() && !Path::new(CONFIG).exists()

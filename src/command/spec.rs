@@ -1,4 +1,4 @@
-//! `runtime spec`: a `config.json` to begin with, the one that `runc spec` writes.
+//! `runtime spec`: writes a template `config.json`, the same as `runc spec`.
 
 use super::Action;
 use std::fs::{self, OpenOptions};
@@ -32,7 +32,7 @@ pub struct Spec {
     file: PathBuf,
 }
 
-/// Writes the file in the bundle's directory, which must not hold it yet.
+/// Writes the file into the bundle directory, where it must not exist yet.
 impl Action for Spec {
     fn run(&self, _context: &Context) -> Result<ExitCode> {
         run(self).map(|()| ExitCode::SUCCESS)
@@ -53,22 +53,22 @@ fn write(args: &Spec) -> Result<()> {
     let path = args.bundle.as_deref().unwrap_or(Path::new("")).join(&args.file);
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path) {
         Ok(file) => file,
-        // The text that scripts and people know from runc.
+        // runc's wording, which scripts and users know.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("File {} exists. Remove it first", args.file.display())
         }
         Err(error) => return Err(error).with_context(|| format!("create {}", path.display())),
     };
     if let Err(error) = file.write_all(&text) {
-        // Half a file would be in the way of the next attempt.
+        // A partial file would block the next attempt.
         drop(fs::remove_file(&path));
         return Err(error).with_context(|| format!("write {}", path.display()));
     }
     Ok(())
 }
 
-/// What of a spec the default one uses, in the order in which Go's types, and so everybody's files, have it. Not
-/// `oci_spec`'s types, which write empty fields that runc leaves out.
+/// The parts of a spec that the template uses, in the order of Go's types, as in other runtimes' files.
+/// `oci_spec`'s types would write empty fields that runc leaves out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Config {
@@ -196,7 +196,7 @@ impl Default for Config {
                 uid_mappings: None,
                 gid_mappings: None,
                 resources: Some(Resources { devices: [DeviceRule { allow: false, access: "rwm" }] }),
-                // runc adds the last one on cgroup v2 hosts only; there are no others here.
+                // runc adds "cgroup" on cgroup v2 hosts only, the only ones supported here.
                 namespaces: namespaces(&["pid", "network", "ipc", "uts", "mount", "cgroup"]),
                 masked_paths: [
                     "/proc/acpi",
@@ -244,8 +244,9 @@ fn namespaces(types: &[&'static str]) -> Vec<Namespace> {
 }
 
 impl Config {
-    /// The default for those who are not root: root inside is user `uid` and group `gid`, the only ones there are; the
-    /// host's network, since a new one could not be connected; no resources, since the cgroup may not be ours.
+    /// The template for rootless containers: only root is mapped, to user `uid` and group `gid`; the host's
+    /// network is used, because a new network namespace could not be connected; no resources, because the
+    /// cgroup may not be writable.
     fn rootless(uid: u32, gid: u32) -> Self {
         let mut config = Self::default();
         let linux = &mut config.linux;
@@ -254,19 +255,19 @@ impl Config {
         linux.resources = None;
         linux.namespaces = namespaces(&["pid", "ipc", "uts", "mount", "cgroup", "user"]);
         for mount in &mut config.mounts {
-            // sysfs belongs to the network namespace, which is the host's: the kernel refuses to mount it anew.
+            // sysfs belongs to the network namespace, here the host's: the kernel refuses to mount a new one.
             if mount.destination == "/sys" {
                 mount.r#type = "none";
                 mount.source = "/sys";
                 mount.options = vec!["rbind", "nosuid", "noexec", "nodev", "ro"];
             }
-            // Group 5, tty, is not mapped.
+            // Group 5 (tty) is not mapped.
             mount.options.retain(|option| !option.starts_with("gid=") && !option.starts_with("uid="));
         }
         config
     }
 
-    /// Indented with tabs, without a newline at the end, as runc writes it.
+    /// Indented with tabs and without a final newline, as runc writes it.
     fn to_json(&self) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         self.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")))

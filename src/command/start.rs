@@ -1,4 +1,4 @@
-//! `runtime start`: lets the program of a created container begin.
+//! `runtime start`: starts the program of a created container.
 
 use super::Action;
 use crate::host::environment::Environment;
@@ -56,18 +56,19 @@ fn run(args: &Start, context: &Context) -> Result<()> {
     }
 }
 
-/// A hook that fails is the end of the container: runtime.md § Lifecycle, steps 7 and 9.
+/// Runs startContainer and poststart hooks. If one fails, the container is stopped: runtime.md § Lifecycle,
+/// steps 7 and 9.
 fn start_with_hooks(container: Container, context: &Context) -> Result<()> {
     let interrupts = Signals::block()?.interrupts()?;
     let started =
         container.start_and_watch(&interrupts).and_then(|()| poststart(&container.state, &interrupts));
-    // If somebody else has started it, it is theirs to end.
+    // A container that another process has started must not be killed here.
     if started.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
         // The first error is the one to report.
         let _ = delete::kill(&container)
             .and_then(|()| delete::remove(container, |warning| context.log.aside(warning)).map(drop));
     }
-    // Whatever comes now is not undone by a signal.
+    // From here on no signal undoes anything.
     unblock_all_signals().context("unblock signals")?;
     started
 }

@@ -1,4 +1,4 @@
-//! `runtime state`: what there is to know about a container, as JSON.
+//! `runtime state`: prints a container's state as JSON.
 
 use super::Action;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub struct State {
 }
 
 impl State {
-    /// Of a command line of the usual form: the name alone.
+    /// Parses a common command line without clap: the ID alone.
     pub fn usual(words: &[OsString]) -> Option<Self> {
         let [id] = fast_path::read(words, &[])?.rest else { return None };
         Some(Self { id: id.to_str()?.parse().ok()? })
@@ -39,7 +39,7 @@ fn run(args: &State, context: &Context) -> Result<()> {
     let report = container.report(container.status()?, "");
     let mut text = serde_json::to_string_pretty(&report).map(printable::json).context("encode the state")?;
     let mut output = std::io::stdout().lock();
-    // runc's has no newline at the end, which only people miss.
+    // runc prints no newline at the end, which only matters on a terminal.
     if output.is_terminal() {
         text.push('\n');
     }

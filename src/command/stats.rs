@@ -1,4 +1,4 @@
-//! `runtime stats`: what containers use, as a table or as JSON, again and again.
+//! `runtime stats`: streams resource usage of containers, as a table or as JSON.
 
 use super::Action;
 use std::io::{self, ErrorKind, Write as _};
@@ -22,9 +22,9 @@ use crate::host::terminal::screen::{Event, Line, Screen, ScreenBuffer, Size};
 use crate::monitor::text::Charset;
 use crate::monitor::{Io, Meter, Seen, host_memory, lines, report, table};
 
-/// How often, if nobody says otherwise.
+/// The default interval.
 pub(super) const INTERVAL: Length = Length::from_secs(1);
-/// How long the first rates are taken over: long enough for a number that means something, short enough to wait for.
+/// How long the first rates are measured: long enough to be meaningful, short enough to wait for.
 pub(super) const FIRST: Length = Length::from_millis(500);
 
 /// Stream resource usage of containers
@@ -79,15 +79,15 @@ fn run(args: &Stats, context: &Context) -> Result<u8> {
         Some(charset) => paint(&mut meter, seen, interval, charset),
         None => stream(&mut meter, interval, args.format).map(|()| 0),
     };
-    // What would have spoilt the picture.
+    // Kept back until now so as not to disturb the table.
     complain(&mut meter);
     ended
 }
 
-/// The length of time that was asked for.
+/// Returns the interval given.
 ///
 /// # Errors
-/// None is none.
+/// If it is 0.
 pub(super) fn interval(asked: Option<Duration>) -> Result<Option<Length>> {
     if asked.is_some_and(|interval| interval.0.is_zero()) {
         bail!("--interval: must be greater than 0");
@@ -95,14 +95,14 @@ pub(super) fn interval(asked: Option<Duration>) -> Result<Option<Length>> {
     Ok(asked.map(|interval| interval.0))
 }
 
-/// Tells, on standard error, of containers that could not be looked at.
+/// Reports, on standard error, containers that could not be measured.
 pub(super) fn complain(meter: &mut Meter<'_>) {
     for complaint in meter.complaints() {
         let _ = writeln!(io::stderr().lock(), "{}", printable::escape(&complaint));
     }
 }
 
-/// What a look shows, in the form in which it is printed: as wide as the terminal, if there is one.
+/// Returns one sample in its printed form, as wide as the terminal if there is one.
 fn look(meter: &mut Meter<'_>, format: Format, charset: Option<Charset>) -> Result<String> {
     let seen = meter.look()?;
     complain(meter);
@@ -115,7 +115,7 @@ fn look(meter: &mut Meter<'_>, format: Format, charset: Option<Charset>) -> Resu
     Ok(table.join("\n") + "\n")
 }
 
-/// One table or line after the other, until nobody reads them.
+/// Prints samples one after the other until nobody reads them.
 fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()> {
     let mut next = Instant::now() + interval.min(FIRST);
     let mut is_first = true;
@@ -142,17 +142,17 @@ fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()>
         if !print(&text)? {
             return Ok(());
         }
-        // A moment that has passed meanwhile is left out.
+        // Samples that are overdue are skipped.
         next = (next + interval).max(Instant::now());
     }
 }
 
-/// What there was to wait for.
+/// Why the wait ended.
 enum Woken {
     Due,
     /// One of the descriptors is readable: a container has ended.
     Ended,
-    /// Nobody reads standard output any more.
+    /// Standard output has no reader any more.
     Unread,
 }
 
@@ -173,7 +173,7 @@ fn wait_until(moment: Instant, ends: &[BorrowedFd<'_>]) -> Result<Woken> {
     }
 }
 
-/// In one write, so that a reader finds whole tables; false if there is no reader any more.
+/// Prints in one write, so that readers see whole tables; returns false if there is no reader any more.
 fn print(text: &str) -> Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -182,7 +182,7 @@ fn print(text: &str) -> Result<bool> {
     }
 }
 
-/// On a terminal: one table in the place of the other, what was `seen` first. Returns the exit status.
+/// Redraws the table in place on a terminal, beginning with `seen`. Returns the exit status.
 fn paint(meter: &mut Meter<'_>, mut seen: Vec<Seen>, interval: Length, charset: Charset) -> Result<u8> {
     let mut screen = Screen::open(ScreenBuffer::Usual)?;
     let mut next = Instant::now() + interval.min(FIRST);
@@ -210,7 +210,8 @@ fn paint(meter: &mut Meter<'_>, mut seen: Vec<Seen>, interval: Length, charset: 
     }
 }
 
-/// As much of the table as the terminal has rows for, with one free; what is missing is counted.
+/// The part of the table that fits the terminal, with one row left free; the last line counts what was cut
+/// off.
 fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
     let room = size.rows.saturating_sub(1);
     let count = table.len();
@@ -227,7 +228,7 @@ fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
     lines
 }
 
-/// As shells tell the end by a signal, and docker this one.
+/// The exit status after a signal, as shells and docker have it: 128+N.
 pub(super) fn status(signal: crate::host::signals::Signal) -> u8 {
     u8::try_from(signal.number() + 128).unwrap_or(u8::MAX)
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::error::printable::is_harmful;
 
-/// Rows with three blanks between the columns, of which the last is as long as it is, and the others at least so wide with the blanks.
-/// What a terminal would act on is a question mark.
+/// Formats rows with three blanks between columns. Each column but the last is at least `at_least` wide,
+/// including the blanks. Control characters become question marks.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], at_least: usize) -> String {
     let longest = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! `runtime top`: what containers use, on the whole of a terminal.
+//! `runtime top`: resource usage of containers, full-screen.
 
 use super::Action;
 use crate::monitor::text::Charset;
@@ -54,12 +54,12 @@ fn run(args: &Top, context: &Context) -> Result<u8> {
     let mut view = View::new(args.id.as_ref().map(ContainerId::as_str), charset);
     look_at_processes(&mut data, &mut watch, &view, &context.root);
     let ended = paint(&mut meter, &mut data, &mut watch, &mut view, &context.root, interval);
-    // What would have spoilt the picture.
+    // Kept back until now so as not to disturb the screen.
     complain(&mut meter);
     ended
 }
 
-/// One picture in the place of the other. Returns the exit status.
+/// Redraws the screen until the user quits. Returns the exit status.
 fn paint(
     meter: &mut Meter<'_>,
     data: &mut Data,
@@ -96,7 +96,7 @@ fn paint(
     }
 }
 
-/// Those of the container that is shown alone, if there is one.
+/// Measures the processes of the container whose details are shown, if there is one.
 fn look_at_processes(data: &mut Data, watch: &mut Watch, view: &View, root: &Root) {
     let Some(id) = view.alone().and_then(|id| id.parse().ok()) else { return };
     let pids = root.load(&id).and_then(|container| ps::processes(&container));

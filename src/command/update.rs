@@ -1,4 +1,4 @@
-//! `runtime update`: other limits for a container that runs.
+//! `runtime update`: changes the limits of running containers.
 
 use super::Action;
 use std::io::Write as _;
@@ -116,8 +116,8 @@ pub struct Update {
     ids: Vec<ContainerId>,
 }
 
-/// What a rolling update does unless told otherwise. A container that does nothing but wait for memory is above this share of
-/// time after three seconds.
+/// Defaults of a rolling update. A container that does nothing but wait for memory exceeds this pressure
+/// after three seconds.
 const SETTLE: Duration = Duration(Length::from_secs(5));
 const MAX_PRESSURE: u8 = 20;
 
@@ -126,7 +126,7 @@ fn bytes(text: &str) -> Result<i64> {
         .ok_or_else(|| anyhow!("invalid size (expected e.g. 67108864, 64M, 1.5g, or -1 for unlimited)"))
 }
 
-/// The options by the pointers of their values.
+/// The options by the pointers of their fields.
 const OPTIONS: &[(&str, &str)] = &[
     ("/blockIO/weight", "--blkio-weight"),
     ("/cpu/period", "--cpu-period"),
@@ -196,7 +196,8 @@ fn run(args: &Update, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Makes a revision of one container. What that has cost it is no failure if it is in force.
+/// Updates one container and records a revision. If the limits are in force, what the update cost the
+/// container is only a warning.
 pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context) -> Result<Made> {
     let about = || format!("container {:?}", id.as_str());
     let made = revision::make(&ContainerRef::named(&context.root, id), wanted, by)
@@ -207,17 +208,17 @@ pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &
     Ok(made)
 }
 
-/// Whoever reads the progress. That nobody reads it any more is no reason to leave containers half changed, and no reason not to
-/// hear who asks for the end.
+/// The reader of the progress. If it is gone or slow, containers must not be left half updated, and signals
+/// must still be noticed.
 #[derive(PartialEq)]
 enum Reader {
     Reads,
-    /// Took nothing when a signal came.
+    /// It was not reading when a signal came.
     Sleeps,
 }
 
 impl Reader {
-    /// One write for each line, so that they find whole ones.
+    /// Prints each line in one write, so that readers see whole lines.
     fn print(&mut self, event: &Event<'_>, is_json: bool, signals: &SignalQueue) {
         let mut out = std::io::stdout().lock();
         if *self == Self::Sleeps || !is_taken(&out, signals) {
@@ -232,7 +233,7 @@ impl Reader {
     }
 }
 
-/// Waits until `out` can be written to; false if there is a signal to take before.
+/// Waits until `out` is writable; returns false if a signal comes first.
 fn is_taken(out: &impl AsFd, signals: &SignalQueue) -> bool {
     let mut waiting =
         [PollFd::new(out, PollFlags::OUT), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
@@ -245,7 +246,7 @@ pub(super) fn listed(changes: &[Change]) -> String {
     changes.iter().map(|change| change.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Prints what would be written for each of the containers.
+/// Prints what would be written for each container.
 pub(super) fn dry_run(
     ids: &[ContainerId],
     wanted: &Wanted<'_>,
@@ -274,28 +275,28 @@ fn read(file: &Path) -> Result<(Vec<u8>, Source)> {
     } else {
         (input::document(file, Pipes::Taken)?, "resources.json")
     };
-    // The decoder takes a list for an object of nameless members.
+    // serde would accept an array as an object, field by field.
     if matches!(serde_json::from_slice(&text), Ok(Value::Array(_) | Value::Null)) {
         bail!(r#"{name}: expected an object such as {{"memory": {{"limit": 67108864}}}}"#);
     }
     Ok((text, Source::Document(name)))
 }
 
-/// What there is in `linux.resources`.
+/// The fields of `linux.resources`.
 const MEMBERS: [&str; 9] =
     ["devices", "memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified"];
 
-/// Whether a document is meant for something else, such as a whole config.json.
+/// Whether the document is something else, such as a whole config.json.
 fn has_no_limits(text: &[u8]) -> bool {
     let members = serde_json::from_slice::<serde_json::Map<String, Value>>(text).unwrap_or_default();
     !members.is_empty() && !members.keys().any(|name| MEMBERS.contains(&&**name))
 }
 
 impl Update {
-    /// Whether it is more than runc's `update`.
+    /// Whether this is a rolling update.
     ///
     /// # Errors
-    /// Options that would have no effect; a container that is named twice.
+    /// If an option would have no effect, or a container is given twice.
     fn is_roll(&self) -> Result<bool> {
         let is_roll = self.ids.len() > 1 || self.settle.is_some();
         let needless = [
@@ -321,7 +322,7 @@ impl Update {
         Ok(is_roll)
     }
 
-    /// `linux.resources` with the values of the options.
+    /// Builds `linux.resources` from the options.
     fn resources(&self) -> Value {
         let mut resources = json!({
             "blockIO": { "weight": self.blkio_weight },
@@ -341,15 +342,15 @@ impl Update {
             },
         });
         if let (Some(limit), Some(resources)) = (self.pids_limit, resources.as_object_mut()) {
-            // In a document, 0 means that there is no value. Whoever gives one wants no process more; runc makes it 1, because
-            // systemd knows no 0.
+            // In a document, 0 means unset. On the command line it asks for no further process; runc makes it
+            // 1, because systemd does not accept 0.
             let limit = if limit == 0 { 1 } else { limit };
             resources.insert("pids".to_owned(), json!({ "limit": limit }));
         }
         resources
     }
 
-    /// The options for Intel RDT that were given, in the order in which the specification has them written.
+    /// The Intel RDT options given, in the order in which the specification has them written.
     fn schemata(&self) -> Vec<(&'static str, &str)> {
         let options =
             [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)];
@@ -357,7 +358,7 @@ impl Update {
         given.filter(|(_, text)| !text.is_empty()).collect()
     }
 
-    /// The options that were given in vain.
+    /// The options given that have no effect.
     fn without_effect(&self) -> impl Iterator<Item = &'static str> {
         let options = [
             ("--kernel-memory", self.kernel_memory.is_some()),

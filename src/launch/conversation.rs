@@ -1,7 +1,8 @@
-//! The conversation of parent and child, from birth to execve. This is the only place that listens to a child.
+//! The conversation between parent and child, from clone to execve. Nothing else listens to a child.
 //!
-//! Whoever makes one says which turns it is to take, in order, and does at each what is the parent's part ([`Parent`]). A child
-//! that fails says so instead of what it was to say next; anything else that it may not say is an error.
+//! The caller says which turns its child takes, in order, and implements the parent's part of each
+//! ([`Parent`]). A child that fails sends its failure instead of its next message. Any other message is an
+//! error.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -20,37 +21,38 @@ use crate::init::step::Point;
 use crate::program::Program;
 use crate::sys::Errno;
 
-/// What the child says next, and what the parent does about it.
+/// The next message expected of the child, and how the parent handles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It has been born and waits: [`Parent::born`], then it goes on.
+    /// It has been cloned and waits: [`Parent::born`], then it continues.
     Born(Duty),
-    /// Another process goes on in its place, and with it the conversation.
+    /// Another process takes its place in the conversation.
     Successor,
-    /// It has made its namespaces and waits: [`Parent::in_namespaces`], then it goes on.
+    /// It has made its namespaces and waits: [`Parent::in_namespaces`], then it continues.
     InNamespaces,
-    /// The mounts are made, `/` is still the host's, and it waits: [`Parent::mounted`], then it goes on.
+    /// Its mounts are made, `/` is still the host's, and it waits: [`Parent::mounted`], then it continues.
     Mounted,
     /// It has a terminal: [`Parent::terminal`]. It does not wait.
     Terminal,
-    /// Nothing is left but the program's start, and it waits. Whoever listens says when it goes on ([`Conversation::go_on`]).
+    /// Only the start of the program is left, and it waits. The caller lets it continue with
+    /// [`Conversation::go_on`].
     Ready,
-    /// Its filter hands calls over, and it waits: [`Parent::listening`], then it goes on.
+    /// Its seccomp filter notifies an agent, and it waits: [`Parent::listening`], then it continues.
     Listening,
-    /// It has become the program.
+    /// It has executed the program.
     Started,
 }
 
-/// Why a child waits at its birth.
+/// Why a child waits after it has been cloned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Duty {
-    /// To be put into its cgroup.
+    /// To be moved into its cgroup.
     Attach,
     /// For its user namespace to be set up.
     SetUp,
 }
 
-/// The parent's part in each turn. A turn that a parent does not ask for never comes to it.
+/// The parent's part in each turn. Turns that the caller did not list never occur.
 pub(super) trait Parent {
     fn born(&mut self, _child: &Conversation<'_>, _duty: Duty) -> Result<()> {
         Ok(())
@@ -61,58 +63,58 @@ pub(super) trait Parent {
     fn mounted(&mut self, _child: &Conversation<'_>) -> Result<()> {
         Ok(())
     }
-    /// Gets the terminal's end for the parent.
+    /// Receives the terminal's master.
     fn terminal(&mut self, _master: OwnedFd) -> Result<()> {
         Ok(())
     }
-    /// Gets the number that the descriptor for the filter's calls has in the child.
+    /// Receives the number of the seccomp notify descriptor in the child.
     fn listening(&mut self, _child: &Conversation<'_>, _number: i32) -> Result<()> {
         Ok(())
     }
 }
 
-/// What the child can say, besides that it failed.
+/// What the child can say, apart from failures.
 enum ChildEvent {
     Master(OwnedFd),
     Successor(OwnedFd),
     Reached(Point),
     Listening(i32),
     Ready,
-    /// It has become the program, or something killed it after it had.
+    /// The socket is closed: the child has executed the program, or has been killed.
     Ended,
 }
 
-/// The child as its parent sees it until it is the program.
+/// The child as the parent sees it until it becomes the program.
 pub(super) struct Conversation<'a> {
     /// Killed on drop, unless kept.
     pub(super) process: Process,
-    /// When it started, in clock ticks since the boot.
+    /// When it started, in clock ticks since boot.
     pub(super) start: u64,
-    /// Signals that ask this process to end: it is not yet responsible for a container.
+    /// Signals that ask this process to end; until the container is complete they undo it.
     pub(super) interrupts: SignalQueue,
     socket: OwnedFd,
     pub(super) program: &'a Program,
     pub(super) circumstances: Circumstances,
 }
 
-/// What there is to know about a child that does not come to be.
+/// What helps to explain the failure of a child.
 #[derive(Default)]
 pub(super) struct Circumstances {
     /// The container's cgroup, if it has one of its own.
     pub(super) cgroup: Option<PathBuf>,
-    /// Whether it may be frozen for as long as somebody likes, and the child with it.
+    /// Whether the cgroup may stay frozen for any length of time, and the child with it.
     pub(super) may_stand_still: bool,
-    /// What the kernel had counted there before the child was born; `None` if nobody has looked.
+    /// The cgroup's OOM counters before the child was cloned; `None` if they were not read.
     pub(super) earlier_ooms: Option<OomCounts>,
-    /// What is counted there, if that may be gone as soon as the child is.
+    /// The cgroup's open OOM counters, if the cgroup may be removed as soon as the child has ended.
     pub(super) oom_files: Option<OomFiles>,
 }
 
-/// How long the child may be silent before somebody asks why.
+/// How long the child may be silent before the parent checks whether it is frozen.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 impl<'a> Conversation<'a> {
-    /// With `process`, which started at `start` and speaks on the other end of `socket`.
+    /// Starts a conversation with `process`, which started at `start` and has the other end of `socket`.
     pub(super) fn new(
         (process, start): (Process, u64),
         socket: OwnedFd,
@@ -124,10 +126,11 @@ impl<'a> Conversation<'a> {
         Ok(Self { process, start, interrupts, socket, program, circumstances })
     }
 
-    /// Listens until the child has taken all of `turns`, in their order, and has `parent` do its part at each.
+    /// Listens until the child has taken all of `turns`, in order, and has `parent` handle each.
     ///
     /// # Errors
-    /// The child's failure as a sentence; its end; a signal that asks this process to end; what `parent` fails at.
+    /// If the child fails (its failure as a sentence) or ends, if a signal asks this process to end, or if
+    /// `parent` fails.
     pub(super) fn serve(
         &mut self,
         turns: impl IntoIterator<Item = Turn>,
@@ -165,10 +168,10 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Lets the child go on from where it waits. If it has failed meanwhile, it says so to whoever listens next.
+    /// Lets the waiting child continue. A child that has failed meanwhile says so in its next message.
     ///
     /// # Errors
-    /// If it cannot be told: it would wait for ever, and whoever listens to it as well.
+    /// If it cannot be told: child and parent would wait for each other for ever.
     pub(super) fn go_on(&self) -> Result<()> {
         let send = || rustix::net::send(&self.socket, b"g", SendFlags::NOSIGNAL);
         match rustix::io::retry_on_intr(send) {
@@ -177,7 +180,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Hands the child a network namespace. If it has failed meanwhile, it says so to whoever listens next.
+    /// Sends the child a network namespace. A child that has failed meanwhile says so in its next message.
     pub(super) fn hand_network(&self, network: &OwnedFd) -> Result<()> {
         match protocol::send_descriptor(self.socket.as_fd(), b"n", network.as_fd()) {
             Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
@@ -185,7 +188,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Goes on with the process that `pidfd` is of. The one before ends, if it has not yet.
+    /// Continues with the process that `pidfd` refers to. Its predecessor ends, if it has not yet.
     fn succeed(&mut self, pidfd: OwnedFd) -> Result<()> {
         let pid = pid_of(pidfd.as_fd()).context("inspect the init process")?;
         self.go_on()?;
@@ -194,7 +197,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Waits for what the child says next.
+    /// Waits for the child's next message.
     fn listen(&self) -> Result<ChildEvent> {
         let mut said = Vec::new();
         loop {
@@ -203,7 +206,7 @@ impl<'a> Conversation<'a> {
             let (length, descriptor) = protocol::receive(self.socket.as_fd(), &mut bytes)
                 .context("receive from the init process")?;
             let text = bytes.get(..length).unwrap_or_default();
-            // Before any other text is looked at: it is a path and can be as long as a message.
+            // Checked before other messages: it is a path and can be as long as a message.
             match descriptor {
                 Some(successor) if text == protocol::SUCCESSOR => {
                     return Ok(ChildEvent::Successor(successor));
@@ -230,7 +233,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Waits until there is something to hear.
+    /// Waits until the socket can be read.
     fn wait(&self) -> Result<()> {
         loop {
             let signal = self.interrupts.as_fd();
@@ -246,7 +249,7 @@ impl<'a> Conversation<'a> {
             {
                 bail!("interrupted by {signal} before the container was started");
             }
-            // A cgroup above it can be frozen, and then the child never runs.
+            // A cgroup above may be frozen, and then the child never runs.
             if ready == 0
                 && !self.circumstances.may_stand_still
                 && let Some(path) = self.circumstances.cgroup.as_deref()

@@ -1,4 +1,4 @@
-//! What the caller hands over by descriptor or socket, looked at before anything is made.
+//! Checks the descriptors and sockets that the caller hands over, before anything is made.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,8 @@ use crate::host::self_exe::Guard;
 use crate::host::unix_socket;
 
 /// # Errors
-/// If one of the `count` descriptors from 3 on that are to be passed on is not open, or is not the caller's but `own`.
+/// If one of the `count` descriptors from 3 on is not open, or belongs to the runtime (`own`) rather than to
+/// the caller.
 pub(super) fn require_inherited(count: u32, own: &Guard) -> Result<()> {
     for number in 3..count.saturating_add(3) {
         if own.is(number) || fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
@@ -21,7 +22,7 @@ pub(super) fn require_inherited(count: u32, own: &Guard) -> Result<()> {
     Ok(())
 }
 
-/// Where a descriptor of the new process goes, if anybody wants one: `--pidfd-socket`.
+/// Connects to the socket of `--pidfd-socket`, if one is given.
 pub(super) fn connect_pidfd_socket(path: Option<&Path>) -> Result<Option<OwnedFd>> {
     let connect = |path| unix_socket::connect(path, SocketType::STREAM).context("send to the pidfd socket");
     path.map(connect).transpose()

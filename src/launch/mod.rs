@@ -1,6 +1,7 @@
 //! What the parent does to make a container, or to add a process to one.
 //!
-//! `create/` and `exec/` are the two; both clone by `spawn`, and `conversation` is how they talk with what they have cloned.
+//! `create/` and `exec/` are the two; both clone through `spawn` and talk to the child through
+//! `conversation`.
 
 mod conversation;
 pub mod create;

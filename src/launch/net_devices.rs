@@ -1,7 +1,7 @@
-//! The host's interfaces that become the container's.
+//! Moves network interfaces of the host into the container (`/linux/netDevices`).
 //!
-//! The parent moves them as soon as there is a network namespace to move them to. When the container comes to be they are the
-//! namespace's, and nobody moves them back; when it does not, they return with name, addresses and state.
+//! If the container is created they stay in its namespace, and the runtime never moves them back. If not,
+//! they return with their names, addresses and state.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -17,10 +17,10 @@ use crate::sys::process::setns;
 /// The runtime's own network namespace.
 const OWN: &str = "/proc/self/ns/net";
 
-/// How many indices are tried for an interface.
+/// How many interface indices are tried.
 const MOST_INDICES: i32 = 1 << 16;
 
-/// Interfaces in the container's network namespace. They return on drop, unless kept there.
+/// Interfaces that were moved into the container's network namespace. On drop they return, unless kept.
 #[derive(Debug)]
 pub struct Moved {
     own: File,
@@ -29,21 +29,21 @@ pub struct Moved {
     devices: Vec<Origin>,
 }
 
-/// Where an interface comes from, and what it had there.
+/// Where an interface came from and what it had there.
 #[derive(Debug)]
 struct Origin {
     name: String,
     index: i32,
-    /// The index there.
+    /// Its index in the container's network namespace.
     new_index: i32,
     was_up: bool,
     addresses: Vec<Address>,
 }
 
-/// Moves `devices` into the network namespace `namespace`, and sets them up there.
+/// Moves `devices` into the network namespace `namespace` and sets them up there.
 ///
 /// # Errors
-/// Then all of them are where they were.
+/// All of them have returned to where they were.
 pub fn move_into(namespace: BorrowedFd<'_>, devices: &[NetDevice]) -> Result<Moved> {
     let own = File::open(OWN).with_context(|| format!("open {OWN}"))?;
     let here = Socket::open().context("open a netlink socket")?;
@@ -83,7 +83,7 @@ impl Moved {
                 format!("network device {inside:?} already exists in the container's network namespace");
             return Err(device.at().error_with_hint(message, "set another \"name\""));
         }
-        // Before it goes down, with which those of IPv6 go.
+        // Before the move sets the interface down, which removes its IPv6 addresses.
         let addresses = self.here.addresses(link.index).with_context(look)?;
         let addresses: Vec<_> = addresses.into_iter().filter(Address::is_permanent).collect();
         let new_index = self.free_index(link.index).with_context(look)?;
@@ -113,7 +113,8 @@ impl Moved {
         self.there.set_up(new_index).with_context(set_up)
     }
 
-    /// Its own, if nobody there has it, or the next after it: a known index finds an interface whose name the kernel chooses.
+    /// Returns the interface's own index if it is free there, otherwise the next free one: with a known index
+    /// the interface can be found even if the kernel chooses its name.
     fn free_index(&mut self, wanted: i32) -> Result<i32, Errno> {
         for index in wanted..wanted.saturating_add(MOST_INDICES) {
             let is_promised = self.devices.iter().any(|device| device.new_index == index);
@@ -126,12 +127,12 @@ impl Moved {
 
     fn give_back(&mut self, origin: &Origin) -> Result<(), Errno> {
         if self.here.link(&origin.name)?.is_some() {
-            // It has never left.
+            // The interface was never moved.
             return Ok(());
         }
         let index = match self.there.move_link(origin.new_index, self.own.as_fd(), origin.index, &origin.name)
         {
-            // Somebody has taken its old one.
+            // Its old index has been taken meanwhile.
             Err(Errno::BUSY) => {
                 self.there.move_link(origin.new_index, self.own.as_fd(), origin.new_index, &origin.name)?;
                 origin.new_index
@@ -139,7 +140,7 @@ impl Moved {
             moved => moved.map(|()| origin.index)?,
         };
         for address in &origin.addresses {
-            // The kernel gives some by itself, and the next one matters as much.
+            // The kernel adds some addresses itself; a failure must not prevent the rest.
             let _ = self.here.add_address(index, address);
         }
         if origin.was_up { self.here.set_up(index) } else { Ok(()) }
@@ -148,7 +149,7 @@ impl Moved {
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        // The last one first: its name may be that which another had.
+        // In reverse order: an interface may have taken the former name of another.
         while let Some(origin) = self.devices.pop() {
             // An error here must not hide the one that led here.
             let _ = self.give_back(&origin);

@@ -1,4 +1,4 @@
-//! Why the child ended before it was the program, as far as that can be told.
+//! Finds out why the child ended before it became the program, as far as possible.
 
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -13,32 +13,35 @@ use crate::error::{Hint, Stage};
 use crate::host::process;
 use crate::host::process::process_stat;
 
-/// What a filter has to do with a program that did not start.
+/// What the user can do if a seccomp filter kept the program from starting.
 const FILTER_HINT: &str = "the seccomp profile must allow execve";
 
 impl Conversation<'_> {
-    /// That the child, which has closed the socket and cannot be the program yet, ended before this, and why if that can be told.
+    /// The error for a child that closed the socket and ended before `what`, with the reason if one is found.
     pub(super) fn ended_before(&self, what: &str) -> anyhow::Error {
         let why = self.ended_early().err();
         why.unwrap_or_else(|| anyhow!("{} exited before {what}", self.who()))
     }
 
+    /// Called when the process has closed the socket.
+    ///
     /// # Errors
-    /// If the process, which has closed the socket, ends without having become the program: something killed it, or its filter let
-    /// it say nothing.
+    /// If the process ends without having become the program: a signal killed it, or its filter kept it from
+    /// reporting.
     pub(super) fn ended_early(&self) -> Result<()> {
         let has_filter = self.program.has_filter();
-        // Who exits has lost its executable before its descriptors, so one that has one has become the program; it is cheaper to
-        // ask for. What a filter does to execve is no rare case.
+        // An exiting process loses its executable before its descriptors, so one that still has it has become
+        // the program; this is the cheaper check. With a filter a failed execve is common, so the shortcut is
+        // skipped.
         if !has_filter && fs::read_link(format!("/proc/{}/exe", self.process.pid)).is_ok() {
             return Ok(());
         }
-        // Now, for it has not ended yet; who was killed for want of memory was counted before.
+        // Read before it has ended; the kernel has counted an OOM kill already.
         let seen = self.circumstances.oom_files.as_ref().map(OomFiles::look);
         if !process_stat(self.process.pid)?.is_some_and(|stat| stat.never_executed) {
             return Ok(());
         }
-        // It ends, but may not have yet.
+        // It is ending, but may not have ended yet.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::PidFd(self.process.pidfd.as_fd()), options)
             .context("wait for the init process")?;
@@ -49,7 +52,7 @@ impl Conversation<'_> {
         let who = self.who();
         let (ended, hint) = match signal {
             None => (format!("{who} failed without reporting a reason"), FILTER_HINT.to_owned()),
-            // The second: nothing it could do was allowed, not even to exit.
+            // SIGSEGV: the filter allowed nothing at all, not even exit.
             Some(signal @ (libc::SIGSYS | libc::SIGSEGV)) if has_filter => {
                 (format!("{who} was killed by signal {signal}"), FILTER_HINT.to_owned())
             }
@@ -66,7 +69,7 @@ impl Conversation<'_> {
                 };
                 let hint = match (shortage, known) {
                     (Some(shortage), Some(_)) => return Err(shortage.of_init().context(Stage::Alive)),
-                    // The words are runc's.
+                    // runc's wording.
                     (Some(shortage), None) => format!("possibly OOM-killed: {shortage}"),
                     (None, _) => self.killer(signal).to_owned(),
                 };
@@ -77,13 +80,13 @@ impl Conversation<'_> {
     }
 
     pub(super) fn who(&self) -> &'static str {
-        // Only of a container in the making it has been asked.
+        // Only `create` reads the counters before the clone.
         if self.circumstances.earlier_ooms.is_some() { "the init process" } else { "the new process" }
     }
 
-    /// Who has ended it with this signal, if no kill for want of memory is counted.
+    /// Names the likely sender of this signal if no OOM kill was counted.
     fn killer(&self, signal: i32) -> &'static str {
-        // `exec` does not look before it is too late.
+        // `exec` does not check this while it could still clone elsewhere.
         if signal == libc::SIGKILL && self.is_stillborn() {
             return "killed by another process or by the kernel, which may kill processes cloned out of a \
                     cgroup that was ever killed with cgroup.kill";

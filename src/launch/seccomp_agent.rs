@@ -1,4 +1,4 @@
-//! What a seccomp agent is given: the descriptor on which the calls of `SCMP_ACT_NOTIFY` arrive, and whose calls they are;
+//! Passes the descriptor for `SCMP_ACT_NOTIFY` to the seccomp agent, with the container process state;
 //! config-linux.md § The Container Process State, seccomp_unotify(2).
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -14,37 +14,37 @@ use crate::init::protocol;
 use crate::plan::linux::seccomp::{Filter, Listener};
 use crate::sys::{Errno, seccomp};
 
-/// A connection to the agent, for the one message that there is.
+/// A connection to the agent, for the one message that is sent.
 #[derive(Debug)]
 pub struct Agent {
     socket: OwnedFd,
     listener: Listener,
 }
 
-/// The container, for the agent.
+/// The container, as described to the agent.
 #[derive(Debug)]
 pub struct Container<'a> {
     pub oci_version: &'a str,
-    /// runtime.md § State, as JSON.
+    /// The state as JSON; runtime.md § State.
     pub state: Vec<u8>,
 }
 
-/// The container process state without the state of the container, in the order of the specification's example.
+/// The container process state without the container's state, in the order of the specification's example.
 #[derive(Debug, Serialize)]
 struct Process<'a> {
     #[serde(rename = "ociVersion")]
     oci_version: &'a str,
-    /// What the descriptors are that come along.
+    /// The names of the descriptors that are sent along.
     fds: [&'static str; 1],
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
 }
 
-/// Sees to it, before anything is made, that `filter` can be loaded, and connects to its agent if it has one.
+/// Checks that `filter` can be loaded and connects to its agent, if it has one, before anything is made.
 ///
 /// # Errors
-/// If the kernel has no filters, or not all that the flags ask for; if nobody listens where the agent should.
+/// If the kernel lacks seccomp filters or one of the flags, or if nothing listens at the agent's socket.
 pub fn prepare(filter: &Filter) -> Result<Option<Agent>> {
     let at = Pointer::root().field("linux").field("seccomp");
     if !seccomp::knows(0) {
@@ -63,17 +63,17 @@ pub fn prepare(filter: &Filter) -> Result<Option<Agent>> {
 }
 
 impl Agent {
-    /// Connects to the agent before anything is made.
+    /// Connects to the agent.
     ///
     /// # Errors
-    /// In the words of runc, if nobody listens there.
+    /// If nothing listens at its socket, in runc's wording.
     pub fn connect(listener: &Listener) -> Result<Self> {
         let socket = unix_socket::connect(&listener.path, SocketType::STREAM)
             .with_context(|| fault("failed to connect with seccomp agent"))?;
         Ok(Self { socket, listener: listener.clone() })
     }
 
-    /// Takes descriptor `number` from the process that `pidfd` is of, whose number is `pid`, and passes it on.
+    /// Duplicates descriptor `number` of process `pid`, which `pidfd` refers to, and sends it to the agent.
     pub fn pass_on(
         self,
         pidfd: BorrowedFd<'_>,
@@ -81,7 +81,8 @@ impl Agent {
         number: i32,
         container: &Container<'_>,
     ) -> Result<()> {
-        // By the parent's hand, because a profile may have sendmsg(2) ask the agent, which does not listen yet.
+        // The parent sends it because the profile may make sendmsg(2) itself wait for the agent, which does
+        // not listen yet.
         let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
         let descriptor = descriptor.map_err(|errno| {
             let hint = (errno == Errno::PERM).then(|| "requires CAP_SYS_PTRACE".to_owned());

@@ -1,4 +1,4 @@
-//! Cloning: the one place where a container's process is born, and what the parent does just around that.
+//! Cloning a container's process, and what the parent does just around it. Nothing else clones one.
 
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,8 +16,8 @@ use crate::sys::process::{Cloned, clone3, rlimit, set_rlimit, setns};
 use crate::{cgroup, init};
 use std::os::fd::BorrowedFd;
 
-/// Clones a process that performs `program` and says on `theirs` how far it is, with new namespaces of the kinds `new`
-/// (`CLONE_NEW*`), into `cgroup` if one is given.
+/// Clones a process that performs `program` and reports on `theirs`, with new namespaces of the kinds `new`
+/// (`CLONE_NEW*`), in `cgroup` if one is given.
 ///
 /// # Errors
 /// Those of clone3(2).
@@ -34,23 +34,24 @@ pub(super) fn clone_once(
     }
 }
 
-/// How a container's first process is to be born.
+/// How a container's init process is cloned.
 pub(super) struct Setting<'a> {
     /// The kinds of its new namespaces (`CLONE_NEW*`).
     pub(super) new: i32,
-    /// A pid namespace that it is born into. It is fixed at birth, so this process asks for its children to be born there, and
-    /// takes that back; pid_namespaces(7).
+    /// A pid namespace to be born into. It is fixed at birth, so the parent joins it for its children and
+    /// leaves it again; pid_namespaces(7).
     pub(super) pid_namespace: Option<&'a (Join, OwnedFd)>,
-    /// Whether it waits at birth for this process, and so may come to its cgroup later.
+    /// Whether it waits for the parent after the clone, and so may be moved to its cgroup later.
     pub(super) waits: bool,
-    /// What the kernel had counted in its cgroup before.
+    /// The cgroup's OOM counters before the clone.
     pub(super) earlier_ooms: OomCounts,
 }
 
 impl Setting<'_> {
-    /// Clones the init process, or the intermediate before it, into `cgroup`, and says when it started, in clock ticks since the
-    /// boot. One that waits at birth may come there later ([`Cgroup::attach`]). So does, and waits for that, what the kernel
-    /// would kill there; [`Cgroup::attaches_late`] tells.
+    /// Clones the init process, or the intermediate before it, into `cgroup`; returns it with its start time
+    /// in clock ticks since boot. A process that waits after the clone may be moved there later
+    /// ([`Cgroup::attach`]). One that the kernel would kill there is cloned outside and waits for that;
+    /// [`Cgroup::attaches_late`] tells.
     pub(super) fn clone(
         &self,
         cgroup: &mut Cgroup,
@@ -59,7 +60,7 @@ impl Setting<'_> {
     ) -> Result<(Process, u64)> {
         let init = self.clone_once(cgroup, program, theirs)?;
         let Birth { start, was_killed } = process::birth(init.pid)?;
-        // Without memory it would end as soon.
+        // With too little memory the process would end just as early.
         let is_short =
             || cgroup.path().is_some_and(|path| cgroup::shortage(path, self.earlier_ooms).is_some());
         if !was_killed || is_short() {
@@ -77,7 +78,8 @@ impl Setting<'_> {
         let own = self.pid_namespace.map(enter).transpose()?;
         let into = cgroup.fd().filter(|_| !cgroup.attaches_late());
         let mut cloned = clone_once(self.new, into, program, theirs);
-        // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may.
+        // An ordinary user may move processes into a cgroup only if a common ancestor cgroup is theirs;
+        // cgroups(7). systemd may do so.
         if matches!(cloned, Err(Errno::ACCESS)) && self.waits && cgroup.isolate() {
             cloned = clone_once(self.new, None, program, theirs);
         }
@@ -108,7 +110,7 @@ fn not_cloned(errno: Errno, cgroup: &Cgroup) -> anyhow::Error {
     }
 }
 
-/// Has the children of this process be born in a pid namespace; gives its own, for [`leave`].
+/// Joins a pid namespace for this process's children; returns its own, for [`leave`].
 fn enter((join, namespace): &(Join, OwnedFd)) -> Result<fs::File> {
     let own = fs::File::open("/proc/self/ns/pid").context("open the runtime's own pid namespace")?;
     setns(namespace.as_fd(), libc::CLONE_NEWPID).with_context(|| Fault {
@@ -124,13 +126,13 @@ fn leave(own: &fs::File) -> Result<()> {
 }
 
 /// # Errors
-/// If nobody can be born in the pid namespace.
+/// If no process can be cloned into the pid namespace.
 pub(super) fn require_joinable(pid_namespace: &(Join, OwnedFd)) -> Result<()> {
     leave(&enter(pid_namespace)?)
 }
 
-/// Makes room for the limits that process `pid` sets later, in a user namespace, where it may not raise them. If that is not
-/// permitted, it says so then.
+/// Raises the hard limits of process `pid` where its later limits need it: within a user namespace it may not
+/// raise them itself. Failure is ignored here; setting the limit reports it.
 pub(super) fn raise_hard_limits(pid: i32, limits: &[Rlimit]) {
     for (resource, _, hard) in limits {
         if let Ok((soft, own)) = rlimit(*resource)

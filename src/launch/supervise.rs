@@ -1,10 +1,10 @@
-//! The parent while its container runs in the foreground: one loop that waits for signals, the terminal and
-//! notifications.
+//! The parent while its container runs in the foreground: one loop that waits for signals, the terminal,
+//! `sd_notify` messages and cgroup events.
 //!
-//! Every signal goes on to the init process, except SIGCHLD, and SIGWINCH when there is a terminal. That includes those
-//! that stop: Ctrl-Z without a container terminal reaches the init process, which ignores it as any process 1 without a
-//! handler does, and does not stop the runtime, as with runc and crun. With a terminal, Ctrl-C, Ctrl-Z and Ctrl-\ are
-//! bytes that make signals inside.
+//! Every signal is forwarded to the init process, except SIGCHLD, and SIGWINCH when there is a terminal. That
+//! includes stop signals: without a container terminal, Ctrl-Z reaches the init process, which ignores it as
+//! any process 1 without a handler does, and does not stop the runtime; runc and crun do the same. With a
+//! terminal, Ctrl-C, Ctrl-Z and Ctrl-\ are bytes that raise signals inside the container.
 
 use std::os::fd::BorrowedFd;
 
@@ -18,33 +18,33 @@ use crate::host::signals::{Signal, SignalQueue, Signals};
 use crate::host::terminal::{Side, Terminal};
 use crate::sys::Errno;
 
-/// How often the terminal is read after the init process's end, up to 4 KiB at a time: far more than the kernel holds for
-/// it, yet a process that lives on and writes on cannot keep us.
+/// Maximum number of reads from the terminal after the init process has ended, up to 4 KiB each. That is far
+/// more than the kernel buffers, but bounded, so that a process which outlives init and keeps writing cannot
+/// keep the runtime.
 const LAST_READS: usize = 256;
 
-/// How the process has ended.
+/// How the init process ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End(WaitStatus);
 
 impl End {
-    /// As shells have it: its code, or 128+N if signal N ended it. Both numbers are below 256 by their nature: 8 bits, and 64
-    /// signals.
+    /// The exit status as shells report it: the exit code, or 128+N if signal N killed the process. Both are
+    /// below 256: exit codes have 8 bits, and there are 64 signals.
     pub fn exit_status(self) -> u8 {
         let number = self.0.exit_status().or_else(|| self.0.terminating_signal().map(|signal| 128 + signal));
         number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
     }
 
-    /// Whether SIGKILL ended it, which it may have been sent for want of memory.
+    /// Whether SIGKILL ended it; the sender may have been the OOM killer.
     pub fn is_killed(self) -> bool {
         self.0.terminating_signal() == Some(libc::SIGKILL)
     }
 }
 
-/// Waits for the end of the init process, a child of ours.
+/// Waits until the init process, a child of this process, has ended.
 ///
-/// Reaps whatever else is or becomes a child of ours. With a terminal, all output has been written and the user's terminal
-/// is as it was when this returns, whether well or not. `oom` looks at the
-/// cgroup before that goes.
+/// Reaps every other child, too. With a terminal, all output has been written and the user's terminal is
+/// restored when this returns, even on error. `oom` reads the cgroup's counters before the cgroup is removed.
 pub fn supervise(
     pid: i32,
     pidfd: BorrowedFd<'_>,
@@ -55,7 +55,7 @@ pub fn supervise(
 ) -> Result<End> {
     let mut foreground = Foreground { pid, pidfd, terminal, notify, oom };
     if foreground.terminal.is_none() && foreground.notify.is_none() && foreground.oom.is_none() {
-        // The shortest way: two system calls from the init process's end to its status.
+        // The shortest path: two system calls between the init process's end and its status.
         loop {
             if let Some(end) = foreground.answer(signals.wait()?)? {
                 return Ok(end);
@@ -91,7 +91,7 @@ enum Source {
     Signals,
     Terminal(Side),
     Notify,
-    /// There is news of kills for want of memory, or of the end of all.
+    /// The cgroup's OOM counters or its populated state may have changed.
     Cgroup,
 }
 
@@ -109,7 +109,7 @@ impl Foreground<'_> {
         let notify =
             notify.map(|notify| (Source::Notify, PollFd::from_borrowed_fd(notify.as_fd(), PollFlags::IN)));
         let terminal = self.terminal.iter().flat_map(Terminal::polled);
-        // Before all others: it may be gone in a moment.
+        // First, because the cgroup may be gone in a moment.
         let cgroup = self.oom.iter().flat_map(|oom| oom.fds());
         let cgroup = cgroup.map(|fd| (Source::Cgroup, PollFd::from_borrowed_fd(fd, PollFlags::PRI)));
         let signals = (Source::Signals, PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN));
@@ -123,7 +123,7 @@ impl Foreground<'_> {
         Ok(ready.map(|(source, _)| source).collect())
     }
 
-    /// Does what `signal` asks for; returns how the init process has ended when it has.
+    /// Handles `signal`; returns how the init process ended if it has.
     fn answer(&mut self, signal: Signal) -> Result<Option<End>> {
         match (signal, &mut self.terminal) {
             (Signal::CHLD, _) => {
@@ -150,8 +150,8 @@ impl Foreground<'_> {
     }
 
     fn forward(&self, signal: Signal) {
-        // The init process may have ended just now, or, without a user namespace of its own but with another user, be
-        // beyond our reach; the sender cannot be told.
+        // The init process may just have ended, or we may not signal it because it runs as another user
+        // without a user namespace of its own. The sender cannot be told.
         let _ = signal.send(self.pidfd);
     }
 
@@ -159,22 +159,22 @@ impl Foreground<'_> {
         if let Some(terminal) = &mut self.terminal
             && terminal.advance(side).is_err()
         {
-            // Like a terminal window that is closed: the programs inside get a hang-up.
+            // As when a terminal window is closed: the programs inside get SIGHUP.
             self.terminal = None;
         }
     }
 
     fn forward_notification(&mut self) {
-        // We are the process that the service manager watches, for we stay and hand on the exit status. The manager's
-        // being gone is no reason to end the container.
+        // This process stays and passes on the exit status, so it is the one for the service manager to
+        // watch. If the manager is gone, that is no reason to end the container.
         let main_pid = rustix::process::getpid().as_raw_pid();
         if self.notify.as_ref().is_some_and(|notify| notify.forward(main_pid).is_err()) {
             self.notify = None;
         }
     }
 
-    /// Writes what is left in the container's terminal. A reader that takes its time is waited for, until somebody wants
-    /// us to end.
+    /// Writes what is left in the container's terminal. Waits for a slow reader until a signal asks us to
+    /// end.
     fn write_last_output(&mut self, queue: &SignalQueue) -> Result<()> {
         let Some(terminal) = &mut self.terminal else { return Ok(()) };
         for _ in 0..LAST_READS {
@@ -191,7 +191,7 @@ impl Foreground<'_> {
     }
 }
 
-/// Waits until output can be written; false if a signal asks for our end instead.
+/// Waits until output can be written; returns false if a signal asks us to end first.
 fn output_is_ready(terminal: &Terminal, queue: &SignalQueue) -> Result<bool> {
     loop {
         let output = terminal.polled().filter_map(|(side, fd)| (side == Side::Output).then_some(fd));
@@ -215,11 +215,11 @@ fn wait_for(polled: &mut [PollFd<'_>], at_most: Option<&Timespec>) -> Result<()>
         .context("wait for the container")
 }
 
-/// Waits for all children that have ended. Their SIGCHLDs may have become one.
+/// Reaps all children that have ended: several SIGCHLDs may have been merged into one.
 fn reap(init: i32) -> Result<Option<End>> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
-            // The others, if there are any, are the caller's or their next reaper's.
+            // Any others are left to our caller or to the next subreaper.
             Ok(Some((pid, status))) if pid.as_raw_pid() == init => return Ok(Some(End(status))),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => return Ok(None),
@@ -239,7 +239,7 @@ mod tests {
     fn end_of(script: &str) -> End {
         let mut shell = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let (_, status) = waitpid(Some(Pid::from_child(&shell)), WaitOptions::empty()).unwrap().unwrap();
-        // Has nothing left to wait for.
+        // Always fails: already reaped above.
         let _ = shell.wait();
         End(status)
     }

@@ -1,4 +1,4 @@
-//! What was decided about a process that `exec` adds to a container.
+//! Plans a process that `exec` adds to a container.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -17,51 +17,51 @@ use crate::plan::process::{ProcessPlan, capabilities};
 use crate::sys::cred::Sets;
 use crate::sys::weakened;
 
-/// A process that can be added.
+/// The plan of a process to add.
 #[derive(Debug)]
 pub struct ExecPlan {
     pub process: ProcessPlan,
     pub personality: Option<u32>,
     pub memory_policy: Option<MemoryPolicy>,
-    /// Names that no capability known here has.
+    /// Capability names that this runtime does not know.
     pub unknown_capabilities: Vec<String>,
-    /// Where the process is described.
+    /// Where the process is described; errors point there.
     pub at: Pointer,
     pub source: Source,
 }
 
-/// Where the values of the process come from, for sentences about them.
+/// Where the values of the process come from, for error messages.
 #[derive(Debug, Default)]
 pub struct Source {
-    /// A document of its own, not `/process` of config.json.
+    /// A process.json rather than `/process` of config.json.
     pub is_file: bool,
-    /// Pointers into config.json of those values that come from elsewhere than the rest: of options, or from the container
-    /// for a process with a document of its own.
+    /// Pointers into config.json of the values from elsewhere: from options or, with a process.json, from the
+    /// container.
     pub exceptions: Vec<&'static str>,
 }
 
-/// The process that somebody wants to add.
+/// The process that is requested.
 #[derive(Debug)]
 pub enum Wanted {
-    /// The container's own, with what the options change of it.
+    /// The container's own process, changed by options.
     Like(Box<Changes>),
-    /// The text of a `process.json`. What it says nothing about is the container's, as with runc: capabilities, limits,
-    /// labels, file mode mask, scheduling.
+    /// The text of a `process.json`. As in runc, what it leaves out is taken from the container:
+    /// capabilities, limits, labels, umask, scheduling.
     File(Vec<u8>),
 }
 
-/// What the options of `exec` change.
+/// The changes made by options of `exec`.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The program and its arguments.
     pub args: Vec<OsString>,
     pub cwd: Option<PathBuf>,
-    /// `NAME=value`; they come after the container's own.
+    /// `NAME=value`, added after the container's own.
     pub env: Vec<OsString>,
     pub terminal: bool,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
-    /// They come after the container's own.
+    /// Added after the container's own.
     pub groups: Vec<u32>,
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
@@ -70,8 +70,8 @@ pub struct Changes {
 }
 
 impl ExecPlan {
-    /// Decides about `wanted` in a container of which `excerpt` has been kept ([`document::Excerpt`]). `own`: the runtime's
-    /// capabilities, where the process can have no others.
+    /// Plans `wanted` in a container whose `excerpt` of config.json was kept ([`document::Excerpt`]). `own`
+    /// are the runtime's capabilities, if they limit those of the process.
     pub fn new(excerpt: &[u8], wanted: Wanted, own: Option<Sets>) -> Result<Self> {
         let (excerpt, mut unknown_capabilities) = document::excerpt(excerpt)?;
         let at = Pointer::root().field("linux");
@@ -97,7 +97,7 @@ impl ExecPlan {
 }
 
 fn changed(mut own: Process, changes: Changes) -> Result<(ProcessPlan, Source)> {
-    // The terminal of the container's own process is no reason for another one.
+    // The added process gets a terminal only if one is requested, whatever the container's own process has.
     own.set_terminal(Some(changes.terminal));
     let mut source = Source { is_file: false, exceptions: vec!["/process/args/0", "/process/terminal"] };
     if let Some(profile) = changes.apparmor_profile {
@@ -139,8 +139,9 @@ fn changed(mut own: Process, changes: Changes) -> Result<(ProcessPlan, Source)> 
     Ok((plan, source))
 }
 
-/// Never to the inheritable set: with a program's own inheritable capabilities it would give more than was asked for
-/// (CVE-2022-29162). To the ambient set only where the container has an inheritable one, as runc does.
+/// Adds a capability, but never to the inheritable set: with inheritable capabilities of the program file it
+/// would give more than requested (CVE-2022-29162). It is added to the ambient set only if it is inheritable
+/// in the container, as in runc.
 fn add_capability(sets: &mut capabilities::CapabilityPlan, bit: u64, keeps_inheritable: bool) {
     sets.bounding |= bit;
     sets.sets.effective |= bit;
@@ -161,7 +162,7 @@ fn variable_of(entry: OsString) -> Result<CString> {
     }
 }
 
-/// `process` with what only the container says.
+/// Completes `process` with the container's values.
 fn complemented(mut process: Process, own: &Process) -> Result<(ProcessPlan, Source)> {
     let mut source = Source { is_file: true, exceptions: Vec::new() };
     if process.capabilities().is_none() {

@@ -1,15 +1,15 @@
-//! Programs that are called at moments in the life of a container; config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
+//! Hooks; config.md § POSIX-platform Hooks, runtime.md § Lifecycle.
 //!
 //! | Kind | When | Where |
 //! |---|---|---|
 //! | prestart, createRuntime | `create`: the mounts are made, `/` is still the host's | the runtime's namespaces |
-//! | createContainer | right after them | the container's namespaces, in the directory that will be `/` |
-//! | startContainer | `start`: nothing is left but execve | the container, as the program's user |
-//! | poststart | `start`: the program has begun | the runtime's namespaces |
-//! | poststop | `delete`: nothing is left of the container | the runtime's namespaces |
+//! | createContainer | right after them | the container's namespaces, in the directory that becomes `/` |
+//! | startContainer | `start`: only execve is left | the container, as the program's user |
+//! | poststart | `start`: the program has started | the runtime's namespaces |
+//! | poststop | `delete`: the container has been removed | the runtime's namespaces |
 //!
-//! The init process runs those of the container, as steps; `container/hooks.rs` runs the others. How a hook is run is the same for both and
-//! stands in `init/hook.rs`.
+//! The init process runs those in the container, as steps; `container/hooks.rs` runs the others. Both run a
+//! hook as implemented in `init/hook.rs`.
 
 use std::ffi::CString;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use crate::init::step;
 use crate::init::step::{Ended, Outputs, RunHook, Within};
 use crate::sys::process::Argv;
 
-/// The moments at which hooks are called.
+/// The kinds of hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookKind {
     Prestart,
@@ -36,10 +36,10 @@ pub enum HookKind {
     Poststop,
 }
 
-/// The annotations, all of crun's, that name files for the output of hooks, as far as they are alike.
+/// The common prefix of crun's annotations that name files for the output of hooks.
 pub const OUTPUT_ANNOTATIONS: &str = "run.oci.hooks.";
 
-/// The names of the kinds of hooks, in the order of their calls.
+/// The names of the kinds, in the order in which they run.
 pub fn known() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name())
 }
@@ -54,7 +54,7 @@ const KINDS: [HookKind; 6] = [
 ];
 
 impl HookKind {
-    /// The place in `config.json`.
+    /// The pointer into `config.json`.
     pub fn path(self) -> &'static str {
         match self {
             Self::Prestart => "/hooks/prestart",
@@ -75,22 +75,22 @@ impl HookKind {
     }
 }
 
-/// One hook, as planned and as recorded: its strings hold no NUL.
+/// A hook, as planned and as recorded; its strings contain no NUL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Absolute.
     pub path: String,
-    /// With the name of the program; never empty.
+    /// Begins with the program's name; never empty.
     pub args: Vec<String>,
-    /// `None`: that of whoever runs it.
+    /// `None`: the environment of the process that runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
-    /// In seconds, from 1; `None`: as long as it takes.
+    /// In seconds, at least 1; `None`: unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
 }
 
-/// All hooks of a container, each list in the order of its calls.
+/// All hooks of a container, each list in the order in which it runs.
 #[derive(Clone, Debug, Default)]
 pub struct HookPlan {
     pub prestart: Vec<Hook>,
@@ -101,10 +101,10 @@ pub struct HookPlan {
     pub poststop: Vec<Hook>,
 }
 
-/// What the commands after `create` must know of the hooks.
+/// What later commands must know about the hooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Later {
-    /// Whether the init process has hooks to run when it is started.
+    /// Whether the init process runs hooks on `start`.
     #[serde(default)]
     pub start_container: bool,
     #[serde(default)]
@@ -119,7 +119,7 @@ impl Later {
     }
 }
 
-/// Decides about the object at `at` (`/hooks`).
+/// Plans the object at `at` (`/hooks`).
 pub fn plan(hooks: Option<&runtime::Hooks>, at: &Pointer) -> Result<HookPlan> {
     let Some(hooks) = hooks else { return Ok(HookPlan::default()) };
     let list = |hooks: &Option<Vec<runtime::Hook>>, kind: HookKind| -> Result<Vec<Hook>> {
@@ -171,12 +171,12 @@ fn without_nul(texts: &[String], at: impl Fn(usize) -> Pointer) -> Result<()> {
 }
 
 impl HookPlan {
-    /// Whether the parent has hooks to run between the mounts and the switch of the root.
+    /// Whether the parent runs hooks between the mounts and the root switch.
     pub fn meets(&self) -> bool {
         !self.prestart.is_empty() || !self.create_runtime.is_empty()
     }
 
-    /// Whether there are hooks before the switch of the root, for which all namespaces must be there.
+    /// Whether any hooks run before the root switch; they need all namespaces.
     pub fn precede_the_switch(&self) -> bool {
         self.meets() || !self.create_container.is_empty()
     }
@@ -191,7 +191,7 @@ impl HookPlan {
 }
 
 impl Hook {
-    /// In kernel form; `env` is the environment of a hook that has none of its own.
+    /// Converts the hook into kernel form; `env` is used if it has no environment of its own.
     pub fn ready(&self, env: &[CString]) -> Result<step::Hook> {
         let strings = |texts: &[String]| -> Result<Vec<CString>> {
             texts.iter().map(|text| CString::new(text.as_str()).context("contains a NUL byte")).collect()
@@ -208,10 +208,10 @@ impl Hook {
     }
 }
 
-/// What the hooks of the init process have in common.
+/// What the init process's hooks have in common.
 #[derive(Debug)]
 pub struct Shared {
-    /// The state up to the pid, for createContainer and for startContainer.
+    /// The state up to the pid, as createContainer and startContainer hooks get it.
     pub creating: Rc<[u8]>,
     pub created: Rc<[u8]>,
     pub outputs: Rc<Outputs>,
@@ -219,7 +219,7 @@ pub struct Shared {
     pub env: Vec<CString>,
 }
 
-/// The steps of the init process for createContainer hooks.
+/// Returns the init process's steps for createContainer hooks.
 pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>> {
     let (kind, within) = (HookKind::CreateContainer, Within::Rootfs);
     steps(kind, hooks, &shared.env, |hook, complaint| RunHook {
@@ -232,8 +232,8 @@ pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>>
     })
 }
 
-/// The steps of the init process for startContainer hooks; `env` is the program's environment, which runc hands on to a hook that
-/// has none or an empty one.
+/// Returns the init process's steps for startContainer hooks. `env` is the program's environment, which runc
+/// passes to a hook whose own is missing or empty.
 pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Result<Vec<RunHook>> {
     let (kind, within) = (HookKind::StartContainer, Within::Container);
     let with_own = |hook: &Hook| Hook { env: hook.env.clone().filter(|env| !env.is_empty()), ..hook.clone() };
@@ -261,12 +261,12 @@ fn steps(
     hooks.iter().enumerate().map(one).collect()
 }
 
-/// The words of runc, whose tests look for them: it counts from 0.
+/// Names a hook in runc's wording, which its tests look for; counted from 0.
 pub fn label(kind: HookKind, index: usize, hook: &Hook) -> String {
     format!("error running {} hook #{index}: {:?}", kind.name(), hook.path)
 }
 
-/// The error that a hook of the init process has ended with, or could not be begun with.
+/// The error for a failed hook of the init process.
 pub fn failure_of_step(
     pointer: Pointer,
     step: &RunHook,
@@ -278,7 +278,7 @@ pub fn failure_of_step(
     failure(pointer, label, ended, said)
 }
 
-/// The error that a hook has ended with, or could not be begun with.
+/// The error for a hook that failed or could not be started.
 pub fn failure(
     pointer: Pointer,
     label: &str,
@@ -310,7 +310,7 @@ fn hint(errno: Errno) -> Option<String> {
 fn reason(ended: Ended) -> String {
     match ended {
         Ended::Exited(status) => format!("exit status {status}"),
-        // The words of Go's os/exec, which runc's own tests look for.
+        // The wording of Go's os/exec, which runc's own tests look for.
         Ended::Killed(signal) if i32::from(signal) == libc::SIGSYS => {
             "killed by SIGSYS: bad system call".into()
         }
@@ -323,7 +323,7 @@ fn reason(ended: Ended) -> String {
     }
 }
 
-/// What a hook has said last, on one line and without what would control a terminal.
+/// The end of a hook's output, on one line and without control characters.
 pub fn last_words(said: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(said.trim_ascii());
     (!text.is_empty()).then(|| format!("{text:?}"))

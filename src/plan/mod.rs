@@ -35,36 +35,36 @@ use crate::host::path;
 use crate::sys::cred::Sets;
 use crate::sys::mount::Recursion;
 
-/// Annotations of crun's that have an effect, besides those that say where hooks write to.
+/// crun's annotations that have an effect, besides those for the output of hooks.
 pub const ANNOTATIONS: [&str; 2] = [CONTEXT_TYPE, UNKNOWN_SYSTEM_CALLS];
 const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
 const UNKNOWN_SYSTEM_CALLS: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-/// What the host adds to what the bundle says.
+/// What the plan depends on besides the bundle.
 #[derive(Debug)]
 pub struct HostFacts {
-    /// What makes the cgroup.
+    /// The cgroup driver.
     pub driver: Driver,
-    /// Whether there is to be one; not with `--cgroup-manager disabled`.
+    /// Whether there is a cgroup; false with `--cgroup-manager disabled`.
     pub has_cgroup: bool,
-    /// The runtime's capabilities; `None`: not known.
+    /// The runtime's capabilities; `None` if unknown.
     pub capabilities: Option<Sets>,
     pub joined_user: JoinedUser,
 }
 
-/// What there is to know of the user namespace to join.
+/// What is known about the user namespace to join.
 #[derive(Debug)]
 pub enum JoinedUser {
-    /// None is joined, or nothing is known of it.
+    /// None is joined, or nothing is known about it.
     Unknown,
-    /// It is the runtime's own, which is not joined.
+    /// It is the runtime's own and need not be joined.
     Own,
-    /// Another, with these maps.
+    /// Another one, with these id maps.
     Maps(IdMaps),
 }
 
 impl JoinedUser {
-    /// What the bundle's `namespaces` and `id_maps` come to with it.
+    /// Adjusts the bundle's `namespaces` and `id_maps` to it.
     fn settle(
         &self,
         namespaces: NamespacePlan,
@@ -90,7 +90,7 @@ impl HostFacts {
     }
 }
 
-/// A container that can be made. It does not change any more: what the host adds later goes into the program by
+/// The plan of a container. It is immutable: what the host adds later goes into the program through
 /// [`ChildInputs`](crate::program::ChildInputs).
 #[derive(Debug)]
 pub struct Plan {
@@ -102,24 +102,24 @@ pub struct Plan {
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
     pub namespaces: NamespacePlan,
-    /// What its user namespace maps, as far as the bundle says.
+    /// The id maps of its user namespace, if known.
     pub id_maps: Option<IdMaps>,
     pub mounts: MountPlan,
-    /// SELinux's label of the container's files.
+    /// The SELinux label of the container's files.
     pub label: Option<Label>,
     pub devices: DevicePlan,
     pub process: ProcessPlan,
     pub cgroup: CgroupPlan,
     pub sysctl: Settings,
-    /// With their places in the arrays they come from.
+    /// With their indices in the bundle's array.
     pub masked_paths: Vec<(usize, CString)>,
     pub read_only_paths: Vec<(usize, CString)>,
-    /// `MS_*` of `/`, if asked for.
+    /// The propagation of `/` (`MS_*`), if requested.
     pub propagation: Option<(u64, Recursion)>,
     pub personality: Option<u32>,
     pub memory_policy: Option<MemoryPolicy>,
     pub seccomp: Option<Filter>,
-    /// Whether a cgroup of its own keeps the container from some of the processors.
+    /// Whether the container's cgroup restricts it to some CPUs.
     pub has_cpu_list: bool,
     pub hooks: HookPlan,
     pub net_devices: Vec<NetDevice>,
@@ -127,16 +127,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides about `bundle`, for a container `id` on this host. `namespaces` is what [`Plan::namespaces`] decided.
+    /// Plans a container `id` from `bundle` on this host. `namespaces` is the result of [`Plan::namespaces`].
     ///
     /// # Errors
-    /// Names the first value of `config.json` that is wrong, contradicts another or asks for what this version lacks.
+    /// If a value of `config.json` is invalid, contradicts another or requires what this version lacks; the
+    /// first one is named.
     pub fn new(bundle: &Bundle, id: &str, namespaces: NamespacePlan, host: &HostFacts) -> Result<Self> {
         let rootfs = bundle.rootfs()?;
         Self::decide(&bundle.spec, &bundle.path, rootfs, id, namespaces, host)
     }
 
-    /// Which namespaces `spec` asks for. They are decided first: what a user namespace to join maps is for the host to say.
+    /// Plans the namespaces of `spec`. This comes first because the host has to look up the id maps of a user
+    /// namespace to join.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -145,8 +147,8 @@ impl Plan {
         LinuxFields { object: spec.linux().as_ref(), at: &at }.namespaces()
     }
 
-    /// Which field of the bundle changes the container's namespace of `kind` (`CLONE_NEW*`), for a message; `None` if
-    /// none does.
+    /// Returns the field of the bundle that changes the container's namespace of `kind` (`CLONE_NEW*`), for a
+    /// message; `None` if there is none.
     pub fn changes(&self, kind: i32) -> Option<&'static str> {
         match kind {
             libc::CLONE_NEWNS => Some("its mounts"),
@@ -158,15 +160,15 @@ impl Plan {
         }
     }
 
-    /// Whether something from the image may be able to mount in the container: the program and what it
-    /// executes, or a startContainer hook, which has all capabilities. Processes that an administrator adds
-    /// by `exec` do not count.
+    /// Whether code from the image may be able to mount in the container: the program and what it executes,
+    /// or a startContainer hook, which has all capabilities. Processes that an administrator adds with `exec`
+    /// do not count.
     pub fn may_mount(&self) -> bool {
         self.process.capabilities.may_have(caps::Capability::CAP_SYS_ADMIN)
             || !self.hooks.start_container.is_empty()
     }
 
-    /// As [`Plan::new`], for a host of which nothing is known but the cgroup driver.
+    /// As [`Plan::new`], for a host about which only the cgroup driver is known.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn with_rootfs(
         spec: &Spec,
@@ -180,7 +182,7 @@ impl Plan {
         Self::decide(spec, bundle, rootfs, id, Self::namespaces(spec)?, &host)
     }
 
-    /// Pure: looks at nothing but its arguments.
+    /// Pure: depends on its arguments only.
     fn decide(
         spec: &Spec,
         bundle: &Path,
@@ -195,7 +197,7 @@ impl Plan {
         let id_maps = id_maps::plan(linux.object, &namespaces, &at)?;
         let (namespaces, id_maps) = host.joined_user.settle(namespaces, id_maps)?;
         let mut process = first_process(spec, &root)?;
-        // In a user namespace its processes can have them all.
+        // Within a user namespace a process can have all capabilities.
         if let Some(own) = host.capabilities.filter(|_| !namespaces.has(libc::CLONE_NEWUSER)) {
             process.capabilities.limit_to(own);
         }
@@ -256,8 +258,8 @@ impl Plan {
     }
 
     /// # Errors
-    /// If an id that the bundle names is not among those that its user namespace is known to map; if a mount is to be mapped as
-    /// none.
+    /// If an id in the bundle is unmapped in the container's user namespace, or an id-mapped mount has no
+    /// maps.
     fn require_mapped(&self) -> Result<()> {
         let maps = self.id_maps.as_ref();
         if maps.is_some() || !self.namespaces.has(libc::CLONE_NEWUSER) {
@@ -284,8 +286,9 @@ impl Plan {
     }
 }
 
-/// Whose the cgroup is to be, outside of the container: that of `uid`, its process's user, if the container can write to it.
-/// Nobody's, if that user is not mapped, or in a user namespace of which nothing is known.
+/// Returns the owner that the cgroup gets, as an id outside the container: the process's user `uid` if the
+/// container can write to its cgroups. `None` if that user is unmapped or the user namespace's maps are
+/// unknown.
 fn owner_of_cgroup(
     namespaces: &NamespacePlan,
     mounts: &MountPlan,
@@ -301,7 +304,7 @@ fn owner_of_cgroup(
     }
 }
 
-/// `/linux` of the specification, in which every field is optional, as is the object itself.
+/// The `/linux` object; it and all its fields are optional.
 #[derive(Clone, Copy)]
 struct LinuxFields<'a> {
     object: Option<&'a Linux>,
@@ -316,7 +319,7 @@ impl<'a> LinuxFields<'a> {
         self.object.and_then(|linux| field(linux).as_ref())
     }
 
-    /// Has `plan` decide about the field `name`, if it is there.
+    /// Plans the field `name` with `plan`, if it is present.
     fn plan<T, P>(
         self,
         name: &str,
@@ -326,7 +329,7 @@ impl<'a> LinuxFields<'a> {
         self.get(field).map(|value| plan(value, &self.at.field(name))).transpose()
     }
 
-    /// The same for a field that needs a namespace.
+    /// The same for a field that requires a namespace.
     fn in_namespaces<T, P>(
         self,
         name: &str,
@@ -366,7 +369,7 @@ impl<'a> LinuxFields<'a> {
         without_root(paths, &self.at.field("maskedPaths"))
     }
 
-    /// Paths to mask or to make read-only, with their places in the array.
+    /// Plans paths to mask or to make read-only, with their indices in the array.
     fn hidden(
         self,
         name: &str,
@@ -405,7 +408,7 @@ fn first_process(spec: &Spec, root: &Pointer) -> Result<ProcessPlan> {
     process::plan(process, &root.field("process"))
 }
 
-/// By an annotation of crun's, system calls that the kernel does not know are an error.
+/// Whether unknown system calls are an error, according to crun's annotation.
 fn unknown_system_calls(spec: &Spec) -> seccomp::Unknown {
     let mut annotations = spec.annotations().iter().flatten();
     match annotations.find(|(key, _)| *key == UNKNOWN_SYSTEM_CALLS) {
@@ -436,7 +439,8 @@ fn mount_label(context: &str, spec: &Spec, at: &Pointer, root: &Pointer) -> Resu
     Ok(Some(Label { key, context }))
 }
 
-/// Without a mount namespace, the host's root would become read-only, and devices would be made in it.
+/// Errors where, without a mount namespace, the host's root would become read-only or devices would be
+/// created in it.
 fn require_mount_namespace(spec: &Spec, namespaces: &NamespacePlan, root: &Pointer) -> Result<()> {
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
         namespaces.require(libc::CLONE_NEWNS, &root.field("root").field("readonly"), "a read-only root")?;
@@ -459,7 +463,7 @@ fn uts_name(name: Option<&String>, namespaces: &NamespacePlan, at: &Pointer) -> 
     path::c_string(Path::new(name), at).map(Some)
 }
 
-/// Leaves out repeated paths; the others keep their places in the array.
+/// Drops repeated paths; the others keep their indices in the array.
 fn hidden(paths: &[String], namespaces: &NamespacePlan, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     if !paths.is_empty() {
         namespaces.require(libc::CLONE_NEWNS, at, "masking paths")?;
@@ -480,7 +484,7 @@ fn hidden(paths: &[String], namespaces: &NamespacePlan, at: &Pointer) -> Result<
 }
 
 /// # Errors
-/// If `/` is to be masked: processes that join the container would find it empty, and the program would not.
+/// If `/` is masked: processes that join the container would find it empty, but the program would not.
 fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize, CString)>> {
     match paths.iter().find(|(_, path)| path.as_bytes() == b"/") {
         Some((index, _)) => Err(at.index(*index).error_with_hint(
@@ -491,7 +495,7 @@ fn without_root(paths: Vec<(usize, CString)>, at: &Pointer) -> Result<Vec<(usize
     }
 }
 
-/// `MS_*`, and what it applies to; `None` for an empty text.
+/// Parses a propagation to `MS_*` and its recursion; `None` for an empty text.
 fn propagation(text: &String, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<(u64, Recursion)>> {
     if text.is_empty() {
         return Ok(None);

@@ -15,30 +15,30 @@ use crate::plan::linux::seccomp::Filter;
 /// What the parent has prepared for the new process.
 #[derive(Debug)]
 pub struct ExecInputs {
-    /// The container's first process, as a pidfd.
+    /// The container's init process, as a pidfd.
     pub init: OwnedFd,
-    /// Which namespaces of its to join (`CLONE_NEW*`).
+    /// Which of its namespaces to join (`CLONE_NEW*`).
     pub kinds: i32,
-    /// Whether another process goes on in the place of the one that has joined them.
+    /// Whether the process that joins them is an intermediate and continues in a successor.
     pub is_succeeded: bool,
-    /// Who the process is in the user namespace until it becomes the program's user.
+    /// The process's ids in the user namespace until it takes those of the program's user.
     pub ids: Option<(u32, u32)>,
     /// The name of the container's session keyring.
     pub keyring: Option<CString>,
     pub in_user_namespace: bool,
-    /// The root of a container that has no mount namespace.
+    /// The rootfs of a container without a mount namespace.
     pub rootfs: Option<CString>,
-    /// Where the console's master goes; `None`: to the parent.
+    /// Where the terminal's master is sent; `None`: to the parent.
     pub console_socket: Option<OwnedFd>,
     pub labels: Labels,
-    /// The container's, as it was kept.
+    /// The container's filter, as saved by `create`.
     pub filter: Option<Filter>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors the program inherits, counted from 3.
     pub inherited: u32,
 }
 
 impl Program {
-    /// Orders what `plan` decided. Lines whose place matters say why.
+    /// Orders the steps that `plan` decided on. Comments give the reason where the order matters.
     pub fn exec(plan: ExecPlan, wiring: ExecInputs) -> Result<Self> {
         let mut program = Self::empty(&plan.process, plan.source);
         let rootfs = wiring.rootfs;
@@ -56,7 +56,8 @@ impl Program {
             program.join_keyring(name, wiring.labels.selinux.clone(), wiring.in_user_namespace);
         }
         program.add(Origin::Runtime, Step::NewSession);
-        // A process that joins a mount namespace is at its root, where pivot_root(2) or MS_MOVE has put the container's.
+        // Joining a mount namespace also sets the root directory, where pivot_root(2) or MS_MOVE has put the
+        // rootfs.
         match rootfs {
             None => program.add(Origin::Runtime, Step::HoldRootfs { path: c"/".into() }),
             Some(path) => {
@@ -68,7 +69,7 @@ impl Program {
             let step = Step::Console {
                 socket: wiring.console_socket,
                 size: plan.process.console_size,
-                // /dev/console is the terminal of the container's first process.
+                // /dev/console is the terminal of the container's init process.
                 mount: false,
             };
             program.add(Origin::Field("/process/terminal"), step);
@@ -82,7 +83,7 @@ impl Program {
             filter: wiring.filter,
             env: Vec::new(),
             is_recorded: false,
-            // Others are there already.
+            // The container's other processes are running already.
             is_shown: false,
             fifo: None,
             inherited: wiring.inherited,

@@ -1,7 +1,8 @@
-//! The order of everything that the init process does. To know when /proc is mounted, read [`Program::new`] from the top.
+//! The order of everything the init process does. Read [`Program::new`] from the top to see when /proc is
+//! mounted.
 //!
-//! Each step is kept with the place in `config.json` that it comes from, so that a failure, which arrives as a step's
-//! number and an errno, becomes a sentence about the bundle.
+//! Each step is stored with the place in `config.json` that it comes from, so that a failure, which arrives
+//! as a step number and an errno, becomes a message about the bundle.
 
 mod exec;
 mod explain;
@@ -37,17 +38,17 @@ use crate::sys::process::all_but;
 enum Origin {
     /// The runtime itself.
     Runtime,
-    /// A field, as a pointer written out.
+    /// A field, as a literal pointer.
     Field(&'static str),
     /// An element of an array.
     Item(&'static str, usize),
     /// An element of `/linux/namespaces`, and the path of its namespace.
     Namespace(usize, PathBuf),
-    /// One of several elements of `/linux/devices`, if configured at all.
+    /// Elements of `/linux/devices`, one of which failed; `None` for devices that are not configured.
     Devices(Vec<Option<usize>>),
-    /// One of several elements of `/linux/maskedPaths`.
+    /// Elements of `/linux/maskedPaths`, one of which failed.
     Masked(Vec<usize>),
-    /// One of several keys of `/linux/sysctl`.
+    /// Keys of `/linux/sysctl`, one of which failed.
     Sysctl(Vec<String>),
 }
 
@@ -56,13 +57,14 @@ enum Origin {
 pub struct Program {
     pub steps: Vec<Step>,
     origins: Vec<Origin>,
-    /// What `args[0]` says, for sentences about it.
+    /// `args[0]`, for messages.
     name: String,
-    /// Whether the cgroup keeps the process from some of the processors, which SCHED_DEADLINE does not go with.
+    /// Whether the cgroup restricts the process to some CPUs, which the kernel does not combine with
+    /// SCHED_DEADLINE.
     has_cpu_list: bool,
-    /// Where some things are not permitted that are outside.
+    /// Whether the container is in a user namespace, where some operations are not permitted.
     is_in_user_namespace: bool,
-    /// Where what is below `/process` comes from.
+    /// The document that fields below `/process` come from.
     source: Source,
 }
 
@@ -72,50 +74,50 @@ pub struct ChildInputs {
     pub user: User,
     /// The namespaces to join, opened.
     pub join: Vec<(Join, OwnedFd)>,
-    /// The name of a session keyring to join.
+    /// The name of the session keyring to join.
     pub keyring: Option<CString>,
     pub labels: Labels,
     pub root: RootSwitch,
-    /// Where the console's master goes; `None`: to the parent.
+    /// Where the terminal's master is sent; `None`: to the parent.
     pub console_socket: Option<OwnedFd>,
-    /// What `start` writes to; without it the program starts at once.
+    /// The fifo that `start` writes to; without it the program starts at once.
     pub fifo: Option<OwnedFd>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors the program inherits, counted from 3.
     pub inherited: u32,
-    /// Variables besides those of `/process/env`.
+    /// Environment variables besides those of `/process/env`.
     pub env: Vec<CString>,
-    /// A directory of the host that appears as /run/notify, and a clone of its mount if the parent has made one.
+    /// The host directory mounted at /run/notify, and a clone of its mount if the parent has made one.
     pub notify: Option<(CString, Option<OwnedFd>)>,
     /// A clone of the rootfs, for an init process that may be unable to reach it.
     pub rootfs_tree: Option<OwnedFd>,
-    /// Clones of the sources of binds, by the places of these in `/mounts`.
+    /// Clones of bind sources, with the index of their bind in `/mounts`.
     pub sources: Vec<(usize, SourceTree)>,
-    /// The devices that the parent has made.
+    /// The device nodes that the parent has made.
     pub nodes: Option<Nodes>,
-    /// The mount above a rootfs in a shared tree, which pivot_root(2) wants private.
+    /// The mount that contains a rootfs with shared propagation; pivot_root(2) requires it to be private.
     pub rootfs_parent: Option<CString>,
     /// Whether /proc/kcore exists.
     pub has_kcore: bool,
-    /// The container's cgroup, a path of the host.
+    /// The container's cgroup, as a path on the host.
     pub cgroup: Option<CString>,
-    /// What hooks of the init process need, if there are any.
+    /// What the init process's hooks need, if there are any.
     pub hooks: Option<hooks::Shared>,
 }
 
-/// A clone of what a bind mounts, for an init process that may be unable to reach it.
+/// A detached clone of a bind source, for an init process that may be unable to reach the source.
 #[derive(Debug)]
 pub struct SourceTree {
     pub tree: OwnedFd,
-    /// Whether it shows other ids than the source: then it is what is mounted.
+    /// Whether it is id-mapped: then the clone itself must be mounted.
     pub maps_ids: bool,
 }
 
-/// Devices that the parent has made for an init process that makes none.
+/// Device nodes that the parent has made for an init process that cannot.
 #[derive(Debug)]
 pub struct Nodes {
-    /// The root of the file system that they are in.
+    /// The root of the file system they are in.
     pub directory: OwnedFd,
-    /// Their names there, by their places in `/linux/devices`.
+    /// Their names there, with their indices in `/linux/devices`.
     pub names: Vec<(usize, CString)>,
 }
 
@@ -129,11 +131,12 @@ pub enum RootSwitch {
 }
 
 impl Program {
-    /// Orders what `plan` decided, with what the host adds. Lines whose place matters say why.
+    /// Orders the steps that `plan` decided on, with what the host adds. Comments give the reason where the
+    /// order matters.
     pub fn new(plan: Plan, mut inputs: ChildInputs) -> Result<Self> {
         let has_mounts = plan.namespaces.has(libc::CLONE_NEWNS);
         let (mut program, late) = Self::enter(&plan, &mut inputs);
-        // As late as possible: the parent makes it meanwhile.
+        // Joined as late as possible: the parent makes it meanwhile.
         let mut new_network =
             NamespaceSetup::of(&plan.namespaces, inputs.user, plan.hooks.precede_the_switch()).beside != 0;
         let root = Root {
@@ -149,9 +152,9 @@ impl Program {
             let parts = Parts {
                 mounts: plan.mounts.mounts,
                 sources: inputs.sources,
-                // In a cgroup namespace only its own cgroup and what is below it is to be seen.
+                // With a cgroup namespace, only the container's cgroup and what is below it may be visible.
                 stand_in: plan.namespaces.has(libc::CLONE_NEWCGROUP).then_some(inputs.cgroup),
-                // A /dev of the host's is the host's to fill.
+                // A /dev bind-mounted from the host is left as it is.
                 devices: Some(plan.devices).filter(|_| !plan.mounts.dev_is_bound),
                 has_kcore: inputs.has_kcore,
                 nodes: inputs.nodes,
@@ -164,7 +167,8 @@ impl Program {
             program.add(Origin::Field("/root/path"), Step::ChangeRoot);
         }
         program.join_network(&mut new_network);
-        // Nothing of the host is in reach by it any more, and whatever else it does it does as the container's process.
+        // Nothing of the host can be reached through the process any more, and the rest is done as a process
+        // of the container.
         if let Some(late) = late {
             program.be_born_late(late);
         }
@@ -191,7 +195,7 @@ impl Program {
             affinity: Affinity::default(),
             env: inputs.env,
             is_recorded: true,
-            // In a new pid namespace and a new user namespace, nobody but whoever makes the container can look at its process.
+            // In a new pid namespace and a new user namespace only the creator can inspect the process.
             is_shown: inputs.user.is_new_of_a_user() && plan.namespaces.is_new(libc::CLONE_NEWPID),
             fifo: inputs.fifo,
             inherited: inputs.inherited,
@@ -202,8 +206,8 @@ impl Program {
         Ok(program)
     }
 
-    /// The container's namespaces, as far as the process enters them before its mounts; and one of pids that its successor is to
-    /// be born into.
+    /// Adds the steps that enter the container's namespaces before the mounts. Returns the pid namespace that
+    /// a successor is born into later, if there is one.
     fn enter(plan: &Plan, inputs: &mut ChildInputs) -> (Self, Option<(Join, OwnedFd)>) {
         let mut program = Self::empty(&plan.process, Source::default());
         program.has_cpu_list = plan.has_cpu_list;
@@ -233,8 +237,8 @@ impl Program {
         program
     }
 
-    /// Has the init process close everything that is neither a standard stream, nor for the program, nor used by a step, nor
-    /// `socket`, on which it talks with the parent.
+    /// Makes the init process close all descriptors except the standard streams, those for the program, those
+    /// that steps use, and `socket`, which connects it to the parent.
     pub fn close_all_but(&mut self, socket: BorrowedFd<'_>, inherited: u32) {
         let used = self
             .steps
@@ -261,7 +265,7 @@ impl Program {
         }
     }
 
-    /// Files that hooks of the init process write to.
+    /// The files that the init process's hooks write to.
     fn hook_outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let hooks = self.steps.iter().filter_map(|step| match step {
             Step::RunHook(what) => Some(&what.outputs),
@@ -271,7 +275,8 @@ impl Program {
         files.map(|file| file.as_fd())
     }
 
-    /// The hooks that see the mounts, but not yet the new root: runtime.md § Lifecycle, steps 3 to 5. They find all namespaces.
+    /// Adds the hooks that see the mounts but not the new root (runtime.md § Lifecycle, steps 3 to 5). They
+    /// run in all of the container's namespaces.
     fn hooks_before_the_switch(
         &mut self,
         (hooks, shared): (&hooks::HookPlan, Option<&hooks::Shared>),
@@ -298,7 +303,7 @@ impl Program {
         }
     }
 
-    /// Whether a seccomp filter has its say before the program begins.
+    /// Whether a seccomp filter is loaded before the program starts.
     pub fn has_filter(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::LoadFilter { .. }))
     }
@@ -314,16 +319,17 @@ impl Program {
         self.origins.push(origin);
     }
 
-    /// Has the process wait for its parent, at [`Point::Born`], before it does anything.
+    /// Makes the process wait for its parent, at [`Point::Born`], before it does anything else.
     pub fn wait_at_birth(&mut self) {
-        // It has to have closed the parent's end of the socket by then, or it would not hear of the parent's end.
+        // After closing the parent's end of the socket: otherwise the process would not notice when the
+        // parent dies.
         let place = usize::from(matches!(self.steps.first(), Some(Step::CloseOthers { .. })));
         self.steps.insert(place, Step::Meet { point: Point::Born });
         self.origins.insert(place, Origin::Runtime);
     }
 
-    /// No mount made from here on reaches the host. A container that wants to share its mounts keeps the host's
-    /// propagation, but for the mount above the rootfs: pivot_root(2) refuses a shared one.
+    /// Keeps the container's mounts from propagating to the host. A container with shared propagation keeps
+    /// the host's, except for the mount that contains the rootfs: pivot_root(2) refuses a shared one.
     fn cut_off_the_host(&mut self, wanted: Option<(u64, Recursion)>, rootfs_parent: Option<CString>) {
         let propagation = match wanted {
             Some((libc::MS_SHARED, _)) => {
@@ -347,7 +353,7 @@ impl Program {
     }
 }
 
-/// The directory with the socket through which the program says that it is ready; sd_notify(3).
+/// Mounts the directory with the program's sd_notify(3) socket.
 fn bind_notify_directory(source: CString, tree: Option<OwnedFd>) -> Step {
     let set =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;

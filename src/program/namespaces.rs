@@ -31,7 +31,7 @@ pub enum User {
 }
 
 impl User {
-    /// Whether it is a new one, made by an unprivileged user.
+    /// Whether it is new and made by an unprivileged user.
     pub(super) fn is_new_of_a_user(&self) -> bool {
         matches!(self, Self::New(ids) if ids.needs_dumpable)
     }
@@ -57,7 +57,7 @@ pub struct Ids {
     pub needs_dumpable: bool,
 }
 
-/// Who makes which new namespaces, as masks of `CLONE_NEW*`.
+/// Which process makes which new namespaces, as masks of `CLONE_NEW*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceSetup {
     /// Those that the parent clones the process into.
@@ -135,7 +135,7 @@ pub(super) struct First {
 
 /// The owner of a session keyring may search it, as with runc; keyrings(7).
 const SEARCH_BY_USER: u32 = 0x0008_0000;
-/// Anybody may search it: the user namespace's root owns the keyring, whoever the program's user is.
+/// Everyone may search it: it is owned by root of the user namespace, whichever user the program runs as.
 const SEARCH_BY_OTHERS: u32 = 0x8;
 
 impl Program {
@@ -157,7 +157,7 @@ impl Program {
             }
             User::New(ids) => self.enter_new_user_namespace(plan, ids, others, setup.succeeded),
             User::Joined { ids, joins } => {
-                // Before there is anybody who could look at this process.
+                // While no other process can inspect this one.
                 self.meet_the_parent(ids);
                 self.join_with_user_namespace(plan, ids, joins, user, others);
                 self.be_succeeded(setup.succeeded);
@@ -185,7 +185,7 @@ impl Program {
             self.join_all(others);
             self.be_succeeded(succeeded);
         }
-        // Before anything is made: it would belong to nobody.
+        // Before anything is made: with no ids mapped, nobody would own it.
         self.meet_the_parent(ids);
         self.take_ids(ids.uid, ids.gid);
         if succeeded.is_none() {
@@ -216,8 +216,8 @@ impl Program {
         }
     }
 
-    /// Makes the namespaces that the process was not born in, and has `lo` and the host's devices in a new
-    /// network.
+    /// Makes the namespaces that the process was not cloned into. Sets `lo` up and waits for network devices
+    /// in a new network namespace.
     fn make_namespaces(&mut self, plan: &NamespacePlan, setup: NamespaceSetup, awaits_devices: bool) {
         if setup.later != 0 {
             self.add(Origin::Field("/linux/namespaces"), Step::NewNamespaces { kinds: setup.later });
@@ -267,7 +267,7 @@ impl Program {
         }
     }
 
-    /// Continues in a successor, born in new namespaces of these kinds (`CLONE_NEW*`), if there is to be one.
+    /// Continues in a successor, cloned into new namespaces of these kinds (`CLONE_NEW*`), if there is one.
     fn be_succeeded(&mut self, kinds: Option<i32>) {
         if let Some(kinds) = kinds {
             self.add(Origin::Field("/linux/namespaces"), Step::Successor { kinds });
@@ -338,11 +338,11 @@ mod tests {
         for user in [User::Own, User::Nested] {
             let births = late(&[PID], user, false);
             assert_eq!((births.late, births.succeeded, births.cloned), (true, None, MOUNT));
-            // They are told its pid.
+            // The hooks are told the init process's pid.
             assert!(!late(&[PID], user, true).late);
             assert!(!late(&[NETWORK], user, false).late);
         }
-        // Nobody there is let at it.
+        // Processes in that pid namespace may not inspect it.
         assert!(!late(&[PID], User::New(IDS), false).late);
     }
 

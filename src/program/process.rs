@@ -174,7 +174,7 @@ impl Program {
         }
     }
 
-    /// Everything but the start is done.
+    /// Ends the preparation: reports `Ready` and waits for the parent.
     fn wait_for_parent(&mut self, is_recorded: bool, inherited: u32, is_shown: bool) {
         if is_recorded {
             self.add(Origin::Runtime, Step::Ready);
@@ -196,7 +196,8 @@ impl Program {
     }
 
     /// With all restrictions of the program, because the hooks come from the image. Before the late filter,
-    /// so that a profile need not allow what running a hook takes: each hook loads the filter itself.
+    /// so that a profile need not allow the calls that running a hook needs: each hook loads the filter
+    /// itself.
     fn run_start_hooks(
         &mut self,
         hooks: &[hooks::Hook],

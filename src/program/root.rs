@@ -1,4 +1,5 @@
-//! The container's tree: from the host's to the container's `/`, and what is done to it then.
+//! From the host's `/` to the container's: the rootfs, its mounts, the root switch, and what is done after
+//! it.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -14,24 +15,24 @@ use crate::plan::linux::sysctl::Settings;
 use crate::plan::mounts::{Label, Numbered};
 use crate::sys::mount::{Attributes, Recursion};
 
-/// The file systems to which the network namespace that they are mounted in means nothing.
+/// File systems that do not depend on the network namespace they are mounted in.
 const WITHOUT_NETWORK: [&CStr; 7] =
     [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup2", c"overlay", c"ramfs"];
 
-/// The directory that is to be `/`.
+/// The directory that becomes `/`.
 pub(super) struct Root {
     pub(super) path: CString,
     pub(super) tree: Option<OwnedFd>,
     pub(super) parent: Option<CString>,
     pub(super) switch: RootSwitch,
-    /// `MS_*`, if asked for.
+    /// `MS_*`, if requested.
     pub(super) propagation: Option<(u64, Recursion)>,
 }
 
-/// What becomes the container's tree.
+/// What is mounted and created in the rootfs.
 pub(super) struct Parts {
     pub(super) mounts: Vec<Numbered>,
-    /// Clones that the parent has made, by the places of the binds in `/mounts`.
+    /// Clones made by the parent, with the index of their bind in `/mounts`.
     pub(super) sources: Vec<(usize, SourceTree)>,
     pub(super) stand_in: Option<Option<CString>>,
     pub(super) devices: Option<DevicePlan>,
@@ -40,13 +41,13 @@ pub(super) struct Parts {
     pub(super) notify: Option<(CString, Option<OwnedFd>)>,
 }
 
-/// What is left to do to the container's tree once it is `/`.
+/// What is done in the container's tree once it is `/`.
 pub(super) struct Finish {
     pub(super) cwd: CString,
     pub(super) console: Option<Step>,
     pub(super) seals: Vec<Numbered>,
     pub(super) is_read_only: bool,
-    /// Of the host and of the domain.
+    /// Host name and domain name.
     pub(super) names: (Option<CString>, Option<CString>),
     pub(super) sysctl: Settings,
     pub(super) read_only_paths: Vec<(usize, CString)>,
@@ -54,16 +55,16 @@ pub(super) struct Finish {
     pub(super) label: Option<Label>,
 }
 
-/// How the directory that was opened becomes `/`.
+/// How the opened directory becomes `/`.
 struct SwitchOf {
     pub(super) switch: RootSwitch,
-    /// Whether it is a tree of the parent's, which is attached to the root.
+    /// Whether the rootfs is a tree opened by the parent, which is attached to `/` when it is opened.
     pub(super) is_attached: bool,
     pub(super) propagation: Option<(u64, Recursion)>,
 }
 
 impl Program {
-    /// Everything from the host's tree to the container's.
+    /// Adds everything from the host's tree to the container's.
     pub(super) fn build_root(
         &mut self,
         root: Root,
@@ -95,15 +96,15 @@ impl Program {
         Ok(())
     }
 
-    /// Opens the directory that is to be `/`, with the devices that the parent has made.
+    /// Opens the directory that becomes `/`, with the device nodes that the parent has made.
     fn open_root(&mut self, root: Root, nodes: Option<OwnedFd>) -> SwitchOf {
         self.cut_off_the_host(root.propagation, root.parent);
         if let Some(nodes) = nodes {
             self.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
         }
         let is_pivoted_to = matches!(root.switch, RootSwitch::Pivot);
-        // Unless it is asked for, `/` takes part in no propagation, as with runc and crun: a mount that the host makes on the
-        // directory later would cover the root for whoever joins the container.
+        // By default `/` is private, as with runc and crun: a mount that the host makes on the rootfs
+        // directory later would otherwise cover the root for processes that join the container.
         let is_private = root.propagation.is_none();
         let is_attached = root.tree.is_some();
         let step = Step::OpenRootfs { path: root.path, tree: root.tree, is_pivoted_to, is_private };
@@ -111,8 +112,9 @@ impl Program {
         SwitchOf { switch: root.switch, is_attached, propagation: root.propagation }
     }
 
-    /// The mounts, in their order, with clones that the parent has made of their `sources`. `stand_in`: the cgroup, if
-    /// there is one, is what stands in for a cgroup file system that cannot be made, not whatever the plan says.
+    /// Adds the mounts in order, with the clones that the parent has made (`sources`). If `stand_in` is set,
+    /// its cgroup, if any, is bind-mounted where a cgroup file system cannot be mounted, instead of the one
+    /// in the plan.
     fn mount(
         &mut self,
         mounts: Vec<Numbered>,
@@ -133,7 +135,8 @@ impl Program {
                     if let Some(cgroup) = stand_in.filter(|_| mount.stand_in.is_some()) {
                         mount.stand_in.clone_from(cgroup);
                     }
-                    // A sysfs shows the network devices of the namespace it is mounted in, an NFS uses its interfaces.
+                    // sysfs shows the network devices of the namespace it is mounted in; NFS uses its
+                    // interfaces.
                     if !WITHOUT_NETWORK.contains(&mount.fstype.as_c_str()) {
                         self.join_network(new_network);
                     }
@@ -144,7 +147,7 @@ impl Program {
         }
     }
 
-    /// Makes `/` of the directory that was opened.
+    /// Makes the opened directory `/`.
     fn switch_root(&mut self, SwitchOf { switch, is_attached, propagation }: SwitchOf) {
         match switch {
             RootSwitch::Pivot => {
@@ -155,7 +158,7 @@ impl Program {
                 for path in hide {
                     self.add(Origin::Runtime, Step::HideHostMount { path });
                 }
-                // A tree of the parent's is where it would be moved to.
+                // A tree opened by the parent is there already.
                 let step = if is_attached { Step::ChangeRoot } else { Step::MoveRoot };
                 self.add(Origin::Field("/root/path"), step);
             }
@@ -166,23 +169,24 @@ impl Program {
         }
     }
 
-    /// What is done to the container's tree once it is `/`.
+    /// Adds what is done in the container's tree once it is `/`.
     pub(super) fn finish_root(&mut self, finish: Finish) {
-        // Before the root is read-only.
+        // While the root is still writable.
         self.add(Origin::Field("/process/cwd"), Step::MakeDirectory { path: finish.cwd });
-        // After the switch, so that no path of the host is in reach while an image's /dev is walked (CVE-2025-52565), and
-        // before /dev is read-only.
+        // After the switch, so that no path of the host is reachable while the image's /dev is walked
+        // (CVE-2025-52565), and before /dev becomes read-only.
         if let Some(step) = finish.console {
             self.add(Origin::Field("/process/terminal"), step);
         }
         self.seal(finish.seals, finish.is_read_only);
         self.name(finish.names);
         self.set_sysctls(finish.sysctl);
-        // After the switch: what is hidden are the container's paths. After the sysctls: /proc/sys is usually read-only.
+        // After the switch, because these are paths of the container. After the sysctls, because /proc/sys is
+        // usually read-only.
         self.hide(finish.read_only_paths, finish.masked_paths, finish.label);
     }
 
-    /// Makes read-only what had to be written to until now.
+    /// Makes read-only what had to be writable until now.
     fn seal(&mut self, seals: Vec<Numbered>, root_is_read_only: bool) {
         for (index, step) in seals {
             self.add(Origin::Item("/mounts", index), step);

@@ -1,8 +1,8 @@
-//! Bundles that are wrong, and what is said about each.
+//! Invalid bundles and their error messages.
 //!
-//! One table: what is done to a good bundle, and the whole of what must then stand on stderr, after `error: `. Wrong
-//! shape is reported by line, column and field; wrong meaning by the JSON pointer of the value. `{home}` stands for the
-//! directory of the test, `{id}` for the container's name. After each, nothing is left.
+//! One table: a change to a valid bundle, and the complete text on stderr after `error: `. Errors of form are
+//! reported with line, column and field, errors of meaning with the JSON pointer of the value. `{home}`
+//! stands for the test's directory, `{id}` for the container's ID. Nothing is left behind after any of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;

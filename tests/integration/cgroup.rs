@@ -1,4 +1,4 @@
-//! cgroup v2: where the container's cgroup is, and what is written into it before the workload runs.
+//! cgroup v2: the container's cgroup path, and what is written to the cgroup before the workload runs.
 //!
 //! Every value is read from outside and, through /sys/fs/cgroup, from inside.
 

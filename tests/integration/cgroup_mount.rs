@@ -1,4 +1,4 @@
-//! The cgroups that a container sees, and whose they are: config-linux.md § Cgroup ownership.
+//! The cgroups that a container sees, and who owns them: config-linux.md § Cgroup ownership.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,5 +1,5 @@
-//! Where in the tree of cgroups a container's can be, what it takes there, and how that is said if it does not go: nested and
-//! threaded cgroups, those that others have left, and the limits of the tree itself.
+//! Where a container's cgroup can be in the hierarchy, what it requires there, and the errors if that is not
+//! possible: nested and threaded cgroups, leftover cgroups of others, and the hierarchy's own limits.
 
 use std::fs;
 use std::path::{Path, PathBuf};

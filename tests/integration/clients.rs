@@ -1,8 +1,8 @@
-//! What Docker, containerd, CRI, Podman, Buildah, BuildKit and CRI-O really ask for.
+//! Configurations of Docker, containerd, CRI, Podman, Buildah, BuildKit and CRI-O.
 //!
-//! `tests/fixtures/clients` holds files that these programs wrote, untouched. Each config.json is fitted to this host:
-//! a root file system, sources of bind mounts, namespaces to join and a program that exist here. Then it runs, once the
-//! fields are gone of which it says that this host lacks what they need.
+//! `tests/fixtures/clients` holds files written by these programs, unmodified. Each config.json is adapted to
+//! this host with an existing rootfs, bind mount sources, namespaces to join and program. Then it is run,
+//! without those fields for which the runtime reports that this host lacks support.
 
 use std::fs;
 use std::path::Path;

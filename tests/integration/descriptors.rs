@@ -1,4 +1,4 @@
-//! Descriptors and sockets that pass through the runtime: --preserve-fds, LISTEN_FDS, NOTIFY_SOCKET.
+//! Descriptors and sockets passed through the runtime: --preserve-fds, LISTEN_FDS, NOTIFY_SOCKET.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

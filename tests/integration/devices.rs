@@ -1,4 +1,4 @@
-//! Device nodes, links in /dev, and the rules that BPF enforces: config-linux.md § Devices.
+//! Device nodes, symbolic links in /dev, and device rules enforced by BPF: config-linux.md § Devices.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! What a config.json may look like: Go's programs write `null` for what they do not set, and newer ones what we do not know.
+//! Accepted forms of config.json: Go programs write `null` for unset fields, and newer ones write unknown
+//! fields.
 
 use serde_json::{Value, json};
 

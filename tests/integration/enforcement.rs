@@ -1,4 +1,4 @@
-//! Limits that bite. The values are read back in `cgroup.rs`; here the kernel is made to act on them.
+//! Limits in effect. `cgroup.rs` reads the values back; here the kernel has to enforce them.
 
 use serde_json::{Value, json};
 

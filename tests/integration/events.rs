@@ -1,4 +1,4 @@
-//! `events`: statistics and kills for want of memory, as runc tells them.
+//! `events`: statistics and OOM kills in runc's format.
 
 use std::fs;
 

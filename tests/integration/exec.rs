@@ -1,4 +1,4 @@
-//! `exec`: how a process begins and ends, and what it is given.
+//! `exec`: how a process starts and ends, and what it inherits.
 
 use std::fs;
 use std::os::unix::net::UnixListener;

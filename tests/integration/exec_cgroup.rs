@@ -1,4 +1,5 @@
-//! `exec`: in which cgroup the new process is, and when it runs if that is frozen; `ps`, which lists what is in it.
+//! `exec`: the new process's cgroup, and when the process runs if the cgroup is frozen; `ps`, which lists the
+//! cgroup.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `exec`: into which namespaces the process comes, and what of the host it does not take there.
+//! `exec`: which namespaces the process joins, and what it must not leak from the host.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! `exec`: what the process is: the container's own, what options make of it, or what a process.json says.
+//! `exec`: the process as configured by the container, by options, or by a process.json.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,12 +1,12 @@
-//! Every command, killed or failing at each system call in turn: of the runtime itself, of the process that becomes the container's
-//! program, and of what becomes a hook.
+//! Every command, killed or failing at each system call in turn: those of the runtime, of the init process,
+//! and of hooks.
 //!
-//! After each fault: what was claimed is true, what failed says why, and either nothing is left on the host or `delete --force`
-//! removes it; and the next container of that name can be made.
+//! After each fault, what was reported as done has been done, a failure is explained, and either nothing is
+//! left on the host or `delete --force` removes it; and a new container with the same ID can be created.
 //!
-//! A test run tries a sample, always the same, of each command and of as many kinds of faults as it has room for. `FAULTS=all` tries
-//! every point (scripts/soak does), and `FAULTS=create:parent:openat.12:EIO` one, with what came of it. Each test prints how many
-//! points were tried, on standard error.
+//! A test run tries a fixed sample of each command and of as many kinds of faults as fit. `FAULTS=all` tries
+//! every point (as scripts/soak does), and `FAULTS=create:parent:openat.12:EIO` one, with its result. Each
+//! test prints the number of points tried on standard error.
 
 mod checks;
 mod scenarios;

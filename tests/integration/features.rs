@@ -1,4 +1,4 @@
-//! `features`: what engines read before they make a container.
+//! `features`: what engines read before they create a container.
 
 use std::fs;
 

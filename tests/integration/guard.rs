@@ -1,9 +1,9 @@
-//! CVE-2019-5736: nobody in a container comes by a copy of the runtime's executable that can be made
+//! CVE-2019-5736: no process in a container gets hold of a copy of the runtime's executable that can be made
 //! writable.
 //!
-//! The copy is a read-only mount that is attached nowhere. It can be changed, by anybody with a user
-//! namespace of his own, as long as a descriptor of open_tree(2) is open; so these tests follow the runtime
-//! and look at its descriptors where it matters, whatever the timing is.
+//! The copy is a detached read-only mount. As long as a descriptor of open_tree(2) is open, anyone with a
+//! user namespace of his own can change the mount; so these tests trace the runtime and check its descriptors
+//! at the critical points, independent of timing.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

@@ -1,5 +1,5 @@
-//! What others can put in the runtime's way before there is a container: values that control a terminal,
-//! files that are none, a stack that is too small, rights and directories that are somebody else's.
+//! Attacks on the runtime before a container exists: values with terminal control sequences, files of the
+//! wrong type, a small stack, directories and privileges of other users.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};

@@ -1,4 +1,4 @@
-//! ID-mapped mounts: config.md § Mounts, `uidMappings`, `gidMappings`, options `idmap` and `ridmap`.
+//! Id-mapped mounts: config.md § Mounts, `uidMappings`, `gidMappings`, options `idmap` and `ridmap`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, lchown};

@@ -1,5 +1,5 @@
-//! Who acts late acts on the same container still, and on no later one of its name; what is to happen once
-//! happens once.
+//! Late actions apply to the same container and never to a later one with the same ID; what must happen once
+//! happens exactly once.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};

@@ -1,5 +1,5 @@
-//! Classes of service in the resctrl file system: config-linux.md § IntelRdt. No machine that runs these tests has the hardware;
-//! how groups are made and removed is tested beside the code.
+//! Classes of service in resctrl: config-linux.md § IntelRdt. No machine that runs these tests has the
+//! hardware; creating and removing groups is covered by unit tests.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `create`, `start`, `state`, `kill`, `delete` by hand.
+//! `create`, `start`, `state`, `kill` and `delete` one by one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

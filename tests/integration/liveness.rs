@@ -1,4 +1,4 @@
-//! When a container counts as stopped, and what `kill` and `delete` do while its processes live or die.
+//! When a container counts as stopped, and how `kill` and `delete` treat processes that are alive or dying.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

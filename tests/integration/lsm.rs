@@ -1,4 +1,4 @@
-//! What security modules are told about the process: AppArmor profiles, SELinux labels.
+//! Security modules: AppArmor profiles and SELinux labels of the process.
 
 use std::fs;
 use std::io::Write as _;

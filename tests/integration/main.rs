@@ -1,9 +1,9 @@
-//! Drives the runtime as a user would, on the real kernel.
+//! Integration tests: run the runtime as a user would, on the real kernel.
 //!
-//! `RUNTIME` names the runtime under test (default: the one cargo has just built), so that the expectations can be
-//! held against runc and crun; `BUSYBOX` a static busybox for the root file systems. A test whose host lacks
-//! something returns [`support::host::Skip`] and is reported as ignored, with the reason. On a machine of its own
-//! (`VM_KIND`) the suite runs where it is, otherwise through `scripts/cgroup2`.
+//! `RUNTIME` is the runtime under test (default: the one cargo has just built), so that the expectations can
+//! be validated with runc and crun; `BUSYBOX` is a static busybox for the root file systems. A test that
+//! requires what the host lacks returns [`support::host::Skip`] and is reported as ignored, with the reason.
+//! In a virtual machine (`VM_KIND`) the suite runs directly, otherwise through `scripts/cgroup2`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -171,7 +171,7 @@ fn main() -> ExitCode {
         println!("{}", support::host::bpf_programs());
         return ExitCode::SUCCESS;
     }
-    // libtest takes several filters, libtest-mimic one.
+    // libtest accepts several filters, libtest-mimic only one.
     let (options, filters): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|arg| arg.starts_with('-'));
     let arguments = Arguments::from_iter(env::args().take(1).chain(options));
 

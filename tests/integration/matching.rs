@@ -1,4 +1,4 @@
-//! crun's `--regex` of `kill` and `delete`.
+//! `--regex` of `kill` and `delete`, as in crun.
 
 use std::fs;
 

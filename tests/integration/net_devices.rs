@@ -1,6 +1,6 @@
-//! Network devices of the host that become the container's: config-linux.md § Network Devices.
+//! Network devices moved from the host into the container: config-linux.md § Network Devices.
 //!
-//! Each test has a network namespace of its own in the place of the host's, with a pair of devices in it.
+//! Each test runs in a network namespace of its own instead of the host's, with a pair of devices.
 
 use std::fs;
 use std::path::Path;

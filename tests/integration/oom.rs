@@ -1,4 +1,4 @@
-//! The truth about kills for want of memory: who says that there was one, and of what nobody says so.
+//! OOM kills: they are reported where they happened, and nowhere else.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `pause` and `resume`, and what the other commands do to a paused container.
+//! `pause` and `resume`, and how other commands treat a paused container.
 
 use std::fs;
 use std::path::PathBuf;

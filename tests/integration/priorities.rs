@@ -1,4 +1,4 @@
-//! Who gets how much where there is not enough for all: the weights and protections of cgroup v2, made to count.
+//! Sharing scarce resources: the weights and memory protections of cgroup v2, measured in effect.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! What runs, as whom and with what: config.md § Process.
+//! The process: program, identity and limits; config.md § Process.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! `history`, `rollback` and `update --dry-run`: how limits have changed, how they would, and the way back.
+//! `history`, `rollback` and `update --dry-run`: past and planned changes of limits, and the way back.
 
 use std::fs;
 

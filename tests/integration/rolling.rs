@@ -1,4 +1,4 @@
-//! `update` of several containers in order: watched, and all taken back when one does not bear it.
+//! Rolling `update` of several containers: they are watched, and all are rolled back if one fails.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! The root file system: switching to it, read-only paths, masked paths, propagation.
+//! The root file system: the root switch, read-only paths, masked paths, propagation.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -1,4 +1,4 @@
-//! Containers of an ordinary user: without privileges outside of their user namespaces.
+//! Rootless containers: no privileges outside their user namespaces.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

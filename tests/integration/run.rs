@@ -1,4 +1,4 @@
-//! `run`: create, start, wait, give back the exit status, delete.
+//! `run`: creates, starts, waits, passes on the exit status, deletes.
 
 use std::fs;
 

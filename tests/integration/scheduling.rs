@@ -1,4 +1,4 @@
-//! When and where the process runs and takes its memory: scheduler, I/O priority, processors, memory nodes.
+//! Scheduler, I/O priority, CPU affinity and memory policy of the process.
 
 use std::{fs, thread};
 

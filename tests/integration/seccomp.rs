@@ -1,4 +1,4 @@
-//! Filters of system calls: `linux.seccomp`, as the kernel enforces them.
+//! Seccomp filters: `linux.seccomp`, as enforced by the kernel.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! Signals that reach the runtime itself, and those that its caller ignores.
+//! Signals sent to the runtime itself, and signals that its caller ignores.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `stats`: what containers use, through a pipe, as JSON and in a terminal. Only this runtime has it.
+//! `stats`: resource usage, through a pipe, as JSON and on a terminal. Only this runtime has the command.
 
 use std::fs;
 use std::io::Read as _;

@@ -1,5 +1,5 @@
-//! Standard streams of the caller that are devices of the host: the container gets its own nodes of them, so
-//! that it cannot change the mode or the owner of the host's.
+//! Standard streams that are device nodes of the host: the container gets its own nodes instead, so that it
+//! cannot change the mode or owner of the host's.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};

@@ -1,5 +1,5 @@
-//! `--systemd-cgroup`: the container's cgroup is that of a scope which systemd makes. On a host that systemd has booted:
-//! `scripts/vm --systemd`.
+//! `--systemd-cgroup`: the container's cgroup belongs to a scope created by systemd. Requires a host booted
+//! with systemd: `scripts/vm --systemd`.
 
 use std::collections::BTreeSet;
 use std::fs;

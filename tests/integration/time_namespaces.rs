@@ -1,4 +1,4 @@
-//! Time namespaces and the offsets of their clocks: config-linux.md § Offset for Time Namespace.
+//! Time namespaces and their clock offsets: config-linux.md § Offset for Time Namespace.
 
 use std::fs;
 use std::path::Path;

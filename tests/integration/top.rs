@@ -1,4 +1,4 @@
-//! `top`: what containers use, on the whole of a terminal. Only this runtime has it.
+//! `top`: resource usage, full-screen. Only this runtime has the command.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! The small things on which a drop-in runtime stumbles: how Go's programs read a command line, what engines do with output and
-//! log. Each test has the number that its trap has among those who collect them.
+//! Common pitfalls of drop-in runtimes: how Go programs parse command lines, how engines use output and log.
+//! Each test bears the number of its pitfall in our list of them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

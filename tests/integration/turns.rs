@@ -1,4 +1,5 @@
-//! Whose turn it is to change a container, and that nobody comes to another of its name that is made meanwhile.
+//! Concurrent changes of a container: commands wait for each other, and never change a new container with the
+//! same ID.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;

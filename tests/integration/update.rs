@@ -1,5 +1,5 @@
-//! `update`: other limits for a container that runs. What the options and documents mean is read back from the kernel here;
-//! `enforcement.rs` makes it act on them.
+//! `update`: changes limits of a running container. Here the kernel's values are read back; `enforcement.rs`
+//! tests that they are enforced.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,8 @@
-//! An update of which one write fails, each in turn: everything is as it was before.
+//! An update in which one write fails, each in turn: all limits are as before.
 //!
-//! The control file of that write is made to fail for the call alone, in a mount namespace of its own: it is read-only, so that
-//! it cannot be opened, or a file of the same content stands in its place that the call may not write to (RLIMIT_FSIZE). Which
-//! writes there are, `update --dry-run` says.
+//! The control file of that write is made to fail for this call alone, in a mount namespace of its own: it is
+//! read-only, so that it cannot be opened, or replaced by a file with the same content that the call may not
+//! write to (RLIMIT_FSIZE). The writes are those listed by `update --dry-run`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What `update` and `rollback` do to containers that use more memory than they are to have: killed is whoever must be, and not
-//! for nothing; and it is told.
+//! `update` and `rollback` of containers that use more memory than their new limit: processes are killed only
+//! if it cannot be avoided and not in vain, and the kills are reported.
 
 use std::fs;
 

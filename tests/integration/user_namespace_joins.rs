@@ -1,4 +1,5 @@
-//! User namespaces that exist already, and namespaces that do beside a new one: config-linux.md § Namespaces.
+//! Joining existing user namespaces, and joining other namespaces with a new user namespace: config-linux.md
+//! § Namespaces.
 
 use std::fs;
 

@@ -1,5 +1,4 @@
-//! The documents that others write: config.json, process.json, the state file, and mount options by
-//! themselves.
+//! Documents from outside: config.json, process.json, the state file, and mount options.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +20,7 @@ use crate::sys::Errno;
 
 const CONFIG: &[&str] = &["config.json"];
 
-/// A config.json, up to the program of the init process.
+/// A config.json, up to the init process's program.
 pub(super) fn config(text: &[u8]) {
     let ((spec, _), (again, _)) = match (document::spec(text), document::spec(text)) {
         (Ok(spec), Ok(again)) => (spec, again),
@@ -33,7 +32,7 @@ pub(super) fn config(text: &[u8]) {
     };
     is_kept(&spec);
     for driver in [Driver::Cgroupfs, Driver::Systemd(SystemdInstance::System)] {
-        // In another decoded one, maps have another order.
+        // Decoded a second time, maps may have another order.
         let plan = same(planned(&spec, driver), planned(&again, driver), CONFIG);
         let Some(plan) = plan else { continue };
         for warning in plan.mounts.warnings.iter().chain(&plan.cgroup.warnings) {
@@ -50,7 +49,7 @@ fn planned(spec: &Spec, driver: Driver) -> Result<Plan> {
     Plan::with_rootfs(spec, Path::new("/bundle"), PathBuf::from("/bundle/rootfs"), "id", driver)
 }
 
-/// The first of two that have to be the same; `None` if both are errors.
+/// Returns the first of two results that must be equal; `None` if both are errors.
 fn same<T: std::fmt::Debug>(first: Result<T>, second: Result<T>, documents: &[&str]) -> Option<T> {
     match (first, second) {
         (Ok(first), Ok(second)) => {
@@ -66,7 +65,7 @@ fn same<T: std::fmt::Debug>(first: Result<T>, second: Result<T>, documents: &[&s
     }
 }
 
-/// What is written to the state directory is read as what it was.
+/// Asserts that what is written to the state directory is read back unchanged.
 fn is_kept(spec: &Spec) {
     let text = document::keep(spec).unwrap();
     if let Some(process) = spec.process() {
@@ -81,7 +80,7 @@ fn is_kept(spec: &Spec) {
     }
 }
 
-/// Every step can fail, and then there is a sentence about it.
+/// Asserts that there is an error message for every step.
 fn explains(program: &Program) {
     for step in 0..=program.steps.len() {
         let step = u32::try_from(step).unwrap();
@@ -106,7 +105,7 @@ pub(super) fn process(text: &[u8]) {
     same(planned(), planned(), &["process.json"]);
 }
 
-/// What `create` has kept of a config.json for `exec`.
+/// The parts of a config.json that `create` keeps for `exec`.
 pub(super) fn excerpt(text: &[u8]) {
     let planned = || {
         let changes = Changes { args: vec!["sh".into()], env: vec!["A=b".into()], ..Changes::default() };
@@ -138,7 +137,7 @@ pub(super) fn state(text: &[u8]) {
     }
 }
 
-/// A mount: type, source and destination, each on a line of its own, then its options.
+/// A mount: type, source and destination on a line each, then its options.
 pub(super) fn mount_options(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut lines = text.split('\n');

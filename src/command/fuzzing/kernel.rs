@@ -1,4 +1,4 @@
-//! Files of the kernel's about processes, mounts and the host, and files of users that are read for them.
+//! Kernel files about processes, mounts and the host, and the files about users that belong to them.
 
 use crate::cgroup::intel_rdt;
 use crate::host::{mountinfo, process};
@@ -6,7 +6,7 @@ use crate::init::home;
 use crate::monitor::{host, network, processes};
 use crate::plan::linux::id_maps::Map;
 
-/// Any file of text: every one of the decoders gets it.
+/// Any text file; every decoder gets it.
 pub(super) fn files(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let (stat, shown) = (process::parse_stat(input), processes::parse(1, input, 4096));
@@ -26,7 +26,7 @@ pub(super) fn files(input: &[u8]) {
     }
 }
 
-/// A path is what the kernel has escaped.
+/// Asserts that paths are unescaped like the kernel escapes them.
 fn mounts(input: &[u8]) {
     use std::os::unix::ffi::OsStrExt as _;
 

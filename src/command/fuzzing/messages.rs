@@ -1,15 +1,15 @@
-//! What other programs and the kernel send, and filters.
+//! Messages of other programs and of the kernel, and seccomp filters.
 
 use super::{Bytes, Dice as _, promised};
 use crate::host::dbus::message::{Header, Message};
 use crate::host::dbus::{BusObject, Value, message};
 use crate::host::{dbus, netlink};
 
-/// A place that a call can go to.
+/// A destination for a method call.
 const PLACE: BusObject<'_> =
     BusObject { program: "org.example", object: "/org/example", interface: "org.example.Fuzz" };
 
-/// A message as it arrives from a bus: its header, and what follows.
+/// A message as received from a bus: header and body.
 pub(super) fn dbus(input: &[u8]) {
     let Some((start, rest)) = input.split_first_chunk() else { return };
     let header = match Header::decode(start) {
@@ -17,7 +17,7 @@ pub(super) fn dbus(input: &[u8]) {
         Err(error) => return drop(promised(&error, &[])),
     };
     let Some(length) = header.length() else { return };
-    // As many as the header says, as the socket gives them.
+    // As much as the header announces, as read from the socket.
     let Some(rest) = rest.get(..length) else { return };
     let values = Message::decode(&header, rest).and_then(|message| message.values());
     match values {
@@ -26,9 +26,9 @@ pub(super) fn dbus(input: &[u8]) {
     }
 }
 
-/// What can be sent arrives as it was sent.
+/// Asserts that what can be sent is received unchanged.
 fn sent(values: &[Value]) {
-    // A text with a NUL, or a type that is too long.
+    // A string with a NUL, or a type that is too long.
     let Ok(bytes) = message::call(1, PLACE, "Fuzz", values) else { return };
     let (start, rest) = bytes.split_first_chunk().unwrap();
     let header = Header::decode(start).unwrap();
@@ -37,17 +37,17 @@ fn sent(values: &[Value]) {
     let is_basic = |value: &Value| !matches!(value, Value::Array(..) | Value::Struct(_) | Value::Variant(_));
     let basic = values.iter().take_while(|value| is_basic(value)).count();
     if let Ok(read) = read.values() {
-        // Not numbers are not equal to themselves.
+        // Compared as text, because NaN is not equal to itself.
         assert_eq!(format!("{:?}", &read[..basic]), format!("{:?}", &values[..basic]));
     }
 }
 
-/// A value of an annotation.
+/// The value of an annotation.
 pub(super) fn gvariant(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     match dbus::parse(text) {
         Ok(value) => {
-            // The same value, when its type is said.
+            // The same value with an explicit type.
             let signature = value.signature();
             if let Ok(again) = dbus::parse(&format!("@{signature} {text}")) {
                 assert_eq!(format!("{again:?}"), format!("{value:?}"), "{text:?}");
@@ -58,7 +58,7 @@ pub(super) fn gvariant(input: &[u8]) {
     }
 }
 
-/// What the kernel answers about interfaces.
+/// A reply of the kernel about network interfaces.
 pub(super) fn netlink(input: &[u8]) {
     netlink::read_all(input);
 }
@@ -78,7 +78,7 @@ pub(super) fn sync(input: &[u8]) {
     }
 }
 
-/// A filter: one that was kept, or one that is compiled from rules that the input picks.
+/// A filter: one saved by `create`, or one compiled from rules that the input selects.
 pub(super) fn seccomp(input: &[u8]) {
     let mut choices = Bytes(input);
     if choices.roll(4) == 0 {

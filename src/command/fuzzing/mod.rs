@@ -1,13 +1,13 @@
-//! Fuzz targets: one function for each decoder of what comes from outside, which takes any bytes and panics
-//! where a promise is broken.
+//! Fuzz targets: one function for each decoder of external input. It takes any bytes and panics if a promise
+//! is broken.
 //!
-//! The promises: nothing panics; an error names its document and what in it is wrong, and holds no control
-//! characters, wherever its words come from; what is taken and written again is taken as the same; deciding
-//! twice decides the same.
+//! The promises: nothing panics; an error names its document and the place in it, and contains no control
+//! characters, wherever its text comes from; what was accepted and written out is read back unchanged;
+//! planning twice gives the same plan.
 //!
-//! `fuzz/` runs them under libFuzzer, `tests/fuzz.rs` with inputs of [`mutation`]'s making in every test run;
-//! `fuzz/README.md` tells how to run and to add one. The feature `fuzzing` is for tests: nothing of this is
-//! in a release.
+//! `fuzz/` runs them under libFuzzer, and `tests/fuzz.rs` runs them in every test run with inputs made by
+//! [`mutation`]. `fuzz/README.md` explains how to run and to add one. The feature `fuzzing` is for tests and
+//! not part of a release.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -25,7 +25,7 @@ mod words;
 pub(crate) use crate::error::promised;
 pub use crate::host::dice::{Bytes, Dice, Xorshift};
 
-/// What `tests/seccomp_oracle.rs` needs of the compiler of filters.
+/// What `tests/seccomp_oracle.rs` needs of the filter compiler.
 pub mod seccomp {
     pub use crate::plan::linux::seccomp::interpreter::{Question, is_acceptable, run};
     pub use crate::plan::linux::seccomp::model::{
@@ -33,29 +33,29 @@ pub mod seccomp {
     };
 }
 
-/// What an input is like, for whoever changes one.
+/// The kind of input, which decides how it is mutated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Json,
     /// Lines of words.
     Text,
-    /// Anything; of some targets the numbers by which they pick.
+    /// Any bytes; some targets read numbers from them.
     Bytes,
 }
 
-/// A decoder, and how it is fed.
+/// A decoder and its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct FuzzTarget {
-    /// That of its file in `fuzz/fuzz_targets` and of its directory in `fuzz/corpus`.
+    /// The name of its file in `fuzz/fuzz_targets` and of its directory in `fuzz/corpus`.
     pub name: &'static str,
     /// Panics if a promise is broken.
     pub run: fn(&[u8]),
     pub form: Form,
-    /// How the names of those files of `tests/fixtures/clients` end that are inputs, too.
+    /// The suffix of the files in `tests/fixtures/clients` that are inputs as well.
     pub clients: Option<&'static str>,
 }
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: [FuzzTarget; 16] = [
     FuzzTarget { clients: Some("-config.json"), ..json("config", documents::config) },
     FuzzTarget { clients: Some("-process.json"), ..json("process", documents::process) },
@@ -87,7 +87,7 @@ const fn bytes(name: &'static str, run: fn(&[u8])) -> FuzzTarget {
     FuzzTarget { name, run, form: Form::Bytes, clients: None }
 }
 
-/// The target of this name.
+/// Returns the target called `name`.
 pub fn target(name: &str) -> FuzzTarget {
     *TARGETS.iter().find(|target| target.name == name).unwrap_or_else(|| panic!("no target is called {name}"))
 }

@@ -1,14 +1,14 @@
-//! Inputs made from others: of JSON by what it holds, so that most of what comes of it still gets past the
-//! decoder; of all else by its bytes.
+//! Mutates inputs: JSON by its structure, so that most results still pass the decoder; everything else
+//! bytewise.
 
 use serde_json::{Map, Number, Value, json};
 
 use super::{Dice, Form};
 
-/// Longer ones only take longer.
+/// Longer inputs only take longer.
 const LONGEST: usize = 1 << 17;
 
-/// `input` with a few changes, for some of which `other` lends a part.
+/// Returns `input` with a few changes, some of which take a part from `other`.
 pub fn mutated(input: &[u8], other: &[u8], form: Form, dice: &mut impl Dice) -> Vec<u8> {
     let mut changed = input.to_vec();
     for _ in 0..=dice.roll(4) {
@@ -33,7 +33,7 @@ fn json_changed(input: &[u8], other: &[u8], dice: &mut impl Dice) -> Option<Vec<
     };
     change(nth(&mut value, &mut chosen)?, lent, dice);
     let mut text = value.to_string();
-    // Numbers that no `Value` can hold.
+    // Numbers that do not fit into a `Value`.
     for number in UNHELD {
         text = text.replace(&format!("\"{PLACEHOLDER}{number}\""), number);
     }
@@ -54,7 +54,7 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// The value at this place, in the order of the text.
+/// The value at index `place`, in the order of the text.
 fn nth<'a>(value: &'a mut Value, place: &mut usize) -> Option<&'a mut Value> {
     let Some(rest) = place.checked_sub(1) else { return Some(value) };
     *place = rest;
@@ -78,7 +78,7 @@ fn change(value: &mut Value, lent: Value, dice: &mut impl Dice) {
     }
 }
 
-/// So that it stays what it is.
+/// Changes the value but keeps its type.
 fn change_kindly(value: &mut Value, lent: Value, dice: &mut impl Dice) {
     match value {
         Value::Object(members) if !members.is_empty() => change_members(members, lent, dice),
@@ -153,7 +153,7 @@ fn number_changed(number: &Number, dice: &mut impl Dice) -> Value {
     }
 }
 
-/// Parts of paths, lists and numbers, and what has no place in them.
+/// Parts of paths, lists and numbers, and words that do not belong there.
 const WORDS: [&str; 40] = [
     "/",
     "..",
@@ -209,7 +209,7 @@ fn text_changed(text: &str, dice: &mut impl Dice) -> String {
     }
 }
 
-/// As some programs write it: the first member of an object stands there once more.
+/// Repeats the first member of an object, as some programs do.
 fn with_a_member_twice(text: &str, dice: &mut impl Dice) -> String {
     let objects: Vec<usize> = text.match_indices("{\"").map(|(place, _)| place).collect();
     if objects.is_empty() {

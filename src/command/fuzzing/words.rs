@@ -1,4 +1,4 @@
-//! Single words: signals, lengths of time, amounts of memory, lists of processors, names of containers, keys.
+//! Single words: signals, durations, memory sizes, CPU lists, container names, keys.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::monitor::text::{Charset, cut, harmless, width};
 use crate::plan::hooks;
 use crate::plan::process::cpu_list::Mask;
 
-/// Each line is a word, which every one of the decoders gets.
+/// Each line is a word; every decoder gets it.
 pub(super) fn words(input: &[u8]) {
     for line in input.split(|byte| *byte == b'\n') {
         let word = &*String::from_utf8_lossy(line);
@@ -42,7 +42,7 @@ pub(super) fn words(input: &[u8]) {
     }
 }
 
-/// What is taken is taken again as it is shown; the reason against what is not can be printed.
+/// Asserts that an accepted value is accepted again in its displayed form, and that errors are printable.
 fn is_stable<T: FromStr<Err: std::fmt::Display> + PartialEq + std::fmt::Debug>(
     word: &str,
     show: impl Fn(&T) -> String,
@@ -56,7 +56,7 @@ fn is_stable<T: FromStr<Err: std::fmt::Display> + PartialEq + std::fmt::Debug>(
     }
 }
 
-/// The numbers of the set that a list names are those that one finds in it by reading it element by element.
+/// Asserts that a CPU list gives the same set as reading it element by element.
 fn mask(text: &str) {
     match Mask::parse(text) {
         Ok(None) => assert_eq!(text, ""),
@@ -65,7 +65,7 @@ fn mask(text: &str) {
             let ends = elements.map(|element| element.split_once('-').unwrap_or((element, element)));
             let ranges: Vec<_> =
                 ends.map(|(first, last)| first.parse::<usize>().unwrap()..=last.parse().unwrap()).collect();
-            // What it is compared with takes a look at each number.
+            // The comparison visits each number.
             if ranges.iter().map(|range| range.end() - range.start()).sum::<usize>() > 1_000 {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Everything that a container is to have besides its process: made in order, each held by a guard that undoes it.
+//! Makes everything that a container needs besides its process, in order, each under a guard that undoes it.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ use crate::plan::linux::namespaces::Join;
 use crate::plan::linux::seccomp::Filter;
 use crate::program::{ChildInputs, NamespaceSetup, RootSwitch, User};
 
-/// What has been made. Each is undone on drop, in the order of the fields, the reverse of that in which it was made.
+/// What has been made. Fields are undone on drop in this order, the reverse of that in which they were made.
 pub(super) struct Held {
     pub(super) net_devices: NetDevices,
     pub(super) notify: Option<NotifySocket>,
@@ -36,7 +36,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What there is of the names and paths now may be another's: it stays.
+    /// Leaves cgroup and resctrl group alone: what has these names now may belong to another container.
     pub(super) fn leave(self) {
         self.cgroup.keep();
         if let Some(rdt) = self.rdt {
@@ -45,14 +45,14 @@ impl Held {
     }
 }
 
-/// What is left to do once there is a child.
+/// What is left to do after the clone.
 pub(super) struct Pending {
     pub(super) record: Record,
     pub(super) user: UserNamespace,
     pub(super) setup: NamespaceSetup,
-    /// One that the child is born into.
+    /// The pid namespace that the child is born into, if it joins one at once.
     pub(super) pid_namespace: Option<(Join, OwnedFd)>,
-    /// Whether the child makes a network namespace.
+    /// Whether the child itself makes a network namespace.
     pub(super) makes_network: bool,
     pub(super) oom_score_adj: Option<i32>,
     pub(super) hooks: HookPlan,
@@ -62,16 +62,16 @@ pub(super) struct Pending {
     pub(super) relays_terminal: bool,
     pub(super) inherited: u32,
     pub(super) executable: Guard,
-    /// What the kernel had counted in the cgroup before.
+    /// The cgroup's OOM counters before the clone.
     pub(super) earlier_ooms: OomCounts,
     pub(super) oom_files: Option<OomFiles>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Makes what `checked` came to.
+/// Makes everything that the checked plan needs.
 ///
 /// # Errors
-/// What was made is gone then.
+/// Whatever was made has been undone.
 pub(super) fn acquire(request: &Request<'_>, checked: Checked) -> Result<(Held, Pending, Plan, ChildInputs)> {
     let Checked { plan, own, user, join, inherited, mut warnings, .. } = checked;
     let mut directory = request.root.create(request.id)?;
@@ -82,7 +82,7 @@ pub(super) fn acquire(request: &Request<'_>, checked: Checked) -> Result<(Held, 
     }
     let oom_files = cgroup.oom_files();
     warnings.extend(warning_without_cgroup(request, &plan, &cgroup));
-    // As with a cgroup: a limit is in force before there is a process.
+    // As with the cgroup, limits apply before there is a process.
     let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::Group::create(rdt, request.id.as_str()));
     let rdt = rdt.transpose()?;
     let (console_socket, labels) = (checked.console_socket, checked.labels);
@@ -125,7 +125,7 @@ pub(super) fn acquire(request: &Request<'_>, checked: Checked) -> Result<(Held, 
     Ok((Held { net_devices, notify, rdt, cgroup, directory }, pending, plan, inputs))
 }
 
-/// Makes the cgroup, with all limits in force.
+/// Makes the cgroup with all its limits applied.
 fn make_cgroup(request: &Request<'_>, plan: &Plan, directory: &mut NewContainer) -> Result<Cgroup> {
     let note = |path: &Path| directory.note_cgroup(path);
     let asking = ScopeRequest { buses: &request.environment.buses, signals: Some(request.signals) };
@@ -143,10 +143,10 @@ fn warning_without_cgroup(request: &Request<'_>, plan: &Plan, cgroup: &Cgroup) -
     })
 }
 
-/// Takes the pid namespace from `join` that the child is to be born into.
+/// Takes from `join` the pid namespace that the child is cloned into, if it is not joined late.
 ///
 /// # Errors
-/// If nobody can be born in one that a successor of the child is to be born into.
+/// If it is joined late and no process can be cloned into it.
 fn pid_namespace(
     join: &mut Vec<(Join, OwnedFd)>,
     user: User,
@@ -161,7 +161,7 @@ fn pid_namespace(
     Ok(Some(join.remove(place)))
 }
 
-/// What `inputs` has of the options, the environment and the host.
+/// Fills in what depends on options, the environment and the host.
 fn prepare_inputs(
     inputs: &mut ChildInputs,
     plan: &Plan,
@@ -190,8 +190,8 @@ fn prepare_inputs(
     Ok(())
 }
 
-/// The host's views of the kernel. After MS_MOVE they would still be mounted above the new root, out of sight but not out of
-/// reach, so they are unmounted first, as runc does.
+/// Mounts of procfs and sysfs outside the rootfs. After MS_MOVE they would still be there below the new root,
+/// hidden but reachable, so they are unmounted first, as in runc.
 fn kernel_mounts_outside(rootfs: &Path) -> Result<Vec<CString>> {
     let mounts = mountinfo::read()?;
     let outside = mounts.into_iter().filter(|mount| {
@@ -200,7 +200,7 @@ fn kernel_mounts_outside(rootfs: &Path) -> Result<Vec<CString>> {
     outside.map(|mount| c_path(&mount.mount_point)).collect()
 }
 
-/// Before the program can start. `start` does this for a program that starts later.
+/// Must be bound before the program starts. `start` does this for a program that starts later.
 fn bind_notify_socket(request: &Request<'_>, directory: &NewContainer) -> Result<Option<NotifySocket>> {
     match &request.environment.notify_socket {
         Some(host) if request.program != Start::Later => NotifySocket::bind(directory.path(), host).map(Some),

@@ -1,4 +1,5 @@
-//! The container's first moments once it is recorded: its program begins, or waits for its start, and it is nobody's to undo.
+//! What happens once the container is recorded: its program starts, or waits for `start`, and the guards are
+//! disarmed.
 
 use std::os::fd::AsFd as _;
 
@@ -15,7 +16,7 @@ use crate::launch::conversation::{Conversation, Parent, Turn};
 use crate::launch::seccomp_agent;
 use crate::launch::seccomp_agent::Agent;
 
-/// Lets the program begin, tells whoever is to be told, and disarms the guards.
+/// Lets the program start, writes the pid file, prints warnings, and disarms the guards.
 pub(super) fn commit(
     request: &Request<'_>,
     mut held: Held,
@@ -30,7 +31,7 @@ pub(super) fn commit(
         Err(error) => {
             let is_ours = held.directory.take_back();
             drop(child);
-            // What there is of that name and path now may be another's.
+            // What has this name and path now may belong to another container.
             if !is_ours {
                 undone.forget();
                 held.leave();
@@ -38,7 +39,8 @@ pub(super) fn commit(
             return Err(error);
         }
     };
-    // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
+    // Only now: when creation fails, the log must hold the failure alone, because some readers parse it as
+    // one record.
     pending.warnings.iter().for_each(|warning| request.log.warning(warning));
     if let Some(filter) = &pending.filter {
         filter.notes().iter().for_each(|note| request.log.debug(note));
@@ -58,7 +60,7 @@ pub(super) fn commit(
     Ok(Created { container: directory.keep(state), pid, pidfd, terminal, notify, oom_files })
 }
 
-/// Lets the program begin, or wait for its start, once it is recorded.
+/// Lets the recorded container's init process run its program or wait for `start`.
 fn begin(
     request: &Request<'_>,
     child: &mut Conversation<'_>,
@@ -77,7 +79,7 @@ fn begin(
     request.pid_file.map(|path| PidFile::write(path, child.process.pid)).transpose()
 }
 
-/// What the parent does from then on.
+/// Handles the child's last messages.
 struct Starter<'a> {
     state: &'a State,
     agent: Option<Agent>,

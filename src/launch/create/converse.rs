@@ -1,4 +1,5 @@
-//! The parent's part while the init process makes the container, until nothing is left but the program's start.
+//! Handles the init process's messages while it sets up the container, until only the start of the program is
+//! left.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -18,20 +19,20 @@ use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
 use crate::launch::netns;
 use crate::plan::hooks::HookPlan;
 
-/// A container that has been recorded and whose program waits for its start.
+/// A recorded container whose init process waits to start the program.
 pub(super) struct Ready {
     pub(super) state: State,
     pub(super) terminal: Option<Terminal>,
     pub(super) pidfd: OwnedFd,
 }
 
-/// What the parent does at each turn.
+/// Handles the child's messages.
 struct Maker<'a> {
     cgroup: &'a mut Cgroup,
     net_devices: &'a mut NetDevices,
     user: &'a UserNamespace,
     hooks: &'a HookPlan,
-    /// Once the process is known.
+    /// Set once the process is known.
     state: Option<&'a State>,
     terminal: Option<Terminal>,
 }
@@ -55,14 +56,15 @@ impl Parent for Maker<'_> {
         }
     }
 
-    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    // Before the program starts, so that it finds the window size set and its output is not altered on the
+    // way.
     fn terminal(&mut self, master: OwnedFd) -> Result<()> {
         self.terminal = Some(Terminal::attach(master)?);
         Ok(())
     }
 }
 
-/// Does the parent's part, and records the container.
+/// Talks to the child until it is ready, and records the container.
 pub(super) fn converse(
     bundle: &Bundle,
     held: &mut Held,
@@ -81,8 +83,9 @@ pub(super) fn converse(
     if let Some(filter) = &pending.filter {
         filter::save(filter, directory.path())?;
     }
-    // The container is recorded when it is complete: until then its init process is in the host's tree, with all of the runtime's
-    // privileges, and so would be whoever joined it. Only hooks find it earlier, and `exec` then refuses it.
+    // Recorded only when complete: until then the init process is in the host's tree with all of the
+    // runtime's privileges, and so would be a process that joined it. Only hooks see the record earlier, and
+    // `exec` refuses it then.
     if state.creating {
         directory.prepare(&state)?.publish()?;
     }
@@ -92,7 +95,8 @@ pub(super) fn converse(
     }
     maker.state = Some(&state);
     child.serve(state.creating.then_some(Turn::Mounted), &mut maker)?;
-    // There is nothing else to do until the init process is ready, and `start` or `exec` may come as soon as it is recorded.
+    // Done here because the parent has nothing else to do until the init process is ready, and because
+    // `start` or `exec` may come as soon as the container is recorded.
     pending.executable.release();
     let terminal = pending.relays_terminal.then_some(Turn::Terminal);
     child.serve([terminal, Some(Turn::Ready)].into_iter().flatten(), &mut maker)?;
@@ -101,12 +105,12 @@ pub(super) fn converse(
     let pidfd = child.process.pidfd.try_clone().context("duplicate the pidfd of the init process")?;
     prepared.publish()?;
     state.creating = false;
-    // Whoever deletes it from now on need not wait for the hooks that are still to run.
+    // A concurrent `delete` need not wait for the hooks that are still to run.
     directory.release();
     Ok(Ready { state, terminal, pidfd })
 }
 
-/// Does the parent's part until the process that is to be the container's is there.
+/// Talks to the child until the process that stays the container's init process exists.
 fn be_born(
     child: &mut Conversation<'_>,
     pending: &Pending,
@@ -133,11 +137,11 @@ fn be_born(
     if pending.setup.beside != 0 {
         make_network(child, maker.net_devices)?;
     }
-    // Its own process has been in the cgroup since its birth.
+    // Its successor is cloned in the cgroup and needs no attaching.
     child.serve(pending.setup.late.then_some(Turn::Successor), maker)
 }
 
-/// Makes a network namespace while the child makes its mounts, which takes as long.
+/// Makes a network namespace while the child makes its mounts, which takes about as long.
 fn make_network(child: &Conversation<'_>, net_devices: &mut NetDevices) -> Result<()> {
     let network = netns::make().with_context(|| Fault {
         pointer: Pointer::root().field("linux").field("namespaces"),

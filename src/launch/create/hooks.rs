@@ -1,4 +1,4 @@
-//! The hooks that are called while a container is made.
+//! The hooks that run while a container is made.
 
 use std::os::fd::AsFd as _;
 
@@ -12,9 +12,9 @@ use crate::launch::conversation::Conversation;
 use crate::plan::hooks::{HookKind, HookPlan, Shared};
 use crate::plan::process::inherited_environment;
 
-/// Calls those that the runtime runs before the switch of the root; runtime.md § Lifecycle, steps 3 and 4.
+/// Runs the prestart and createRuntime hooks; runtime.md § Lifecycle, steps 3 and 4.
 ///
-/// They end with the init process, for which they are: whoever deletes the container meanwhile need not wait for them.
+/// They are killed when the init process ends: a concurrent `delete` need not wait for them.
 pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Conversation<'_>) -> Result<()> {
     let init = child.process.pidfd.as_fd();
     let runner = Runner::new(state, Status::Creating, &child.interrupts, Some(init))?;
@@ -28,7 +28,8 @@ pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>>
         return Ok(None);
     }
     let mut outputs = open_outputs(&state.annotations)?;
-    // A hook in the container could change the mode of the host's null device. What it says is then read and thrown away here.
+    // A hook in the container could change the mode of the host's null device. Its output is read and
+    // discarded instead.
     for output in [&mut outputs.stdout, &mut outputs.stderr] {
         output.take_if(|output| init::is_null_device(output.as_fd()));
     }
@@ -40,26 +41,26 @@ pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>>
     }))
 }
 
-/// A container that has been undone; runtime.md § Lifecycle, step 13, follows.
+/// The state of a container that has been undone, for its poststop hooks; runtime.md § Lifecycle, step 13.
 #[derive(Default)]
 pub(super) struct Undone(Option<State>);
 
 impl Undone {
-    /// From now on there is something to undo.
+    /// From now on the poststop hooks run if creation fails.
     pub(super) fn remember(&mut self, state: &State) {
         if !state.hooks.poststop.is_empty() {
             self.0 = Some(state.clone());
         }
     }
 
-    /// Somebody else has deleted it, and it is theirs to call the hooks.
+    /// Another process has deleted the container and runs its hooks.
     pub(super) fn forget(&mut self) {
         self.0 = None;
     }
 
     pub(super) fn run_poststop(&self, log: &Log) {
         if let Some(state) = &self.0 {
-            // The log file is for the failure that brought us here.
+            // The log file is reserved for the error that led here.
             poststop(state, |warning| log.aside(warning));
         }
     }

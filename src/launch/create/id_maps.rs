@@ -1,5 +1,5 @@
-//! Binds that show other ids than their source has. Only a mount that is attached nowhere yet, and only whoever has privileges
-//! over its file system, can map them, so the parent clones the source and the init process inherits it.
+//! Id-mapped bind mounts. Only a detached mount can be id-mapped, and only with privileges over its file
+//! system, so the parent clones the source and the init process inherits the clone.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -19,8 +19,8 @@ use crate::sys::Errno;
 use crate::sys::cred::Sets;
 use crate::sys::mount::map_ids;
 
-/// Clones and maps the sources of those of the plan's binds that are to be mapped, as far as `inputs` has no clones of them yet.
-/// `inputs` has the container's user namespace, if that exists already; `own` are the runtime's capabilities.
+/// Clones and id-maps the sources of the binds that need it, reusing clones that `inputs` has already.
+/// `inputs` holds the container's user namespace if one is joined; `own` are the runtime's capabilities.
 pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs, own: Sets) -> Result<()> {
     let mut namespaces = Namespaces { join: &inputs.join, own, made: Vec::new() };
     let host = trees::Mounts::default();
@@ -43,10 +43,10 @@ pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs, own: Sets) -> Result<(
     Ok(())
 }
 
-/// A bind whose ids are to be mapped.
+/// A bind mount that is id-mapped.
 struct Mounting<'a> {
     plan: &'a Plan,
-    /// Its place in `/mounts`.
+    /// Its index in `/mounts`.
     index: usize,
     mapping: &'a IdMapping,
     bind: &'a Bind,
@@ -58,10 +58,9 @@ impl Mounting<'_> {
         Pointer::root().field("mounts").index(self.index).field("source")
     }
 
-    /// The ids of a mount can be mapped before it is attached alone, and by whoever made it, which is now.
-    ///
     /// # Errors
-    /// If an earlier mount of the container covers the source.
+    /// If an earlier mount of the container covers the source: a mount can be id-mapped only while it is
+    /// detached and by its creator, that is now, before the container's mounts are made.
     fn require_source(&self) -> Result<()> {
         let Some(earlier) = trees::earlier_mount(&self.plan.mounts.mounts, self.index, &self.plan.rootfs)
         else {
@@ -74,10 +73,10 @@ impl Mounting<'_> {
         Err(self.source().error_with_hint(message, "use the source of that mount, or remove the id mappings"))
     }
 
-    /// A clone of the source; `None` for a link that is copied.
+    /// Returns a detached clone of the source; `None` for a symbolic link that is copied.
     ///
     /// # Errors
-    /// If this runtime cannot clone mounts.
+    /// If this runtime may not clone mounts.
     fn open(&self) -> Result<Option<OwnedFd>> {
         let fault = || Fault { pointer: self.source(), message: describe_bind(self.bind), hint: None };
         let tree = trees::open_source(self.bind, trees::propagation(self.plan)).with_context(fault)?;
@@ -89,11 +88,12 @@ impl Mounting<'_> {
         }
     }
 
-    /// The kernel locks to each other, and to their flags, the mounts that a mount namespace begins with when it is made in another
-    /// user namespace. These come later, and whoever may mount there can take them apart.
+    /// Refuses sources that the container could take apart. When a mount namespace is made in another user
+    /// namespace, the kernel locks its mounts together and locks their flags. These mounts are added later,
+    /// so a process with CAP_SYS_ADMIN in the container can change them.
     ///
     /// # Errors
-    /// If the container could make of the source what it is not on the host.
+    /// If the source is read-only on the host, or the bind is recursive and has submounts.
     fn require_fixed(&self, tree: BorrowedFd<'_>) -> Result<()> {
         if !self.plan.namespaces.has(libc::CLONE_NEWUSER) || !self.plan.may_mount() {
             return Ok(());
@@ -130,7 +130,7 @@ impl Mounting<'_> {
     }
 }
 
-/// User namespaces, of which each says what is mapped to what.
+/// The user namespaces whose maps are used for id-mapped mounts.
 struct Namespaces<'a> {
     join: &'a [(Join, OwnedFd)],
     own: Sets,
@@ -138,7 +138,8 @@ struct Namespaces<'a> {
 }
 
 impl Namespaces<'_> {
-    /// The container's, if the mapping is its, or else one that is made for the purpose, once for each mapping.
+    /// Returns the container's user namespace if the mount uses its mapping and it is joined, otherwise one
+    /// that is made once for each mapping.
     fn of(&mut self, mapping: &IdMapping, container: Option<&IdMaps>) -> Result<BorrowedFd<'_>> {
         let (maps, origin) = mapping.resolve(container)?;
         let joined = self.join.iter().find(|(join, _)| join.kind == libc::CLONE_NEWUSER);

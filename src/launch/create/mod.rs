@@ -2,14 +2,14 @@
 //!
 //! | Phase | What it does |
 //! |---|---|
-//! | `preflight` | looks at everything that can be wrong, and decides; nothing has been made |
-//! | `acquire` | makes what the container is to have, each held by a guard that undoes it |
+//! | `preflight` | checks everything that can be wrong, and decides; nothing has been made |
+//! | `acquire` | makes what the container needs, each under a guard that undoes it |
 //! | [`Program::new`] | orders the steps of the init process |
 //! | [`bear`] | clones it |
-//! | `converse` | does the parent's part until nothing is left but the program's start |
-//! | `commit` | records it, lets it begin, and disarms the guards |
+//! | `converse` | handles its messages until it is ready, and records the container |
+//! | `commit` | lets the program start and disarms the guards |
 //!
-//! An error on the way undoes everything, in reverse.
+//! An error in any phase undoes everything, in reverse order.
 
 mod acquire;
 mod commit;
@@ -54,40 +54,40 @@ pub struct Request<'a> {
     pub program: Start,
     pub pid_file: Option<&'a Path>,
     pub console_socket: Option<&'a Path>,
-    /// Where a descriptor of the init process goes: one message with the text `standard`, as runc sends it.
+    /// Where to send a pidfd of the init process: one message with the text `standard`, as runc does.
     pub pidfd_socket: Option<&'a Path>,
     pub switch: Switch,
     pub keyring: Keyring,
     pub cgroups: Cgroups,
     pub rootless: Rootless,
-    /// How many descriptors from 3 on the program inherits besides those of socket activation.
+    /// How many descriptors the program inherits, counted from 3, besides those of socket activation.
     pub preserve_fds: u32,
     pub environment: Environment,
     pub signals: &'a Signals,
     pub log: &'a Log,
-    /// To be released before anything of the container's can run.
+    /// The runtime's protected executable, to be released before anything of the container can run.
     pub executable: RefCell<Guard>,
 }
 
 /// When the container's program starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// When `start` says so.
+    /// When `start` is called.
     Later,
-    /// At once, and this process stays with it.
+    /// At once, and this process stays until it ends.
     Attached,
-    /// At once, and this process leaves it alone.
+    /// At once, and this process does not stay.
     Detached,
 }
 
-/// `--no-pivot` or not.
+/// How `/` becomes the rootfs (`--no-pivot`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     Pivot,
     Move,
 }
 
-/// `--no-new-keyring` or not.
+/// Whether the container gets a session keyring of its own (`--no-new-keyring`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keyring {
     New,
@@ -97,32 +97,33 @@ pub enum Keyring {
 /// `--cgroup-manager`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cgroups {
-    /// A cgroup for each container, made on the file system.
+    /// A cgroup for each container, made directly in cgroupfs.
     Own,
-    /// One of a scope, made by systemd.
+    /// A cgroup of a systemd scope.
     Systemd,
-    /// None: the container stays in its caller's.
+    /// None: the container stays in its caller's cgroup.
     Disabled,
 }
 
-/// A container that has been made.
+/// A container that has been created.
 #[derive(Debug)]
 pub struct Created {
     pub container: Container,
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// For a program that was started attached and has one.
+    /// The terminal of a program that was started attached.
     pub terminal: Option<Terminal>,
-    /// Where the program says that it is ready, if it starts at once and somebody wants to know.
+    /// The socket for the program's sd_notify(3) messages, if it starts at once and the caller listens for
+    /// them.
     pub notify: Option<NotifySocket>,
-    /// What its cgroup counts, if that may be gone as soon as the program has ended.
+    /// The cgroup's open OOM counters, if the cgroup may be removed as soon as the program has ended.
     pub oom_files: Option<OomFiles>,
 }
 
-/// Makes the container that `bundle` describes, and records it.
+/// Creates and records the container that `bundle` describes.
 ///
 /// # Errors
-/// Whatever it made is gone when it returns one.
+/// Whatever was made has been undone.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     let mut undone = Undone::default();
     let created = make(bundle, request, &mut undone);
@@ -132,7 +133,7 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
     created
 }
 
-/// What is in `undone` when this fails was made and has been undone.
+/// On failure, `undone` holds the state of the container if poststop hooks must run for it.
 fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<Created> {
     let checked = preflight::check(bundle, request)?;
     let (mut held, mut pending, plan, inputs) = acquire::acquire(request, checked)?;
@@ -143,7 +144,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<C
     commit::commit(request, held, pending, child, ready, undone)
 }
 
-/// Clones the init process, or the intermediate before it, in its cgroup.
+/// Clones the init process, or the intermediate before it, into its cgroup.
 fn bear<'a>(
     request: &Request<'_>,
     held: &mut Held,
@@ -152,7 +153,8 @@ fn bear<'a>(
 ) -> Result<Conversation<'a>> {
     let (ours, theirs) = socket_pair()?;
     program.close_all_but(theirs.as_fd(), pending.inherited);
-    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    // Descriptors that our caller left open are not for the container; those that are come first
+    // (CVE-2024-21626).
     close_on_exec_from(pending.inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
     let setting = Setting {
         new: pending.setup.cloned,
@@ -165,7 +167,7 @@ fn bear<'a>(
     if !held.cgroup.attaches_late() {
         held.cgroup.attach(process.pid)?;
     }
-    // The words in these two that runc's own tests look for are the names of what does the same in runc.
+    // runc's own tests look for these words, the names of the corresponding code in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));

@@ -1,5 +1,5 @@
-//! When network devices are moved: as soon as there is a namespace to move them to, and before the init process can set sysctls
-//! of theirs.
+//! Moves network devices as soon as there is a namespace to move them to, and before the init process can set
+//! their sysctls.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use crate::launch::net_devices::{Moved, move_into};
 use crate::plan::linux::namespaces::Join;
 use crate::plan::linux::net_devices::NetDevice;
 
-/// Those that the container is to have. When it does not come to be, they return.
+/// The devices for the container. They return to the host if it is not created.
 #[derive(Default)]
 pub(super) struct NetDevices {
     wanted: Vec<NetDevice>,
@@ -22,7 +22,7 @@ impl NetDevices {
         Self { wanted, moved: None }
     }
 
-    /// Moves them into the network namespace, if it is one that is joined.
+    /// Moves them into the network namespace, if one is joined.
     pub(super) fn join(&mut self, namespaces: &[(Join, OwnedFd)]) -> Result<()> {
         match namespaces.iter().find(|(join, _)| join.kind == libc::CLONE_NEWNET) {
             Some((_, namespace)) => self.move_into(namespace.as_fd()),
@@ -48,7 +48,7 @@ impl NetDevices {
         Ok(())
     }
 
-    /// They are the namespace's from now on.
+    /// Leaves them to the container.
     pub(super) fn keep(self) {
         if let Some(moved) = self.moved {
             moved.keep();

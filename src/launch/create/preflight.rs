@@ -1,5 +1,5 @@
-//! What is looked at before anything is made: whether this kernel, this bundle and these options go together, and what there is to
-//! join.
+//! Checks everything before anything is made: whether kernel, bundle and options go together, and which
+//! namespaces are joined.
 
 use crate::plan::linux::namespaces::NamespacePlan;
 use crate::sys::process::CLONE_NEWTIME;
@@ -27,7 +27,7 @@ use crate::plan::{HostFacts, Plan};
 use crate::sys::cred;
 use crate::sys::cred::Sets;
 
-/// What has been found and decided. Nothing has been made.
+/// What the checks found and decided. Nothing has been made.
 pub(super) struct Checked {
     pub(super) plan: Plan,
     /// The runtime's capabilities.
@@ -39,24 +39,24 @@ pub(super) struct Checked {
     pub(super) console_socket: Option<OwnedFd>,
     pub(super) pidfd_socket: Option<OwnedFd>,
     pub(super) agent: Option<seccomp_agent::Agent>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors the program inherits, counted from 3.
     pub(super) inherited: u32,
-    /// To be released before anything of the container's can run.
+    /// The runtime's protected executable, to be released before anything of the container can run.
     pub(super) executable: Guard,
     pub(super) warnings: Vec<String>,
 }
 
-/// Looks at everything that can be wrong before anything is made, and decides.
+/// Checks everything that can be wrong before anything is made, and makes the plan.
 ///
 /// # Errors
-/// Of the bundle, of the options, of this host.
+/// If bundle or options are invalid, or this host cannot run the container.
 pub(super) fn check(bundle: &Bundle, request: &Request<'_>) -> Result<Checked> {
     require_kernel()?;
     let namespaces = Plan::namespaces(&bundle.spec)?;
     let inherited = request.environment.listen_fds.saturating_add(request.preserve_fds);
     let mut executable = request.executable.take();
     require_inherited(inherited, &executable)?;
-    // Whoever is in a user namespace could look at the process that is sent there to see what it maps.
+    // Processes in the user namespace could inspect the one that is sent there to read its id maps.
     if namespaces.joined(libc::CLONE_NEWUSER).is_some() {
         executable.release();
     }
@@ -69,7 +69,8 @@ pub(super) fn check(bundle: &Bundle, request: &Request<'_>) -> Result<Checked> {
         joined_user: user_namespace::look(&join)?,
     };
     let plan = Plan::new(bundle, request.id.as_str(), namespaces, &host)?;
-    // Before there is another process. Where the init process is alone until it begins, it is released beside it.
+    // Before anything is cloned. If no other process sees the init process, this happens later, in parallel
+    // to it.
     if !is_born_alone(&plan) {
         executable.release();
     }
@@ -107,7 +108,7 @@ fn driver(request: &Request<'_>) -> Driver {
     }
 }
 
-/// What is not as the bundle asks, and no reason to fail.
+/// Deviations from the bundle that are not errors.
 fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     let unknown = &bundle.unknown_capabilities;
     let unknown =
@@ -117,16 +118,18 @@ fn warnings(bundle: &Bundle, plan: &Plan) -> Vec<String> {
     unknown.into_iter().chain(plan.process.capabilities.warnings()).chain(mounts).chain(rules).collect()
 }
 
-/// Whether the processes cloned for the container run nothing and are seen by no other container's until the program may begin: no
-/// process of one is in a pid namespace that is still to be made, or in the user namespace, and no hook comes before.
+/// Whether the cloned processes run nothing else and are invisible to other containers until the program
+/// starts: the pid namespace is new, no user namespace with processes is joined, and no hook runs before the
+/// root switch.
 fn is_born_alone(plan: &Plan) -> bool {
     let joins_user = plan.namespaces.join.iter().any(|join| join.kind == libc::CLONE_NEWUSER);
     plan.namespaces.is_new(libc::CLONE_NEWPID) && !joins_user && !plan.hooks.precede_the_switch()
 }
 
 /// # Errors
-/// Without pivot_root(2) the host's mounts stay below the container's root. In a private tree they stay even when the host unmounts
-/// them; runc refuses that, too.
+/// If `--no-pivot` is combined with private propagation. Without pivot_root(2) the host's mounts stay below
+/// the container's root; in a private tree they stay even when the host unmounts them. runc refuses this,
+/// too.
 fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
     match (switch, plan.propagation) {
         (Switch::Move, Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _))) => {
@@ -139,7 +142,8 @@ fn require_safe_switch(plan: &Plan, switch: Switch) -> Result<()> {
 }
 
 /// # Errors
-/// On a kernel older than 5.14, which lacks mount_setattr(2), cgroup.kill and others that there is no replacement for here.
+/// If the kernel is older than 5.14: it lacks mount_setattr(2), cgroup.kill and others without replacement
+/// here.
 fn require_kernel() -> Result<()> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
@@ -165,7 +169,7 @@ fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(Join, OwnedFd)>> {
 }
 
 /// # Errors
-/// A namespace to join that is the runtime's own, where something of the container would change the host.
+/// If a namespace to join is the runtime's own and the container's settings would change the host.
 fn require_unchanged(plan: &Plan, join: &[(Join, OwnedFd)]) -> Result<()> {
     for (join, namespace) in join {
         if let Some(changed) = plan.changes(join.kind)
@@ -186,7 +190,7 @@ pub(super) fn is_own(namespace: BorrowedFd<'_>, kind: i32) -> bool {
 }
 
 /// # Errors
-/// If there is to be a new time namespace and the kernel knows none.
+/// If a new time namespace is requested and the kernel has none.
 fn require_time_namespaces(namespaces: &NamespacePlan) -> Result<()> {
     if namespaces.is_new(CLONE_NEWTIME) && fs::symlink_metadata("/proc/self/timens_offsets").is_err() {
         let at = Pointer::root().field("linux").field("namespaces");

@@ -1,4 +1,4 @@
-//! What is recorded of a new container.
+//! The `state.json` of a new container.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::host::clock;
 use crate::plan::Plan;
 use crate::plan::linux::namespaces;
 
-/// The state without the process.
+/// The state without pid and start time.
 pub(super) struct Record(State);
 
 impl Record {
@@ -54,7 +54,7 @@ impl Record {
             private_pid_namespace: plan.namespaces.is_new(libc::CLONE_NEWPID),
             namespaces: plan.namespaces.kinds(),
             keyring: request.keyring == Keyring::New,
-            // Of those who are there already nothing is known.
+            // Nothing is known about processes that are in a joined pid namespace already.
             may_trace: plan.process.capabilities.may_trace() || joins_pid,
             config: Config { rootfs: text(&plan.rootfs), labels },
             resources: None,

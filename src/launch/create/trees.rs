@@ -1,8 +1,9 @@
-//! What the parent opens for an init process in a user namespace. Root of it is an ordinary user of the host: it may be unable to
-//! reach the rootfs and the sources of bind mounts, and makes no devices. Whoever has privileges opens and makes them for it,
-//! before it is born, and the process inherits the descriptors.
+//! What the parent opens for an init process in a user namespace. Root of the namespace is an ordinary user
+//! of the host: it may be unable to reach the rootfs and the sources of bind mounts, and cannot make device
+//! nodes. A privileged parent opens and makes them before the clone, and the process inherits the
+//! descriptors.
 //!
-//! Without privileges there is nothing that the parent could reach and the init process could not.
+//! Without privileges the parent can reach nothing that the init process cannot.
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr};
@@ -25,10 +26,10 @@ use crate::program::{ChildInputs, Nodes, SourceTree, describe_bind};
 use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::{Errno, cred};
 
-/// Opens the rootfs, the sources of binds and the notify directory, and makes the nodes of `/linux/devices`.
+/// Opens the rootfs, the bind sources and the notify directory, and makes the nodes of `/linux/devices`.
 ///
 /// # Errors
-/// Named by the mount or device.
+/// Points at the mount or device.
 pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
     let propagation = propagation(plan);
     let rootfs = path::c_string(&plan.rootfs, &Pointer::root())?;
@@ -43,7 +44,7 @@ pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
     let mounts = Mounts::default();
     if mounts.has_none_below(&rootfs) {
         inputs.rootfs_tree = Some(tree);
-        // It will be attached to the root itself.
+        // The rootfs tree will be attached to `/` itself.
         if let Some(parent) = &mut inputs.rootfs_parent {
             *parent = c"/".into();
         }
@@ -56,7 +57,7 @@ pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
         .collect();
     for ((index, step), earlier) in plan.mounts.mounts.iter().zip(earlier) {
         let Step::Bind(bind) = step else { continue };
-        // It is not there yet.
+        // The source does not exist yet.
         if earlier.is_some() {
             continue;
         }
@@ -64,7 +65,7 @@ pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
         let fault = || Fault { pointer: at, message: describe_bind(bind), hint: None };
         if !bind.recursive || mounts.has_none_below(&bind.source) {
             let tree = match open_source(bind, propagation) {
-                // An earlier mount of the container may bring it.
+                // An earlier mount of the container may provide the source.
                 Err(Errno::NOENT) => None,
                 tree => tree.with_context(fault)?,
             };
@@ -79,8 +80,8 @@ pub(super) fn open(plan: &Plan, inputs: &mut ChildInputs) -> Result<()> {
     Ok(())
 }
 
-/// The first mount that covers the source of the bind at `index`, or a part of it that goes with it; both by their places in
-/// `/mounts`. A source outside of the rootfs is covered by none.
+/// Returns the first mount that covers the source of the bind at `index`, or a part of it that is bound with
+/// it. Both are indices in `/mounts`. Nothing covers a source outside the rootfs.
 pub(super) fn earlier_mount(mounts: &[Numbered], index: usize, rootfs: &Path) -> Option<usize> {
     let (_, Step::Bind(bind)) = mounts.iter().find(|(place, _)| *place == index)? else { return None };
     let source = Path::new(OsStr::from_bytes(bind.source.to_bytes()));
@@ -102,7 +103,7 @@ pub(super) fn earlier_mount(mounts: &[Numbered], index: usize, rootfs: &Path) ->
         .map(|(place, _)| *place)
 }
 
-/// Where a path of the container is on the host, as far as it exists.
+/// The path on the host of a path of the container, resolved as far as it exists.
 fn target_in(rootfs: &Path, path: &CStr) -> PathBuf {
     let name = || -> Option<PathBuf> {
         let root = std::fs::File::open(rootfs).ok()?;
@@ -113,7 +114,7 @@ fn target_in(rootfs: &Path, path: &CStr) -> PathBuf {
     name().unwrap_or_else(|| rootfs.join(OsStr::from_bytes(relative)))
 }
 
-/// What the trees get, as if the init process had found them in its own mount namespace (`MS_*`).
+/// The propagation of the trees, as if the init process had opened them in its own mount namespace (`MS_*`).
 pub(super) fn propagation(plan: &Plan) -> u64 {
     match plan.propagation {
         Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
@@ -129,8 +130,7 @@ pub(super) fn open_source(bind: &Bind, propagation: u64) -> Result<Option<OwnedF
     open_one(init::clone_source(bind), propagation)
 }
 
-/// Where the host has mounts, in order, so that those below a directory follow it; read when it is asked for
-/// the first time.
+/// The mount points of the host, sorted so that those below a directory follow it; read on first use.
 #[derive(Default)]
 pub(super) struct Mounts(OnceCell<Option<Vec<PathBuf>>>);
 
@@ -145,8 +145,8 @@ impl Mounts {
         self.0.get_or_init(read).as_deref()
     }
 
-    /// The init process opens all but what it cannot reach itself, and takes no tree that is read-only on the
-    /// host. Of a tree of several mounts it sees the first alone, so it is not given one.
+    /// Returns whether nothing is mounted below `source`. The init process opens what it can reach itself;
+    /// through a tree of several mounts it would see only the first one, so it is not given such a tree.
     pub(super) fn has_none_below(&self, source: &CStr) -> bool {
         let path = Path::new(OsStr::from_bytes(source.to_bytes()));
         let Ok(path) = std::fs::canonicalize(path) else { return false };
@@ -156,9 +156,9 @@ impl Mounts {
     }
 }
 
-/// What is mounted below the host's copy of the tree must not come to be mounted in the container's, nor the reverse: in its own
-/// mount namespace the init process would find no shared mount. `None` if this process may open no trees, and so is no better
-/// than the init process.
+/// Sets the propagation of `tree`, so that mounts made below the host's copy do not appear in the container's
+/// nor the reverse: in its own mount namespace the init process would find no shared mount. Returns `None` if
+/// this process may not clone mounts, and so can do no more than the init process.
 fn open_one(tree: Result<OwnedFd, Errno>, propagation: u64) -> Result<Option<OwnedFd>, Errno> {
     let tree = match tree {
         Err(Errno::PERM) => return Ok(None),
@@ -168,8 +168,8 @@ fn open_one(tree: Result<OwnedFd, Errno>, propagation: u64) -> Result<Option<Own
     Ok(Some(tree))
 }
 
-/// Makes the nodes of `/linux/devices`, with their modes and owners, in a file system of their own, and notes their names there;
-/// `None` if there are none or if this process may make none: then the host's are used.
+/// Makes the nodes of `/linux/devices`, with their modes and owners, in a tmpfs of their own. Returns `None`
+/// if there are none or if this process may not make any: then the host's are bind-mounted.
 fn make_nodes(plan: &Plan) -> Result<Option<Nodes>> {
     let maps = plan.id_maps.as_ref();
     let mut nodes: Option<Nodes> = None;
@@ -220,13 +220,13 @@ fn make_node(
 ) -> Result<(), Errno> {
     let permissions = Mode::from_raw_mode(mode);
     rustix::fs::mknodat(directory, name, FileType::from_raw_mode(mode), permissions, device)?;
-    // The mask of this process has taken some away; those of the container's processes are their own affair.
+    // mknod(2) applied the runtime's umask; the mode in the configuration is meant exactly.
     rustix::fs::chmodat(directory, name, permissions, AtFlags::empty())?;
     let (uid, gid) = (cred::uid(uid), cred::gid(gid));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Who `uid` and `gid` of the container are outside.
+/// The ids outside the user namespace that `uid` and `gid` in the container map to.
 fn owner(maps: Option<&IdMaps>, (uid, gid): (u32, u32), at: &Pointer) -> Result<(u32, u32)> {
     let Some(maps) = maps else { return Ok((uid, gid)) };
     let mapped = |outside: Option<u32>, id: u32, field: &str| {

@@ -1,5 +1,5 @@
-//! What a user namespace changes for the parent: which privileges there are, who writes the maps, and what only the parent may do
-//! from outside; user_namespaces(7).
+//! What a user namespace changes for the parent: its privileges, who writes the id maps, and what can only be
+//! done from outside; user_namespaces(7).
 
 use crate::launch::user_namespace::id_maps;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -22,21 +22,22 @@ use crate::sys::cred::Sets;
 /// capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// The container's user namespace, and what the parent has to do for the init process in it.
+/// The container's user namespace and what the parent does for the init process in it.
 #[derive(Debug)]
 pub(super) struct UserNamespace {
     pub(super) user: User,
-    /// Of a new one.
+    /// The id maps of a new one.
     maps: Option<Unwritten>,
     rlimits: Vec<Rlimit>,
     oom_score_adj: Option<i32>,
 }
 
 impl UserNamespace {
-    /// What `plan` means for a runtime with the capabilities `own`. `joined`: what is known of one to join.
+    /// Decides how a runtime with the capabilities `own` handles the user namespace of `plan`. `joined`
+    /// describes the one to join, if any.
     ///
     /// # Errors
-    /// What the runtime may not do without privileges.
+    /// If the runtime lacks a privilege.
     pub(super) fn of(plan: &Plan, joined: &JoinedUser, own: Sets) -> Result<Self> {
         let new = plan.id_maps.as_ref().filter(|_| plan.namespaces.is_new(libc::CLONE_NEWUSER));
         let (user, maps) = match (joined, new) {
@@ -58,17 +59,18 @@ impl UserNamespace {
         matches!(self.user, User::Own | User::Nested)
     }
 
-    /// Whether the parent does its part for the intermediate rather than for its successor, who is then among strangers.
+    /// Whether the parent sets up the intermediate rather than its successor, which is then among the
+    /// container's other processes.
     pub(super) fn is_set_up_first(&self) -> bool {
         matches!(self.user, User::Joined { .. })
     }
 
-    /// Does the parent's part for a process that has been born in it and waits.
+    /// Sets up a process that has been cloned and waits: id maps, hard limits, `oom_score_adj`.
     pub(super) fn set_up(&self, process: &Process) -> Result<()> {
         if let Some(maps) = &self.maps {
             maps.write(process.pid, &Pointer::root().field("linux"))?;
         }
-        // Both need privileges outside the namespace, or a process that is still its user's own.
+        // Both need privileges outside the namespace, or a process that its user still owns.
         raise_hard_limits(process.pid, &self.rlimits);
         match self.oom_score_adj {
             Some(score) => process.adjust_oom_score(score, oom_score_at()),
@@ -81,11 +83,11 @@ pub(super) fn oom_score_at() -> Pointer {
     Pointer::root().field("process").field("oomScoreAdj")
 }
 
-/// Looks at the user namespace among `join`, those to join.
+/// Reads the id maps of the user namespace in `join`, if there is one.
 pub(super) fn look(join: &[(Join, OwnedFd)]) -> Result<JoinedUser> {
     let user = join.iter().find(|(join, _)| join.kind == libc::CLONE_NEWUSER);
     let Some((user, namespace)) = user else { return Ok(JoinedUser::Unknown) };
-    // The kernel would refuse: nobody is to become root by coming again.
+    // The kernel refuses to join one's own user namespace: that would regain dropped capabilities.
     if is_own(namespace.as_fd(), libc::CLONE_NEWUSER) {
         return Ok(JoinedUser::Own);
     }
@@ -109,12 +111,13 @@ fn unwritten(plan: &Plan, maps: &IdMaps, own: Sets) -> Result<Unwritten> {
     Ok(unwritten)
 }
 
-/// Who the init process is while it makes the container: root, or where the namespace has none, the program's user, as in crun.
+/// The ids of the init process while it sets up the container: root, or the program's user where the
+/// namespace maps no root, as in crun.
 fn ids(plan: &Plan, maps: &IdMaps) -> Ids {
     Ids {
         uid: maps.users.outside(0).map_or(plan.process.uid, |_| 0),
         gid: maps.groups.outside(0).map_or(plan.process.gid, |_| 0),
-        // Root's files in /proc are root's in any case.
+        // Files in /proc of a process of root belong to root in any case.
         needs_dumpable: !rustix::process::geteuid().is_root(),
     }
 }
@@ -124,7 +127,7 @@ fn is_privileged(own: Sets) -> bool {
 }
 
 /// # Errors
-/// Without privileges, there is no container but in a user namespace, and no mount whose ids are mapped.
+/// Without privileges: if there is no user namespace, or if a mount is id-mapped.
 pub(super) fn require_privileges(plan: &Plan, own: Sets) -> Result<()> {
     if is_privileged(own) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The birth of the new process: in which cgroup, and what it is given on its way.
+//! Clones the new process into its cgroup and namespaces.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use crate::sys::Errno;
 use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 
-/// Has the process be born in its cgroup and, as far as this process enters them, its namespaces.
+/// Clones the process into its cgroup and into the namespaces that the parent enters.
 pub(super) fn bear<'a>(
     container: &Container,
     request: &mut Request<'_>,
@@ -33,9 +33,10 @@ pub(super) fn bear<'a>(
     let state = &container.state;
     let (ours, theirs) = socket_pair()?;
     program.close_all_but(theirs.as_fd(), request.preserve_fds);
-    // What our caller left open is not for the container; what is for it comes first (CVE-2024-21626).
+    // Descriptors that our caller left open are not for the container; those that are come first
+    // (CVE-2024-21626).
     close_on_exec_from(request.preserve_fds.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    // Before the process is in the container's cgroup; config.md § Linux Process.
+    // Before the process enters the container's cgroup; config.md § Linux Process.
     if let Some(processors) = checked.initial_affinity.take() {
         be_on(processors, &checked.at, request.log)?;
     }
@@ -43,7 +44,7 @@ pub(super) fn bear<'a>(
         OomScoreOf::Parent(score) => Some(OomScore::lend(score, &checked.at)?),
         _ => None,
     };
-    // The container's processes are there already and see the new one; CVE-2019-5736.
+    // The container's processes are running already and can see the new one; CVE-2019-5736.
     request.executable.release();
     enter_for_child(checked.init.as_fd(), checked.parents_kinds)?;
     let own_cgroup = std::mem::replace(&mut checked.own_cgroup, Ok(None));
@@ -54,13 +55,13 @@ pub(super) fn bear<'a>(
     })?;
     lent.map(OomScore::take_back).transpose()?;
     drop(theirs);
-    // The words in these that runc's own tests look for are the names of what does the same in runc.
+    // runc's own tests look for these words, the names of the corresponding code in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
     let circumstances = Circumstances {
         cgroup: state.cgroup().map(Path::to_owned),
-        // Whoever waits for a paused container waits.
+        // With `--ignore-paused` the caller is prepared to wait.
         may_stand_still: request.when_paused == WhenPaused::Wait,
         ..Circumstances::default()
     };
@@ -68,7 +69,7 @@ pub(super) fn bear<'a>(
     Ok((child, awaiting))
 }
 
-/// Runs on these processors from now on.
+/// Restricts this process to `processors` from now on.
 fn be_on(processors: Mask, at: &Pointer, log: &Log) -> Result<()> {
     let words = processors.into_words();
     log.debug(format_args!("nsexec: affinity: {:#x}", words.first().copied().unwrap_or(0)));
@@ -79,10 +80,10 @@ fn be_on(processors: Mask, at: &Pointer, log: &Log) -> Result<()> {
     })
 }
 
-/// Enters the namespaces of `kinds` of the container's first process for the children of this one, of which there is only one.
+/// Joins the namespaces of `kinds` of the container's init process on behalf of this process's one child.
 fn enter_for_child(init: BorrowedFd<'_>, kinds: i32) -> Result<()> {
     if kinds & libc::CLONE_NEWUSER != 0 {
-        // Whoever is root there could look into this process, if it sees it; CVE-2016-9962.
+        // Otherwise root in the container could inspect this process if it sees it; CVE-2016-9962.
         set_dumpable(false).context("make this process non-dumpable")?;
     }
     if kinds == 0 {
@@ -94,17 +95,18 @@ fn enter_for_child(init: BorrowedFd<'_>, kinds: i32) -> Result<()> {
     })
 }
 
-/// Whether the process could not be born because the init process is ending: then its pid namespace takes no other, which the
-/// kernel reports as a want of memory; pid_namespaces(7).
+/// Whether the clone failed because the init process is ending: its pid namespace then takes no new process,
+/// which the kernel reports as ENOMEM; pid_namespaces(7).
 fn is_too_late(error: &anyhow::Error, state: &State) -> bool {
     let pid = state.init_process_pid;
     let is_ending = || process_stat(pid)?.map_or(Ok(true), |stat| stat.is_dying(pid));
     error.root_cause().downcast_ref() == Some(&Errno::NOMEM) && is_ending().unwrap_or(false)
 }
 
-/// Clones into the container's cgroup, or into that of its init process: a container that runs containers has to move its
-/// processes out of the cgroup that it hands controllers down from; cgroup-v2.rst § No Internal Process Constraint. If the kernel
-/// would kill the process there, it waits at birth for being put into the one that is given back.
+/// Clones into the container's cgroup, or into that of its init process: a container that itself runs
+/// containers must move its processes out of a cgroup whose controllers it delegates; cgroup-v2.rst § No
+/// Internal Process Constraint. If the kernel would kill the process there, it is cloned outside, waits, and
+/// the returned [`Awaiting`] moves it in.
 fn clone(
     own: Result<Option<Destination>, Errno>,
     below: Option<&Below>,
@@ -133,8 +135,9 @@ fn clone(
             let actual = destination.insert(Destination::of_process(state.init_process_pid)?);
             clone_into(Some(actual), program, theirs).map_err(|errno| not_added(errno, Some(actual)))
         }
-        // An ordinary user may put processes into a cgroup only if a cgroup above both is theirs; cgroups(7). systemd may. The
-        // process waits before it becomes the program, in whichever cgroup it is.
+        // An ordinary user may move processes into a cgroup only if a common ancestor cgroup is theirs;
+        // cgroups(7). systemd may do so. The process waits before it becomes the program, in whichever cgroup
+        // it is.
         Err(Errno::ACCESS) if !is_named => match &state.systemd {
             Some(unit) => {
                 destination = None;
@@ -147,7 +150,8 @@ fn clone(
         cloned => cloned.map_err(|errno| not_added(errno, destination.as_ref())),
     };
     let process = cloned?;
-    // What became of another one, such as the init process, says nothing: it depends on the cgroup of whoever clones.
+    // Asks about this process only. The fate of others, such as the init process, tells nothing: it depends
+    // on the cgroup that they were cloned from.
     match destination {
         Some(destination) if process::birth(process.pid)?.was_killed => {
             drop(process);
@@ -159,15 +163,15 @@ fn clone(
     }
 }
 
-/// A cgroup that a process is to be put into, which waits for that.
+/// A cgroup that a waiting process is still to be moved into.
 pub(super) struct Awaiting {
     destination: Destination,
-    /// Whether it was asked for, rather than being the container's own.
+    /// Whether it was given by `--cgroup`, rather than being the container's own.
     is_named: bool,
 }
 
 impl Awaiting {
-    /// Puts process `pid` there.
+    /// Moves process `pid` there.
     pub(super) fn attach(&self, pid: i32, state: &State) -> Result<()> {
         match self.destination.attach(pid) {
             Err(errno) if !self.is_named && may_have_moved(errno) => {
@@ -182,14 +186,14 @@ impl Awaiting {
     }
 }
 
-/// Whether the cgroup is one that holds no processes itself (any more).
+/// Whether the error means that the cgroup can hold no processes itself, or no longer exists.
 fn may_have_moved(errno: Errno) -> bool {
     matches!(errno, Errno::BUSY | Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)
 }
 
 fn not_added(errno: Errno, to: Option<&Destination>) -> anyhow::Error {
     match to {
-        // In runc's words; there is no pid yet.
+        // runc's wording; there is no pid yet.
         Some(to) => anyhow!(errno).context(format!(
             "error adding pid of the new process to cgroups: clone into cgroup {}",
             to.path.display()
@@ -202,7 +206,7 @@ fn clone_into(cgroup: Option<&Destination>, program: &Program, theirs: &OwnedFd)
     clone_once(0, cgroup.map(Destination::fd), program, theirs)
 }
 
-/// The score of this process, while it has that of its child; proc_pid_oom_score_adj(5).
+/// The parent's own `oom_score_adj`, saved while it has the child's; proc_pid_oom_score_adj(5).
 struct OomScore {
     file: File,
     own: String,

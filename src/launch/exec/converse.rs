@@ -1,4 +1,4 @@
-//! The parent's part until the program has begun.
+//! The parent's side until the program has started.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -13,7 +13,7 @@ use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
 use crate::launch::seccomp_agent;
 use crate::launch::seccomp_agent::Agent;
 
-/// What the parent does at each turn.
+/// Handles the child's messages.
 struct Adder<'a> {
     state: &'a State,
     awaiting: Option<Awaiting>,
@@ -26,7 +26,8 @@ impl Parent for Adder<'_> {
         self.awaiting.take().map_or(Ok(()), |cgroup| cgroup.attach(child.process.pid, self.state))
     }
 
-    // Before the program begins, so that it finds the size of the window, and nothing it writes is changed on the way.
+    // Before the program starts, so that it finds the window size set and its output is not altered on the
+    // way.
     fn terminal(&mut self, master: OwnedFd) -> Result<()> {
         self.terminal = Some(Terminal::attach(master)?);
         Ok(())
@@ -40,7 +41,7 @@ impl Parent for Adder<'_> {
     }
 }
 
-/// Does the parent's part; gives the terminal, if there is one to relay.
+/// Talks to the child until its program has started; returns the terminal if there is one to relay.
 pub(super) fn converse(
     container: &Container,
     checked: &mut Checked,

@@ -1,5 +1,5 @@
-//! `exec`: one more process for a container, in the same phases as its first one (`launch/create`), of which this one gets the
-//! namespaces and the cgroup.
+//! `exec` adds a process to a running container. It goes through the same phases as `launch/create`, and uses
+//! the namespaces and cgroup made there.
 
 mod birth;
 mod converse;
@@ -23,28 +23,28 @@ use crate::program::Program;
 /// What the caller of `exec` asked for.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// Whether this process stays with the new one.
+    /// Whether this process stays until the new one has ended.
     pub stays: bool,
     pub pid_file: Option<&'a Path>,
     pub console_socket: Option<&'a Path>,
-    /// Where a descriptor of the new process goes: one message with the text `setns`, as runc sends it.
+    /// Where to send a pidfd of the new process: one message with the text `setns`, as runc does.
     pub pidfd_socket: Option<&'a Path>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors the program inherits, counted from 3.
     pub preserve_fds: u32,
-    /// Below the container's cgroup. `None`: there, or where its first process is by now.
+    /// A cgroup below the container's. `None`: the container's own, or the one its init process has moved to.
     pub cgroup: Option<Below>,
     pub when_paused: WhenPaused,
     pub signals: &'a Signals,
     pub log: &'a Log,
-    /// To be released before the new process is born.
+    /// The runtime's protected executable, to be released before the new process is born.
     pub executable: Guard,
 }
 
-/// `--ignore-paused` or not.
+/// Whether `exec` enters a paused container (`--ignore-paused`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenPaused {
     Refuse,
-    /// The process begins when the container goes on.
+    /// The process starts when the container is resumed.
     Wait,
 }
 
@@ -53,14 +53,14 @@ pub enum WhenPaused {
 pub struct Added {
     pub pid: i32,
     pub pidfd: OwnedFd,
-    /// If it has one and this process stays with it.
+    /// If the process has a terminal and this process stays.
     pub terminal: Option<Terminal>,
 }
 
 /// Starts the process `wanted` in `container`.
 ///
 /// # Errors
-/// The process is gone when it returns one.
+/// No process is left behind.
 pub fn exec(container: &Container, wanted: Wanted, mut request: Request<'_>) -> Result<Added> {
     let (mut checked, plan, inputs) = preflight::check(container, wanted, &request)?;
     let mut program = Program::exec(plan, inputs)?;
@@ -68,7 +68,8 @@ pub fn exec(container: &Container, wanted: Wanted, mut request: Request<'_>) -> 
     let terminal = converse::converse(container, &mut checked, awaiting, &mut child)?;
     request.log.debug("setns_init: about to exec: the program has begun");
     let pid_file = request.pid_file.map(|path| PidFile::write(path, child.process.pid)).transpose()?;
-    // Only now: the log of a failure holds the failure alone, because some readers take it for one record.
+    // Only now: when `exec` fails, the log must hold the failure alone, because some readers parse it as one
+    // record.
     checked.warnings.iter().for_each(|warning| request.log.warning(warning));
     let pidfd = child.process.pidfd.try_clone().context("duplicate the pidfd of the new process")?;
     if let Some(pid_file) = pid_file {

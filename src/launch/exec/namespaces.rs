@@ -1,4 +1,4 @@
-//! Into which namespaces the new process comes, and by whom it is taken there; setns(2).
+//! Which namespaces the new process joins, and which process joins them; setns(2).
 
 use anyhow::{Context as _, Result};
 
@@ -8,11 +8,11 @@ use crate::plan::linux::namespaces::LINKS;
 use crate::sys::cred::Sets;
 use crate::sys::process::CLONE_NEWTIME;
 
-/// The kinds of namespaces (`CLONE_NEW*`) in which the container is and this process is not.
+/// Returns the kinds of namespaces (`CLONE_NEW*`) that the container is in and this process is not.
 ///
-/// One that this process is in already can be joined as well, in vain, so that those which are the container's own need no look,
-/// but for a user namespace. Of the others, it may be that whoever made the container was in other namespaces than this process;
-/// not in another user or time namespace, for none of the commands would work.
+/// Joining one that this process is already in does no harm, so namespaces made for the container need no
+/// check, except a user namespace. For the others the container may have been created from other namespaces
+/// than this process's, but not from another user or time namespace: then no command would work.
 pub(super) fn kinds_to_join(state: &State) -> Result<i32> {
     let own = state.namespaces;
     let mut kinds = 0;
@@ -37,14 +37,14 @@ fn differs(link: &str, pid: i32) -> std::io::Result<bool> {
     let own = std::fs::read_link(format!("/proc/self/ns/{link}"));
     match (own, std::fs::read_link(format!("/proc/{pid}/ns/{link}"))) {
         (Ok(own), Ok(other)) => Ok(own != other),
-        // A kernel without such namespaces.
+        // The kernel has no namespaces of this kind.
         (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-/// The kinds of namespaces that this process itself enters: that of pids for its children and, without privileges, before it the
-/// user namespace, in which it has those to enter that of pids.
+/// Returns the kinds of namespaces that the parent joins itself: the pid namespace, for its children, and,
+/// without privileges, the user namespace before it, which gives the capabilities to join the pid namespace.
 pub(super) fn parents_kinds(kinds: i32, own: Sets) -> i32 {
     match kinds & libc::CLONE_NEWPID {
         0 => 0,
@@ -53,13 +53,13 @@ pub(super) fn parents_kinds(kinds: i32, own: Sets) -> i32 {
     }
 }
 
-/// CAP_SYS_ADMIN; capabilities(7).
+/// Whether the runtime has CAP_SYS_ADMIN; capabilities(7).
 pub(super) fn is_privileged(own: Sets) -> bool {
     own.effective >> 21 & 1 == 1
 }
 
-/// Who the new process is in a user namespace that it comes into from outside, until it becomes the program's user: root, or
-/// where the namespace has none, that user.
+/// Returns the ids that the new process takes in a user namespace that it joins, until it becomes the
+/// program's user: root, or that user where the namespace maps no root.
 pub(super) fn ids_inside(plan: &ExecPlan, init: i32) -> Result<(u32, u32)> {
     let root_or = |user: u32, file: &str| -> Result<u32> {
         let path = format!("/proc/{init}/{file}");

@@ -1,4 +1,4 @@
-//! Everything that can be wrong, looked at before anything is done.
+//! Checks everything that can be wrong before anything is done.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -24,40 +24,42 @@ use crate::program::ExecInputs;
 use crate::sys::cred::Sets;
 use crate::sys::{Errno, cred};
 
-/// What has been found and decided.
+/// What the checks found and decided.
 pub(super) struct Checked {
     /// The container's first process, as a pidfd.
     pub(super) init: OwnedFd,
     /// The container's cgroup, if it has one of its own that can be opened.
     pub(super) own_cgroup: Result<Option<Destination>, Errno>,
-    /// The namespaces that this process enters itself (`CLONE_NEW*`).
+    /// The namespaces that the parent enters itself (`CLONE_NEW*`).
     pub(super) parents_kinds: i32,
-    /// Whether another process goes on in the place of the one that is cloned.
+    /// Whether the cloned process is an intermediate that clones a successor, which becomes the program.
     pub(super) is_succeeded: bool,
     pub(super) pidfd_socket: Option<OwnedFd>,
     pub(super) agent: Option<Agent>,
     pub(super) relays_terminal: bool,
-    /// Set before the birth or after it.
+    /// Whose score is set: before the clone or after it.
     pub(super) oom_score: OomScoreOf,
-    /// Where the process is described.
+    /// Where the process is described; errors point there.
     pub(super) at: Pointer,
-    /// On which processors the process is until it begins.
+    /// The CPUs that the process runs on until the program starts.
     pub(super) initial_affinity: Option<Mask>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Who gets the score that is asked for. An ordinary user is not let at that of a process which is not to be looked into: it is
-/// born with the right one.
+/// Whose `oom_score_adj` is set. An ordinary user may not write that of a non-dumpable process, so there the
+/// child inherits it from the parent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OomScoreOf {
     Nobody,
-    /// This process, until its child is born.
+    /// This process, until its child has been cloned.
     Parent(i32),
     Child(i32),
 }
 
+/// Checks the request and decides how the process is started.
+///
 /// # Errors
-/// Of the request, of the container as it is now, of this host.
+/// If the request is invalid, the container's state does not allow it, or this host cannot do it.
 pub(super) fn check(
     container: &Container,
     wanted: Wanted,
@@ -68,8 +70,8 @@ pub(super) fn check(
     let kinds = kinds_to_join(state)?;
     let own = cred::capabilities().context("look up the runtime's capabilities")?;
     let joins_user = kinds & libc::CLONE_NEWUSER != 0;
-    // In a user namespace its processes can have all capabilities, but cannot raise their limits: the new one is born with room
-    // for them.
+    // In a user namespace processes can have all capabilities but cannot raise their hard limits, so the
+    // parent raises its own first and the new process inherits them.
     let plan = ExecPlan::new(&container.excerpt()?, wanted, Some(own).filter(|_| !joins_user))?;
     if joins_user {
         raise_hard_limits(0, &plan.process.rlimits);
@@ -117,7 +119,8 @@ pub(super) fn check(
     Ok((checked, plan, inputs))
 }
 
-/// The root of a container that has no mount namespace: whichever the process is in, it is not the root there.
+/// The rootfs of a container without a mount namespace: a process that joins it would otherwise keep its own
+/// root directory.
 fn rootfs(state: &State) -> Result<Option<CString>> {
     match state.namespaces & libc::CLONE_NEWNS {
         0 => path::c_string(Path::new(&state.rootfs), &Pointer::root()).map(Some),
@@ -125,7 +128,7 @@ fn rootfs(state: &State) -> Result<Option<CString>> {
     }
 }
 
-/// The container's first process and its cgroup, if a process can be added now.
+/// Returns the init process and the container's cgroup, if a process can be added now.
 fn require_running(
     container: &Container,
     request: &Request<'_>,
@@ -142,7 +145,7 @@ fn require_running(
     Ok((init, own_cgroup))
 }
 
-/// The container's own cgroup. It may have gone where nobody looks after it; see `birth.rs`.
+/// The container's own cgroup. A cgroup that has since disappeared is not an error yet; see `birth.rs`.
 fn own_cgroup(state: &State) -> Result<Option<Destination>, Errno> {
     let cgroup = state.cgroup();
     match state.recorded_cgroup() {
@@ -151,18 +154,18 @@ fn own_cgroup(state: &State) -> Result<Option<Destination>, Errno> {
     }
 }
 
-/// Whether the process is born when it is at the container's root.
+/// Whether the process must be cloned late, when its intermediate is already at the container's root.
 ///
-/// The new process is seen as soon as it is born into the container's pid namespace, so this is for where somebody there could
-/// follow its links to the host's tree in /proc; CVE-2016-9962. In a user namespace nobody is let at a process that comes from
-/// outside.
+/// The new process is visible as soon as it is in the container's pid namespace. This is for cases where a
+/// process there could follow its /proc links into the host's tree (CVE-2016-9962). Within a user namespace
+/// no process may access one that comes from outside.
 fn is_succeeded(container: &Container, plan: &ExecPlan, kinds: i32, own: Sets) -> Result<bool> {
     let may_trace = container.may_trace(plan.process.capabilities.may_trace())?;
     let joins = kinds & (libc::CLONE_NEWPID | libc::CLONE_NEWUSER);
     Ok(may_trace && joins == libc::CLONE_NEWPID && is_privileged(own))
 }
 
-/// What is not as it was asked for, and no reason to fail.
+/// Deviations from the request that are not errors.
 fn warnings(plan: &ExecPlan) -> Vec<String> {
     let unknown = &plan.unknown_capabilities;
     let unknown =

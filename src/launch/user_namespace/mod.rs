@@ -1,4 +1,5 @@
-//! How the parent tells the kernel what a user namespace maps, once there is a process in it, and what one that exists maps.
+//! Id maps of user namespaces as the parent handles them: writing those of a new one, reading those of an
+//! existing one.
 
 mod holder;
 mod read;

@@ -1,4 +1,4 @@
-//! What an existing user namespace maps. The kernel tells only of a process, so there must be one in it.
+//! Reads the id maps of an existing user namespace. The kernel shows them only through a process in it.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -10,12 +10,12 @@ use super::Holder;
 use crate::plan::linux::id_maps::{IdMaps, Map};
 use crate::plan::linux::namespaces;
 
-/// The maps of the user namespace that `namespace` is open on and that was found at `path`, as the runtime's own user
-/// namespace sees it.
+/// Returns the id maps of the user namespace `namespace`, which was opened at `path`, as seen from the
+/// runtime's own user namespace.
 pub fn id_maps(namespace: BorrowedFd<'_>, path: &Path) -> Result<IdMaps> {
     if let Some(pid) = process_of(path)
         && let Ok(maps) = read(pid)
-        // The process still is the one that it was.
+        // The pid has not been reused: its namespace is still the same one.
         && namespaces::is_at(namespace, path)
     {
         return Ok(maps);
@@ -23,7 +23,7 @@ pub fn id_maps(namespace: BorrowedFd<'_>, path: &Path) -> Result<IdMaps> {
     read(Holder::joined(namespace)?.pid())
 }
 
-/// As most callers name it: /proc/PID/ns/user.
+/// The pid in a path of the usual form, /proc/PID/ns/user.
 fn process_of(path: &Path) -> Option<i32> {
     path.strip_prefix("/proc").ok()?.to_str()?.strip_suffix("/ns/user")?.parse().ok()
 }

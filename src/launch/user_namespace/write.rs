@@ -1,5 +1,5 @@
-//! Writing the maps of a new user namespace: directly, as far as the runtime may, or else by newuidmap(1) and newgidmap(1), which
-//! may map what /etc/subuid and /etc/subgid grant.
+//! Writes the id maps of a new user namespace: directly where the runtime is permitted to, otherwise with
+//! newuidmap(1) and newgidmap(1), which may map what /etc/subuid and /etc/subgid grant.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -23,17 +23,17 @@ pub struct Writer {
     pub capabilities: Sets,
 }
 
-/// How a map comes to be written.
+/// How a map is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Any map, by whoever may become any user.
+    /// Directly, any map: the writer has CAP_SETUID or CAP_SETGID.
     Directly,
-    /// The writer's own id and no other, which needs no privileges.
+    /// Directly, the writer's own id and no other, which needs no privileges.
     OwnId,
     Tool,
 }
 
-/// Maps that are yet to be written.
+/// Id maps that have not been written yet.
 #[derive(Debug)]
 pub struct Unwritten {
     maps: IdMaps,
@@ -65,16 +65,17 @@ impl Unwritten {
         }
     }
 
-    /// Whether the kernel will allow no setgroups(2) in the namespace: the price of mapping one's own group without privileges,
-    /// who could give up a group that keeps them from something; user_namespaces(7).
+    /// Whether setgroups(2) is denied in the namespace. The kernel requires this to map one's own group
+    /// without privileges, because a process could otherwise drop a group that restricts it;
+    /// user_namespaces(7).
     pub fn denies_setgroups(&self) -> bool {
         self.groups == Way::OwnId
     }
 
-    /// Writes them for the namespace of the process `pid`, a child of this one that is not waited for yet.
+    /// Writes the maps for the user namespace of process `pid`, a child of this one that has not been reaped.
     ///
     /// # Errors
-    /// Named by the field of the object at `at`, with what a tool said.
+    /// Points at the field of the object at `at`; includes the output of a failed newuidmap or newgidmap.
     pub fn write(&self, pid: i32, at: &Pointer) -> Result<()> {
         if self.denies_setgroups() {
             write(pid, "setgroups", "deny").with_context(|| Fault {
@@ -90,7 +91,7 @@ impl Unwritten {
     }
 }
 
-/// `uid` or `gid`, and where the mappings stand.
+/// `uid` or `gid`, and the object that holds the mappings.
 #[derive(Clone, Copy)]
 struct IdKind<'a> {
     word: &'static str,
@@ -107,7 +108,7 @@ impl IdKind<'_> {
     }
 }
 
-/// A map that is being written: a tool takes a moment, in which another can run.
+/// A map that is being written. A tool takes a moment, so both run at the same time.
 struct Begun<'a> {
     kind: IdKind<'a>,
     tool: Option<Child>,
@@ -165,7 +166,7 @@ fn run_tool(pid: i32, kind: IdKind<'_>, text: &str) -> Result<Child> {
     })
 }
 
-/// Writes to a file of the process in one go and without making it, as the kernel wants it.
+/// Writes an existing file of the process in one write(2), as the kernel requires.
 fn write(pid: i32, file: &str, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).open(format!("/proc/{pid}/{file}"))?.write_all(text.as_bytes())
 }

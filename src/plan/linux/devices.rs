@@ -1,4 +1,4 @@
-//! Device nodes and the links of /dev; config-linux.md § Default Devices, § Devices.
+//! Device nodes and symbolic links of /dev; config-linux.md § Default Devices, § Devices.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,11 +11,11 @@ use crate::error::Pointer;
 use crate::host::path;
 use crate::init::step::{Entry, Step};
 
-/// The nodes that every container has: name, major, minor.
+/// The device nodes of every container: name, major, minor.
 const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// The links that every container has.
+/// The symbolic links of every container.
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -23,7 +23,7 @@ const LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// What is made in each directory; /dev is the first.
+/// What is made in each directory, beginning with /dev.
 #[derive(Debug)]
 pub struct DevicePlan {
     directories: Vec<Directory>,
@@ -33,11 +33,11 @@ pub struct DevicePlan {
 struct Directory {
     path: CString,
     entries: Vec<Entry>,
-    /// For each entry, its place in `/linux/devices` if it comes from there.
+    /// For each entry, its index in `/linux/devices` if it comes from there.
     places: Vec<Option<usize>>,
 }
 
-/// Decides about `devices`, the value at `at` (`/linux/devices`).
+/// Plans `devices`, the array at `at` (`/linux/devices`).
 pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
     let mut plan = DevicePlan {
         directories: vec![Directory { path: c"/dev".into(), entries: Vec::new(), places: Vec::new() }],
@@ -56,7 +56,7 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
                 .error(format_args!("path {:?} is the root directory", device.path())));
         };
         let entry = node(device, path::c_string(Path::new(name), &at)?, &at)?;
-        // Always the link into the container's own devpts, see below.
+        // /dev/ptmx is always the link into the container's own devpts, see below.
         if path.as_bytes() == b"/dev/ptmx" {
             continue;
         }
@@ -90,8 +90,8 @@ pub fn plan(devices: &[LinuxDevice], at: &Pointer) -> Result<DevicePlan> {
 }
 
 impl DevicePlan {
-    /// The steps, each with the places in `/linux/devices` of its entries. `has_kcore`: whether /proc/kcore exists, to which
-    /// /dev/core then points. `made`: what the parent has made of the entries, by their places.
+    /// Returns the steps, each with the indices of its entries in `/linux/devices`. `has_kcore`: whether
+    /// /proc/kcore exists, for the link /dev/core. `made`: the nodes that the parent has made, by index.
     pub fn steps(mut self, has_kcore: bool, made: Vec<(usize, CString)>) -> Vec<(Vec<Option<usize>>, Step)> {
         let names: std::collections::HashMap<usize, CString> = made.into_iter().collect();
         for (place, entry) in self.configured_mut() {
@@ -109,7 +109,7 @@ impl DevicePlan {
             .collect()
     }
 
-    /// What is made for an element of `/linux/devices`, with its place there.
+    /// The entries from `/linux/devices` with their indices.
     pub fn configured(&self) -> impl Iterator<Item = (usize, &Entry)> {
         let all =
             self.directories.iter().flat_map(|directory| directory.places.iter().zip(&directory.entries));
@@ -157,12 +157,12 @@ fn node(device: &LinuxDevice, name: CString, at: &Pointer) -> Result<Entry> {
             .ok_or_else(|| at.field(field).error(format_args!("{value} is out of range (0 to {most})")))
     };
     for (id, field) in [(device.uid(), "uid"), (device.gid(), "gid")] {
-        // To chown(2) it means "leave it as it is".
+        // To chown(2) this number means "leave the id unchanged".
         if id == Some(u32::MAX) {
             return Err(at.field(field).error(format_args!("invalid id {}", u32::MAX)));
         }
     }
-    // 12 and 20 bits are what the kernel has for them.
+    // The kernel has 12 bits for major and 20 bits for minor numbers.
     let device_number = match device.typ() {
         LinuxDeviceType::P => 0,
         _ => {

@@ -1,8 +1,7 @@
-//! User namespaces: which ids of the host the container's ids are; config-linux.md § User namespace mappings,
-//! user_namespaces(7).
+//! Id maps of user namespaces; config-linux.md § User namespace mappings, user_namespaces(7).
 //!
-//! What is decided here is what the kernel would refuse without saying why. `launch/user_namespace/` tells the kernel, once there
-//! is a process in the namespace.
+//! Errors that the kernel would report without a reason are found here. `launch/user_namespace/` writes the
+//! maps once there is a process in the namespace.
 
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxIdMapping};
@@ -10,9 +9,9 @@ use oci_spec::runtime::{Linux, LinuxIdMapping};
 use crate::error::Pointer;
 use crate::plan::linux::namespaces::NamespacePlan;
 
-/// As many lines as the kernel takes.
+/// The kernel's limit of lines.
 const MOST_RANGES: usize = 340;
-/// As many bytes as it takes: less than a page.
+/// The kernel's limit of bytes: less than a page.
 const MOST_BYTES: usize = 4095;
 
 /// Consecutive ids.
@@ -20,15 +19,15 @@ const MOST_BYTES: usize = 4095;
 pub struct Range {
     pub inside: u32,
     pub outside: u32,
-    /// At least 1; no range goes beyond the largest id.
+    /// At least 1; no range exceeds the largest id.
     pub size: u32,
 }
 
-/// Ids of one kind, users or groups, in the order of `config.json`.
+/// The map of user or group ids, in the order of `config.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map(Vec<Range>);
 
-/// What a user namespace maps.
+/// The id maps of a user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMaps {
     pub users: Map,
@@ -36,13 +35,13 @@ pub struct IdMaps {
 }
 
 impl Map {
-    /// The id outside that `inside` is.
+    /// Returns the id outside the namespace that `inside` maps to.
     pub fn outside(&self, inside: u32) -> Option<u32> {
         let range = self.0.iter().find(|range| inside.wrapping_sub(range.inside) < range.size)?;
         range.outside.checked_add(inside.wrapping_sub(range.inside))
     }
 
-    /// The kernel's text of a map, as in /proc/PID/uid_map; `None` if it is none.
+    /// Parses the kernel's text of a map, as in /proc/PID/uid_map; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let one = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse);
@@ -52,12 +51,13 @@ impl Map {
         text.lines().map(one).collect::<Option<Vec<_>>>().map(Self)
     }
 
-    /// The lines of /proc/PID/uid_map.
+    /// The map as the text of /proc/PID/uid_map.
     pub fn text(&self) -> String {
         self.0.iter().map(|Range { inside, outside, size }| format!("{inside} {outside} {size}\n")).collect()
     }
 
-    /// Whether this maps one id, which outside is `id`: that much a process may do without privileges.
+    /// Whether the map contains one id only, which is `id` outside: a process may write such a map without
+    /// privileges.
     pub fn is_only(&self, id: u32) -> bool {
         matches!(&self.0[..], [range] if range.size == 1 && range.outside == id)
     }
@@ -72,10 +72,10 @@ impl Map {
         Self::checked(ranges.iter().map(range).collect(), at, place)
     }
 
-    /// These ranges, which stand at `at`, a number of one of them at `place`.
+    /// Checks the ranges of the array at `at`. `place` gives the pointer to a number of one of them.
     ///
     /// # Errors
-    /// What the kernel would refuse without saying why.
+    /// If the kernel would refuse the map without a reason.
     pub fn checked(
         ranges: Vec<Range>,
         at: &Pointer,
@@ -121,10 +121,10 @@ impl Map {
 }
 
 impl IdMaps {
-    /// Decides about `uidMappings` and `gidMappings` in the object at `at`; `None` if there are none.
+    /// Plans `uidMappings` and `gidMappings` of the object at `at`; `None` if there are none.
     ///
     /// # Errors
-    /// One without the other; ranges that the kernel would refuse.
+    /// If only one of the two is given, or the kernel would refuse a range.
     pub fn plan(
         users: Option<&Vec<LinuxIdMapping>>,
         groups: Option<&Vec<LinuxIdMapping>>,
@@ -148,7 +148,7 @@ impl IdMaps {
         Ok(Some(Self { users: map(users, "uidMappings")?, groups: map(groups, "gidMappings")? }))
     }
 
-    /// Whether both say the same, in whatever order.
+    /// Whether both map the same ids, in any order.
     pub fn is_same(&self, other: &Self) -> bool {
         let sorted = |Map(ranges): &Map| {
             let mut ranges = ranges.clone();
@@ -181,12 +181,12 @@ impl IdMaps {
     }
 
     /// # Errors
-    /// If one of these, which stand in the object at `at` (`/process/user`), is not mapped.
+    /// If an id of the object at `at` (`/process/user`) is unmapped.
     pub fn require(&self, uid: u32, gid: u32, more_groups: &[u32], at: &Pointer) -> Result<()> {
         let missing = |at: Pointer, message: String, field: &str| {
             Err(at.error_with_hint(message, format_args!("add it to /linux/{field}")))
         };
-        // The words of runc.
+        // runc's wording.
         if self.users.outside(uid).is_none() {
             let message = format!("cannot setuid to unmapped uid {uid} in user namespace");
             return missing(at.field("uid"), message, "uidMappings");
@@ -206,10 +206,10 @@ impl IdMaps {
     }
 }
 
-/// Decides about the mappings of `linux`, which stands at `at`.
+/// Plans the mappings of `linux`, the object at `at`.
 ///
 /// # Errors
-/// Mappings without a user namespace; a new one without mappings.
+/// If there are mappings but no user namespace, or a new user namespace without mappings.
 pub fn plan(linux: Option<&Linux>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Option<IdMaps>> {
     let users = linux.and_then(|linux| linux.uid_mappings().as_ref());
     let groups = linux.and_then(|linux| linux.gid_mappings().as_ref());

@@ -1,4 +1,4 @@
-//! Which memory nodes the container's memory comes from; config-linux.md § Memory policy, set_mempolicy(2).
+//! NUMA memory policy of the container; config-linux.md § Memory policy, set_mempolicy(2).
 
 use anyhow::Result;
 use oci_spec::runtime::{LinuxMemoryPolicy, MemoryPolicyFlagType, MemoryPolicyModeType};
@@ -7,7 +7,7 @@ use crate::error::Pointer;
 use crate::init::step::Step;
 use crate::plan::process::cpu_list::Mask;
 
-/// A policy in the kernel's numbers.
+/// A memory policy in kernel form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPolicy {
     /// `MPOL_*` with `MPOL_F_*`.
@@ -15,7 +15,7 @@ pub struct MemoryPolicy {
     nodes: Mask,
 }
 
-/// Decides about the object at `at` (`/linux/memoryPolicy`). The texts are those of runc where somebody looks for them.
+/// Plans the object at `at` (`/linux/memoryPolicy`). Messages are in runc's wording where tests look for it.
 pub fn plan(wanted: &LinuxMemoryPolicy, at: &Pointer) -> Result<MemoryPolicy> {
     use MemoryPolicyModeType as M;
     let mode = wanted.mode();
@@ -67,12 +67,12 @@ fn number<T: PartialEq>(table: &[(T, u32)], word: &T) -> u32 {
     table.iter().find(|(known, _)| known == word).map_or(0, |(_, number)| *number)
 }
 
-/// The words for modes.
+/// The names of modes, for `features`.
 pub fn modes() -> impl Iterator<Item = String> {
     MODES.iter().map(|(mode, _)| mode.to_string())
 }
 
-/// The words for flags.
+/// The names of flags, for `features`.
 pub fn flags() -> impl Iterator<Item = String> {
     FLAGS.iter().map(|(flag, _)| flag.to_string())
 }

@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use crate::error::Pointer;
 use crate::sys::process::CLONE_NEWTIME;
 
-/// Every kind of namespace that a container can have here: `CLONE_NEW*` and the word of the specification.
+/// The supported kinds of namespaces: `CLONE_NEW*` and the name in the specification.
 const KINDS: [(LinuxNamespaceType, i32, &str); 8] = [
     (LinuxNamespaceType::Pid, libc::CLONE_NEWPID, "pid"),
     (LinuxNamespaceType::Network, libc::CLONE_NEWNET, "network"),
@@ -25,10 +25,10 @@ const KINDS: [(LinuxNamespaceType, i32, &str); 8] = [
 /// The container's namespaces.
 #[derive(Debug, Default)]
 pub struct NamespacePlan {
-    /// `CLONE_NEW*` of those to make.
+    /// The kinds to make (`CLONE_NEW*`).
     pub new: i32,
     pub join: Vec<Join>,
-    /// For the clocks of a new time namespace, as its file in /proc takes them.
+    /// The clock offsets of a new time namespace, as written to /proc/PID/timens_offsets.
     pub time_offsets: Option<CString>,
 }
 
@@ -38,34 +38,34 @@ pub struct Join {
     /// `CLONE_NEW*`.
     pub kind: i32,
     pub path: PathBuf,
-    /// Its place in `/linux/namespaces`.
+    /// Its index in `/linux/namespaces`.
     pub index: usize,
 }
 
 impl Join {
-    /// Its path's place in `config.json`.
+    /// The pointer to its path in `config.json`.
     pub fn at(&self) -> Pointer {
         Pointer::root().field("linux").field("namespaces").index(self.index).field("path")
     }
 }
 
-/// The specification's word for a `CLONE_NEW*`.
+/// The name of a `CLONE_NEW*` in the specification.
 pub fn word(kind: i32) -> &'static str {
     KINDS.iter().find(|(_, bit, _)| *bit == kind).map_or("unknown", |(_, _, word)| word)
 }
 
-/// The words for all that can be made or joined.
+/// The names of all supported kinds.
 pub fn known() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(_, _, word)| *word)
 }
 
-/// The words for several, as `ipc, network`.
+/// The names of several kinds, as `ipc, network`.
 pub fn words(kinds: i32) -> String {
     let these = KINDS.iter().filter(|(_, bit, _)| kinds & bit != 0);
     these.map(|(_, _, word)| *word).collect::<Vec<_>>().join(", ")
 }
 
-/// `CLONE_NEW*` and the name in /proc/PID/ns, for the state file.
+/// `CLONE_NEW*`, the name in the state file, and the name in /proc/PID/ns.
 pub const LINKS: [(i32, &str, &str); 8] = [
     (libc::CLONE_NEWCGROUP, "NEWCGROUP", "cgroup"),
     (libc::CLONE_NEWIPC, "NEWIPC", "ipc"),
@@ -77,13 +77,13 @@ pub const LINKS: [(i32, &str, &str); 8] = [
     (libc::CLONE_NEWUTS, "NEWUTS", "uts"),
 ];
 
-/// Whether the namespace that a descriptor is open on is found at `path`.
+/// Whether `path` leads to the namespace that `namespace` refers to.
 pub fn is_at(namespace: BorrowedFd<'_>, path: &Path) -> bool {
     let pair = (rustix::fs::fstat(namespace), rustix::fs::stat(path));
     matches!(pair, (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
-/// Decides about `namespaces`, the value at `at` (`/linux/namespaces`).
+/// Plans `namespaces`, the array at `at` (`/linux/namespaces`).
 pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan> {
     let mut plan = NamespacePlan::default();
     let mut seen = 0;
@@ -120,18 +120,18 @@ impl NamespacePlan {
         self.is_new(kind) || self.join.iter().any(|join| join.kind == kind)
     }
 
-    /// The kinds (`CLONE_NEW*`) of all namespaces that the container has other than the runtime's.
+    /// All kinds (`CLONE_NEW*`) of which the container's namespace is not the runtime's.
     pub fn kinds(&self) -> i32 {
         self.join.iter().fold(self.new, |kinds, join| kinds | join.kind)
     }
 
-    /// The same, but none of `kind` is joined.
+    /// The same plan without joining a namespace of `kind`.
     pub fn without(mut self, kind: i32) -> Self {
         self.join.retain(|join| join.kind != kind);
         self
     }
 
-    /// That of `kind` which is joined, if one is.
+    /// The namespace of `kind` to join, if there is one.
     pub fn joined(&self, kind: i32) -> Option<&Join> {
         self.join.iter().find(|join| join.kind == kind)
     }
@@ -141,7 +141,7 @@ impl NamespacePlan {
     }
 
     /// # Errors
-    /// If there is no such namespace, which the value at `at` needs.
+    /// If the container has no namespace of `kind`, which the value at `at` requires.
     pub fn require(&self, kind: i32, at: &Pointer, what: &str) -> Result<()> {
         if self.has(kind) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Interfaces of the host that become the container's; config-linux.md § Network Devices.
+//! Network interfaces of the host that are moved into the container; config-linux.md § Network Devices.
 //!
 //! `launch/net_devices.rs` moves them.
 
@@ -11,10 +11,10 @@ use crate::error::Pointer;
 use crate::plan::linux::namespaces::NamespacePlan;
 use crate::sys::weakened;
 
-/// IFNAMSIZ less the NUL at the end; netdevice(7).
+/// IFNAMSIZ without the final NUL; netdevice(7).
 const LONGEST: usize = 15;
 
-/// An interface and its name in the container, which may have one `%d` for a number of the kernel's choice.
+/// An interface and its name in the container, in which one `%d` lets the kernel choose a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetDevice {
     pub host: String,
@@ -31,7 +31,7 @@ impl NetDevice {
     }
 }
 
-/// Decides about the object at `at` (`/linux/netDevices`); in the order of their names.
+/// Plans the object at `at` (`/linux/netDevices`); the result is sorted by name.
 pub fn plan(
     devices: &HashMap<String, LinuxNetDevice>,
     namespaces: &NamespacePlan,
@@ -69,7 +69,7 @@ pub fn plan(
     Ok(planned)
 }
 
-/// The kernel's rules for a name; dev_valid_name in its net/core/dev.c.
+/// Checks the kernel's rules for a name; dev_valid_name in net/core/dev.c.
 fn valid(name: &str, at: &Pointer) -> Result<()> {
     if weakened::is_off("CVE-2021-43784") {
         return Ok(());

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::error::Pointer;
 use crate::plan::linux::namespaces::NamespacePlan;
 
-/// The parameters that an ipc namespace has of its own, besides fs.mqueue.
+/// The parameters of ipc namespaces besides fs.mqueue.
 const IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -23,22 +23,22 @@ const IPC: [&str; 8] = [
 /// One kernel parameter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Setting {
-    /// As the bundle names it.
+    /// The name in the bundle.
     pub key: String,
     /// Below /proc/sys.
     pub path: CString,
     pub value: CString,
-    /// The kind of namespace (`CLONE_NEW*`) that has it.
+    /// The kind of namespace (`CLONE_NEW*`) that it belongs to.
     pub namespace: i32,
 }
 
-/// Kernel parameters in the order of their names.
+/// Kernel parameters, sorted by name.
 pub type Settings = Vec<Setting>;
 
-/// Decides about the object at `at` (`/linux/sysctl`).
+/// Plans the object at `at` (`/linux/sysctl`).
 ///
 /// # Errors
-/// If a parameter belongs to no namespace of the container, because it would change the host.
+/// If a parameter does not belong to a namespace of the container and so would change the host.
 pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &Pointer) -> Result<Settings> {
     let mut settings = Vec::with_capacity(sysctl.len());
     for (key, value) in sysctl {
@@ -46,7 +46,8 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
         let name = with_dots(key);
         let namespace = namespace_of(&name, &at)?;
         namespaces.require(namespace, &at, &format!("{name:?}"))?;
-        // In a name with dots, a slash stands for a dot in a component, as in net.ipv4.conf.eno1/100.rp_filter.
+        // In a name with dots, a slash stands for a dot within a component, as in
+        // net.ipv4.conf.eno1/100.rp_filter.
         let path: String = name
             .chars()
             .map(|c| match c {
@@ -67,7 +68,7 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
 }
 
 /// # Errors
-/// If a parameter is another domain name than `/domainname`; as in crun.
+/// If a parameter sets another domain name than `/domainname`; as in crun.
 pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Result<()> {
     let other =
         settings.iter().find(|set| set.path.as_c_str() == c"kernel/domainname" && *set.value != *name);
@@ -80,7 +81,7 @@ pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Res
     }
 }
 
-/// sysctl(8): whichever of `.` and `/` comes first is the separator.
+/// Converts separators as sysctl(8) does: whichever of `.` and `/` comes first is the separator.
 fn with_dots(key: &str) -> String {
     match key.find(['.', '/']).and_then(|first| key.get(first..=first)) {
         Some("/") => key
@@ -102,7 +103,7 @@ fn namespace_of(name: &str, at: &Pointer) -> Result<i32> {
     if name.starts_with("net.") {
         return Ok(libc::CLONE_NEWNET);
     }
-    // Limits on what is in the user namespace; namespaces(7), "The /proc/sys/user directory".
+    // Limits of the user namespace; namespaces(7), "The /proc/sys/user directory".
     if name.starts_with("user.") {
         return Ok(libc::CLONE_NEWUSER);
     }

@@ -1,5 +1,4 @@
-//! What the clocks of a time namespace are ahead of the host's; config-linux.md § Offset for Time Namespace,
-//! time_namespaces(7).
+//! Clock offsets of a time namespace; config-linux.md § Offset for Time Namespace, time_namespaces(7).
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -14,7 +13,8 @@ use crate::sys::process::CLONE_NEWTIME;
 /// The clocks that have an offset.
 const CLOCKS: [&str; 2] = ["boottime", "monotonic"];
 
-/// What is written to /proc/PID/timens_offsets for the object at `at` (`/linux/timeOffsets`); `None` if no clock has an offset.
+/// Returns the text for /proc/PID/timens_offsets from the object at `at` (`/linux/timeOffsets`); `None` if
+/// there are no offsets.
 pub fn plan(
     offsets: &HashMap<String, LinuxTimeOffset>,
     namespaces: &NamespacePlan,
@@ -23,7 +23,7 @@ pub fn plan(
     if offsets.is_empty() {
         return Ok(None);
     }
-    // The words of runc.
+    // runc's wording.
     if !namespaces.has(CLONE_NEWTIME) {
         return Err(at.error_with_hint(
             "time namespace offsets specified, but time namespace isn't enabled in the config",

@@ -56,7 +56,7 @@ pub(super) fn plan(
     }
     // The kernel's name for version 2, the only one supported here, is cgroup2.
     let kernel_type = if fstype == "cgroup" { "cgroup2" } else { fstype };
-    // A new file system is a tree of one mount.
+    // A new file system has no submounts.
     let mut flags = sum.this_mount.then(sum.whole_tree);
     // These are filled before they become read-only: with device nodes, mount points, copied files.
     let delay = flags.is_read_only() && (fstype == "tmpfs" || target.path.as_bytes() == b"/dev");

@@ -1,4 +1,4 @@
-//! ID-mapped mounts: binds that show the ids of the source as others; config.md § Mounts, `uidMappings`, mount_setattr(2).
+//! Id-mapped bind mounts; config.md § Mounts, `uidMappings`, mount_setattr(2).
 
 use anyhow::Result;
 use oci_spec::runtime;
@@ -8,51 +8,51 @@ use crate::error::Pointer;
 use crate::plan::linux::id_maps::{IdMaps, Map, Range};
 use crate::sys::mount::Recursion;
 
-/// How the ids of a bind are to be mapped.
+/// How a bind mount is id-mapped.
 #[derive(Clone, Debug)]
 pub struct IdMapping {
     wanted: Wanted,
-    /// Whether what is mounted below is mapped as well.
+    /// Whether submounts are id-mapped, too.
     pub reach: Recursion,
-    /// Where it is asked for.
+    /// The pointer to the option or field that requests it.
     pub at: Pointer,
-    /// Where the mount stands.
+    /// The pointer to the mount.
     pub mount: Pointer,
 }
 
 #[derive(Clone, Debug)]
 enum Wanted {
-    /// As the container's user namespace does it.
+    /// The same maps as the container's user namespace.
     AsContainer,
     These(IdMaps),
-    /// crun's option, with ranges that may start from the container's ids.
+    /// crun's option, whose ranges may refer to ids of the container.
     Option {
         users: Vec<Triplet>,
         groups: Vec<Triplet>,
     },
 }
 
-/// Ids of the source, ids outside, how many.
+/// Ids in the source, ids shown, and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Triplet {
     range: Range,
-    /// Whether the second is the container's id for what is outside.
+    /// Whether the shown ids are given as ids in the container's user namespace.
     is_relative: bool,
 }
 
-/// What a mapping can be taken from.
+/// Which user namespace supplies the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It is that of the container's user namespace.
+    /// The container's user namespace.
     Container,
-    /// It has to be made.
+    /// A new one.
     Own,
 }
 
-/// Decides about the mapping of `mount`, which stands at `at`; `None` if there is to be none.
+/// Plans the id mapping of `mount`, the object at `at`; `None` if it has none.
 ///
 /// # Errors
-/// Anything but a bind; one of the two kinds of ids without the other; mappings said twice.
+/// If it is not a bind mount, if user or group ids are missing, or if mappings are given twice.
 pub(super) fn plan(
     mount: &runtime::Mount,
     sum: &Options<'_>,
@@ -84,7 +84,7 @@ pub(super) fn plan(
 }
 
 impl IdMapping {
-    /// The mapping, where the container's user namespace, if it has one, maps `container`.
+    /// Returns the maps, given the maps of the container's user namespace, if it has one.
     pub fn resolve(&self, container: Option<&IdMaps>) -> Result<(IdMaps, Origin)> {
         match (&self.wanted, container) {
             (Wanted::AsContainer, Some(container)) => Ok((container.clone(), Origin::Container)),
@@ -132,7 +132,7 @@ impl Triplet {
     }
 }
 
-/// `uids=FROM-TO-SIZE#…;gids=…`, each triplet with an `@` before it if TO is an id of the container's.
+/// Parses `uids=FROM-TO-SIZE#…;gids=…`; an `@` before a triplet means that TO is an id of the container.
 fn by_option(text: &str, at: &Pointer) -> Result<Wanted> {
     let (mut users, mut groups) = (Vec::new(), Vec::new());
     for part in text.split(';').filter(|part| !part.is_empty()) {

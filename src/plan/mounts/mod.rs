@@ -1,5 +1,5 @@
-//! The mounts of `config.json`; config.md § Mounts. The one thing to know: everything is decided here, on the text alone;
-//! what is on disk is looked at by the init process, through descriptors.
+//! The mounts of `config.json`; config.md § Mounts. Everything is decided on the text alone: the init process
+//! looks at the disk, through descriptors.
 
 mod file_system;
 mod id_map;
@@ -21,8 +21,8 @@ use crate::init::step::{Bind, MountTarget, Remount, Step, TargetRule};
 use crate::sys::mount::Recursion;
 use crate::sys::weakened;
 
-/// The files of procfs that may be covered; the list of runc and crun. Everything else there tells programs, security
-/// modules among them, about the kernel (CVE-2019-16884).
+/// The files of procfs that may be mounted over; the list of runc and crun. Everything else in procfs tells
+/// programs, including security modules, about the kernel (CVE-2019-16884).
 const COVERABLE: [&str; 11] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -37,44 +37,44 @@ const COVERABLE: [&str; 11] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// What is mounted, in order.
+/// The mounts, in order.
 #[derive(Debug, Default)]
 pub struct MountPlan {
     pub mounts: Vec<Numbered>,
-    /// What of it is to be read-only, but only after everything below it is in place: a tmpfs, or /dev.
+    /// The mounts that become read-only only after everything below them is in place: tmpfs and /dev.
     pub seals: Vec<Numbered>,
-    /// Binds that show other ids than the source has, each with its place in `/mounts`.
+    /// The id-mapped bind mounts, with their indices in `/mounts`.
     pub id_mappings: Vec<(usize, IdMapping)>,
-    /// Whether /dev is a part of the host's tree, in which nothing is made.
+    /// Whether /dev is bind-mounted from the host, so that nothing is created in it.
     pub dev_is_bound: bool,
-    /// What is accepted but should not be written so, one sentence each.
+    /// Deprecated usage, one message each.
     pub warnings: Vec<String>,
 }
 
-/// A step and the index in `/mounts` of what it is for.
+/// A step and the index of its mount in `/mounts`.
 pub type Numbered = (usize, Step);
 
 /// What the mounts depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Around<'a> {
-    /// Relative sources of binds start here.
+    /// Relative bind sources start here.
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
     pub mount_namespace: bool,
     pub label: Option<&'a Label>,
 }
 
-/// SELinux's label of the container's files.
+/// The SELinux label of the container's files.
 #[derive(Clone, Debug)]
 pub struct Label {
-    /// What the parameter is called: `context` or one of its kin; mount(8).
+    /// The mount option that takes it: `context` or a related one; mount(8).
     pub key: &'static CStr,
     pub context: CString,
 }
 
 impl MountPlan {
-    /// The ids of users and groups that options of new file systems name: `uid` or `gid`, the id, and the places of the mount and
-    /// of the option.
+    /// The user and group ids in options of new file systems: `uid` or `gid`, the id, and the indices of
+    /// mount and option.
     pub fn ids(&self) -> impl Iterator<Item = (&str, u32, usize, usize)> {
         self.mounts.iter().flat_map(|(mount, step)| {
             let parameters = match step {
@@ -89,7 +89,7 @@ impl MountPlan {
         })
     }
 
-    /// Whether the container can write to the cgroups that it sees, as config-linux.md § Cgroup ownership means it.
+    /// Whether the container can write to its cgroups, as defined in config-linux.md § Cgroup ownership.
     pub fn has_writable_cgroups(&self) -> bool {
         self.mounts.iter().any(|(_, step)| match step {
             Step::Mount(mount) => {
@@ -103,7 +103,7 @@ impl MountPlan {
     }
 }
 
-/// Decides about `mounts`, the value at `at` (`/mounts`).
+/// Plans `mounts`, the array at `at` (`/mounts`).
 pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Result<MountPlan> {
     if !mounts.is_empty() && !around.mount_namespace {
         return Err(at.error_with_hint(
@@ -128,7 +128,7 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
     Ok(plan)
 }
 
-/// The step, the one that makes its mount read-only in the end, and how its ids are mapped.
+/// The step, the step that makes the mount read-only at the end, and the id mapping.
 type Planned = (Step, Option<Step>, Option<IdMapping>);
 
 fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Planned> {
@@ -195,7 +195,7 @@ fn target(
     rootfs: &Path,
     at: &Pointer,
 ) -> Result<MountTarget> {
-    // Some tools name the place as the host sees it; runc understands that as well.
+    // Some tools give the destination as a path on the host; runc accepts that as well.
     let destination = mount.destination();
     let path = path::inside(destination.strip_prefix(rootfs).unwrap_or(destination), at)?;
     let text = path.to_str().unwrap_or_default();

@@ -2,28 +2,28 @@
 
 use crate::sys::mount::{Attributes, Recursion};
 
-/// `MOUNT_ATTR__ATIME`: the three bits of which one choice about access times is in force; 0 is `relatime`.
+/// `MOUNT_ATTR__ATIME`: the three bits that hold one access time mode; 0 is `relatime`.
 const ATIME: u64 = 0x70;
 
-/// What an option does.
+/// The effect of an option.
 #[derive(Clone, Copy, Debug)]
 enum Effect {
     Set(Recursion, u64),
     Clear(Recursion, u64),
-    /// Chooses how access times are kept.
+    /// Sets the access time mode.
     Atime(Recursion, u64),
-    /// Takes such a choice back. Of a mount of the host's that leaves what is, as with mount(8).
+    /// Takes an access time mode back. On a mount of the host the mode stays as it is, as with mount(8).
     NotAtime(u64),
     Propagation(Recursion, u64),
     Bind(Recursion),
     Remount,
-    /// A flag of the whole file system, by the name that fsconfig(2) gives it; without meaning for a bind.
+    /// A flag of the file system, by its fsconfig(2) name; without effect on a bind.
     FileSystem(&'static str),
     CopyUp,
     CopySymlink,
     NoFollowSource,
     NoFollowTarget,
-    /// Shows the ids of the source as others.
+    /// Id-maps the source.
     IdMap(Recursion),
     /// Accepted without effect; CONFORMANCE.md says why.
     Nothing,
@@ -45,7 +45,7 @@ const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
 const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
 const RELATIME: u64 = 0;
 
-/// All attributes that a mount can have but those of access times.
+/// All mount attributes except access time modes.
 const BESIDES_ATIME: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
 
 /// config.md § Mounts, "Linux mount options", in the order of its table; then those of crun.
@@ -122,19 +122,19 @@ const TABLE: &[(&str, Effect)] = &[
     ("dest-nofollow", NoFollowTarget),
 ];
 
-/// Every option that is not left to the file system.
+/// Every option that is not passed to the file system.
 pub fn known() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
 }
 
-/// Attributes of one mount or of a tree, as the options add up: the last one wins.
+/// The attributes of a mount or a tree that result from all options; the last one wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     set: u64,
     clear: u64,
     atime: Option<u64>,
     propagation: u64,
-    /// Whether any option named an attribute, if only to take it back.
+    /// Whether any option sets or clears an attribute.
     named: bool,
 }
 
@@ -147,7 +147,7 @@ impl Flags {
         }
     }
 
-    /// These and then, where they say something, `later`.
+    /// Applies `later` on top of these.
     pub fn then(self, later: Self) -> Self {
         Self {
             set: self.set & !later.clear | later.set,
@@ -158,29 +158,30 @@ impl Flags {
         }
     }
 
-    /// What a bind mount is to have: the attributes of what it shows if none is named, else those that are named and no
-    /// others, as with runc and crun; but the access times stay unless the options choose.
+    /// The attributes of a bind mount: those of the source if no option names one, otherwise exactly the
+    /// named ones, as with runc and crun. The access time mode stays unless an option sets it.
     pub fn exactly(self) -> Attributes {
         self.over(if self.named { BESIDES_ATIME } else { 0 })
     }
 
-    /// The most of [`Flags::exactly`] that can be had of a mount whose attributes are locked, since it comes from the
-    /// mount namespace of a more privileged user namespace (mount_namespaces(7)): what is set there stays. What the
-    /// options clear by name is still to be cleared, so that it fails rather than be ignored.
+    /// As much of [`Flags::exactly`] as a mount with locked attributes allows, because it comes from the
+    /// mount namespace of a more privileged user namespace (mount_namespaces(7)): attributes that are set
+    /// stay set. Attributes that an option clears by name are still cleared, so that the mount fails rather
+    /// than ignore the option.
     pub fn beside_locked(self) -> Attributes {
         self.over(if self.named { self.clear & !NODIRATIME | NOSYMFOLLOW } else { 0 })
     }
 
-    /// The attributes that are set, instead of those in `clear`.
+    /// The attributes after clearing those in `clear` and setting these.
     fn over(self, clear: u64) -> Attributes {
-        // As the kernel does it in a remount: nodiratime alone chooses relatime with it.
+        // As the kernel does in a remount: nodiratime alone implies relatime.
         let chooses_atime = self.atime.is_some() || self.set & NODIRATIME != 0;
         let clear = clear | if chooses_atime { ATIME | NODIRATIME } else { 0 };
         let set = self.set | self.atime.unwrap_or(RELATIME);
         Attributes { set, clear: clear & !(set & !ATIME), propagation: self.propagation }
     }
 
-    /// The same without `MOUNT_ATTR_RDONLY`.
+    /// The same flags without `MOUNT_ATTR_RDONLY`.
     pub fn writable(self) -> Self {
         Self { set: self.set & !RDONLY, ..self }
     }
@@ -190,23 +191,23 @@ impl Flags {
     }
 }
 
-/// What the options of one mount add up to.
+/// The result of all options of one mount.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
     pub bind: Option<Recursion>,
     pub remount: bool,
-    /// Where it says so.
+    /// The index of the `tmpcopyup` option.
     pub copy_up: Option<usize>,
     pub copy_symlink: bool,
     pub no_follow_source: bool,
     pub no_follow_target: bool,
-    /// The index of the option, how far it reaches, and crun's mappings, if any are beside it.
+    /// The index of the option, its recursion, and the mappings given with it in crun's syntax.
     pub id_map: Option<(usize, Recursion, Option<&'a str>)>,
     pub this_mount: Flags,
     pub whole_tree: Flags,
     /// Flags of the file system, with the index of the option.
     pub flags: Vec<(usize, &'static str)>,
-    /// What this table does not know, for the file system itself, with the index of the option.
+    /// Options unknown to this table, for the file system itself, with their indices.
     pub data: Vec<(usize, &'a str)>,
 }
 
@@ -217,7 +218,7 @@ impl<'a> Options<'a> {
             match TABLE.iter().find(|(name, _)| name == option) {
                 Some((_, effect)) => sum.add(index, *effect),
                 None => match option.split_once('=') {
-                    // As crun has them.
+                    // crun's syntax.
                     Some((name @ ("idmap" | "ridmap"), text)) => {
                         let reach = if name == "idmap" { One } else { All };
                         sum.id_map = Some((index, reach, Some(text).filter(|text| !text.is_empty())));
@@ -247,7 +248,7 @@ impl<'a> Options<'a> {
                 flags.atime = flags.atime.filter(|chosen| *chosen != choice);
             }
             Propagation(reach, kind) => {
-                // One propagation is in force in the end: the last, for as far as it reaches.
+                // Only one propagation applies: the last one, with its own recursion.
                 (self.this_mount.propagation, self.whole_tree.propagation) = (0, 0);
                 self.reach(reach).propagation = kind;
             }

@@ -9,21 +9,21 @@ use crate::error::Pointer;
 use crate::sys::cred::Sets;
 use crate::sys::weakened;
 
-/// The sets of the container's first process: bit N is capability number N.
+/// The sets of the init process: bit N is capability number N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapabilityPlan {
     pub bounding: u64,
     pub sets: Sets,
     pub ambient: u64,
-    /// Ambient capabilities that cannot be had because they are not both permitted and inheritable.
+    /// Ambient capabilities that cannot be raised because they are not both permitted and inheritable.
     pub lost_ambient: u64,
-    /// Capabilities that the runtime itself does not have to give.
+    /// Capabilities that were dropped because the runtime itself lacks them.
     pub not_ours: u64,
 }
 
 impl CapabilityPlan {
-    /// Leaves out what the runtime, with these sets of its own, cannot give; config.md § Linux Process wants a warning, not a
-    /// failure.
+    /// Drops what the runtime, whose sets are `own`, cannot grant; config.md § Linux Process requires a
+    /// warning, not an error.
     pub fn limit_to(&mut self, own: Sets) {
         let wanted = self.sets.effective | self.sets.permitted | self.sets.inheritable;
         self.not_ours = wanted & !own.permitted;
@@ -33,18 +33,18 @@ impl CapabilityPlan {
         self.ambient &= own.permitted;
     }
 
-    /// Whether a process can come to have `capability`.
+    /// Whether a process can gain `capability`.
     pub fn may_have(&self, capability: caps::Capability) -> bool {
         let possible = self.bounding | self.sets.permitted | self.sets.inheritable;
         possible & capability.bitmask() != 0
     }
 
-    /// Whether a process can come to have CAP_SYS_PTRACE.
+    /// Whether a process can gain CAP_SYS_PTRACE.
     pub fn may_trace(&self) -> bool {
         self.may_have(caps::Capability::CAP_SYS_PTRACE)
     }
 
-    /// What is not as the bundle asks, one sentence each.
+    /// The deviations from the bundle, one message each.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let not_ours = (self.not_ours != 0)
             .then(|| format!("ignoring capability {}: the runtime does not have it", names(self.not_ours)));
@@ -58,7 +58,8 @@ impl CapabilityPlan {
     }
 }
 
-/// Decides about the object at `at` (`/process/capabilities`); without it there are no capabilities at all, as with crun; runc keeps its own.
+/// Plans the object at `at` (`/process/capabilities`). Without it there are no capabilities at all, as in
+/// crun; runc keeps its own.
 pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<CapabilityPlan> {
     let Some(capabilities) = capabilities else { return Ok(CapabilityPlan::default()) };
     let mut sets = Sets {

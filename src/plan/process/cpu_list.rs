@@ -1,18 +1,19 @@
-//! Sets of processors or memory nodes: "0-3,7" as the kernel writes it (cpuset(7), "List format"), and the bits that it reads.
+//! Sets of CPUs or memory nodes: lists such as "0-3,7" (cpuset(7), "List format") and the bit masks that
+//! system calls take.
 
-/// The largest number there may be, so that one mistyped digit does not ask for gigabytes of bits; runc's.
+/// The largest number accepted, so that a mistyped digit does not allocate gigabytes; runc's limit.
 const LARGEST: u32 = 64 * 1024;
 
-/// A set of numbers, as words of bits: number N is bit N modulo the word's size of word N divided by it.
+/// A bit mask in words: with words of W bits, number N is bit N modulo W of word N / W.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask(Vec<usize>);
 
 impl Mask {
-    /// Reads a list of numbers and ranges with commas between; spaces around them and empty elements mean nothing. `None` for
-    /// an empty text.
+    /// Parses a comma-separated list of numbers and ranges; spaces around them and empty elements are
+    /// ignored. Returns `None` for an empty text.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence.
+    /// The reason, as the end of a sentence.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         let mut mask = Self::default();
         for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
@@ -30,7 +31,7 @@ impl Mask {
         }
     }
 
-    /// A word at a time: a list may name a long range again and again.
+    /// Sets whole words at once: a list may repeat a long range many times.
     fn add(&mut self, first: usize, last: usize) {
         let bits = usize::BITS as usize;
         let (begin, end) = (first / bits, last / bits);
@@ -44,7 +45,7 @@ impl Mask {
         }
     }
 
-    /// How many numbers it has.
+    /// The number of elements.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
@@ -55,7 +56,7 @@ impl Mask {
 }
 
 fn number(text: &str) -> Result<usize, String> {
-    // `parse` alone would take a plus sign.
+    // `parse` alone would accept a plus sign.
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number {
         return Err(format!("invalid number {text:?}"));

@@ -148,8 +148,8 @@ fn check_user(user: &runtime::User, at: &Pointer) -> Result<()> {
     refuse_no_change(user, at)
 }
 
-/// To the kernel the largest number means "leave the id as it is", which would be the runtime's own;
-/// setresuid(2).
+/// Refuses the largest number: the kernel takes it as "leave the id unchanged", which would keep the
+/// runtime's own; setresuid(2).
 fn refuse_no_change(user: &runtime::User, at: &Pointer) -> Result<()> {
     let groups = user.additional_gids().iter().flatten().enumerate();
     let groups = groups.map(|(index, gid)| (*gid, at.field("additionalGids").index(index)));
@@ -184,7 +184,7 @@ pub fn candidates(program: &CString, env: &[CString]) -> Vec<CString> {
 /// The runtime's own environment.
 pub fn inherited_environment() -> Vec<CString> {
     let variables = std::env::vars_os().map(|(name, value)| [name, value].join("=".as_ref()));
-    // No variable of an environment holds a NUL.
+    // Environment variables contain no NUL.
     variables.filter_map(|variable| CString::new(variable.into_vec()).ok()).collect()
 }
 
@@ -204,7 +204,7 @@ pub fn variable_name(entry: &CStr) -> Option<&[u8]> {
     entry.to_bytes().get(..end?)
 }
 
-/// Of a variable set twice the last value stays, and its place, as with runc.
+/// Keeps the last value of a variable that is set twice, in its place, as runc does.
 pub fn last_of_each(env: Vec<CString>) -> Vec<CString> {
     let mut seen = HashSet::with_capacity(env.len());
     let is_last = |entry: &'_ CString| variable_name(entry).is_none_or(|name| seen.insert(name.to_owned()));

@@ -8,7 +8,7 @@ use crate::error::Pointer;
 /// `RLIMIT_*`, soft, hard.
 pub type Rlimit = (u32, u64, u64);
 
-/// Decides about the array at `at` (`/process/rlimits`).
+/// Plans the array at `at` (`/process/rlimits`).
 pub fn plan(rlimits: &[PosixRlimit], at: &Pointer) -> Result<Vec<Rlimit>> {
     let mut planned: Vec<Rlimit> = Vec::with_capacity(rlimits.len());
     for (index, rlimit) in rlimits.iter().enumerate() {
@@ -30,7 +30,7 @@ pub fn plan(rlimits: &[PosixRlimit], at: &Pointer) -> Result<Vec<Rlimit>> {
 
 fn number(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType as T;
-    // The C libraries disagree about the type of these constants.
+    // The C libraries define these constants with different types.
     #[allow(clippy::unnecessary_cast, reason = "u32 with glibc, int with musl")]
     #[allow(clippy::cast_sign_loss, reason = "constants from 0 to 15")]
     {

@@ -1,4 +1,4 @@
-//! When the process runs, on which processors, and when its requests to disks are served; config.md § Linux Process.
+//! CPU scheduling, CPU affinity and I/O priority of the process; config.md § Linux Process.
 
 use anyhow::Result;
 use oci_spec::runtime::{self, IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy};
@@ -7,16 +7,16 @@ use crate::error::Pointer;
 use crate::plan::process::cpu_list::Mask;
 use crate::sys::scheduling::Scheduler;
 
-/// The processors of a process that is added to a container.
+/// The CPU affinity of a process that is added to a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affinity {
-    /// Those that the runtime runs on until the process is in the container's cgroup.
+    /// The CPUs that the runtime runs on until the process is in the container's cgroup.
     pub initial: Option<Mask>,
-    /// Those of the process itself.
+    /// The CPUs of the program.
     pub last: Option<Mask>,
 }
 
-/// Decides about the object at `at` (`/process/scheduler`). What is not given is 0.
+/// Plans the object at `at` (`/process/scheduler`). Missing values are 0.
 pub fn scheduler(wanted: &runtime::Scheduler, at: &Pointer) -> Result<Scheduler> {
     use LinuxSchedulerPolicy as P;
     let policy = *wanted.policy();
@@ -66,7 +66,8 @@ pub fn scheduler(wanted: &runtime::Scheduler, at: &Pointer) -> Result<Scheduler>
     })
 }
 
-/// sched(7): all three from 1024 ns on and below 2^63, none more than the next; a period of 0 is the deadline.
+/// Checks the rules of sched(7): all three from 1024 ns to below 2^63, each at most as large as the next; a
+/// period of 0 means the deadline.
 fn deadlines(times: [(&str, u64); 3], at: &Pointer) -> Result<()> {
     let mut before = ("", 0);
     for (field, time) in times {
@@ -102,7 +103,8 @@ fn bit(flag: LinuxSchedulerFlag) -> u64 {
     }
 }
 
-/// Decides about the object at `at` (`/process/ioPriority`): class and level in the kernel's form; linux/ioprio.h.
+/// Plans the object at `at` (`/process/ioPriority`); returns class and level in one number, as in
+/// linux/ioprio.h.
 pub fn io_priority(wanted: &runtime::LinuxIOPriority, at: &Pointer) -> Result<u16> {
     let class = match wanted.class() {
         IOPriorityClass::IoprioClassRt => 1,
@@ -115,7 +117,7 @@ pub fn io_priority(wanted: &runtime::LinuxIOPriority, at: &Pointer) -> Result<u1
     Ok(class << 13 | level)
 }
 
-/// Decides about the object at `at` (`/process/execCPUAffinity`).
+/// Plans the object at `at` (`/process/execCPUAffinity`).
 pub fn affinity(wanted: &runtime::ExecCPUAffinity, at: &Pointer) -> Result<Affinity> {
     let mask = |list: &Option<String>, field: &str| {
         Mask::parse(list.as_deref().unwrap_or_default()).map_err(|message| at.field(field).error(message))

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::init::step::{Part, Step};
 
-/// What the user can do about it, where the user namespace is a likely cause of the failure.
+/// Returns what the user can do if the user namespace is a likely cause of the failure.
 pub(super) fn in_user_namespace(step: &Step, errno: Errno, part: Part) -> Option<&'static str> {
     match (step, errno) {
         (Step::Mount(mount), Errno::EPERM) if part == Part::Whole => Some(match mount.fstype.to_bytes() {
@@ -25,7 +25,7 @@ pub(super) fn in_user_namespace(step: &Step, errno: Errno, part: Part) -> Option
         (Step::Bind(_) | Step::Remount(_) | Step::Seal { .. }, Errno::EPERM) if part == Part::Whole => {
             Some("flags set on the host's mount cannot be cleared in a user namespace")
         }
-        // The source is opened by whoever has privileges; the rest is root's of the user namespace.
+        // The source is opened with the runtime's privileges; the rest is done as root of the user namespace.
         (Step::Mount(_) | Step::Bind(_), Errno::EACCES | Errno::EPERM | Errno::EOVERFLOW)
             if part == Part::Target =>
         {
@@ -41,7 +41,7 @@ pub(super) fn in_user_namespace(step: &Step, errno: Errno, part: Part) -> Option
         (Step::OpenRootfs { .. }, Errno::EACCES) => {
             Some("the user running the runtime must have access to it")
         }
-        // A range of groups that may ping, for example.
+        // For example, a range of groups that may ping.
         (Step::Sysctl { .. }, Errno::EINVAL) if matches!(part, Part::Item(_)) => {
             Some("all ids in it must be mapped in the user namespace")
         }

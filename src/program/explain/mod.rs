@@ -1,4 +1,4 @@
-//! How a failure (the number of a step, an errno, a part of the step) becomes an error for the user.
+//! Turns failures (step number, errno, part of the step) into error messages.
 //!
 //! The step says what was being done: each family of steps has a file, whose table gives a [`Sentence`]. The
 //! step's [`Origin`] says where in `config.json` to look. [`Program::explain`] puts the two together.
@@ -34,7 +34,7 @@ struct Failed<'a> {
     part: Part,
 }
 
-/// What is said about a failed step.
+/// What an error message says about a failed step.
 struct Sentence {
     /// What was being done, as a verb phrase: "mount ...".
     doing: String,
@@ -46,7 +46,7 @@ struct Sentence {
     is_whole_message: bool,
 }
 
-/// All that is said about a step that no table has, or a number that no step has.
+/// The description for steps without a sentence and for unknown step numbers.
 const UNKNOWN: &str = "start the container";
 
 fn unknown() -> Sentence {
@@ -61,7 +61,7 @@ fn plain(doing: String) -> Sentence {
 impl Program {
     /// Turns a failure that the init process has reported into an error.
     ///
-    /// `step` is the step's number, from 0; `said` is the last output of a hook.
+    /// `step` is the step's number, from 0; `said` is the output of a failed hook.
     pub fn explain(&self, step: u32, errno: crate::sys::Errno, part: Part, said: &[u8]) -> anyhow::Error {
         let index = usize::try_from(step).unwrap_or(usize::MAX);
         let errno = Errno::from_raw(errno.raw_os_error());
@@ -87,7 +87,7 @@ fn stage(step: &Step) -> Stage {
 }
 
 impl Failed<'_> {
-    /// How a hook ended, in the words of `plan::hooks`.
+    /// Describes how a hook failed, in the words of `plan::hooks`.
     fn hook_error(self, hook: &RunHook, said: &[u8]) -> anyhow::Error {
         let pointer = self.program.pointer(self.origin, Part::Whole).unwrap_or_else(Pointer::root);
         let ended = match self.part {
@@ -97,8 +97,7 @@ impl Failed<'_> {
         hooks::failure_of_step(pointer, hook, ended, said)
     }
 
-    /// The error that says `sentence` about the place in `config.json` that the step comes from, if there is
-    /// one.
+    /// Builds the error from `sentence` and the step's place in `config.json`, if it has one.
     fn error(self, sentence: Sentence) -> anyhow::Error {
         let errno = anyhow!(self.errno);
         let pointer = self.pointer(sentence.field);
@@ -115,7 +114,7 @@ impl Failed<'_> {
         }
     }
 
-    /// Where the step comes from, or `field` below it, with its index.
+    /// The pointer of the step, or of `field` below it with its index.
     fn pointer(self, field: Option<(&'static str, Option<usize>)>) -> Option<Pointer> {
         let origin = match self.step {
             Step::Identity(who) if self.part == Part::Source => security::capabilities(who, self.errno),
@@ -134,7 +133,7 @@ impl Failed<'_> {
         if program.is_in_user_namespace { hints::in_user_namespace(step, errno, part) } else { None }
     }
 
-    /// What the family of the step says about it.
+    /// Returns the sentence for the step from the table of its family.
     fn sentence(self) -> Sentence {
         match self.step {
             Step::JoinNamespace { .. }
@@ -194,13 +193,13 @@ impl Failed<'_> {
             | Step::Ready
             | Step::AwaitStart { .. }
             | Step::CloseOnExec { .. } => start::sentence(self),
-            // Its error is worded by `plan::hooks`: see `hook_error`.
+            // Worded by `plan::hooks`: see `hook_error`.
             Step::RunHook(hook) => plain(text(&hook.complaint)),
         }
     }
 }
 
-/// Which element of the step's list failed, from 0.
+/// The index of the list element that failed, from 0.
 fn place(part: Part) -> usize {
     match part {
         Part::Item(index) => usize::from(index),

@@ -1,4 +1,4 @@
-//! The rootfs, the mounts in it, and the switch of the root; what is read-only or masked.
+//! The rootfs, its mounts, the root switch, read-only and masked paths.
 
 use nix::errno::Errno;
 
@@ -40,16 +40,15 @@ pub(super) fn sentence(failed: Failed<'_>) -> Sentence {
     }
 }
 
-/// A mount that is in no mount namespace any more, or of which there may be no clone; move_mount(2),
-/// open_tree(2).
+/// The mount was detached from its mount namespace or must not be cloned; move_mount(2), open_tree(2).
 const TAKEN_AWAY: &str = "the mount is unbindable, or was unmounted by another process sharing the rootfs";
 
-/// What a bind does.
+/// Describes a bind mount, for error messages.
 pub fn describe_bind(bind: &Bind) -> String {
     format!("bind {:?} on {}", text(&bind.source), text(&bind.target.path))
 }
 
-/// About a mount of `/mounts`, which names the field of its entry that is to blame.
+/// The sentence for a mount of `/mounts`; it names the field of its entry that caused the failure.
 fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
     let (doing, target, parameters) = match step {
         Step::Mount(mount) => (
@@ -83,7 +82,7 @@ fn mount(step: &Step, errno: Errno, part: Part) -> Sentence {
     }
 }
 
-/// What was wrong with the mount point.
+/// The sentence for a failure at the mount point.
 fn on_target(doing: String, is_new_file_system: bool, errno: Errno) -> Sentence {
     let sentence = Sentence { field: Some(("destination", None)), ..plain(doing) };
     match errno {
@@ -102,8 +101,7 @@ fn on_target(doing: String, is_new_file_system: bool, errno: Errno) -> Sentence 
     }
 }
 
-/// What was wrong with option `index` of the mount, from 0, or with its SELinux label, which is not one of
-/// `/options`.
+/// The sentence for mount option `index`, from 0, or for the SELinux label, which is not in `/options`.
 fn on_option(sentence: &Sentence, parameters: &[Parameter], index: u16) -> Sentence {
     if index == Parameter::NOT_AN_OPTION {
         return Sentence {

@@ -1,4 +1,4 @@
-//! The place in `config.json`, or in the process's own document, that a failed step comes from.
+//! The field of `config.json` or of the process document that a failed step comes from.
 
 use super::place;
 use crate::bundle::document;
@@ -7,8 +7,7 @@ use crate::init::step::Part;
 use crate::program::{Origin, Program};
 
 impl Program {
-    /// Where the step comes from; `None` if the runtime itself wants it, or the caller of `exec` by an
-    /// option.
+    /// Returns where the step comes from; `None` if the runtime itself added it, or an option of `exec`.
     pub(super) fn pointer(&self, origin: &Origin, part: Part) -> Option<Pointer> {
         match origin {
             Origin::Runtime => None,
@@ -30,7 +29,7 @@ impl Program {
         }
     }
 
-    /// A pointer into `config.json` that is written out, or the place in the process's own document.
+    /// Turns a literal pointer into one into `config.json` or into the process document.
     fn written(&self, path: &str) -> Option<Pointer> {
         let is_exception = self.source.exceptions.contains(&path);
         let below = |root: Pointer, path: &str| path.split('/').skip(1).fold(root, |at, name| at.field(name));

@@ -1,5 +1,4 @@
-//! What the process is before it runs its program: its descriptors, session, keyring, limits and working
-//! directory.
+//! The process before it runs its program: descriptors, session, keyring, limits and working directory.
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! When, where and with which memory the process runs: scheduler, I/O priority, affinity, memory policy.
+//! CPU and memory of the process: scheduler, I/O priority, affinity, memory policy.
 
 use nix::errno::Errno;
 
@@ -13,7 +13,7 @@ pub(super) fn sentence(failed: Failed<'_>) -> Sentence {
                 .then_some("a memory node does not exist on this host, or the flags conflict"),
             ..plain(format!("set memory policy {mode:#x}"))
         },
-        // The words that runc's callers look for.
+        // The wording that runc's callers look for.
         Step::Scheduler(_) if errno == Errno::EPERM && program.has_cpu_list => Sentence {
             hint: Some("remove /linux/resources/cpu/cpus or the scheduler"),
             ..plain("process scheduler can't be used together with AllowedCPUs".into())

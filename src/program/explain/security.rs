@@ -54,7 +54,7 @@ fn identity(who: &Identity, errno: Errno, part: Part) -> Sentence {
             }),
             ..plain("set the capabilities".into())
         },
-        // The words of runc.
+        // runc's wording.
         Part::Item(0) if errno == Errno::EINVAL => Sentence {
             field: Some(("uid", None)),
             ..plain(format!("cannot setuid to unmapped uid {} in user namespace", who.uid))
@@ -76,7 +76,7 @@ fn identity(who: &Identity, errno: Errno, part: Part) -> Sentence {
     }
 }
 
-/// Where the capabilities come from that could not be set.
+/// The field of `config.json` whose capabilities could not be set.
 pub(super) fn capabilities(who: &Identity, errno: Errno) -> &'static Origin {
     match is_beyond_bounding(who) && errno == Errno::EPERM {
         true => &Origin::Field("/process/capabilities/inheritable"),
@@ -84,8 +84,7 @@ pub(super) fn capabilities(who: &Identity, errno: Errno) -> &'static Origin {
     }
 }
 
-/// The kernel takes no such inheritable capability that the process has not inherited itself;
-/// capabilities(7).
+/// The kernel adds no inheritable capability outside the bounding set; capabilities(7).
 fn is_beyond_bounding(who: &Identity) -> bool {
     who.sets.inheritable & !who.bounding != 0
 }

@@ -1,4 +1,4 @@
-//! The last steps: the program is found, parent and `start` are waited for, execve.
+//! The last steps: finding the program, waiting for the parent and for `start`, execve.
 
 use nix::errno::Errno;
 
@@ -8,13 +8,13 @@ use crate::init::step::Step;
 pub(super) fn sentence(failed: Failed<'_>) -> Sentence {
     let Failed { program, step, errno, .. } = failed;
     match step {
-        // The words of Go's os/exec, which engines look for.
+        // The wording of Go's os/exec, which engines look for.
         Step::FindProgram { .. } if errno == Errno::ENOENT && !program.name.contains('/') => Sentence {
             is_whole_message: true,
             ..plain(format!("exec {:?}: executable file not found in $PATH", program.name))
         },
         Step::FindProgram { .. } => plain(format!("exec {:?}", program.name)),
-        // As the init process itself says it when nobody listens any more.
+        // The same words as the init process prints when the parent no longer listens.
         Step::Execute { .. } => Sentence {
             hint: match errno {
                 Errno::ENOEXEC => Some("neither an executable for this machine nor a script with a #! line"),

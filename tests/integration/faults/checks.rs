@@ -1,4 +1,4 @@
-//! What must be so after a command into which a fault was put.
+//! What must hold after a command into which a fault was injected.
 
 use std::fs;
 use std::path::{Path, PathBuf};

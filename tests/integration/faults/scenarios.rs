@@ -1,4 +1,4 @@
-//! The commands into which faults are put, each with what it finds and what must be so afterwards.
+//! The commands into which faults are injected, each with its preconditions and what must hold afterwards.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! A seccomp agent: takes the listener from the runtime and answers for the kernel; seccomp_unotify(2).
+//! A seccomp agent: receives the listener from the runtime and answers its notifications; seccomp_unotify(2).
 #![allow(unsafe_code, reason = "ioctl(2) has no safe form")]
 
 use std::io::IoSliceMut;

@@ -1,4 +1,4 @@
-//! A bundle in the making: a root file system and a config.json that starts as that of `spec`.
+//! Builds a bundle: a root file system, and a config.json that starts as the one of `spec`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

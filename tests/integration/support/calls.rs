@@ -1,4 +1,4 @@
-//! The system calls that the runtime makes and into which faults are put: how each can fail, and what it is about.
+//! The runtime's system calls into which faults are injected: how each can fail, and what it refers to.
 
 use nix::errno::Errno::{self, *};
 

@@ -1,5 +1,5 @@
-//! Programs of a few instructions: one system call and nothing else that a filter would have to allow, or a
-//! few threads, which no program of the root file system has.
+//! Minimal ELF programs: one system call and nothing else that a filter would have to allow, or a few
+//! threads, which no program in the root file system has.
 
 /// How the program reaches the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

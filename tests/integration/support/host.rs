@@ -1,4 +1,4 @@
-//! What this machine can do, and which runtime is tested.
+//! The capabilities of this machine, and the runtime under test.
 #![allow(unsafe_code, reason = "bpf(2) has no safe form")]
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
-//! Follows a call of the runtime from system call to system call by ptrace(2), and at one of them kills the process that makes it,
-//! or makes that call fail.
+//! Traces a call of the runtime with ptrace(2), and at one system call kills the calling process or makes the
+//! call fail.
 //!
-//! Followed are the runtime itself (`parent`), what it makes by clone3(2) (`child`, `child2`, ...), which is the init process or
-//! one on the way to it, and what is made by clone(2) (`hook`, ...). A child or hook is let go when it has become its program.
-//! A system call is named by its process and its place among those of the same name: `parent:openat.12`. That stays the same
-//! while others wait in between, which a place among all calls would not.
+//! Traced are the runtime itself (`parent`), the processes it creates with clone3(2) (`child`, `child2`,
+//! ...), which are the init process or intermediates, and those created with clone(2) (`hook`, ...). A child
+//! or hook is released when it executes its program. A system call is identified by its process and its index
+//! among calls of the same name: `parent:openat.12`. Unlike an index among all calls, that does not change
+//! when other processes wait in between.
 #![allow(unsafe_code, reason = "pre_exec has no safe form")]
 
 use std::cmp::Ordering;

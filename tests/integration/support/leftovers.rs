@@ -1,7 +1,7 @@
-//! What a container has left on the machine: cgroups, mounts, processes, files.
+//! Finds what a container has left on the machine: cgroups, mounts, processes, files.
 //!
-//! Everything that belongs to a test carries its unique name: the path of its cgroup, of its bundle and of its state
-//! directory; mounts and processes are recognised by them.
+//! Everything that belongs to a test is identified by its unique name, which is part of the paths of its
+//! cgroup, bundle and state directory, and of its mounts and processes.
 
 use std::cell::RefCell;
 use std::fs;

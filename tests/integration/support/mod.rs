@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! Helpers of the integration tests.
 
 pub mod agent;
 pub mod bundle;

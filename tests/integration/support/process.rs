@@ -1,4 +1,4 @@
-//! One call of a program, with a deadline.
+//! Runs a program with a deadline.
 
 use std::ffi::OsStr;
 use std::fmt;

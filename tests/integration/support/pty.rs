@@ -1,4 +1,4 @@
-//! A program on a terminal of its own: what it shows there, and what is typed.
+//! Runs a program on a terminal of its own, reads its output and types input.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

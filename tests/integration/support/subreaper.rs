@@ -1,5 +1,5 @@
 //! A process that orphans are reparented to and that never reaps them, like `sleep infinity` as process 1 of
-//! a CI container. It is the program of the tests, called with [`OPTION`] as its first argument.
+//! a CI container. It is the test program itself, run with [`OPTION`] as its first argument.
 
 use std::process::{Command, ExitCode};
 use std::{env, thread};

@@ -1,4 +1,4 @@
-//! Functions become tests of libtest-mimic.
+//! Turns functions into libtest-mimic tests.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Follows a call of the runtime, and whatever it starts, from one system call to the next; ptrace(2).
+//! Traces a call of the runtime, and everything it starts, from one system call to the next; ptrace(2).
 #![allow(unsafe_code, reason = "ptrace(2), waitid(2) and fork(2) have no safe form")]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! An ordinary user of this machine, whom only the tests know: root of the suite becomes it to call the runtime.
+//! An ordinary user known only to the tests: the suite's root takes its identity to call the runtime.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, lchown};

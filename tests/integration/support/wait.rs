@@ -1,4 +1,4 @@
-//! Waiting for something to become true, with a deadline.
+//! Waits for a condition with a deadline.
 
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};

@@ -1,8 +1,8 @@
-//! A build of the runtime that can do without single defences (`src/sys/weakened.rs`), with which attacks show
-//! that they are some.
+//! A build of the runtime in which single defences can be switched off (`src/sys/weakened.rs`), to prove that
+//! the tests' attacks work.
 //!
-//! `WEAKENED` names it: `cargo build --features weakened --target-dir target/weakened`, which scripts/test
-//! does.
+//! `WEAKENED` is its path: `cargo build --features weakened --target-dir target/weakened`, as in
+//! scripts/test.
 
 use std::cell::Cell;
 use std::env;

@@ -1,4 +1,4 @@
-//! The directory of this test process and the names in it.
+//! The directory of this test process and the names used in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

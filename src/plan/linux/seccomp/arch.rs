@@ -1,22 +1,24 @@
-//! Architectures: config-linux.md § Seccomp, `architectures`.
+//! Architectures; config-linux.md § Seccomp, `architectures`.
 //!
-//! A kernel runs programs of a few architectures only, and a filter is asked about no others. Those are compiled for; what
-//! a profile says about the others cannot come to pass on this machine.
+//! A kernel runs programs of a few architectures only, and its filters are never asked about others. Filters
+//! are compiled for those; what a profile says about others has no effect on this machine.
 
 use oci_spec::runtime;
 
-/// What a kernel that this program runs on can run. The order is that of the columns of the table of system calls.
+/// The architectures that supported kernels can run. The order is that of the columns of the system call
+/// table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Arch {
     X86_64,
     X86,
-    /// Programs for x86_64 with small pointers. To the kernel it is x86_64, with a bit in the number of every call.
+    /// x86_64 programs with 32-bit pointers. The kernel reports them as x86_64, with a bit set in every call
+    /// number.
     X32,
     Aarch64,
     Arm,
 }
 
-/// How much of an argument is compared.
+/// How many bits of an argument are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Half,
@@ -27,7 +29,7 @@ impl Arch {
     pub(super) const ALL: [Self; 5] = [Self::X86_64, Self::X86, Self::X32, Self::Aarch64, Self::Arm];
     pub(super) const COUNT: usize = Self::ALL.len();
 
-    /// The one that this program is built for, if filters can be made for it.
+    /// The architecture that this program is built for, if filters are supported on it.
     pub(super) const fn native() -> Option<Self> {
         if cfg!(target_arch = "x86_64") {
             Some(Self::X86_64)
@@ -38,7 +40,7 @@ impl Arch {
         }
     }
 
-    /// What else a kernel of this architecture runs.
+    /// The other architectures that a kernel of this one runs.
     pub(super) const fn companions(self) -> &'static [Self] {
         match self {
             Self::X86_64 => &[Self::X86, Self::X32],
@@ -51,7 +53,7 @@ impl Arch {
         self as usize
     }
 
-    /// `AUDIT_ARCH_*`, which a filter finds in `seccomp_data`; linux/audit.h.
+    /// `AUDIT_ARCH_*`, as in `seccomp_data`; linux/audit.h.
     pub(super) const fn audit(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xc000_003e,
@@ -69,7 +71,7 @@ impl Arch {
         }
     }
 
-    /// An argument of a program of 32 bits is half as wide, and a condition written for 64 must hold for it, too.
+    /// The width of arguments. A condition written for 64 bits must hold for 32-bit programs, too.
     pub(super) const fn width(self) -> Width {
         match self {
             Self::X86_64 | Self::Aarch64 => Width::Whole,
@@ -77,7 +79,7 @@ impl Arch {
         }
     }
 
-    /// `native` and those of `named` that its kernel runs, each once, as a filter asks about them.
+    /// Returns `native` and those of `named` that its kernel runs, each once, x32 included.
     pub(super) fn of_profile(named: &[runtime::Arch], native: Self) -> Vec<Self> {
         let is_named = |arch: &&Self| named.iter().any(|named| Self::named(*named) == Some(**arch));
         [native].into_iter().chain(native.companions().iter().filter(is_named).copied()).collect()

@@ -1,10 +1,10 @@
-//! From ranges to a program of classic BPF: a binary search for the range of the call's number, per architecture, and what
-//! is done in it, with comparisons of arguments where that depends on them.
+//! Compiles ranges to a classic BPF program: for each architecture a binary search for the range of the
+//! call's number, then its verdict, with comparisons of arguments where it depends on them.
 //!
-//! A search is what makes a filter quick to load, too: the kernel runs it once for each call there is, to find those that it
-//! need not ask about any more. Conditional jumps reach 255 instructions ahead and no jump goes back, so the program is
-//! written from its end: what is jumped to exists already, and where it is too far away, an answer is repeated and
-//! anything else reached by an unconditional jump.
+//! A binary search also makes the filter quick to load: the kernel runs it once for each call to find those
+//! that are always allowed. Conditional jumps reach at most 255 instructions forward, and no jump goes
+//! backward, so the program is generated from its end: jump targets exist already. If a target is too far
+//! away, a return instruction is repeated; anything else is reached by an unconditional jump.
 //!
 //! Sources: the kernel's seccomp_filter.rst and filter.rst; `struct seccomp_data` in linux/seccomp.h.
 
@@ -12,7 +12,7 @@ use super::ranges::{Range, Section};
 use super::rules::{Action, Condition, Operator, Rule, Verdict};
 use crate::sys::seccomp::Instruction;
 
-/// Compiles what is to be done on each architecture; any other is answered as libseccomp does.
+/// Compiles the sections; other architectures are answered as by libseccomp.
 pub(super) fn compile(sections: &[Section], default: Action) -> Vec<Instruction> {
     let mut program = Program { reversed: Vec::with_capacity(1024), answers: Vec::new(), default };
     let mut next = JumpTarget::Answer(Action::KILL_THREAD);
@@ -31,12 +31,12 @@ pub(super) fn compile(sections: &[Section], default: Action) -> Vec<Instruction>
     program.reversed
 }
 
-// Places in `struct seccomp_data`.
+// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-// Operations: class, size, mode; linux/bpf_common.h.
+// Opcodes: class, size, mode; linux/bpf_common.h.
 pub(super) const LOAD: u16 = 0x20;
 pub(super) const AND: u16 = 0x54;
 pub(super) const JUMP: u16 = 0x05;
@@ -45,20 +45,20 @@ pub(super) const GREATER: u16 = 0x25;
 pub(super) const GREATER_OR_EQUAL: u16 = 0x35;
 pub(super) const ANSWER: u16 = 0x06;
 
-/// How far a conditional jump goes, less the two instructions that may have to be put between.
+/// The reach of a conditional jump, less two instructions that may have to be inserted.
 const REACH: usize = 253;
 
-/// Where to go on.
+/// Where a jump goes.
 #[derive(Clone, Copy, Debug)]
 enum JumpTarget {
     Answer(Action),
-    /// An instruction, counted from the program's end.
+    /// An instruction, counted from the end of the program.
     At(usize),
 }
 
 struct Program {
     reversed: Vec<Instruction>,
-    /// The answers there are, the earliest in the program last.
+    /// The return instructions so far; the last entry is the earliest in the program.
     answers: Vec<(Action, usize)>,
     default: Action,
 }
@@ -69,18 +69,19 @@ impl Program {
         JumpTarget::At(self.reversed.len() - 1)
     }
 
-    /// Loads a word of `seccomp_data` and goes on at `place`, which must be the last instruction written.
+    /// Loads a word of `seccomp_data` and falls through to `place`, which must be the instruction written
+    /// last.
     fn load(&mut self, word: u32, place: usize) -> JumpTarget {
         debug_assert_eq!(place + 1, self.reversed.len(), "a load goes on with what follows");
         self.push(LOAD, word)
     }
 
-    /// How many instructions lie between the next one to be written and `place`.
+    /// The number of instructions between the next one to be written and `place`.
     fn distance(&self, place: usize) -> usize {
         self.reversed.len() - place - 1
     }
 
-    /// A place to which a conditional jump can go, and which leads to `target`.
+    /// Returns a place in reach of a conditional jump that leads to `target`.
     fn near(&mut self, target: JumpTarget) -> usize {
         match target {
             JumpTarget::Answer(action) => {
@@ -103,7 +104,7 @@ impl Program {
         self.reversed.len() - 1
     }
 
-    /// Compares what is loaded with `number`.
+    /// Compares the loaded word with `number`.
     fn jump(&mut self, code: u16, number: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         let (yes, no) = (self.near(yes), self.near(no));
         let skip = |distance| u8::try_from(distance).unwrap_or(u8::MAX);
@@ -112,7 +113,7 @@ impl Program {
         JumpTarget::At(self.reversed.len() - 1)
     }
 
-    /// Finds the range that the loaded number is in.
+    /// Generates the binary search for the loaded number.
     fn search(&mut self, ranges: &[Range]) -> JumpTarget {
         let (left, right) = ranges.split_at(ranges.len() / 2);
         match (left, right) {
@@ -163,7 +164,8 @@ impl Program {
         })
     }
 
-    /// With `code` as the comparison of the lower halves, if the upper ones are equal or do not count.
+    /// Generates a 64-bit comparison; `code` compares the lower halves if the upper halves are equal or do
+    /// not matter.
     fn exceeds(
         &mut self,
         condition: &Condition,
@@ -183,7 +185,7 @@ impl Program {
     }
 }
 
-/// A condition on a half of an argument. All architectures that this is compiled for are little-endian.
+/// A condition on one half of an argument. All supported architectures are little-endian.
 struct Half {
     word: u32,
     mask: u32,

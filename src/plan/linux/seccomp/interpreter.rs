@@ -1,4 +1,4 @@
-//! For tests and fuzz targets: what the kernel makes of a program of classic BPF.
+//! An interpreter for classic BPF programs, for tests and fuzz targets.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests and fuzz targets fail by panicking")]
 
 use super::bpf::{AND, ANSWER, EQUAL, GREATER, GREATER_OR_EQUAL, JUMP, LOAD};
@@ -15,7 +15,7 @@ pub struct Question {
     pub arguments: [u64; 6],
 }
 
-/// The answer, and how many instructions lead to it.
+/// Returns the answer and the number of instructions executed.
 pub fn run(program: &[Instruction], question: &Question) -> (u32, usize) {
     let (mut loaded, mut place, mut steps) = (0, 0, 0);
     loop {
@@ -47,13 +47,13 @@ fn word(question: &Question, offset: u32) -> u32 {
     match offset {
         0 => question.number,
         4 => question.architecture,
-        // The address of the instruction, which no profile speaks of.
+        // The instruction pointer, which profiles cannot test.
         8 | 12 => 0,
         _ => half(question.arguments[usize::try_from((offset - 16) / 8).unwrap()], offset / 4 % 2),
     }
 }
 
-/// What the kernel looks at before it takes a program: `bpf_check_classic`, `seccomp_check_filter`.
+/// The kernel's checks of a program: `bpf_check_classic`, `seccomp_check_filter`.
 pub fn is_acceptable(program: &[Instruction]) -> bool {
     let ahead = |place: usize, skip: usize| place + skip + 1 < program.len();
     let is_fine = |(place, instruction): (usize, &Instruction)| match instruction.code {

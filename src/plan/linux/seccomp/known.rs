@@ -1,4 +1,4 @@
-//! Names that a profile may use, for `features`.
+//! Names that a profile may use, as listed by `features`.
 
 use oci_spec::runtime::{Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
 
@@ -38,7 +38,7 @@ pub fn architectures() -> impl Iterator<Item = String> {
         .map(|arch| arch.to_string())
 }
 
-/// Values of `flags`, each with whether this kernel knows it.
+/// Values of `flags`, each with whether the running kernel supports it.
 pub fn flags() -> impl Iterator<Item = (String, bool)> {
     FLAGS.iter().map(|(flag, bit): &(LinuxSeccompFilterFlag, u32)| (flag.to_string(), seccomp::knows(*bit)))
 }

@@ -1,9 +1,10 @@
-//! Filters of system calls: config-linux.md § Seccomp, seccomp(2).
+//! Seccomp filters; config-linux.md § Seccomp, seccomp(2).
 //!
-//! A profile becomes rules (`profile.rs`, `rules.rs`), these become ranges of numbers for each architecture (`ranges.rs`), and
-//! those a program of classic BPF (`bpf.rs`), all before anything is made. What the program answers is what libseccomp's
-//! would; `tests/seccomp_oracle.rs` holds one against the other. Why not libseccomp: what it makes is longer and takes longer to load,
-//! it is wrong about some profiles (see `rules.rs`), and it is a C library.
+//! A profile becomes rules (`profile.rs`, `rules.rs`), these become ranges of call numbers for each
+//! architecture (`ranges.rs`), and those a classic BPF program (`bpf.rs`), all before anything is made. The
+//! program gives the same answers as libseccomp's; `tests/seccomp_oracle.rs` compares them. Why not
+//! libseccomp: its programs are longer and take longer to load, it is wrong about some profiles (see
+//! `rules.rs`), and it is a C library.
 
 mod arch;
 mod bpf;
@@ -36,40 +37,40 @@ use crate::sys::seccomp::Instruction;
 /// `BPF_MAXINSNS`; linux/bpf_common.h.
 const LONGEST: usize = 4096;
 
-/// What decides about every system call of the container.
+/// A compiled seccomp filter.
 ///
-/// `create` keeps it in the state directory (`container/filter.rs`), so that `exec` loads the same one without
-/// reading a `config.json` that may be another by now.
+/// `create` saves it in the state directory (`container/filter.rs`), so that `exec` loads the same filter
+/// without reading `config.json`, which may have changed since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     pub program: Rc<[Instruction]>,
-    /// `SECCOMP_FILTER_FLAG_*`, but for `NEW_LISTENER`, which is used if there is a listener.
+    /// `SECCOMP_FILTER_FLAG_*` without `NEW_LISTENER`, which is added if there is a listener.
     pub flags: u32,
-    /// Who decides about calls with `SCMP_ACT_NOTIFY`.
+    /// The agent that decides about calls with `SCMP_ACT_NOTIFY`.
     pub listener: Option<Listener>,
-    /// Names in the profile that no system call has. Not kept.
+    /// Names in the profile that are no system call. Not saved.
     pub unknown: Vec<String>,
 }
 
 /// A seccomp agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Of its UNIX socket; absolute.
+    /// The absolute path of its UNIX socket.
     pub path: PathBuf,
-    /// What it is told besides the container's state.
+    /// The metadata that it receives besides the container's state.
     pub metadata: Option<String>,
 }
 
-/// What to do about names that no system call has.
+/// How unknown system calls in the profile are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// As runc does: an older kernel has not got the call anyway.
+    /// Ignored as in runc: if they are newer than this runtime, an older kernel lacks them anyway.
     Ignore,
-    /// As crun does on demand.
+    /// Refused, as in crun on request.
     Refuse,
 }
 
-/// Decides about the object at `at` (`/linux/seccomp`).
+/// Plans the object at `at` (`/linux/seccomp`).
 pub fn plan(seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer) -> Result<Filter> {
     let Some(native) = Arch::native() else {
         return Err(at.error("this program makes filters on x86_64 and aarch64 only"));
@@ -92,12 +93,12 @@ fn plan_for(native: Arch, seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer
 }
 
 impl Filter {
-    /// As the init process loads it.
+    /// Returns the filter in the form that the init process loads.
     pub fn step(&self) -> step::Filter {
         step::Filter { program: self.program.clone(), flags: self.flags }
     }
 
-    /// What happens with it, in the words of runc, for the debug log.
+    /// Debug messages about the filter, in runc's wording.
     pub fn notes(&self) -> Vec<String> {
         let unknown = self.unknown.iter().map(|name| format!("unknown seccomp syscall {name:?} ignored"));
         let flags = seccomp::with_listener(self.flags, self.listener.is_some());

@@ -1,5 +1,5 @@
-//! What tests and fuzz targets hold the compiler of filters against: made-up profiles, and what their rules
-//! say, taken word by word. Shared with `tests/seccomp_oracle.rs`, by way of `command/fuzzing/`.
+//! The reference model that tests and fuzz targets compare the filter compiler with: random profiles, and a
+//! literal interpretation of their rules. Shared with `tests/seccomp_oracle.rs` through `command/fuzzing/`.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
@@ -28,7 +28,7 @@ pub(super) fn planned(native: Arch, profile: &Value) -> Filter {
     filter
 }
 
-/// The program for a machine whose own architecture is called so in a profile.
+/// Compiles `profile` for a machine whose architecture profiles call `native`.
 pub fn compiled(profile: &Value, native: &str) -> Vec<Instruction> {
     let native = match native {
         "SCMP_ARCH_X86_64" => Arch::X86_64,
@@ -49,7 +49,7 @@ pub fn all_calls() -> Vec<(&'static str, [Option<u32>; 5])> {
         .collect()
 }
 
-/// Values at whose neighbours a comparison of halves could go wrong.
+/// Values around which comparing 32-bit halves could go wrong.
 pub const VALUES: [u64; 16] = [
     0,
     1,
@@ -98,7 +98,7 @@ pub const NAMES: [&str; 16] = [
     "seccomp",
 ];
 
-/// `action` of a rule, or default one.
+/// A random action for a rule or as the default.
 pub fn any_action(dice: &mut impl Dice) -> (&'static str, Option<u32>) {
     dice.pick(&[
         ("SCMP_ACT_ALLOW", None),
@@ -117,7 +117,7 @@ pub fn any_condition(dice: &mut impl Dice, index: u64, operators: &[&str], value
     json!({"index": index, "op": dice.pick(operators), "value": dice.pick(values), "valueTwo": dice.pick(values)})
 }
 
-/// What the rules say, taken word by word.
+/// The literal meaning of the rules.
 fn expected(profile: &profile::Profile<'_>, arch: Arch, number: u32, arguments: [u64; 6]) -> Action {
     let mut rules: Vec<Rule> = Vec::new();
     let mut newest = 0;
@@ -160,15 +160,15 @@ fn expected(profile: &profile::Profile<'_>, arch: Arch, number: u32, arguments: 
     }
 }
 
-/// How much was compared.
+/// Statistics of a comparison.
 #[derive(Debug, Default)]
 pub struct Compared {
-    /// How many instructions the longest program had.
+    /// The number of instructions of the longest program.
     pub longest: usize,
     pub asked: u64,
 }
 
-/// Rules for some of [`NAMES`], which may well contradict each other.
+/// Random rules for some of [`NAMES`]; they may contradict each other.
 fn any_profile(dice: &mut impl Dice) -> Value {
     let rules: Vec<Value> = (0..dice.roll(20))
         .map(|_| {
@@ -189,8 +189,7 @@ fn any_profile(dice: &mut impl Dice) -> Value {
         "architectures": architectures, "syscalls": rules})
 }
 
-/// Compiles one profile for two machines, and holds `count` answers of each program against what the rules
-/// say.
+/// Compiles one random profile for two machines and compares `count` answers of each program with the rules.
 pub fn compare(dice: &mut impl Dice, count: u32) -> Compared {
     let mut compared = Compared::default();
     let profile = any_profile(dice);
@@ -205,7 +204,7 @@ pub fn compare(dice: &mut impl Dice, count: u32) -> Compared {
             let call = syscalls::find(dice.pick(&NAMES)).and_then(|call| call.number(arch));
             let near = dice.pick(&[0, 0, 0, 1, u32::MAX]);
             let number = call.unwrap_or(102).wrapping_add(near);
-            // What belongs to another architecture is not this one's to answer.
+            // Numbers of the other architecture do not occur here.
             if arch == Arch::X86_64 && number >= 0x4000_0000 || arch == Arch::X32 && number < 0x4000_0000 {
                 continue;
             }
@@ -220,7 +219,8 @@ pub fn compare(dice: &mut impl Dice, count: u32) -> Compared {
     compared
 }
 
-/// Reads `bytes` as `exec` does a filter that was kept; one that is taken is what it was before.
+/// Decodes `bytes` as `exec` decodes a saved filter; asserts that an accepted one is encoded to the same
+/// bytes.
 pub fn read_kept(bytes: &[u8]) {
     if let Some(filter) = Filter::from_bytes(bytes) {
         assert_eq!(Filter::from_bytes(&filter.to_bytes()), Some(filter));

@@ -1,4 +1,4 @@
-//! From `/linux/seccomp` to rules: names become numbers, and what is wrong is named.
+//! Parses and checks `/linux/seccomp`: resolves names to numbers and reports errors.
 
 use std::path::PathBuf;
 
@@ -14,17 +14,17 @@ use super::syscalls::Call;
 use super::{Listener, Unknown, syscalls};
 use crate::error::Pointer;
 
-/// What a profile says, checked.
+/// A checked profile.
 #[derive(Debug)]
 pub(super) struct Profile<'a> {
     pub(super) default: Action,
-    /// The native one first.
+    /// Begins with the native one.
     pub(super) architectures: Vec<Arch>,
     pub(super) blocks: Vec<Block<'a>>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(super) flags: u32,
     pub(super) listener: Option<Listener>,
-    /// Names that no system call has.
+    /// Names that are no system call on any architecture.
     pub(super) unknown: Vec<&'a str>,
 }
 
@@ -32,11 +32,11 @@ pub(super) struct Profile<'a> {
 #[derive(Debug)]
 pub(super) struct Block<'a> {
     pub(super) calls: Vec<(&'a str, &'static Call)>,
-    /// For each of the calls; none if the action is the default one.
+    /// Rules for each of the calls; none if the action is the default one.
     pub(super) rules: Vec<Rule>,
 }
 
-/// Reads the object at `at` (`/linux/seccomp`) for a kernel of architecture `native`.
+/// Parses the object at `at` (`/linux/seccomp`) for a kernel of architecture `native`.
 pub(super) fn read<'a>(
     seccomp: &'a LinuxSeccomp,
     native: Arch,
@@ -64,7 +64,7 @@ pub(super) fn read<'a>(
         for (index, name) in block.names().iter().enumerate() {
             let wrong = |message: &str| at.field("names").index(index).error(message);
             match syscalls::find(name) {
-                // By it the process says which descriptor the agent is to listen on.
+                // The process uses write to tell the parent which descriptor to pass to the agent.
                 Some(_) if is_notify && name == "write" => {
                     return Err(wrong("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
                 }
@@ -84,10 +84,10 @@ pub(super) fn read<'a>(
     Ok(profile)
 }
 
-/// config-linux.md: an errno for an action that has none is an error.
+/// Errors if an errno is given for an action that takes none, as config-linux.md requires.
 fn action(action: LinuxSeccompAction, errno: Option<u32>, at: &Pointer, field: &str) -> Result<Action> {
     use LinuxSeccompAction as A;
-    /// The kernel's own range (`MAX_ERRNO`); 0 has the call succeed without being made.
+    /// The kernel's limit (`MAX_ERRNO`); with 0 the call is skipped and returns success.
     const ERRNOS: u16 = 4095;
     let number = |most: u16| {
         let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
@@ -125,10 +125,10 @@ fn rules(block: &LinuxSyscall, default: Action, at: &Pointer) -> Result<Vec<Rule
     if action == default {
         return Ok(Vec::new());
     }
-    // Stable, so that equal arguments are neighbours.
+    // A stable sort, which makes equal arguments neighbours.
     conditions.sort_by_key(|condition| condition.argument);
     if conditions.windows(2).any(|pair| matches!(pair, [a, b] if a.argument == b.argument)) {
-        // As in runc, which did so before a rule could have several conditions.
+        // One rule for each condition, as in runc, which did so before rules could have several conditions.
         let alone = conditions.into_iter().map(|condition| Rule { action, conditions: vec![condition] });
         return Ok(alone.collect());
     }
@@ -156,7 +156,7 @@ fn condition(arg: &LinuxSeccompArg, at: &Pointer) -> Result<Condition> {
 
 /// `SECCOMP_FILTER_FLAG_*`; linux/seccomp.h.
 pub(super) const FLAGS: [(LinuxSeccompFilterFlag, u32); 4] = [
-    // To take the other threads along; there are none.
+    // Applies the filter to all threads; there is only one.
     (LinuxSeccompFilterFlag::SeccompFilterFlagTsync, 0),
     (LinuxSeccompFilterFlag::SeccompFilterFlagLog, 1 << 1),
     (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, SPEC_ALLOW),
@@ -165,7 +165,8 @@ pub(super) const FLAGS: [(LinuxSeccompFilterFlag, u32); 4] = [
 const SPEC_ALLOW: u32 = 1 << 2;
 
 fn flags(named: Option<&[LinuxSeccompFilterFlag]>, notifies: bool, at: &Pointer) -> Result<u32> {
-    // Not even an empty list: the default of runc and crun, which saves the program what a mitigation costs.
+    // The default of runc and crun, which spares the program the cost of a mitigation. An empty list turns it
+    // off.
     let Some(named) = named else { return Ok(SPEC_ALLOW) };
     let mut flags = 0;
     for (index, flag) in named.iter().enumerate() {
@@ -194,7 +195,7 @@ fn listener(seccomp: &LinuxSeccomp, notifies: bool, at: &Pointer) -> Result<Opti
         (Some(path), metadata) if notifies => {
             Ok(Some(Listener { path: PathBuf::from(path), metadata: metadata.cloned() }))
         }
-        // Nobody would call.
+        // No rule notifies an agent.
         _ => Ok(None),
     }
 }

@@ -1,34 +1,34 @@
-//! From rules to ranges of numbers, in each of which the same is done with every call.
+//! Turns rules into ranges of call numbers with the same verdict.
 //!
-//! A call that is newer than the profile is answered as by a kernel that does not have it (`ENOSYS`), so that a C library
-//! falls back to what it did before, as it cannot after `EPERM`. As in runc, newer is what has a larger number than all that
-//! the profile names, and the answer is not given where the default action lets calls through. Otherwise than in runc, the
-//! calls of i386 that also go through socketcall(2) and ipc(2) count with all their numbers.
+//! Calls newer than the profile fail with `ENOSYS`, as on a kernel that lacks them, so that a C library falls
+//! back to older calls; after `EPERM` it cannot. As in runc, a call is newer if its number is larger than all
+//! that the profile names, and calls that the default action lets through are not affected. Unlike in runc,
+//! i386 calls that also go through socketcall(2) and ipc(2) count with all their numbers.
 
 use super::arch::Arch;
 use super::profile::Profile;
 use super::rules::{Action, Rule, Verdict};
 use super::syscalls::bundled;
 
-/// What is done with the calls from number `first` to where the next range begins.
+/// The verdict for calls from number `first` up to the next range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) first: u32,
     pub(super) verdict: Verdict,
 }
 
-/// What the kernel takes for one architecture.
+/// The filter for one `AUDIT_ARCH_*`.
 #[derive(Debug)]
 pub(super) struct Section {
     /// `AUDIT_ARCH_*`.
     pub(super) audit: u32,
-    /// In order, the first from 0 on.
+    /// In ascending order; the first begins at 0.
     pub(super) ranges: Vec<Range>,
 }
 
-/// The native architecture comes first.
+/// Returns the sections, the native architecture first.
 pub(super) fn sections(profile: &Profile<'_>) -> Vec<Section> {
-    // It is a part of x86_64.
+    // To the kernel, x32 is part of x86_64.
     let own = profile.architectures.iter().filter(|arch| **arch != Arch::X32);
     own.map(|arch| Section { audit: arch.audit(), ranges: ranges(profile, *arch) }).collect()
 }
@@ -41,7 +41,8 @@ fn ranges(profile: &Profile<'_>, arch: Arch) -> Vec<Range> {
         if profile.architectures.contains(&Arch::X32) {
             line.add(profile, Arch::X32, x32);
         } else {
-            // As every architecture that is not listed. A tracer has -1 for a call that is not to be made; seccomp(2).
+            // Like every architecture that is not listed. A tracer sets the number to -1 to skip a call;
+            // seccomp(2).
             line.from(x32, Verdict::Always(Action::KILL_THREAD));
             line.from(u32::MAX, Verdict::Always(profile.default));
         }
@@ -52,7 +53,7 @@ fn ranges(profile: &Profile<'_>, arch: Arch) -> Vec<Range> {
 struct Line(Vec<Range>);
 
 impl Line {
-    /// From `first` on it is `verdict`.
+    /// From number `first` on, the verdict is `verdict`.
     fn from(&mut self, first: u32, verdict: Verdict) {
         if self.0.last().is_some_and(|last| last.first == first) {
             self.0.pop();
@@ -62,10 +63,10 @@ impl Line {
         }
     }
 
-    /// From `first` on it is as the profile says of `arch`.
+    /// From number `first` on, verdicts are those of the profile for `arch`.
     fn add(&mut self, profile: &Profile<'_>, arch: Arch, first: u32) {
         let (mut rules, newest) = rules(profile, arch);
-        // Stable: rules for one call stay in the order of the profile.
+        // A stable sort: rules for one call stay in the order of the profile.
         rules.sort_by_key(|(number, _)| *number);
         self.from(first, Verdict::Always(profile.default));
         for rules in rules.chunk_by(|(a, _), (b, _)| a == b) {
@@ -73,7 +74,7 @@ impl Line {
             self.from(*number, Verdict::of(rules.iter().map(|(_, rule)| rule.clone()).collect()));
             self.from(number.saturating_add(1), Verdict::Always(profile.default));
         }
-        // Number 0 alone is as good as none, to runc.
+        // runc treats a profile that only names call 0 like an empty one.
         if newest.is_some_and(|newest| newest > 0) && !profile.default.lets_through() {
             let newer = newest.unwrap_or(0).saturating_add(1);
             self.from(newer, Verdict::Always(Action::NO_SUCH_CALL));
@@ -81,7 +82,7 @@ impl Line {
     }
 }
 
-/// Every rule with the number that it is for, and the largest number that the profile names.
+/// Every rule with its call number, and the largest number that the profile names.
 fn rules(profile: &Profile<'_>, arch: Arch) -> (Vec<(u32, Rule)>, Option<u32>) {
     let mut all = Vec::with_capacity(512);
     let mut newest = None;

@@ -1,29 +1,32 @@
-//! Rules: what is done with a call, depending on its arguments, and which of several rules decides.
+//! Seccomp rules, and which of several rules for a call decides.
 //!
-//! Several conditions of a rule must all hold. Of several rules for a call the specification says nothing; they mean here what
-//! libseccomp, through which runc and crun load theirs, makes of them where its answer does not depend on chance:
+//! All conditions of a rule must hold. The specification does not say what several rules for a call mean.
+//! Here they mean what libseccomp makes of them, which runc and crun use, where its answer does not depend on
+//! chance:
 //!
-//! * A rule without conditions decides alone, the first one if there are several.
-//! * Else the first that applies decides, in an order of conditions, not of the profile: by the argument, the highest first;
-//!   equality (with a mask or not) and inequality before `<` and `<=`, these before `>=` and `>`; larger values first, for
-//!   `<` and `<=` smaller ones. Of two rules one of which goes on where the other ends, the shorter one. What is left equal
-//!   stays in the order of the profile.
+//! * A rule without conditions decides alone; if there are several, the first of them.
+//! * Otherwise the first rule that applies decides, in an order given by the conditions, not by the profile:
+//!   higher arguments first; equality (masked or not) and inequality before `<` and `<=`, these before `>=`
+//!   and `>`; larger values first, for `<` and `<=` smaller ones. If one rule's conditions are a prefix of
+//!   another's, the shorter rule comes first. Rules that are still equal stay in the order of the profile.
 //! * If none applies, the default action is taken.
 //!
-//! So rules that cannot apply at once, or say the same, need no thought about order. libseccomp is not followed where it is
-//! wrong (2.5.4 to 2.6.1):
+//! So the order does not matter for rules that exclude each other or have the same action. libseccomp is not
+//! followed where it is wrong (2.5.4 to 2.6.1):
 //!
-//! * Of several rules for a call, with several conditions that are not all equalities, or with `<` and the like beyond 32 bits, it
-//!   takes some to apply that do not, and the other way round; for some it never comes to an end.
-//! * Where inequalities have different actions, their order depends on the halves of their values.
-//! * Two rules with equal conditions and different actions it refuses.
-//! * In a short program it forgets to load the call's number if the first call of its list is one that the architecture has not.
+//! * If a call has several rules with several conditions that are not all equalities, or with `<` and the
+//!   like beyond 32 bits, some rules apply that should not, and the reverse; for some profiles it never
+//!   terminates.
+//! * If inequalities have different actions, their order depends on the halves of their values.
+//! * It refuses two rules with equal conditions and different actions.
+//! * In a short program it forgets to load the call's number if the first call in its list does not exist on
+//!   the architecture.
 
 use std::cmp::Reverse;
 
 use super::arch::Width;
 
-/// What the kernel does with a call: `SECCOMP_RET_*`, with its data; linux/seccomp.h.
+/// An action of the kernel: `SECCOMP_RET_*` with its data; linux/seccomp.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Action(pub(super) u32);
 
@@ -34,7 +37,7 @@ impl Action {
     pub(super) const NOTIFY: Self = Self(0x7fc0_0000);
     pub(super) const LOG: Self = Self(0x7ffc_0000);
     pub(super) const ALLOW: Self = Self(0x7fff_0000);
-    /// As for a call that the kernel does not have.
+    /// As for a call that the kernel lacks.
     pub(super) const NO_SUCH_CALL: Self = Self::errno(38);
 
     pub(super) const fn errno(number: u16) -> Self {
@@ -45,7 +48,7 @@ impl Action {
         Self(0x7ff0_0000 | data as u32)
     }
 
-    /// Whether the call is made after all, or somebody sees to it: a tracer knows what is new.
+    /// Whether the call is made or another process decides: a tracer knows about new calls.
     pub(super) const fn lets_through(self) -> bool {
         matches!(Self(self.0 & 0xffff_0000), Self::ALLOW | Self::LOG)
             || self.0 & 0xffff_0000 == Self::trace(0).0
@@ -63,30 +66,30 @@ pub(super) enum Operator {
     Greater,
 }
 
-/// Holds if the argument, of which only the bits of `mask` count, compares so with `value`.
+/// A condition: the argument, restricted to the bits in `mask`, is compared with `value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
-    /// From 0 to 5.
+    /// 0 to 5.
     pub(super) argument: u8,
     pub(super) operator: Operator,
-    /// For other operators than `Equal`: all bits, or the lower half of them.
+    /// For operators other than `Equal`: all bits, or the lower half.
     pub(super) mask: u64,
-    /// Has no bit outside the mask.
+    /// Has no bits outside the mask.
     pub(super) value: u64,
 }
 
 impl Condition {
-    /// All of the argument is compared.
+    /// Compares the whole argument.
     pub(super) const fn whole(argument: u8, operator: Operator, value: u64) -> Self {
         Self { argument, operator, mask: u64::MAX, value }
     }
 
-    /// `argument & mask` is equal to `value & mask`.
+    /// Compares `argument & mask` with `value & mask` for equality.
     pub(super) const fn masked(argument: u8, mask: u64, value: u64) -> Self {
         Self { argument, operator: Operator::Equal, mask, value: value & mask }
     }
 
-    /// The same for an argument of this width; `None` if it always holds.
+    /// The same condition for an argument of this width; `None` if it always holds.
     fn on(self, width: Width) -> Option<Self> {
         let visible = match width {
             Width::Half => u32::MAX.into(),
@@ -96,7 +99,7 @@ impl Condition {
         (mask != 0).then_some(Self { mask, value: self.value & mask, ..self })
     }
 
-    /// Where it stands among conditions.
+    /// The sort key among conditions.
     fn rank(&self) -> (Reverse<u8>, u8, u64) {
         let (kind, value) = match self.operator {
             Operator::Equal | Operator::NotEqual => (0, !self.value),
@@ -107,23 +110,24 @@ impl Condition {
     }
 }
 
-/// What is done with a call if all conditions hold.
+/// The action for a call if all conditions hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) action: Action,
-    /// By argument, each at most once.
+    /// Sorted by argument, each at most once.
     pub(super) conditions: Vec<Condition>,
 }
 
 impl Rule {
-    /// The same for arguments of this width.
+    /// The same rule for arguments of this width.
     pub(super) fn on(&self, width: Width) -> Self {
         let conditions = self.conditions.iter().filter_map(|condition| condition.on(width)).collect();
         Self { action: self.action, conditions }
     }
 
-    /// The same for a call that stands for several, this one being number `which`. What the rule says about the first argument
-    /// is lost, because it lies in memory that a filter cannot read, and the others mean little: as in libseccomp.
+    /// The same rule for a call that multiplexes others, this one being number `which`. Conditions on the
+    /// first argument are dropped, because it lies in memory that a filter cannot read; the others mean
+    /// little, as in libseccomp.
     pub(super) fn bundled(&self, which: u64) -> Self {
         let others = self.conditions.iter().filter(|condition| condition.argument != 0).copied();
         let first = Condition::whole(0, Operator::Equal, which);
@@ -131,16 +135,16 @@ impl Rule {
     }
 }
 
-/// What is done with a call.
+/// What happens to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Always(Action),
-    /// The first of these that applies decides, else the default action.
+    /// The first rule that applies decides, otherwise the default action.
     Depends(Vec<Rule>),
 }
 
 impl Verdict {
-    /// What `rules`, those for one call in the order of the profile, come to; at least one.
+    /// Combines `rules`, the rules for one call in the order of the profile; there must be at least one.
     pub(super) fn of(mut rules: Vec<Rule>) -> Self {
         if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
             return Self::Always(rule.action);

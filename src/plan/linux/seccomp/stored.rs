@@ -1,7 +1,7 @@
-//! The filter as bytes, as the state directory keeps it for `exec`.
+//! The binary form of a filter, kept in the state directory for `exec`.
 //!
-//! They hold, in the machine's byte order: a mark, the flags and how many instructions follow as 32-bit words; then the
-//! instructions as the kernel takes them; then, if there is an agent, its path, a zero byte, and what it is told.
+//! In native byte order: a magic number, the flags and the number of instructions as 32-bit words; the
+//! instructions as the kernel takes them; then, if there is an agent, its path, a zero byte and its metadata.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::{Filter, Listener};
 use crate::sys::seccomp::Instruction;
 
-/// Of this form of the bytes.
+/// The magic number of this version.
 const MARK: u32 = 0x5ec_c0a1;
 
 impl Filter {
-    /// For [`Filter::from_bytes`].
+    /// Encodes the filter for [`Filter::from_bytes`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let count = u32::try_from(self.program.len()).unwrap_or(u32::MAX);
         let mut bytes = Vec::with_capacity(12 + 8 * self.program.len());
@@ -31,7 +31,7 @@ impl Filter {
         bytes
     }
 
-    /// The filter that [`Filter::to_bytes`] made `bytes` of; `None` if it made none such.
+    /// Decodes what [`Filter::to_bytes`] has encoded; `None` if `bytes` is anything else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let word = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).ok();
         let (head, rest) = bytes.split_at_checked(12)?;

@@ -1,16 +1,17 @@
-//! Names and numbers of system calls, on the architectures whose kernels this program runs on and those that these kernels
+//! Names and numbers of system calls on the supported architectures and on those whose programs their kernels
 //! also run.
 //!
-//! Numbers are facts of the kernel's interface: arch/x86/entry/syscalls/*.tbl, arch/arm/tools/syscall.tbl,
-//! scripts/syscall.tbl, to Linux 7.1. A table of our own rather than a crate's, because none has x32 and the calls that
-//! i386 bundles, and because a table for each architecture would hold every name several times.
+//! The numbers are part of the kernel's ABI: arch/x86/entry/syscalls/*.tbl, arch/arm/tools/syscall.tbl,
+//! scripts/syscall.tbl, up to Linux 7.1. Not from a crate, because none has x32 and the multiplexed calls of
+//! i386, and because one table per architecture would hold every name several times.
 
 use super::arch::Arch;
 
 /// A system call's numbers on each [`Arch`].
 #[derive(Debug)]
 pub(super) struct Call {
-    /// Filled up with zeros. No pointer: what holds one is written to at every start of a program that can be anywhere.
+    /// Padded with zeros. Not a pointer: in a position-independent executable, pointers are relocated at
+    /// every start.
     name: [u8; NAME],
     numbers: [i32; Arch::COUNT],
 }
@@ -18,7 +19,7 @@ pub(super) struct Call {
 /// The length of the longest name, sched_rr_get_interval_time64, rounded up.
 const NAME: usize = 32;
 
-/// Looks `name` up; `None` if no architecture of Linux has such a call.
+/// Looks up `name`; `None` if it is no system call on any architecture.
 pub(super) fn find(name: &str) -> Option<&'static Call> {
     let mut padded = [0; NAME];
     padded.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
@@ -26,14 +27,14 @@ pub(super) fn find(name: &str) -> Option<&'static Call> {
 }
 
 impl Call {
-    /// What a program on `arch` puts into the register; `None` if there is no such call there.
+    /// The call number on `arch`, as in the register; `None` if `arch` lacks the call.
     pub(super) fn number(&self, arch: Arch) -> Option<u32> {
         let number = u32::try_from(*self.numbers.get(arch.index())?).ok()?;
         Some(number | arch.bits_of_every_number())
     }
 }
 
-/// The call that does the work of several others on i386, among them `name`, and which of them its first argument must say;
+/// Returns the i386 call that multiplexes `name`, and the value of its first argument that selects `name`;
 /// socketcall(2), ipc(2).
 pub(super) fn bundled(name: &str, arch: Arch) -> Option<(u32, u64)> {
     const SOCKETCALL: u32 = 102;
@@ -96,10 +97,11 @@ static TABLE: [Call; NUMBERS.len()] = {
     table
 };
 
-/// Not there.
+/// No such call.
 const N: i32 = -1;
 
-/// Sorted by name: x86_64, i386, x32 without its bit, aarch64, arm. Of calls that only other architectures have, the name.
+/// Sorted by name: x86_64, i386, x32 without its bit, aarch64, arm. Calls that only other architectures have
+/// are listed without numbers.
 pub(super) const NUMBERS: &[(&str, [i32; Arch::COUNT])] = &[
     ("_llseek", [N, 140, N, N, 140]),
     ("_newselect", [N, 142, N, N, 142]),
@@ -632,7 +634,7 @@ mod tests {
             ("seccomp", libc::SYS_seccomp),
             ("_sysctl", libc::SYS__sysctl),
         ] {
-            // The last is the first of the table's kind on x86_64 only.
+            // _sysctl exists on x86_64 only.
             if number(name).is_some() {
                 assert_eq!(number(name), Some(known), "{name}");
             }

@@ -1,4 +1,4 @@
-//! Tests of the compilation of a profile into a filter.
+//! Tests of the compilation of profiles to filters.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn refused(profile: &Value) -> String {
     line(&plan_for(Arch::X86_64, &decoded(profile), Unknown::Ignore, &at()).unwrap_err())
 }
 
-/// The filter's answer for a system call of `arch`.
+/// The filter's action for a system call of `arch`.
 fn answer(filter: &Filter, arch: Arch, number: u32, arguments: &[u64]) -> Action {
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
@@ -27,14 +27,14 @@ fn number(name: &str) -> u32 {
     syscalls::find(name).unwrap().number(Arch::X86_64).unwrap()
 }
 
-/// The error about a profile that allows everything, but for one field.
+/// The error for a profile that allows everything and has one more field.
 fn with(key: &str, value: Value) -> String {
     let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
     profile[key] = value;
     refused(&profile)
 }
 
-/// The error about a profile with one rule.
+/// The error for a profile with one rule.
 fn rule(rule: Value) -> String {
     with("syscalls", Value::Array(vec![rule]))
 }
@@ -168,7 +168,7 @@ fn calls_newer_than_the_profile_do_not_exist() {
         json!({"defaultAction": default, "defaultErrnoRet": errno,
             "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"],
             "syscalls": [{"names": ["read", "clone3"], "action": "SCMP_ACT_ALLOW"},
-                // The default action, and named nevertheless.
+                // A rule that repeats the default action.
                 {"names": ["openat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]})
     };
     let filter = planned(Arch::X86_64, &profile("SCMP_ACT_ERRNO", None));
@@ -192,7 +192,7 @@ fn an_architecture_that_is_not_listed_ends_the_thread() {
     assert_eq!(answer(&filter, Arch::X86_64, 0, &[]), Action::ALLOW);
     assert_eq!(answer(&filter, Arch::X86, 0, &[]), Action::KILL_THREAD);
     assert_eq!(answer(&filter, Arch::X32, 0, &[]), Action::KILL_THREAD);
-    // How a tracer says that a call is not to be made.
+    // A tracer uses this number to skip a call.
     assert_eq!(answer(&filter, Arch::X86_64, u32::MAX, &[]), Action::ALLOW);
 }
 
