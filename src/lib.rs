@@ -18,7 +18,7 @@ mod program;
 mod revision;
 pub mod sys;
 
-pub use command::call::{Asked, Call, Failure};
+pub use command::call::{Call, Failure, Parsed};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use command::fuzzing;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use runtime::sys::alloc::Arena;
 use runtime::sys::weakened;
-use runtime::{Asked, Call, Failure, caller};
+use runtime::{Call, Failure, Parsed, caller};
 
 #[global_allocator]
 static MEMORY: Arena = Arena::new();
@@ -28,8 +28,8 @@ fn dispatch() -> Result<ExitCode, Failure> {
     // Runs before any init process can call it.
     weakened::is_off("");
     match Call::read(&std::env::args_os().collect::<Vec<OsString>>())? {
-        Asked::Text(text) => print(&text),
-        Asked::Command(call) => call.action.run(&call.context).map_err(|error| call.failure(error)),
+        Parsed::Text(text) => print(&text),
+        Parsed::Command(call) => call.action.run(&call.context).map_err(|error| call.failure(error)),
     }
 }
 

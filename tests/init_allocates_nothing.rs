@@ -371,7 +371,7 @@ fn in_a_user_namespace(mut steps: Vec<Step>) -> Vec<Step> {
         Step::Dumpable { yes: true },
         Step::Meet { point: Point::Born },
         Step::Dumpable { yes: false },
-        Step::TakeIds { uid: 0, gid: 0 },
+        Step::SwitchIds { uid: 0, gid: 0 },
     ];
     let nodes = runtime::init::detached(c"tmpfs", &[], MountAttrFlags::empty()).unwrap();
     let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));

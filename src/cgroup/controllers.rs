@@ -63,7 +63,7 @@ pub(super) fn enable(mount: &Mount, place: &Path, leaf: BorrowedFd<'_>, limits: 
     let mut refusals = Vec::new();
     let available = read(mount.dir.as_fd(), Path::new(""))?;
     if available.split_ascii_whitespace().any(|name| !lists(&controllers, name)) {
-        controllers = hand_down(mount, place, available, domain, &mut refusals)?;
+        controllers = enable_down(mount, place, available, domain, &mut refusals)?;
     }
     // A cgroup with a controller that threaded cgroups cannot have is a domain: no need to read its type.
     if controllers.split_ascii_whitespace().all(|name| THREADED.contains(&name)) {
@@ -94,7 +94,7 @@ fn from_the_root(place: &Path) -> impl Iterator<Item = &Path> {
 }
 
 /// Enables controllers from the root down to the parent of `place`; returns those that `place` gets.
-fn hand_down(
+fn enable_down(
     mount: &Mount,
     place: &Path,
     available: String,

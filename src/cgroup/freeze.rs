@@ -26,7 +26,7 @@ pub enum Freezing {
     /// All processes are frozen.
     Done,
     /// Another process has thawed the cgroup.
-    Undone,
+    PoststopState,
 }
 
 /// Freezes the cgroup and those below it. Returns when all their processes are frozen, or another process has
@@ -67,7 +67,7 @@ fn wait(events: &Events, path: &Path) -> Result<Option<Freezing>, Errno> {
             return Ok(Some(Freezing::Done));
         }
         if !super::is_frozen(path) {
-            return Ok(Some(Freezing::Undone));
+            return Ok(Some(Freezing::PoststopState));
         }
         if Instant::now() >= deadline {
             return Ok(None);

@@ -49,7 +49,9 @@ use resources::WhenRefused;
 
 pub use freeze::{Freezing, freeze, thaw};
 pub use joining::{Below, Destination};
-pub use oom::{OomCounts, OomFiles, OomReport, OomSeen, OomWatch, OomWitness, counted, oom_counts, shortage};
+pub use oom::{
+    OomCounts, OomFiles, OomMonitor, OomReport, OomSnapshot, OomWatch, counted, oom_counts, shortage,
+};
 pub use removal::{is_populated, is_used, kill, remove, remove_abandoned, remove_unless_used};
 pub use stats::{Stats, stats};
 pub use systemd::{ScopeRequest, Unit};
@@ -358,7 +360,7 @@ pub fn processes(path: &Path) -> Vec<i32> {
 }
 
 /// Whether the processes in this cgroup are frozen, because it or an ancestor is.
-pub fn stands_still(path: &Path) -> bool {
+pub fn is_effectively_frozen(path: &Path) -> bool {
     let events = |dir: OwnedFd| control_file::read(dir.as_fd(), "cgroup.events");
     let events = control_file::open_dir(path).and_then(events);
     events.is_ok_and(|text| control_file::value(&text, "frozen") == Some("1"))

@@ -98,7 +98,7 @@ pub fn shortage(path: &Path, known: OomCounts) -> Option<OomReport> {
     let dir = control_file::open_dir(path).ok()?;
     let counts = counts(dir.as_fd())?;
     let limit = if counts.own > known.own { control_file::read(dir.as_fd(), MAX).ok() } else { None };
-    OomSeen { counts, limit, is_last: false }.shortage(known)
+    OomSnapshot { counts, limit, is_last: false }.shortage(known)
 }
 
 /// The counters of one cgroup, held open so that they can be read quickly: systemd removes a scope's cgroup
@@ -114,7 +114,7 @@ pub struct OomFiles {
 
 /// A snapshot of [`OomFiles`].
 #[derive(Clone, Debug)]
-pub struct OomSeen {
+pub struct OomSnapshot {
     counts: OomCounts,
     limit: Option<String>,
     /// Whether the cgroup was empty, so that nothing could be killed any more.
@@ -131,14 +131,14 @@ impl OomFiles {
     }
 
     /// Reads the counters; `None` if the cgroup is gone, and its counts with it.
-    pub fn look(&self) -> Option<OomSeen> {
+    pub fn look(&self) -> Option<OomSnapshot> {
         // The order matters: nothing is killed after the last process has exited, and if the last file can be
         // read, so could the others.
         let is_last = control_file::value(&text(&self.populated).ok()?, "populated") == Some("0");
         let own = count(&text(&self.local).ok()?, "oom");
         let limit = text(&self.max).ok()?;
         let kills = count(&text(&self.events).ok()?, "oom_kill");
-        Some(OomSeen { counts: OomCounts { kills, own }, limit: Some(limit), is_last })
+        Some(OomSnapshot { counts: OomCounts { kills, own }, limit: Some(limit), is_last })
     }
 }
 
@@ -146,16 +146,16 @@ impl OomFiles {
 ///
 /// The parent cgroup, which stays, counts the same kills, but also those of sibling cgroups.
 #[derive(Debug)]
-pub struct OomWitness {
+pub struct OomMonitor {
     /// `None` once the cgroup is gone.
     files: Option<OomFiles>,
-    seen: Option<OomSeen>,
+    seen: Option<OomSnapshot>,
     /// `memory.events` of the parent, unless that is the root, which has none.
     above: Option<OwnedFd>,
     seen_above: u64,
 }
 
-impl OomWitness {
+impl OomMonitor {
     /// Starts watching the cgroup at `path`, whose files these are.
     pub fn new(files: OomFiles, path: &Path) -> Self {
         let above = path.parent().and_then(|above| {
@@ -191,7 +191,7 @@ impl OomWitness {
     }
 
     /// Returns the last snapshot. There may have been kills after it.
-    pub fn seen(&self) -> Option<&OomSeen> {
+    pub fn seen(&self) -> Option<&OomSnapshot> {
         self.seen.as_ref()
     }
 
@@ -206,7 +206,7 @@ impl OomWitness {
     }
 }
 
-impl OomSeen {
+impl OomSnapshot {
     /// Returns a report if there were OOM kills since `known` was read.
     pub fn shortage(&self, known: OomCounts) -> Option<OomReport> {
         let Self { counts, limit, .. } = self;
@@ -316,9 +316,9 @@ mod tests {
     fn a_witness_has_missed_nothing_that_it_saw_and_asks_above_for_the_rest() {
         let directory = tempfile::tempdir().unwrap();
         let path = write(directory.path(), 1, 0, 5);
-        let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
+        let mut witness = OomMonitor::new(OomFiles::open(&path).unwrap(), &path);
         let shortage =
-            |witness: &OomWitness| witness.seen().and_then(|seen| seen.shortage(OomCounts::default()));
+            |witness: &OomMonitor| witness.seen().and_then(|seen| seen.shortage(OomCounts::default()));
         assert_eq!((shortage(&witness), witness.fds().count(), witness.missed()), (None, 3, Some(0)));
         write(directory.path(), 1, 1, 6);
         witness.look();
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(witness.missed(), None);
         // At the last look, the last process had exited.
         write(directory.path(), 0, 2, 8);
-        let mut witness = OomWitness::new(OomFiles::open(&path).unwrap(), &path);
+        let mut witness = OomMonitor::new(OomFiles::open(&path).unwrap(), &path);
         witness.files = None;
         write(directory.path(), 0, 2, 9);
         assert_eq!(witness.missed(), Some(0));

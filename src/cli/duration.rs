@@ -22,23 +22,23 @@ const UNITS: [(&str, u64); 8] = [
 
 /// The text is not a duration.
 #[derive(Debug)]
-pub struct NoDuration(String);
+pub struct InvalidDuration(String);
 
-impl fmt::Display for NoDuration {
+impl fmt::Display for InvalidDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "invalid duration {:?} (expected e.g. \"5s\", \"250ms\" or \"1h2m3.5s\")", self.0)
     }
 }
 
-impl error::Error for NoDuration {}
+impl error::Error for InvalidDuration {}
 
 impl FromStr for Duration {
-    type Err = NoDuration;
+    type Err = InvalidDuration;
 
-    fn from_str(text: &str) -> Result<Self, NoDuration> {
+    fn from_str(text: &str) -> Result<Self, InvalidDuration> {
         nanoseconds(text)
             .map(|nanos| Self(Length::from_nanos(nanos)))
-            .ok_or_else(|| NoDuration(text.to_owned()))
+            .ok_or_else(|| InvalidDuration(text.to_owned()))
     }
 }
 

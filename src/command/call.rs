@@ -58,7 +58,7 @@ fn in_a_line(error: &anyhow::Error) -> String {
 
 /// What a command line asks for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Parsed {
     /// Print this text: the help or the version.
     Text(String),
     Command(Call),
@@ -87,7 +87,7 @@ impl Call {
     ///
     /// # Errors
     /// If the command line is wrong, or this process cannot be protected.
-    pub fn read(words: &[OsString]) -> Result<Asked, Failure> {
+    pub fn read(words: &[OsString]) -> Result<Parsed, Failure> {
         let (program, arguments) = words.split_at(words.len().min(1));
         let program = global::program_name(program.first().map(OsString::as_os_str));
         // First of all, because it re-executes the program. The word may be an option's value; then it was
@@ -97,17 +97,21 @@ impl Call {
         Self::understand(&program, arguments, protected)
     }
 
-    fn understand(program: &str, arguments: &[OsString], protected: Result<Guard>) -> Result<Asked, Failure> {
+    fn understand(
+        program: &str,
+        arguments: &[OsString],
+        protected: Result<Guard>,
+    ) -> Result<Parsed, Failure> {
         let whole_help = || help::whole(program, &Cli::command());
         let cli = match global::parse(arguments) {
             Ok(cli) => cli,
-            Err(error) if error.is::<HelpWanted>() => return Ok(Asked::Text(whole_help())),
+            Err(error) if error.is::<HelpWanted>() => return Ok(Parsed::Text(whole_help())),
             Err(error) => return Err(Failure::of_words(error, whole_help)),
         };
         if cli.global.version {
-            return Ok(Asked::Text(global::version(program)));
+            return Ok(Parsed::Text(global::version(program)));
         }
-        let Some(Words::Named(words)) = cli.command else { return Ok(Asked::Text(whole_help())) };
+        let Some(Words::Named(words)) = cli.command else { return Ok(Parsed::Text(whole_help())) };
         let log = Log::open(cli.global.log.as_deref(), cli.global.log_format, cli.global.level())?;
         let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
         let Some(command) = registry::find(&name) else {
@@ -117,10 +121,10 @@ impl Call {
             Ok(action) => {
                 let context = context(program, command, words, &cli.global, log, protected);
                 let call = |context| Self { action, context, command, program: program.to_owned() };
-                context.map(|context| Asked::Command(call(context)))
+                context.map(|context| Parsed::Command(call(context)))
             }
             Err(error) if error.is::<HelpWanted>() => {
-                Ok(Asked::Text(help::of(program, &command.definition())))
+                Ok(Parsed::Text(help::of(program, &command.definition())))
             }
             Err(error) => {
                 let own = command.definition();
@@ -187,12 +191,12 @@ fn context(
 }
 
 /// Handles a word that is no command: `help`, or an error.
-fn no_command(program: &str, name: &str, words: &[OsString], log: &Log) -> Result<Asked, Failure> {
+fn no_command(program: &str, name: &str, words: &[OsString], log: &Log) -> Result<Parsed, Failure> {
     let topic = words.get(1).map(|word| word.to_string_lossy());
     match (name, topic) {
-        ("help" | "h", None) => Ok(Asked::Text(help::whole(program, &Cli::command()))),
+        ("help" | "h", None) => Ok(Parsed::Text(help::whole(program, &Cli::command()))),
         ("help" | "h", Some(topic)) => match registry::find(&topic) {
-            Some(command) => Ok(Asked::Text(help::of(program, &command.definition()))),
+            Some(command) => Ok(Parsed::Text(help::of(program, &command.definition()))),
             None => Err(unknown(&topic, words, log)),
         },
         _ => Err(unknown(name, words, log)),
@@ -242,7 +246,7 @@ pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
 }
 
 /// runc's commands that this program lacks; engines find out with `checkpoint --help`.
-const ABSENT: [&str; 2] = ["checkpoint", "restore"];
+const UNSUPPORTED: [&str; 2] = ["checkpoint", "restore"];
 
 fn unknown(name: &str, words: &[OsString], log: &Log) -> Failure {
     let option = words.last().and_then(|word| word.to_str()).unwrap_or_default();
@@ -252,7 +256,7 @@ fn unknown(name: &str, words: &[OsString], log: &Log) -> Failure {
             anyhow!("flag needs an argument: {option} (restore is not supported)")
         }
         // The first words are runc's.
-        _ if ABSENT.contains(&name) => {
+        _ if UNSUPPORTED.contains(&name) => {
             anyhow!("No help topic for '{name}': checkpoint and restore are not supported")
         }
         _ => anyhow!("No help topic for '{name}': no such command (`runtime help` lists the commands)"),

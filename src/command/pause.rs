@@ -35,10 +35,10 @@ fn run(args: &Pause, context: &Context) -> Result<()> {
             match cgroup::freeze(container.cgroup()?) {
                 Ok(Freezing::Done) => Ok(()),
                 // The container has ended; its cgroup may be gone, too.
-                Ok(Freezing::Undone) | Err(_) if container.status()? == Status::Stopped => {
+                Ok(Freezing::PoststopState) | Err(_) if container.status()? == Status::Stopped => {
                     Err(Refusal::NotRunning(container.state.id).into())
                 }
-                Ok(Freezing::Undone) => bail!(
+                Ok(Freezing::PoststopState) => bail!(
                     "container {:?} was resumed by another command while it was being paused",
                     container.state.id
                 ),

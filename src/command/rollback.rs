@@ -10,7 +10,7 @@ use super::Context;
 use super::list::Format;
 use super::update::{dry_run, listed, make};
 use crate::container::ContainerId;
-use crate::revision::{Asker, Wanted};
+use crate::revision::{Requester, Wanted};
 
 /// Restore earlier resource limits of a container
 ///
@@ -47,7 +47,7 @@ fn run(args: &Rollback, context: &Context) -> Result<()> {
     if args.format.is_some() {
         bail!("--format requires --dry-run");
     }
-    let by = Asker::of_this_process(&context.words, crate::host::environment::sudo_uid());
+    let by = Requester::of_this_process(&context.words, crate::host::environment::sudo_uid());
     let made = make(&args.id, &wanted, &by, context)?;
     let (id, to) = (args.id.as_str(), made.rollback_to.unwrap_or(made.before));
     let put_back = !made.put_back.is_empty();

@@ -11,7 +11,7 @@ use super::create_args::CreateArgs;
 use super::{Context, delete};
 use crate::bundle::CONFIG;
 use crate::cgroup;
-use crate::cgroup::OomWitness;
+use crate::cgroup::OomMonitor;
 use crate::container::{Container, ContainerId};
 use crate::host::signals::{Signal, Signals};
 use crate::launch::create::{Created, Start, create};
@@ -63,14 +63,14 @@ fn run(args: &Run, context: &Context) -> Result<u8> {
     let created = create(&bundle, &args.args.request(&id, Start::Attached, &signals, context))?;
     let Created { container, pid, pidfd, terminal, notify, oom_files } = created;
     let mut oom =
-        oom_files.zip(container.state.recorded_cgroup()).map(|(files, path)| OomWitness::new(files, path));
+        oom_files.zip(container.state.recorded_cgroup()).map(|(files, path)| OomMonitor::new(files, path));
     let ended = supervise(pid, pidfd.as_fd(), &signals, terminal, notify, oom.as_mut());
     if ended.is_err() {
         // The container can no longer be supervised.
         let _ = Signal::KILL.send(pidfd.as_fd());
     }
     if ended.as_ref().is_ok_and(|end| end.is_killed()) {
-        tell_why(&container, oom.as_ref(), args.keep, context);
+        warn_oom(&container, oom.as_ref(), args.keep, context);
     }
     if !args.keep {
         let warn = |warning: &str| match &ended {
@@ -84,7 +84,7 @@ fn run(args: &Run, context: &Context) -> Result<u8> {
 
 /// Warns if the OOM killer killed the container's init process. `oom` watched the cgroup if it may be gone by
 /// now.
-fn tell_why(container: &Container, oom: Option<&OomWitness>, is_kept: bool, context: &Context) {
+fn warn_oom(container: &Container, oom: Option<&OomMonitor>, is_kept: bool, context: &Context) {
     let shortage = match oom {
         None => container.shortage(),
         Some(oom) => oom.seen().and_then(|seen| container.shortage_in(seen)),

@@ -20,7 +20,7 @@ use crate::host::terminal::keys::Key;
 use crate::host::terminal::screen;
 use crate::host::terminal::screen::{Event, Line, Screen, ScreenBuffer, Size};
 use crate::monitor::text::Charset;
-use crate::monitor::{Io, Meter, Seen, host_memory, lines, report, table};
+use crate::monitor::{Io, Meter, Sample, host_memory, lines, report, table};
 
 /// The default interval.
 pub(super) const INTERVAL: Length = Length::from_secs(1);
@@ -69,7 +69,7 @@ fn run(args: &Stats, context: &Context) -> Result<u8> {
     complain(&mut meter);
     if args.no_stream {
         let moment = Instant::now() + interval.unwrap_or(FIRST);
-        if let Woken::Due = wait_until(moment, &[])? {
+        if let WaitResult::Due = wait_until(moment, &[])? {
             print(&look(&mut meter, args.format, charset)?)?;
         }
         return Ok(0);
@@ -122,15 +122,15 @@ fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()>
     loop {
         let ends: Vec<_> = meter.ends().collect();
         match wait_until(next, &ends)? {
-            Woken::Due => {}
-            Woken::Ended => {
+            WaitResult::Due => {}
+            WaitResult::Ended => {
                 meter.look()?;
                 if meter.is_over() {
                     return Ok(());
                 }
                 continue;
             }
-            Woken::Unread => return Ok(()),
+            WaitResult::Unread => return Ok(()),
         }
         let mut text = look(meter, format, None)?;
         if meter.is_over() {
@@ -148,7 +148,7 @@ fn stream(meter: &mut Meter<'_>, interval: Length, format: Format) -> Result<()>
 }
 
 /// Why the wait ended.
-enum Woken {
+enum WaitResult {
     Due,
     /// One of the descriptors is readable: a container has ended.
     Ended,
@@ -156,7 +156,7 @@ enum Woken {
     Unread,
 }
 
-fn wait_until(moment: Instant, ends: &[BorrowedFd<'_>]) -> Result<Woken> {
+fn wait_until(moment: Instant, ends: &[BorrowedFd<'_>]) -> Result<WaitResult> {
     loop {
         let left = moment.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("wait")?;
@@ -165,9 +165,9 @@ fn wait_until(moment: Instant, ends: &[BorrowedFd<'_>]) -> Result<Woken> {
         let ready = retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout))).context("wait")?;
         let is_unread = polled.first().is_some_and(|output| !output.revents().is_empty());
         match ready {
-            _ if is_unread => return Ok(Woken::Unread),
-            1.. => return Ok(Woken::Ended),
-            _ if Instant::now() >= moment => return Ok(Woken::Due),
+            _ if is_unread => return Ok(WaitResult::Unread),
+            1.. => return Ok(WaitResult::Ended),
+            _ if Instant::now() >= moment => return Ok(WaitResult::Due),
             _ => {}
         }
     }
@@ -183,7 +183,7 @@ fn print(text: &str) -> Result<bool> {
 }
 
 /// Redraws the table in place on a terminal, beginning with `seen`. Returns the exit status.
-fn paint(meter: &mut Meter<'_>, mut seen: Vec<Seen>, interval: Length, charset: Charset) -> Result<u8> {
+fn paint(meter: &mut Meter<'_>, mut seen: Vec<Sample>, interval: Length, charset: Charset) -> Result<u8> {
     let mut screen = Screen::open(ScreenBuffer::Usual)?;
     let mut next = Instant::now() + interval.min(FIRST);
     loop {

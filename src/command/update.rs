@@ -25,7 +25,7 @@ use crate::container::ContainerId;
 use crate::error::printable;
 use crate::host::signals::SignalQueue;
 use crate::revision;
-use crate::revision::{Asker, ContainerRef, Event, Loss, Made, Roll, Wanted};
+use crate::revision::{ContainerRef, Event, Loss, Made, Requester, Roll, Wanted};
 
 /// Update resource limits of one or more containers
 ///
@@ -159,7 +159,7 @@ fn run(args: &Update, context: &Context) -> Result<()> {
     if args.dry_run {
         return dry_run(&args.ids, &wanted, args.format.unwrap_or(Format::Table), context);
     }
-    let by = Asker::of_this_process(&context.words, crate::host::environment::sudo_uid());
+    let by = Requester::of_this_process(&context.words, crate::host::environment::sudo_uid());
     match &*args.ids {
         [id] if !is_roll => {
             let made = make(id, &wanted, &by, context)?;
@@ -198,7 +198,7 @@ fn run(args: &Update, context: &Context) -> Result<()> {
 
 /// Updates one container and records a revision. If the limits are in force, what the update cost the
 /// container is only a warning.
-pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Asker, context: &Context) -> Result<Made> {
+pub(super) fn make(id: &ContainerId, wanted: &Wanted<'_>, by: &Requester, context: &Context) -> Result<Made> {
     let about = || format!("container {:?}", id.as_str());
     let made = revision::make(&ContainerRef::named(&context.root, id), wanted, by)
         .map_err(|error| if error.is::<Loss>() { error.context(about()) } else { error })?;

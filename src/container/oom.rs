@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::files::{OOM_COUNTS, OOM_REPORT, OOM_WATCH};
 use super::{Container, NewContainer};
 use crate::cgroup;
-use crate::cgroup::{OomCounts, OomReport, OomSeen};
+use crate::cgroup::{OomCounts, OomReport, OomSnapshot};
 use crate::container::state;
 
 impl NewContainer {
@@ -31,7 +31,7 @@ impl Container {
     }
 
     /// Like [`Self::shortage`], from counters read earlier.
-    pub fn shortage_in(&self, seen: &OomSeen) -> Option<OomReport> {
+    pub fn shortage_in(&self, seen: &OomSnapshot) -> Option<OomReport> {
         seen.shortage(self.known_ooms())
     }
 

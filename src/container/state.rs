@@ -78,8 +78,8 @@ pub struct State {
     /// True while the hooks that run before the container is created are running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creating: bool,
-    #[serde(default, skip_serializing_if = "hooks::Later::is_empty")]
-    pub hooks: hooks::Later,
+    #[serde(default, skip_serializing_if = "hooks::RecordedHooks::is_empty")]
+    pub hooks: hooks::RecordedHooks,
 }
 
 /// Tells apart containers that have had the same name one after the other.

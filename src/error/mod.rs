@@ -151,9 +151,9 @@ impl error::Error for Stage {}
 /// An error context that lists what a failed change could not restore. It displays as nothing, because other
 /// contexts come first: [`line()`] appends the list.
 #[derive(Debug)]
-pub struct NotPutBack(Vec<String>);
+pub struct NotRestored(Vec<String>);
 
-impl NotPutBack {
+impl NotRestored {
     /// Returns `error` with `lost`, which may be empty, as what could not be restored.
     pub fn after(mut error: anyhow::Error, lost: Vec<String>) -> anyhow::Error {
         if let Some(Self(earlier)) = error.downcast_mut() {
@@ -164,13 +164,13 @@ impl NotPutBack {
     }
 }
 
-impl fmt::Display for NotPutBack {
+impl fmt::Display for NotRestored {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
 }
 
-impl error::Error for NotPutBack {}
+impl error::Error for NotRestored {}
 
 /// Formats an error as one line: the whole chain, outermost first, with the name of every errno, and the
 /// hint. Untrusted text in it can neither add a line nor control a terminal.
@@ -183,7 +183,7 @@ pub fn line(error: &anyhow::Error) -> String {
         }
         text.push_str(&words);
     }
-    if let Some(NotPutBack(lost)) = error.downcast_ref() {
+    if let Some(NotRestored(lost)) = error.downcast_ref() {
         text.push_str(&format!(" (and {} could not be restored)", lost.join(", ")));
     }
     if let Some(hint) = hint(error) {
@@ -222,11 +222,11 @@ pub fn errno(error: &anyhow::Error) -> Option<Errno> {
 /// Formats an errno as `no such file or directory (ENOENT)`; in lower case as Go does, because runc's callers
 /// match these words.
 pub fn describe(errno: Errno) -> String {
-    format!("{} ({errno:?})", in_small_letters(errno.desc()))
+    format!("{} ({errno:?})", lowercase_first(errno.desc()))
 }
 
 /// Puts the first letter into lower case, unless the text begins with an abbreviation, such as `I/O error`.
-fn in_small_letters(text: &str) -> String {
+fn lowercase_first(text: &str) -> String {
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
         (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(letters).collect(),

@@ -129,12 +129,12 @@ impl<'a> Init<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), Failure> {
         match step {
             Step::CloseOthers { ranges } => Ok(close_others(ranges)?),
-            Step::Successor { kinds } => Ok(self.be_succeeded(*kinds)?),
+            Step::Successor { kinds } => Ok(self.clone_successor(*kinds)?),
             Step::JoinNamespace { namespace, kind } => Ok(process::setns(namespace.as_fd(), *kind)?),
             Step::JoinNamespacesOf { process, kinds } => Ok(process::setns(process.as_fd(), *kinds)?),
             Step::NewNamespaces { kinds } => Ok(process::unshare(*kinds)?),
             Step::Dumpable { yes } => Ok(process::set_dumpable(*yes)?),
-            Step::TakeIds { uid, gid } => identity::take(*uid, *gid),
+            Step::SwitchIds { uid, gid } => identity::take(*uid, *gid),
             Step::Loopback => Ok(bring_loopback_up()?),
             Step::JoinSessionKeyring { name, permissions, label } => {
                 join_session_keyring(name, *permissions, label.as_deref())
@@ -291,7 +291,7 @@ impl<'a> Init<'a> {
     }
 
     /// Clones a successor and exits; returns only in the successor, or on failure.
-    fn be_succeeded(&self, kinds: i32) -> Result<(), Errno> {
+    fn clone_successor(&self, kinds: i32) -> Result<(), Errno> {
         let flags = u64::from((kinds | libc::CLONE_PARENT).unsigned_abs());
         let process::Cloned::Parent { pidfd, .. } = process::clone3(flags, None)? else {
             // The successor must not send anything before the parent knows of it.

@@ -31,7 +31,7 @@ pub enum Step {
     Dumpable { yes: bool },
     /// Switches to `uid` and `gid` of the user namespace, where this process has no mapped user yet, and
     /// drops the host's supplementary groups if that is allowed there.
-    TakeIds { uid: u32, gid: u32 },
+    SwitchIds { uid: u32, gid: u32 },
     /// unshare(2) into new namespaces of `kinds` (`CLONE_NEW*`). The root of a new cgroup namespace is the
     /// cgroup that the process was cloned into.
     NewNamespaces { kinds: i32 },

@@ -25,7 +25,7 @@ use crate::sys::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// It has been cloned and waits: [`Parent::born`], then it continues.
-    Born(Duty),
+    Born(WaitReason),
     /// Another process takes its place in the conversation.
     Successor,
     /// It has made its namespaces and waits: [`Parent::in_namespaces`], then it continues.
@@ -45,7 +45,7 @@ pub(super) enum Turn {
 
 /// Why a child waits after it has been cloned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Duty {
+pub(super) enum WaitReason {
     /// To be moved into its cgroup.
     Attach,
     /// For its user namespace to be set up.
@@ -54,7 +54,7 @@ pub(super) enum Duty {
 
 /// The parent's part in each turn. Turns that the caller did not list never occur.
 pub(super) trait Parent {
-    fn born(&mut self, _child: &Conversation<'_>, _duty: Duty) -> Result<()> {
+    fn born(&mut self, _child: &Conversation<'_>, _duty: WaitReason) -> Result<()> {
         Ok(())
     }
     fn in_namespaces(&mut self, _child: &Conversation<'_>) -> Result<()> {
@@ -94,16 +94,16 @@ pub(super) struct Conversation<'a> {
     pub(super) interrupts: SignalQueue,
     socket: OwnedFd,
     pub(super) program: &'a Program,
-    pub(super) circumstances: Circumstances,
+    pub(super) context: FailureContext,
 }
 
 /// What helps to explain the failure of a child.
 #[derive(Default)]
-pub(super) struct Circumstances {
+pub(super) struct FailureContext {
     /// The container's cgroup, if it has one of its own.
     pub(super) cgroup: Option<PathBuf>,
     /// Whether the cgroup may stay frozen for any length of time, and the child with it.
-    pub(super) may_stand_still: bool,
+    pub(super) may_stay_frozen: bool,
     /// The cgroup's OOM counters before the child was cloned; `None` if they were not read.
     pub(super) earlier_ooms: Option<OomCounts>,
     /// The cgroup's open OOM counters, if the cgroup may be removed as soon as the child has ended.
@@ -120,10 +120,10 @@ impl<'a> Conversation<'a> {
         socket: OwnedFd,
         signals: &Signals,
         program: &'a Program,
-        circumstances: Circumstances,
+        context: FailureContext,
     ) -> Result<Self> {
         let interrupts = signals.interrupts()?;
-        Ok(Self { process, start, interrupts, socket, program, circumstances })
+        Ok(Self { process, start, interrupts, socket, program, context })
     }
 
     /// Listens until the child has taken all of `turns`, in order, and has `parent` handle each.
@@ -251,9 +251,9 @@ impl<'a> Conversation<'a> {
             }
             // A cgroup above may be frozen, and then the child never runs.
             if ready == 0
-                && !self.circumstances.may_stand_still
-                && let Some(path) = self.circumstances.cgroup.as_deref()
-                && cgroup::stands_still(path)
+                && !self.context.may_stay_frozen
+                && let Some(path) = self.context.cgroup.as_deref()
+                && cgroup::is_effectively_frozen(path)
             {
                 bail!("container's cgroup unexpectedly frozen: {}", path.display());
             }

@@ -37,7 +37,7 @@ impl Conversation<'_> {
             return Ok(());
         }
         // Read before it has ended; the kernel has counted an OOM kill already.
-        let seen = self.circumstances.oom_files.as_ref().map(OomFiles::look);
+        let seen = self.context.oom_files.as_ref().map(OomFiles::look);
         if !process_stat(self.process.pid)?.is_some_and(|stat| stat.never_executed) {
             return Ok(());
         }
@@ -57,12 +57,12 @@ impl Conversation<'_> {
                 (format!("{who} was killed by signal {signal}"), FILTER_HINT.to_owned())
             }
             Some(signal) => {
-                let known = self.circumstances.earlier_ooms;
+                let known = self.context.earlier_ooms;
                 let shortage = match seen {
                     _ if signal != libc::SIGKILL => None,
                     Some(seen) => seen.and_then(|seen| seen.shortage(known.unwrap_or_default())),
                     None => self
-                        .circumstances
+                        .context
                         .cgroup
                         .as_deref()
                         .and_then(|path| cgroup::shortage(path, known.unwrap_or_default())),
@@ -81,24 +81,24 @@ impl Conversation<'_> {
 
     pub(super) fn who(&self) -> &'static str {
         // Only `create` reads the counters before the clone.
-        if self.circumstances.earlier_ooms.is_some() { "the init process" } else { "the new process" }
+        if self.context.earlier_ooms.is_some() { "the init process" } else { "the new process" }
     }
 
     /// Names the likely sender of this signal if no OOM kill was counted.
     fn killer(&self, signal: i32) -> &'static str {
         // `exec` does not check this while it could still clone elsewhere.
-        if signal == libc::SIGKILL && self.is_stillborn() {
+        if signal == libc::SIGKILL && self.was_killed_at_clone() {
             return "killed by another process or by the kernel, which may kill processes cloned out of a \
                     cgroup that was ever killed with cgroup.kill";
         }
-        let is_counted = || self.circumstances.cgroup.as_deref().and_then(cgroup::oom_counts).is_some();
+        let is_counted = || self.context.cgroup.as_deref().and_then(cgroup::oom_counts).is_some();
         match signal != libc::SIGKILL || is_counted() {
             true => "killed by another process",
             false => "killed by another process or by the OOM killer",
         }
     }
 
-    fn is_stillborn(&self) -> bool {
+    fn was_killed_at_clone(&self) -> bool {
         process::birth(self.process.pid).is_ok_and(|birth| birth.was_killed)
     }
 }

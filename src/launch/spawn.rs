@@ -35,7 +35,7 @@ pub(super) fn clone_once(
 }
 
 /// How a container's init process is cloned.
-pub(super) struct Setting<'a> {
+pub(super) struct CloneOptions<'a> {
     /// The kinds of its new namespaces (`CLONE_NEW*`).
     pub(super) new: i32,
     /// A pid namespace to be born into. It is fixed at birth, so the parent joins it for its children and
@@ -47,7 +47,7 @@ pub(super) struct Setting<'a> {
     pub(super) earlier_ooms: OomCounts,
 }
 
-impl Setting<'_> {
+impl CloneOptions<'_> {
     /// Clones the init process, or the intermediate before it, into `cgroup`; returns it with its start time
     /// in clock ticks since boot. A process that waits after the clone may be moved there later
     /// ([`Cgroup::attach`]). One that the kernel would kill there is cloned outside and waits for that;

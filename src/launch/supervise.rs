@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitOptions, WaitStatus};
 
-use crate::cgroup::OomWitness;
+use crate::cgroup::OomMonitor;
 use crate::host::notify::NotifySocket;
 use crate::host::signals::{Signal, SignalQueue, Signals};
 use crate::host::terminal::{Side, Terminal};
@@ -51,7 +51,7 @@ pub fn supervise(
     signals: &Signals,
     terminal: Option<Terminal>,
     notify: Option<NotifySocket>,
-    oom: Option<&mut OomWitness>,
+    oom: Option<&mut OomMonitor>,
 ) -> Result<End> {
     let mut foreground = Foreground { pid, pidfd, terminal, notify, oom };
     if foreground.terminal.is_none() && foreground.notify.is_none() && foreground.oom.is_none() {
@@ -100,7 +100,7 @@ struct Foreground<'a> {
     pidfd: BorrowedFd<'a>,
     terminal: Option<Terminal>,
     notify: Option<NotifySocket>,
-    oom: Option<&'a mut OomWitness>,
+    oom: Option<&'a mut OomMonitor>,
 }
 
 impl Foreground<'_> {

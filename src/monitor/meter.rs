@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::{Rates, Seen, network};
+use super::{Rates, Sample, network};
 use crate::cgroup;
 use crate::container::state::Status;
 use crate::container::{Container, ContainerId, Root};
@@ -22,7 +22,7 @@ pub struct Meter<'a> {
     /// running ones.
     named: Option<BTreeMap<ContainerId, OwnedFd>>,
     /// The containers known so far, with their last sample, if any.
-    known: BTreeMap<ContainerId, (Container, Option<Seen>)>,
+    known: BTreeMap<ContainerId, (Container, Option<Sample>)>,
     /// Containers that have already been complained about.
     unreadable: BTreeSet<ContainerId>,
     complaints: Vec<String>,
@@ -74,7 +74,7 @@ impl<'a> Meter<'a> {
     ///
     /// # Errors
     /// If the container root cannot be read. A container that cannot be read is left out, with a complaint.
-    pub fn look(&mut self) -> Result<Vec<Seen>> {
+    pub fn look(&mut self) -> Result<Vec<Sample>> {
         let ids: Vec<_> = match &self.named {
             Some(named) => named.keys().cloned().collect(),
             None => self.root.ids()?,
@@ -114,7 +114,7 @@ impl<'a> Meter<'a> {
         Ok(all)
     }
 
-    fn load(&self, id: &ContainerId) -> Result<(Container, Seen)> {
+    fn load(&self, id: &ContainerId) -> Result<(Container, Sample)> {
         look(self.root.load(id)?, None)
     }
 
@@ -144,12 +144,12 @@ impl<'a> Meter<'a> {
 }
 
 /// Takes a sample. The status is read last: if the container is alive then, it was alive during the sample.
-fn look(mut container: Container, before: Option<&Seen>) -> Result<(Container, Seen)> {
+fn look(mut container: Container, before: Option<&Sample>) -> Result<(Container, Sample)> {
     let state = &container.state;
     let has_network = state.namespaces & libc::CLONE_NEWNET != 0;
     let usage = state.cgroup().and_then(cgroup::usage);
     let network = if has_network { network::transfers(state.init_process_pid) } else { None };
-    let mut seen = Seen {
+    let mut seen = Sample {
         id: state.id.clone(),
         status: container.status()?,
         pid: state.init_process_pid,

@@ -30,7 +30,7 @@ pub use table::{Io, table};
 
 /// A sample of one container.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct Sample {
     pub id: String,
     pub status: Status,
     /// The pid of the init process.
@@ -71,7 +71,7 @@ fn transfers_per_second(before: Transfers, now: Transfers, elapsed: Duration) ->
 
 impl Rates {
     /// The rates between two samples of the same container.
-    fn between(before: &Seen, now: &Seen) -> Self {
+    fn between(before: &Sample, now: &Sample) -> Self {
         let (Some(then), Some(usage)) = (&before.usage, &now.usage) else { return Self::default() };
         let elapsed = usage.at.saturating_duration_since(then.at);
         let transfers =
@@ -92,9 +92,9 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// A container that uses some of everything, for tests of output formats.
-    pub fn example(id: &str) -> Seen {
+    pub fn example(id: &str) -> Sample {
         let memory = Memory { current: 60 * MIB, inactive_file: 12 * MIB, limit: Limit::At(64 * MIB) };
-        Seen {
+        Sample {
             id: id.to_owned(),
             status: Status::Running,
             pid: 4711,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     /// A container of which little is known: no controllers, no pressure, no previous sample.
-    pub fn bare(id: &str) -> Seen {
+    pub fn bare(id: &str) -> Sample {
         let usage = Usage {
             at: Instant::now(),
             cpu_ns: Some(1000),
@@ -131,7 +131,7 @@ mod tests {
             pressure: Pressure::default(),
             oom_kills: None,
         };
-        Seen { usage: Some(usage), network: None, rates: Rates::default(), ..example(id) }
+        Sample { usage: Some(usage), network: None, rates: Rates::default(), ..example(id) }
     }
 
     #[test]

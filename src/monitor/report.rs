@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::Seen;
+use super::Sample;
 use super::table::memory_share;
 use crate::cgroup::{Limit, Transfers};
 use crate::container::state::Status;
@@ -48,13 +48,13 @@ struct Report<'a> {
 }
 
 /// Formats one line: an array with an object for each of `rows`. `host` is as in [`super::table()`].
-pub fn report(rows: &[Seen], host: Option<u64>, now: SystemTime) -> Result<String> {
+pub fn report(rows: &[Sample], host: Option<u64>, now: SystemTime) -> Result<String> {
     let time = clock::rfc3339_nanos(now);
     let reports: Vec<_> = rows.iter().map(|seen| of(seen, host, &time)).collect();
     serde_json::to_string(&reports).map(|text| text + "\n").context("encode the statistics")
 }
 
-fn of<'a>(seen: &'a Seen, host: Option<u64>, time: &'a str) -> Report<'a> {
+fn of<'a>(seen: &'a Sample, host: Option<u64>, time: &'a str) -> Report<'a> {
     let usage = seen.usage.as_ref();
     let memory = usage.and_then(|usage| usage.memory);
     let pressure = usage.map(|usage| usage.pressure).unwrap_or_default();

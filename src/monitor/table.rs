@@ -1,6 +1,6 @@
 //! The table of `stats`, one row per container.
 
-use super::Seen;
+use super::Sample;
 use super::amounts::{bytes, hundredths, share};
 use super::columns::{Column, ColumnKind};
 use crate::cgroup::{Limit, Transfers};
@@ -23,8 +23,8 @@ const PERCENTAGE: ColumnKind = ColumnKind::Numbers { at_least: 6 };
 
 /// Returns the columns of the table. `host` is the host's memory in bytes, which limits containers without a
 /// limit.
-pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
-    let column = |title, kind, rank, cell: &dyn Fn(&Seen) -> Vec<String>| Column {
+pub fn table(rows: &[Sample], io: Io, host: Option<u64>) -> Vec<Column> {
+    let column = |title, kind, rank, cell: &dyn Fn(&Sample) -> Vec<String>| Column {
         title,
         kind,
         rank,
@@ -55,21 +55,21 @@ pub fn table(rows: &[Seen], io: Io, host: Option<u64>) -> Vec<Column> {
 }
 
 /// The CPU usage or, if the container is not running, its status.
-fn cpu(seen: &Seen) -> String {
+fn cpu(seen: &Sample) -> String {
     match seen.status {
         Status::Running => or_unknown(seen.rates.cpu.map(hundredths)),
         other => other.to_string(),
     }
 }
 
-fn memory(seen: &Seen) -> Vec<String> {
+fn memory(seen: &Sample) -> Vec<String> {
     let memory = seen.usage.as_ref().and_then(|usage| usage.memory);
     let limit = memory.map_or(Limit::Unknown, |memory| memory.limit);
     vec![or_unknown(memory.map(|memory| bytes(memory.used()))), shown(limit, bytes)]
 }
 
 /// The share of the limit or, without one, of the host's memory, as in Docker.
-pub(super) fn memory_share(seen: &Seen, host: Option<u64>) -> Option<u64> {
+pub(super) fn memory_share(seen: &Sample, host: Option<u64>) -> Option<u64> {
     let memory = seen.usage.as_ref()?.memory?;
     let whole = match (memory.limit, host) {
         (Limit::At(limit), Some(host)) => limit.min(host),
@@ -79,7 +79,7 @@ pub(super) fn memory_share(seen: &Seen, host: Option<u64>) -> Option<u64> {
     share(memory.used(), whole)
 }
 
-fn pids(seen: &Seen) -> Vec<String> {
+fn pids(seen: &Sample) -> Vec<String> {
     let usage = seen.usage.as_ref();
     let limit = usage.map_or(Limit::Unknown, |usage| usage.pids_limit);
     vec![
@@ -88,7 +88,7 @@ fn pids(seen: &Seen) -> Vec<String> {
     ]
 }
 
-fn pressure(seen: &Seen) -> Vec<String> {
+fn pressure(seen: &Sample) -> Vec<String> {
     let pressure = seen.usage.as_ref().map(|usage| usage.pressure).unwrap_or_default();
     [pressure.cpu, pressure.memory, pressure.io].map(percent).into()
 }
@@ -117,14 +117,14 @@ mod tests {
     use crate::monitor::tests::{bare, example};
     use crate::monitor::text::{Charset, width};
 
-    fn rows() -> Vec<Seen> {
+    fn rows() -> Vec<Sample> {
         let mut paused = example("a-name-that-is-longer-than-it-need-be");
         paused.status = Status::Paused;
         let mut unlimited = example("db");
         let usage = unlimited.usage.as_mut().unwrap();
         usage.memory.as_mut().unwrap().limit = Limit::Unlimited;
         usage.pids_limit = Limit::Unlimited;
-        vec![example("web"), paused, unlimited, bare("bare"), Seen { usage: None, ..bare("none") }]
+        vec![example("web"), paused, unlimited, bare("bare"), Sample { usage: None, ..bare("none") }]
     }
 
     fn shown_in(room: Option<usize>) -> Vec<String> {

@@ -103,7 +103,7 @@ pub struct HookPlan {
 
 /// What later commands must know about the hooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Later {
+pub struct RecordedHooks {
     /// Whether the init process runs hooks on `start`.
     #[serde(default)]
     pub start_container: bool,
@@ -113,7 +113,7 @@ pub struct Later {
     pub poststop: Vec<Hook>,
 }
 
-impl Later {
+impl RecordedHooks {
     pub fn is_empty(&self) -> bool {
         !self.start_container && self.poststart.is_empty() && self.poststop.is_empty()
     }
@@ -181,8 +181,8 @@ impl HookPlan {
         self.meets() || !self.create_container.is_empty()
     }
 
-    pub fn later(&self) -> Later {
-        Later {
+    pub fn later(&self) -> RecordedHooks {
+        RecordedHooks {
             start_container: !self.start_container.is_empty(),
             poststart: self.poststart.clone(),
             poststop: self.poststop.clone(),
@@ -210,7 +210,7 @@ impl Hook {
 
 /// What the init process's hooks have in common.
 #[derive(Debug)]
-pub struct Shared {
+pub struct HookInputs {
     /// The state up to the pid, as createContainer and startContainer hooks get it.
     pub creating: Rc<[u8]>,
     pub created: Rc<[u8]>,
@@ -220,7 +220,7 @@ pub struct Shared {
 }
 
 /// Returns the init process's steps for createContainer hooks.
-pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>> {
+pub fn create_container(hooks: &[Hook], shared: &HookInputs) -> Result<Vec<RunHook>> {
     let (kind, within) = (HookKind::CreateContainer, Within::Rootfs);
     steps(kind, hooks, &shared.env, |hook, complaint| RunHook {
         hook,
@@ -234,7 +234,7 @@ pub fn create_container(hooks: &[Hook], shared: &Shared) -> Result<Vec<RunHook>>
 
 /// Returns the init process's steps for startContainer hooks. `env` is the program's environment, which runc
 /// passes to a hook whose own is missing or empty.
-pub fn start_container(hooks: &[Hook], shared: &Shared, env: &[CString]) -> Result<Vec<RunHook>> {
+pub fn start_container(hooks: &[Hook], shared: &HookInputs, env: &[CString]) -> Result<Vec<RunHook>> {
     let (kind, within) = (HookKind::StartContainer, Within::Container);
     let with_own = |hook: &Hook| Hook { env: hook.env.clone().filter(|env| !env.is_empty()), ..hook.clone() };
     let hooks: Vec<_> = hooks.iter().map(with_own).collect();
@@ -360,9 +360,9 @@ mod tests {
         let plan =
             planned(json!({"poststop": [{"path": "/a"}, {"path": "/a", "env": []}]})).unwrap().poststop;
         assert_eq!((plan[0].env.as_ref(), plan[1].env.as_ref()), (None, Some(&Vec::new())));
-        let later = Later { poststop: plan, ..Later::default() };
+        let later = RecordedHooks { poststop: plan, ..RecordedHooks::default() };
         let text = serde_json::to_string(&later).unwrap();
-        assert_eq!(serde_json::from_str::<Later>(&text).unwrap(), later);
+        assert_eq!(serde_json::from_str::<RecordedHooks>(&text).unwrap(), later);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Plan {
     /// or a startContainer hook, which has all capabilities. Processes that an administrator adds with `exec`
     /// do not count.
     pub fn may_mount(&self) -> bool {
-        self.process.capabilities.may_have(caps::Capability::CAP_SYS_ADMIN)
+        self.process.capabilities.may_gain(caps::Capability::CAP_SYS_ADMIN)
             || !self.hooks.start_container.is_empty()
     }
 
@@ -202,7 +202,7 @@ impl Plan {
             process.capabilities.limit_to(own);
         }
         let label = linux.label(spec, &root)?;
-        let around = mounts::Around {
+        let around = mounts::MountContext {
             bundle,
             rootfs: &rootfs,
             mount_namespace: namespaces.has(libc::CLONE_NEWNS),

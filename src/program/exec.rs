@@ -20,7 +20,7 @@ pub struct ExecInputs {
     /// Which of its namespaces to join (`CLONE_NEW*`).
     pub kinds: i32,
     /// Whether the process that joins them is an intermediate and continues in a successor.
-    pub is_succeeded: bool,
+    pub has_successor: bool,
     /// The process's ids in the user namespace until it takes those of the program's user.
     pub ids: Option<(u32, u32)>,
     /// The name of the container's session keyring.
@@ -39,21 +39,21 @@ pub struct ExecInputs {
 
 impl Program {
     /// Orders the steps that `plan` decided on. Comments give the reason where the order matters.
-    pub fn exec(plan: ExecPlan, wiring: ExecInputs) -> Result<Self> {
+    pub fn exec(plan: ExecPlan, inputs: ExecInputs) -> Result<Self> {
         let mut program = Self::empty(&plan.process, plan.source);
-        let rootfs = wiring.rootfs;
-        if wiring.kinds != 0 {
-            let step = Step::JoinNamespacesOf { process: wiring.init, kinds: wiring.kinds };
+        let rootfs = inputs.rootfs;
+        if inputs.kinds != 0 {
+            let step = Step::JoinNamespacesOf { process: inputs.init, kinds: inputs.kinds };
             program.add(Origin::Runtime, step);
         }
-        if wiring.is_succeeded {
+        if inputs.has_successor {
             program.add(Origin::Runtime, Step::Successor { kinds: 0 });
         }
-        if let Some((uid, gid)) = wiring.ids {
+        if let Some((uid, gid)) = inputs.ids {
             program.take_ids(uid, gid);
         }
-        if let Some(name) = wiring.keyring {
-            program.join_keyring(name, wiring.labels.selinux.clone(), wiring.in_user_namespace);
+        if let Some(name) = inputs.keyring {
+            program.join_keyring(name, inputs.labels.selinux.clone(), inputs.in_user_namespace);
         }
         program.add(Origin::Runtime, Step::NewSession);
         // Joining a mount namespace also sets the root directory, where pivot_root(2) or MS_MOVE has put the
@@ -67,7 +67,7 @@ impl Program {
         }
         if plan.process.terminal {
             let step = Step::Console {
-                socket: wiring.console_socket,
+                socket: inputs.console_socket,
                 size: plan.process.console_size,
                 // /dev/console is the terminal of the container's init process.
                 mount: false,
@@ -79,14 +79,14 @@ impl Program {
             personality: plan.personality,
             memory_policy: plan.memory_policy,
             affinity,
-            labels: wiring.labels,
-            filter: wiring.filter,
+            labels: inputs.labels,
+            filter: inputs.filter,
             env: Vec::new(),
             is_recorded: false,
             // The container's other processes are running already.
             is_shown: false,
             fifo: None,
-            inherited: wiring.inherited,
+            inherited: inputs.inherited,
             hooks: &[],
             shared: None,
         };

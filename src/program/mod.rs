@@ -101,7 +101,7 @@ pub struct ChildInputs {
     /// The container's cgroup, as a path on the host.
     pub cgroup: Option<CString>,
     /// What the init process's hooks need, if there are any.
-    pub hooks: Option<hooks::Shared>,
+    pub hooks: Option<hooks::HookInputs>,
 }
 
 /// A detached clone of a bind source, for an init process that may be unable to reach the source.
@@ -279,7 +279,7 @@ impl Program {
     /// run in all of the container's namespaces.
     fn hooks_before_the_switch(
         &mut self,
-        (hooks, shared): (&hooks::HookPlan, Option<&hooks::Shared>),
+        (hooks, shared): (&hooks::HookPlan, Option<&hooks::HookInputs>),
         new_network: &mut bool,
     ) -> Result<()> {
         if hooks.precede_the_switch() {
@@ -330,7 +330,7 @@ impl Program {
 
     /// Keeps the container's mounts from propagating to the host. A container with shared propagation keeps
     /// the host's, except for the mount that contains the rootfs: pivot_root(2) refuses a shared one.
-    fn cut_off_the_host(&mut self, wanted: Option<(u64, Recursion)>, rootfs_parent: Option<CString>) {
+    fn set_host_propagation(&mut self, wanted: Option<(u64, Recursion)>, rootfs_parent: Option<CString>) {
         let propagation = match wanted {
             Some((libc::MS_SHARED, _)) => {
                 if let Some(path) = rootfs_parent {

@@ -153,14 +153,14 @@ impl Program {
             User::Own | User::Nested => {
                 self.change_clocks(plan, Privileges::Outside);
                 self.join_all(others);
-                self.be_succeeded(setup.succeeded);
+                self.clone_successor(setup.succeeded);
             }
             User::New(ids) => self.enter_new_user_namespace(plan, ids, others, setup.succeeded),
             User::Joined { ids, joins } => {
                 // While no other process can inspect this one.
-                self.meet_the_parent(ids);
+                self.wait_for_setup(ids);
                 self.join_with_user_namespace(plan, ids, joins, user, others);
-                self.be_succeeded(setup.succeeded);
+                self.clone_successor(setup.succeeded);
             }
         }
         self.make_namespaces(plan, setup, first.awaits_devices);
@@ -183,10 +183,10 @@ impl Program {
         if succeeded.is_some() {
             self.change_clocks(plan, Privileges::Outside);
             self.join_all(others);
-            self.be_succeeded(succeeded);
+            self.clone_successor(succeeded);
         }
         // Before anything is made: with no ids mapped, nobody would own it.
-        self.meet_the_parent(ids);
+        self.wait_for_setup(ids);
         self.take_ids(ids.uid, ids.gid);
         if succeeded.is_none() {
             self.change_clocks(plan, Privileges::Inside);
@@ -241,7 +241,7 @@ impl Program {
     /// `exec` adds.
     pub(super) fn be_born_late(&mut self, namespace: (Join, OwnedFd)) {
         self.join_all(vec![namespace]);
-        self.be_succeeded(Some(0));
+        self.clone_successor(Some(0));
         self.add(Origin::Runtime, Step::NewSession);
     }
 
@@ -268,13 +268,13 @@ impl Program {
     }
 
     /// Continues in a successor, cloned into new namespaces of these kinds (`CLONE_NEW*`), if there is one.
-    fn be_succeeded(&mut self, kinds: Option<i32>) {
+    fn clone_successor(&mut self, kinds: Option<i32>) {
         if let Some(kinds) = kinds {
             self.add(Origin::Field("/linux/namespaces"), Step::Successor { kinds });
         }
     }
 
-    fn meet_the_parent(&mut self, ids: Ids) {
+    fn wait_for_setup(&mut self, ids: Ids) {
         if ids.needs_dumpable {
             self.add(Origin::Runtime, Step::Dumpable { yes: true });
         }
@@ -286,7 +286,7 @@ impl Program {
 
     /// Takes ids of the user namespace that the process has just entered.
     pub(super) fn take_ids(&mut self, uid: u32, gid: u32) {
-        self.add(Origin::Field("/linux/uidMappings"), Step::TakeIds { uid, gid });
+        self.add(Origin::Field("/linux/uidMappings"), Step::SwitchIds { uid, gid });
     }
 
     pub(super) fn join_keyring(&mut self, name: CString, label: Option<CString>, in_user_namespace: bool) {
@@ -305,7 +305,7 @@ mod tests {
     const NETWORK: i32 = libc::CLONE_NEWNET;
     const USER: i32 = libc::CLONE_NEWUSER;
 
-    fn births(new: i32, join: &[i32], user: User) -> NamespaceSetup {
+    fn setup(new: i32, join: &[i32], user: User) -> NamespaceSetup {
         let join = join.iter().map(|kind| Join { kind: *kind, path: "/x".into(), index: 0 }).collect();
         NamespaceSetup::of(&NamespacePlan { new, join, ..NamespacePlan::default() }, user, true)
     }
@@ -314,15 +314,15 @@ mod tests {
     fn an_intermediate_is_needed_only_where_something_must_be_joined_before_the_birth() {
         let new = User::New(IDS);
         let joined = User::Joined { ids: IDS, joins: Privileges::Outside };
-        assert_eq!(births(PID | MOUNT, &[NETWORK], User::Own).succeeded, None);
-        assert_eq!(births(MOUNT, &[PID], User::Own).succeeded, None);
-        assert_eq!(births(PID | MOUNT, &[NETWORK], User::Nested).succeeded, None);
-        assert_eq!(births(MOUNT, &[PID], User::Nested).succeeded, Some(MOUNT));
-        assert_eq!(births(USER | PID | MOUNT, &[], new).succeeded, None);
-        assert_eq!(births(USER | PID | MOUNT, &[NETWORK], new).succeeded, Some(USER | PID | MOUNT));
-        assert_eq!(births(MOUNT, &[USER], joined).succeeded, None);
-        assert_eq!(births(PID | MOUNT, &[USER], joined).succeeded, Some(PID | MOUNT));
-        assert_eq!(births(MOUNT, &[USER, PID], joined).succeeded, Some(MOUNT));
+        assert_eq!(setup(PID | MOUNT, &[NETWORK], User::Own).succeeded, None);
+        assert_eq!(setup(MOUNT, &[PID], User::Own).succeeded, None);
+        assert_eq!(setup(PID | MOUNT, &[NETWORK], User::Nested).succeeded, None);
+        assert_eq!(setup(MOUNT, &[PID], User::Nested).succeeded, Some(MOUNT));
+        assert_eq!(setup(USER | PID | MOUNT, &[], new).succeeded, None);
+        assert_eq!(setup(USER | PID | MOUNT, &[NETWORK], new).succeeded, Some(USER | PID | MOUNT));
+        assert_eq!(setup(MOUNT, &[USER], joined).succeeded, None);
+        assert_eq!(setup(PID | MOUNT, &[USER], joined).succeeded, Some(PID | MOUNT));
+        assert_eq!(setup(MOUNT, &[USER, PID], joined).succeeded, Some(MOUNT));
     }
 
     #[test]
@@ -336,8 +336,8 @@ mod tests {
             )
         };
         for user in [User::Own, User::Nested] {
-            let births = late(&[PID], user, false);
-            assert_eq!((births.late, births.succeeded, births.cloned), (true, None, MOUNT));
+            let setup = late(&[PID], user, false);
+            assert_eq!((setup.late, setup.succeeded, setup.cloned), (true, None, MOUNT));
             // The hooks are told the init process's pid.
             assert!(!late(&[PID], user, true).late);
             assert!(!late(&[NETWORK], user, false).late);
@@ -358,7 +358,7 @@ mod tests {
             (new, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
             (new & !PID, &[USER], User::Joined { ids: IDS, joins: Privileges::Inside }),
         ] {
-            let NamespaceSetup { cloned, succeeded, later, beside, .. } = births(new, join, user);
+            let NamespaceSetup { cloned, succeeded, later, beside, .. } = setup(new, join, user);
             let all = [cloned, succeeded.unwrap_or(0), later, beside];
             assert_eq!(all.iter().fold(0, |sum, kinds| sum | kinds), new);
             assert_eq!(all.iter().map(|kinds| kinds.count_ones()).sum::<u32>(), new.count_ones());

@@ -43,7 +43,7 @@ pub(super) struct Last<'a> {
     pub(super) inherited: u32,
     /// The startContainer hooks, and what all hooks need, if there are any.
     pub(super) hooks: &'a [hooks::Hook],
-    pub(super) shared: Option<&'a hooks::Shared>,
+    pub(super) shared: Option<&'a hooks::HookInputs>,
 }
 
 impl Program {
@@ -201,7 +201,7 @@ impl Program {
     fn run_start_hooks(
         &mut self,
         hooks: &[hooks::Hook],
-        shared: &hooks::Shared,
+        shared: &hooks::HookInputs,
         env: &[CString],
         filter: Option<&Filter>,
     ) -> Result<()> {

@@ -56,7 +56,7 @@ pub(super) struct Finish {
 }
 
 /// How the opened directory becomes `/`.
-struct SwitchOf {
+struct PendingSwitch {
     pub(super) switch: RootSwitch,
     /// Whether the rootfs is a tree opened by the parent, which is attached to `/` when it is opened.
     pub(super) is_attached: bool,
@@ -69,7 +69,7 @@ impl Program {
         &mut self,
         root: Root,
         parts: Parts,
-        hooks: (&hooks::HookPlan, Option<&hooks::Shared>),
+        hooks: (&hooks::HookPlan, Option<&hooks::HookInputs>),
         late: Option<&(Join, OwnedFd)>,
         new_network: &mut bool,
     ) -> Result<()> {
@@ -97,8 +97,8 @@ impl Program {
     }
 
     /// Opens the directory that becomes `/`, with the device nodes that the parent has made.
-    fn open_root(&mut self, root: Root, nodes: Option<OwnedFd>) -> SwitchOf {
-        self.cut_off_the_host(root.propagation, root.parent);
+    fn open_root(&mut self, root: Root, nodes: Option<OwnedFd>) -> PendingSwitch {
+        self.set_host_propagation(root.propagation, root.parent);
         if let Some(nodes) = nodes {
             self.add(Origin::Field("/linux/devices"), Step::HoldNodes { nodes });
         }
@@ -109,7 +109,7 @@ impl Program {
         let is_attached = root.tree.is_some();
         let step = Step::OpenRootfs { path: root.path, tree: root.tree, is_pivoted_to, is_private };
         self.add(Origin::Field("/root/path"), step);
-        SwitchOf { switch: root.switch, is_attached, propagation: root.propagation }
+        PendingSwitch { switch: root.switch, is_attached, propagation: root.propagation }
     }
 
     /// Adds the mounts in order, with the clones that the parent has made (`sources`). If `stand_in` is set,
@@ -148,7 +148,7 @@ impl Program {
     }
 
     /// Makes the opened directory `/`.
-    fn switch_root(&mut self, SwitchOf { switch, is_attached, propagation }: SwitchOf) {
+    fn switch_root(&mut self, PendingSwitch { switch, is_attached, propagation }: PendingSwitch) {
         match switch {
             RootSwitch::Pivot => {
                 let cut_off = matches!(propagation, Some((libc::MS_SHARED, _)));

@@ -10,7 +10,7 @@ const LONGEST: usize = 200;
 /// Who asked for a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Asker {
+pub struct Requester {
     /// The user id of this process.
     pub uid: u32,
     /// The user who ran sudo(8), according to the environment, which others can set, too.
@@ -26,7 +26,7 @@ pub struct Asker {
     pub command: Option<String>,
 }
 
-impl Asker {
+impl Requester {
     /// Describes this process, whose command and arguments are `words`.
     pub fn of_this_process(words: &[OsString], sudo_uid: Option<u32>) -> Self {
         // `None` if the parent is in another pid namespace, e.g. a shell outside.

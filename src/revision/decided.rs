@@ -9,19 +9,19 @@ use crate::cgroup::change::Change;
 use crate::cgroup::intel_rdt::{OpenClass, SCHEMATA};
 use crate::cgroup::{Planned, Source, intel_rdt};
 use crate::container::Container;
-use crate::error::{NotPutBack, Pointer};
+use crate::error::{NotRestored, Pointer};
 
 /// A class of service and its new limits, each with its origin.
 type OfClass<'a> = (OpenClass, Vec<(&'a str, &'a str)>);
 
 /// A planned change.
 #[derive(Debug)]
-pub(super) struct Decided<'a> {
+pub(super) struct PlannedChange<'a> {
     limits: Planned,
     rdt: Option<OfClass<'a>>,
 }
 
-impl<'a> Decided<'a> {
+impl<'a> PlannedChange<'a> {
     /// Plans a change. `resources` is the text of a `linux.resources` object, `schemata` are limits of the
     /// class of service, each with its option.
     pub(super) fn change(
@@ -87,7 +87,7 @@ impl<'a> Decided<'a> {
             Ok(limits) => Ok(Applied { rdt, limits }),
             Err(error) => {
                 let lost = rdt.map(intel_rdt::Update::take_back).unwrap_or_default();
-                Err(NotPutBack::after(error, lost))
+                Err(NotRestored::after(error, lost))
             }
         }
     }

@@ -5,15 +5,15 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 
-use super::decided::{Applied, Decided};
+use super::decided::{Applied, PlannedChange};
 use super::loss::{Before, Loss};
-use super::unfinished::Begun;
-use super::{Asker, History, New, unfinished};
+use super::unfinished::UpdateNote;
+use super::{History, New, Requester, unfinished};
 use crate::cgroup::Source;
 use crate::cgroup::change::Change;
 use crate::container::state::{Identity, Status};
 use crate::container::{Container, ContainerId, Lock, Root};
-use crate::error::{NotPutBack, Pointer, Refusal};
+use crate::error::{NotRestored, Pointer, Refusal};
 use crate::host::clock;
 use crate::host::signals::{SignalQueue, Signals};
 
@@ -39,7 +39,7 @@ pub enum Wanted<'a> {
 
 impl Wanted<'_> {
     /// Whether this undoes the last change, whichever that was, including one that was interrupted.
-    fn is_one_back(&self) -> bool {
+    fn undoes_last_change(&self) -> bool {
         matches!(self, Self::Rollback { to: None, from: None, .. })
     }
 }
@@ -73,15 +73,15 @@ pub struct Made {
 
 /// Another revision is in force than the one to be undone.
 #[derive(Debug)]
-pub struct Overtaken(pub u64);
+pub struct RevisionChanged(pub u64);
 
-impl std::fmt::Display for Overtaken {
+impl std::fmt::Display for RevisionChanged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "revision {} was created meanwhile by another update", self.0)
     }
 }
 
-impl std::error::Error for Overtaken {}
+impl std::error::Error for RevisionChanged {}
 
 /// The name now belongs to another container.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl<'a> ContainerRef<'a> {
 /// # Errors
 /// The old limits have been restored. If the kernel has killed processes meanwhile, the error has a [`Loss`]
 /// as context.
-pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Requester) -> Result<Made> {
     // Two updates at a time would each record only their own changes.
     let lock = target.root.lock(target.id, target.signals)?;
     let mut container = load(target, &lock)?;
@@ -126,10 +126,15 @@ pub fn make(target: &ContainerRef<'_>, wanted: &Wanted<'_>, by: &Asker) -> Resul
     }
 }
 
-fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>, by: &Asker) -> Result<Made> {
+fn apply_and_record(
+    container: &mut Container,
+    lock: &Lock,
+    wanted: &Wanted<'_>,
+    by: &Requester,
+) -> Result<Made> {
     let history = History::of(&container.state)?;
     let put_back = unfinished::take_back(lock, container, &history)?;
-    if wanted.is_one_back() && !put_back.is_empty() {
+    if wanted.undoes_last_change() && !put_back.is_empty() {
         let before = history.current();
         return Ok(Made {
             revision: None,
@@ -143,7 +148,7 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
     let Decision { decided, rollback_to, reason } = decide(container, &history, wanted)?;
     // The cgroup was opened by its path, which is the container's only if it still exists.
     lock.check()?;
-    let begun = Begun::note(lock, &history, decided.replaced()?)?;
+    let begun = UpdateNote::note(lock, &history, decided.replaced()?)?;
     let new = |changes| New {
         time: clock::rfc3339_nanos(SystemTime::now()),
         by: by.clone(),
@@ -157,9 +162,9 @@ fn apply_and_record(container: &mut Container, lock: &Lock, wanted: &Wanted<'_>,
                 applied.keep();
                 Ok(made)
             }
-            Err(error) => Err(NotPutBack::after(error, applied.take_back())),
+            Err(error) => Err(NotRestored::after(error, applied.take_back())),
         });
-    let is_lost = made.as_ref().is_err_and(|error| error.is::<NotPutBack>());
+    let is_lost = made.as_ref().is_err_and(|error| error.is::<NotRestored>());
     if let (Some(begun), false) = (begun, is_lost) {
         begun.forget();
     }
@@ -200,7 +205,7 @@ pub fn preview(target: &ContainerRef<'_>, wanted: &Wanted<'_>) -> Result<(Identi
     let container = load(target, &lock)?;
     let history = History::of(&container.state)?;
     let changes = unfinished::preview(&lock, &container, &history).and_then(|mut changes| {
-        if wanted.is_one_back() && !changes.is_empty() {
+        if wanted.undoes_last_change() && !changes.is_empty() {
             return Ok(changes);
         }
         let mut wanted = decide(&container, &history, wanted)?.decided.preview()?;
@@ -234,7 +239,7 @@ fn load(target: &ContainerRef<'_>, lock: &Lock) -> Result<Container> {
 
 /// The planned change, and what to record about it.
 struct Decision<'a> {
-    decided: Decided<'a>,
+    decided: PlannedChange<'a>,
     rollback_to: Option<u64>,
     reason: Option<&'a str>,
 }
@@ -242,13 +247,13 @@ struct Decision<'a> {
 fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a>) -> Result<Decision<'a>> {
     match *wanted {
         Wanted::Limits { resources, source, schemata } => {
-            let decided = Decided::change(container, resources, source, schemata)?;
+            let decided = PlannedChange::change(container, resources, source, schemata)?;
             Ok(Decision { decided, rollback_to: None, reason: None })
         }
         Wanted::Rollback { to, from, reason } => {
             let current = history.current();
             if from.is_some_and(|from| from != current) {
-                return Err(Overtaken(current).into());
+                return Err(RevisionChanged(current).into());
             }
             let Some(to) = to.or_else(|| history.previous()) else {
                 bail!("container {:?} is at revision 1: no earlier revision", container.state.id)
@@ -259,7 +264,7 @@ fn decide<'a>(container: &Container, history: &'a History, wanted: &'a Wanted<'a
                 false => history.at(to, in_force)?,
             };
             let at = Pointer::of("history").field(&to.to_string());
-            let decided = Decided::return_to(container, &since, resources, &at)?;
+            let decided = PlannedChange::return_to(container, &since, resources, &at)?;
             Ok(Decision { decided, rollback_to: Some(to), reason })
         }
     }

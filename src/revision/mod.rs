@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-pub use self::asker::Asker;
+pub use self::asker::Requester;
 pub use self::loss::Loss;
 pub use self::make::{ContainerRef, Made, Wanted, make, preview};
 pub use self::roll::{Event, Plan as Roll, roll};
@@ -42,7 +42,7 @@ pub struct Revision {
     pub revision: u64,
     /// RFC 3339 with nanoseconds, in UTC.
     pub time: String,
-    pub by: Asker,
+    pub by: Requester,
     /// The revision whose limits were restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_to: Option<u64>,
@@ -71,7 +71,7 @@ pub struct History {
 #[derive(Debug)]
 pub struct New {
     pub time: String,
-    pub by: Asker,
+    pub by: Requester,
     pub rollback_to: Option<u64>,
     pub reason: Option<String>,
     pub changes: Vec<Change>,
@@ -93,7 +93,7 @@ impl History {
         let first = Revision {
             revision: 1,
             time: state.created.clone(),
-            by: Asker { uid: state.owner, ..Asker::default() },
+            by: Requester { uid: state.owner, ..Requester::default() },
             rollback_to: None,
             reason: None,
             changes: Vec::new(),
@@ -235,7 +235,7 @@ mod tests {
         let first = Revision {
             revision: 1,
             time: "then".into(),
-            by: Asker::default(),
+            by: Requester::default(),
             rollback_to: None,
             reason: None,
             changes: Vec::new(),
@@ -246,7 +246,7 @@ mod tests {
 
     fn record(history: &mut History, resources: &str, changes: Vec<Change>) -> u64 {
         let resources: Box<RawValue> = serde_json::from_str(resources).unwrap();
-        let (time, by) = ("now".into(), Asker::default());
+        let (time, by) = ("now".into(), Requester::default());
         history.record(New { time, by, rollback_to: None, reason: None, changes }, Some(&resources)).unwrap()
     }
 

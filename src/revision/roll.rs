@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::watch::{Verdict, Watch, settle};
-use super::{Asker, ContainerRef, Loss, Made, Wanted, make, preview};
+use super::{ContainerRef, Loss, Made, Requester, Wanted, make, preview};
 use crate::cgroup::change::Change;
 use crate::container::state::Identity;
 use crate::container::{ContainerId, Interrupted, Root};
@@ -19,7 +19,7 @@ use crate::host::signals::{Signal, SignalQueue, Signals};
 pub struct Plan<'a> {
     pub ids: &'a [ContainerId],
     pub wanted: Wanted<'a>,
-    pub by: Asker,
+    pub by: Requester,
     /// How many containers are changed at a time; at least 1.
     pub step: usize,
     /// How long containers are watched after the change.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::History;
-use super::decided::Decided;
+use super::decided::PlannedChange;
 use crate::cgroup::change::Change;
 use crate::container::{Container, ContainerId, Lock, Root};
 use crate::error::Pointer;
@@ -22,9 +22,9 @@ struct Note {
 /// An update in progress. Its note is to be removed once the change has been recorded or undone; otherwise
 /// the next update restores what it replaced.
 #[derive(Debug)]
-pub(super) struct Begun<'a>(&'a Lock);
+pub(super) struct UpdateNote<'a>(&'a Lock);
 
-impl<'a> Begun<'a> {
+impl<'a> UpdateNote<'a> {
     /// Writes the note about `changes`, if there are any.
     pub(super) fn note(lock: &'a Lock, history: &History, changes: Vec<Change>) -> Result<Option<Self>> {
         if changes.is_empty() {
@@ -60,10 +60,10 @@ fn doing(lock: &Lock) -> String {
     format!("revert an interrupted update (remove {} to skip this)", note.display())
 }
 
-fn back<'a>(container: &Container, changes: &'a [Change]) -> Result<Decided<'a>> {
+fn back<'a>(container: &Container, changes: &'a [Change]) -> Result<PlannedChange<'a>> {
     let old: Vec<_> = changes.iter().map(|change| (change, &*change.from)).collect();
     let in_force = container.state.resources.clone();
-    Decided::return_to(container, &old, in_force, &Pointer::of("unfinished update"))
+    PlannedChange::return_to(container, &old, in_force, &Pointer::of("unfinished update"))
 }
 
 /// Restores what a killed update has replaced, if there was one; returns what has changed.

@@ -102,26 +102,26 @@ fn decode<T: DeserializeOwned>(text: &[u8], document: &Pointer) -> Result<(T, Ve
     let (line, column) = (error.line(), error.column());
     let message = error.to_string();
     let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-    Err(Misshapen { line, column, pointer, message: message.to_owned() }.into())
+    Err(DecodeError { line, column, pointer, message: message.to_owned() }.into())
 }
 
 /// A document that is not JSON, or has a value of the wrong type.
 #[derive(Debug)]
-struct Misshapen {
+struct DecodeError {
     line: usize,
     column: usize,
     pointer: Pointer,
     message: String,
 }
 
-impl std::fmt::Display for Misshapen {
+impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { line, column, pointer, message } = self;
         write!(f, "{}:{line}:{column}: {pointer}: {message}", pointer.document())
     }
 }
 
-impl std::error::Error for Misshapen {}
+impl std::error::Error for DecodeError {}
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,7 @@ impl Filter {
 /// # Errors
 /// Too many rules: about 10,000 devices can be treated differently from the rest.
 pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
-    let table = |kind| Table::of(&Words::of(rules, kind));
+    let table = |kind| Table::of(&Verdicts::of(rules, kind));
     let tables = table(DeviceKind::Block).zip(table(DeviceKind::Char));
     if tables.as_ref().is_some_and(|(block, char)| block.allows_all() && char.allows_all()) {
         return Ok(None);
@@ -49,9 +49,9 @@ pub(super) fn compile(rules: &[Rule], at: &Pointer) -> Result<Option<Filter>> {
 type Verdict = [Option<(usize, bool)>; 3];
 
 /// The verdicts of the rules about devices of one type, by major and minor number; `None` matches any.
-struct Words(BTreeMap<(Option<u32>, Option<u32>), Verdict>);
+struct Verdicts(BTreeMap<(Option<u32>, Option<u32>), Verdict>);
 
-impl Words {
+impl Verdicts {
     fn of(rules: &[Rule], kind: DeviceKind) -> Self {
         let mut words = BTreeMap::<_, Verdict>::new();
         for (number, rule) in rules.iter().enumerate() {
@@ -110,7 +110,7 @@ const MOST: usize = 1 << 18;
 
 impl Table {
     /// Evaluates the rules; `None` if there would be too many devices.
-    fn of(words: &Words) -> Option<Self> {
+    fn of(words: &Verdicts) -> Option<Self> {
         let rest = words.allowed(None, None);
         let of_any = words.minors(None).map(|minor| (minor, words.allowed(None, Some(minor))));
         let others = Minors { named: of_any.filter(|(_, allowed)| *allowed != rest).collect(), rest };

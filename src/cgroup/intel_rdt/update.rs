@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, open, openat};
 
 use super::resctrl::{Member, SCHEMATA};
 use crate::cgroup::change::Change;
-use crate::error::NotPutBack;
+use crate::error::NotRestored;
 
 /// A class of service, held open so that reads and writes reach it even if its name is reused.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Update {
         for (from, text) in schemata {
             if let Err(error) = text.lines().try_for_each(|line| update.class.write(line)) {
                 let doing = format!("{from}: write {text:?} to {}", update.class.file.display());
-                return Err(NotPutBack::after(anyhow::Error::new(error).context(doing), update.take_back()));
+                return Err(NotRestored::after(anyhow::Error::new(error).context(doing), update.take_back()));
             }
         }
         Ok(update)

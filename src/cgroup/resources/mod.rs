@@ -99,7 +99,7 @@ impl Limits {
     /// Reorders the writes for a cgroup in use. Lowering `memory.max` below the usage kills processes at
     /// once, which cannot be undone, so it is written last, when nothing else can be refused, and only with
     /// its final value. `memory.high`, which makes the kernel reclaim memory first, comes just before it.
-    pub(super) fn put_off_kills(&mut self) {
+    pub(super) fn order_kills_last(&mut self) {
         let is_high = |write: &Write| write.file == "memory.high";
         let (mut last, others): (Vec<_>, Vec<_>) =
             self.writes.drain(..).partition(|write| is_high(write) || can_kill(&write.file));
@@ -197,7 +197,7 @@ mod tests {
         let json = r#"{"memory": {"limit": 100, "swap": 150, "reservation": 50}, "cpu": {"quota": 5000},
             "unified": {"memory.high": "70", "memory.max": "90", "misc.max": "a 1", "pids.max": "9"}}"#;
         let mut limits = plan(&serde_json::from_str(json).unwrap(), &Pointer::root()).unwrap();
-        limits.put_off_kills();
+        limits.order_kills_last();
         let written: Vec<_> =
             limits.writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
         let expected = [

@@ -285,13 +285,13 @@ impl Drop for Scope {
 
 /// A change of unit properties that can be undone.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct UnitChange {
     unit: Unit,
     /// The old values.
     before: Vec<Property>,
 }
 
-impl Told {
+impl UnitChange {
     /// Sets the properties for `limits`.
     ///
     /// # Errors
@@ -311,9 +311,9 @@ impl Told {
         match manager.set_properties(&unit.name, &after) {
             Ok(()) => Ok(Self { unit: unit.clone(), before }),
             Err(error) if manager::is_unanswered(&error) => {
-                manager.clean_up(manager::is_deaf(&error));
+                manager.clean_up(manager::is_timeout(&error));
                 Err(match manager.set_properties(&unit.name, &before) {
-                    Err(undo) if !manager::is_deaf(&undo) => error.context(Hint(
+                    Err(undo) if !manager::is_timeout(&undo) => error.context(Hint(
                         "set the limits in systemd".to_owned(),
                         format!(
                             "systemd may keep the new limits, as restoring the old ones failed: {}",
@@ -414,10 +414,10 @@ mod tests {
         call.body.windows(8).any(|bytes| bytes == number.to_ne_bytes())
     }
 
-    fn tell(fake: &Fake) -> Result<Told> {
+    fn tell(fake: &Fake) -> Result<UnitChange> {
         let unit = Unit { name: "u.scope".into(), slice: "s.slice".into(), cgroup_id: 1, buses: Vec::new() };
         let tasks = Property::new("TasksMax", Value::Uint64(NEW), Pointer::root());
-        Told::tell(&mut manager::tests::reach(fake).unwrap(), &unit, vec![tasks])
+        UnitChange::tell(&mut manager::tests::reach(fake).unwrap(), &unit, vec![tasks])
     }
 
     fn set(fake: &Fake) -> Vec<[bool; 2]> {

@@ -19,11 +19,11 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use self::journal::Journal;
 use super::resources::{Limits, WhenRefused, Write};
-use super::systemd::Told;
+use super::systemd::UnitChange;
 use super::{Unit, apply, control_file, controllers, fs, resources, systemd};
 use crate::bundle::document;
 use crate::cgroup::change::Change;
-use crate::error::{Fault, NotPutBack, Pointer, line};
+use crate::error::{Fault, NotRestored, Pointer, line};
 
 /// Where the values of a change come from, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl Planned {
         let in_force = merge::merge(serde_json::from_str(in_force)?, &change, files(&limits))
             .and_then(|merged| to_raw_value(&merged))
             .context("encode the current resources")?;
-        limits.put_off_kills();
+        limits.order_kills_last();
         for at in limits.places() {
             *at = added.origin(at, source);
         }
@@ -116,7 +116,7 @@ impl Planned {
         // It cannot be set while the cgroup is idle.
         writes.sort_by_key(|write| write.file == "cpu.weight");
         let mut limits = Limits { writes, ..Limits::default() };
-        limits.put_off_kills();
+        limits.order_kills_last();
         Ok(Self { cgroup, path: path.to_owned(), unit: unit.cloned(), limits, is_return: true, in_force })
     }
 
@@ -164,25 +164,25 @@ impl Planned {
             false => journal.write(cgroup, file, value),
         });
         if let Err(error) = written {
-            return Err(NotPutBack::after(error, journal.undo(cgroup)));
+            return Err(NotRestored::after(error, journal.undo(cgroup)));
         }
         for write in self.limits.writes.iter_mut().filter(|_| self.is_return) {
             write.value = journal::meant(cgroup, &write.file, &write.value).into_owned();
         }
         match self.unit.as_ref().map(|unit| self.tell(unit)).transpose() {
             Ok(told) => Ok(Update { journal, told, cgroup: self.cgroup, in_force: self.in_force }),
-            Err(error) => Err(NotPutBack::after(error, journal.undo(cgroup))),
+            Err(error) => Err(NotRestored::after(error, journal.undo(cgroup))),
         }
     }
 
     /// Passes the change to systemd and writes everything again, because systemd does not write all that was
     /// asked for.
-    fn tell(&self, unit: &Unit) -> Result<Told> {
-        let mut told = Told::apply(unit, &self.limits)?;
+    fn tell(&self, unit: &Unit) -> Result<UnitChange> {
+        let mut told = UnitChange::apply(unit, &self.limits)?;
         let again = self.perform(|file, value| control_file::write(self.cgroup.as_fd(), file, value));
         match again {
             Ok(()) => Ok(told),
-            Err(error) => Err(NotPutBack::after(error, untold(&mut told))),
+            Err(error) => Err(NotRestored::after(error, untold(&mut told))),
         }
     }
 
@@ -207,7 +207,7 @@ impl Planned {
 }
 
 /// Restores the unit's properties; returns what may not have been restored.
-fn untold(told: &mut Told) -> Vec<String> {
+fn untold(told: &mut UnitChange) -> Vec<String> {
     let lost = |error| format!("the properties of the systemd unit ({})", line(&error));
     told.undo().err().map(lost).into_iter().collect()
 }
@@ -223,7 +223,7 @@ pub struct Update {
     cgroup: OwnedFd,
     journal: Journal,
     /// The change of the unit's properties, with the systemd driver.
-    told: Option<Told>,
+    told: Option<UnitChange>,
     in_force: Option<Box<RawValue>>,
 }
 
@@ -240,7 +240,7 @@ impl Update {
 
     pub fn keep(mut self) {
         self.journal.forget();
-        self.told.iter_mut().for_each(Told::forget);
+        self.told.iter_mut().for_each(UnitChange::forget);
     }
 
     /// Undoes the change; returns what could not be restored.

@@ -144,7 +144,7 @@ pub(super) fn mount_options(input: &[u8]) {
     let [kind, source, destination] = [(); 3].map(|()| lines.next().unwrap_or_default());
     let mount = json!({"type": kind, "source": source, "destination": destination, "options": lines.collect::<Vec<_>>()});
     let mounts = [serde_json::from_value(mount).unwrap()];
-    let around = mounts::Around {
+    let around = mounts::MountContext {
         bundle: Path::new("/bundle"),
         rootfs: Path::new("/bundle/rootfs"),
         mount_namespace: true,

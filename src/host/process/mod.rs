@@ -34,7 +34,7 @@ impl Drop for Process {
 
 impl Process {
     /// Sends its pidfd to the socket `to`, if any; `what` is `standard` or `setns`, as in runc.
-    pub fn introduce(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
+    pub fn send_pidfd(&self, to: Option<OwnedFd>, what: &[u8]) -> Result<()> {
         let Some(socket) = to else { return Ok(()) };
         protocol::send_descriptor(socket.as_fd(), what, self.pidfd.as_fd())
             .context("send to the pidfd socket")

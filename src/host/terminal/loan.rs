@@ -24,7 +24,7 @@ const PATIENCE_AT_THE_END: Duration = Duration::from_millis(500);
 /// Standard input and output for drawing. The owner restores the terminal at the end; a panic hook does so,
 /// too, because release builds abort without dropping anything.
 #[derive(Debug)]
-pub(super) struct Loan {
+pub(super) struct TerminalGuard {
     place: ScreenBuffer,
     output: OwnedFd,
     keyboard: Option<OwnedFd>,
@@ -33,7 +33,7 @@ pub(super) struct Loan {
     saved: Mutex<Option<Termios>>,
 }
 
-impl Loan {
+impl TerminalGuard {
     /// Opens the terminal without taking it. Also installs a panic hook that restores it before the message
     /// is printed.
     pub(super) fn new(place: ScreenBuffer) -> Result<Arc<Self>> {

@@ -15,7 +15,7 @@ use rustix::io::retry_on_intr;
 use rustix::stdio;
 
 use super::keys::Key;
-use super::loan::Loan;
+use super::loan::TerminalGuard;
 use super::{keys, user};
 use crate::host::signals::{Signal, SignalQueue, Signals};
 use crate::sys::Errno;
@@ -110,7 +110,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Screen {
     place: ScreenBuffer,
-    terminal: Arc<Loan>,
+    terminal: Arc<TerminalGuard>,
     signals: Signals,
     queue: SignalQueue,
     /// Bytes not written yet.
@@ -131,7 +131,7 @@ impl Screen {
         let queue = signals.queue()?;
         let mut screen = Self {
             place,
-            terminal: Loan::new(place)?,
+            terminal: TerminalGuard::new(place)?,
             signals,
             queue,
             pending: VecDeque::new(),

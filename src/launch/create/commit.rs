@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::acquire::{Held, Pending};
 use super::converse::Ready;
-use super::hooks::Undone;
+use super::hooks::PoststopState;
 use super::{Created, Request, Start};
 use crate::container::PidFile;
 use crate::container::hooks::poststart;
@@ -23,7 +23,7 @@ pub(super) fn commit(
     mut pending: Pending,
     mut child: Conversation<'_>,
     ready: Ready,
-    undone: &mut Undone,
+    undone: &mut PoststopState,
 ) -> Result<Created> {
     let Ready { state, terminal, pidfd } = ready;
     let pid_file = match begin(request, &mut child, &state, pending.agent.take()) {
@@ -45,7 +45,7 @@ pub(super) fn commit(
     if let Some(filter) = &pending.filter {
         filter.notes().iter().for_each(|note| request.log.debug(note));
     }
-    let oom_files = child.circumstances.oom_files.take();
+    let oom_files = child.context.oom_files.take();
     let pid = child.process.pid;
     let Held { net_devices, notify, rdt, cgroup, directory } = held;
     cgroup.keep();
@@ -69,23 +69,23 @@ fn begin(
 ) -> Result<Option<PidFile>> {
     child.go_on()?;
     let listening = agent.is_some().then_some(Turn::Listening);
-    let mut starter = Starter { state, agent };
-    child.serve(listening, &mut starter)?;
+    let mut events = StartEvents { state, agent };
+    child.serve(listening, &mut events)?;
     request.log.debug("init: closing the pipe to signal completion: the container is ready");
     if request.program != Start::Later {
-        child.serve([Turn::Started], &mut starter)?;
+        child.serve([Turn::Started], &mut events)?;
         poststart(state, &child.interrupts)?;
     }
     request.pid_file.map(|path| PidFile::write(path, child.process.pid)).transpose()
 }
 
 /// Handles the child's last messages.
-struct Starter<'a> {
+struct StartEvents<'a> {
     state: &'a State,
     agent: Option<Agent>,
 }
 
-impl Parent for Starter<'_> {
+impl Parent for StartEvents<'_> {
     fn listening(&mut self, child: &Conversation<'_>, number: i32) -> Result<()> {
         let Some(agent) = self.agent.take() else { return Ok(()) };
         let seen = seccomp_agent::Container {

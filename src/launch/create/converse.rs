@@ -15,7 +15,7 @@ use crate::container::filter;
 use crate::container::state::State;
 use crate::error::{Fault, Pointer, Stage};
 use crate::host::terminal::Terminal;
-use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
+use crate::launch::conversation::{Conversation, Parent, Turn, WaitReason};
 use crate::launch::netns;
 use crate::plan::hooks::HookPlan;
 
@@ -27,7 +27,7 @@ pub(super) struct Ready {
 }
 
 /// Handles the child's messages.
-struct Maker<'a> {
+struct CreateEvents<'a> {
     cgroup: &'a mut Cgroup,
     net_devices: &'a mut NetDevices,
     user: &'a UserNamespace,
@@ -37,11 +37,11 @@ struct Maker<'a> {
     terminal: Option<Terminal>,
 }
 
-impl Parent for Maker<'_> {
-    fn born(&mut self, child: &Conversation<'_>, duty: Duty) -> Result<()> {
+impl Parent for CreateEvents<'_> {
+    fn born(&mut self, child: &Conversation<'_>, duty: WaitReason) -> Result<()> {
         match duty {
-            Duty::Attach => self.cgroup.attach(child.process.pid),
-            Duty::SetUp => self.user.set_up(&child.process),
+            WaitReason::Attach => self.cgroup.attach(child.process.pid),
+            WaitReason::SetUp => self.user.set_up(&child.process),
         }
     }
 
@@ -73,10 +73,10 @@ pub(super) fn converse(
 ) -> Result<Ready> {
     let Held { net_devices, cgroup, directory, rdt, .. } = held;
     let (user, hooks) = (&pending.user, &pending.hooks);
-    let mut maker = Maker { cgroup, net_devices, user, hooks, state: None, terminal: None };
+    let mut events = CreateEvents { cgroup, net_devices, user, hooks, state: None, terminal: None };
 
-    be_born(child, pending, rdt.as_ref(), &mut maker)?;
-    child.process.introduce(pending.pidfd_socket.take(), b"standard")?;
+    be_born(child, pending, rdt.as_ref(), &mut events)?;
+    child.process.send_pidfd(pending.pidfd_socket.take(), b"standard")?;
     let mut state = pending.record.of_process(child.process.pid, child.start);
     state.resources = bundle.resources()?;
     directory.save_excerpt(&bundle.excerpt()?)?;
@@ -93,15 +93,15 @@ pub(super) fn converse(
     if let Some(score) = pending.oom_score_adj {
         child.process.adjust_oom_score(score, oom_score_at())?;
     }
-    maker.state = Some(&state);
-    child.serve(state.creating.then_some(Turn::Mounted), &mut maker)?;
+    events.state = Some(&state);
+    child.serve(state.creating.then_some(Turn::Mounted), &mut events)?;
     // Done here because the parent has nothing else to do until the init process is ready, and because
     // `start` or `exec` may come as soon as the container is recorded.
     pending.executable.release();
     let terminal = pending.relays_terminal.then_some(Turn::Terminal);
-    child.serve([terminal, Some(Turn::Ready)].into_iter().flatten(), &mut maker)?;
-    let terminal = maker.terminal;
-    maker.cgroup.release()?;
+    child.serve([terminal, Some(Turn::Ready)].into_iter().flatten(), &mut events)?;
+    let terminal = events.terminal;
+    events.cgroup.release()?;
     let pidfd = child.process.pidfd.try_clone().context("duplicate the pidfd of the init process")?;
     prepared.publish()?;
     state.creating = false;
@@ -115,30 +115,30 @@ fn be_born(
     child: &mut Conversation<'_>,
     pending: &Pending,
     rdt: Option<&intel_rdt::Group>,
-    maker: &mut Maker<'_>,
+    events: &mut CreateEvents<'_>,
 ) -> Result<()> {
-    let is_succeeded = pending.setup.succeeded.is_some();
-    let is_set_up_first = is_succeeded && pending.user.is_set_up_first();
-    let attach = maker.cgroup.attaches_late().then_some(Turn::Born(Duty::Attach));
-    let set_up = (!pending.user.is_own()).then_some(Turn::Born(Duty::SetUp));
+    let has_successor = pending.setup.succeeded.is_some();
+    let is_set_up_first = has_successor && pending.user.is_set_up_first();
+    let attach = events.cgroup.attaches_late().then_some(Turn::Born(WaitReason::Attach));
+    let set_up = (!pending.user.is_own()).then_some(Turn::Born(WaitReason::SetUp));
     let before = set_up.filter(|_| is_set_up_first);
-    let successor = is_succeeded.then_some(Turn::Successor);
-    child.serve([attach, before, successor].into_iter().flatten(), maker)?;
-    if is_succeeded {
-        maker.cgroup.attach(child.process.pid)?;
+    let successor = has_successor.then_some(Turn::Successor);
+    child.serve([attach, before, successor].into_iter().flatten(), events)?;
+    if has_successor {
+        events.cgroup.attach(child.process.pid)?;
     }
     if let Some(rdt) = rdt {
         rdt.member().add(child.process.pid)?;
     }
     let after = set_up.filter(|_| !is_set_up_first);
-    let awaits_devices = pending.makes_network && maker.net_devices.are_wanted();
+    let awaits_devices = pending.makes_network && events.net_devices.are_wanted();
     let in_namespaces = awaits_devices.then_some(Turn::InNamespaces);
-    child.serve([after, in_namespaces].into_iter().flatten(), maker)?;
+    child.serve([after, in_namespaces].into_iter().flatten(), events)?;
     if pending.setup.beside != 0 {
-        make_network(child, maker.net_devices)?;
+        make_network(child, events.net_devices)?;
     }
     // Its successor is cloned in the cgroup and needs no attaching.
-    child.serve(pending.setup.late.then_some(Turn::Successor), maker)
+    child.serve(pending.setup.late.then_some(Turn::Successor), events)
 }
 
 /// Makes a network namespace while the child makes its mounts, which takes about as long.

@@ -9,7 +9,7 @@ use crate::container::state::{State, Status};
 use crate::host::log::Log;
 use crate::init;
 use crate::launch::conversation::Conversation;
-use crate::plan::hooks::{HookKind, HookPlan, Shared};
+use crate::plan::hooks::{HookInputs, HookKind, HookPlan};
 use crate::plan::process::inherited_environment;
 
 /// Runs the prestart and createRuntime hooks; runtime.md § Lifecycle, steps 3 and 4.
@@ -23,7 +23,7 @@ pub(super) fn before_the_switch(hooks: &HookPlan, state: &State, child: &Convers
 }
 
 /// What the hooks of the init process need, if there are any.
-pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>> {
+pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<HookInputs>> {
     if hooks.create_container.is_empty() && hooks.start_container.is_empty() {
         return Ok(None);
     }
@@ -33,7 +33,7 @@ pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>>
     for output in [&mut outputs.stdout, &mut outputs.stderr] {
         output.take_if(|output| init::is_null_device(output.as_fd()));
     }
-    Ok(Some(Shared {
+    Ok(Some(HookInputs {
         creating: state.for_hooks(Status::Creating)?.into(),
         created: state.for_hooks(Status::Created)?.into(),
         outputs: outputs.into(),
@@ -43,9 +43,9 @@ pub(super) fn of_init(hooks: &HookPlan, state: &State) -> Result<Option<Shared>>
 
 /// The state of a container that has been undone, for its poststop hooks; runtime.md § Lifecycle, step 13.
 #[derive(Default)]
-pub(super) struct Undone(Option<State>);
+pub(super) struct PoststopState(Option<State>);
 
-impl Undone {
+impl PoststopState {
     /// From now on the poststop hooks run if creation fails.
     pub(super) fn remember(&mut self, state: &State) {
         if !state.hooks.poststop.is_empty() {

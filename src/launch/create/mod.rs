@@ -5,7 +5,7 @@
 //! | `preflight` | checks everything that can be wrong, and decides; nothing has been made |
 //! | `acquire` | makes what the container needs, each under a guard that undoes it |
 //! | [`Program::new`] | orders the steps of the init process |
-//! | [`bear`] | clones it |
+//! | [`clone_init`] | clones it |
 //! | `converse` | handles its messages until it is ready, and records the container |
 //! | `commit` | lets the program start and disarms the guards |
 //!
@@ -29,7 +29,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use self::acquire::{Held, Pending};
-use self::hooks::Undone;
+use self::hooks::PoststopState;
 use crate::bundle::Bundle;
 use crate::cgroup::OomFiles;
 use crate::container::{Container, ContainerId, Root};
@@ -41,8 +41,8 @@ use crate::host::rootless::Rootless;
 use crate::host::self_exe::Guard;
 use crate::host::signals::Signals;
 use crate::host::terminal::Terminal;
-use crate::launch::conversation::{Circumstances, Conversation};
-use crate::launch::spawn::Setting;
+use crate::launch::conversation::{Conversation, FailureContext};
+use crate::launch::spawn::CloneOptions;
 use crate::program::Program;
 use crate::sys::process::close_on_exec_from;
 
@@ -125,7 +125,7 @@ pub struct Created {
 /// # Errors
 /// Whatever was made has been undone.
 pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
-    let mut undone = Undone::default();
+    let mut undone = PoststopState::default();
     let created = make(bundle, request, &mut undone);
     if created.is_err() {
         undone.run_poststop(request.log);
@@ -134,18 +134,18 @@ pub fn create(bundle: &Bundle, request: &Request<'_>) -> Result<Created> {
 }
 
 /// On failure, `undone` holds the state of the container if poststop hooks must run for it.
-fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut Undone) -> Result<Created> {
+fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut PoststopState) -> Result<Created> {
     let checked = preflight::check(bundle, request)?;
     let (mut held, mut pending, plan, inputs) = acquire::acquire(request, checked)?;
     let mut program = Program::new(plan, inputs)?;
-    let mut child = bear(request, &mut held, &mut pending, &mut program)?;
+    let mut child = clone_init(request, &mut held, &mut pending, &mut program)?;
     undone.remember(pending.record.state());
     let ready = converse::converse(bundle, &mut held, &mut pending, &mut child)?;
     commit::commit(request, held, pending, child, ready, undone)
 }
 
 /// Clones the init process, or the intermediate before it, into its cgroup.
-fn bear<'a>(
+fn clone_init<'a>(
     request: &Request<'_>,
     held: &mut Held,
     pending: &mut Pending,
@@ -156,7 +156,7 @@ fn bear<'a>(
     // Descriptors that our caller left open are not for the container; those that are come first
     // (CVE-2024-21626).
     close_on_exec_from(pending.inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
-    let setting = Setting {
+    let setting = CloneOptions {
         new: pending.setup.cloned,
         pid_namespace: pending.pid_namespace.as_ref(),
         waits: !pending.user.is_own(),
@@ -171,11 +171,11 @@ fn bear<'a>(
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
-    let circumstances = Circumstances {
+    let context = FailureContext {
         cgroup: held.cgroup.path().map(Path::to_owned),
-        may_stand_still: false,
+        may_stay_frozen: false,
         earlier_ooms: Some(pending.earlier_ooms),
         oom_files: pending.oom_files.take(),
     };
-    Conversation::new((process, start), ours, request.signals, program, circumstances)
+    Conversation::new((process, start), ours, request.signals, program, context)
 }

@@ -15,7 +15,7 @@ use crate::container::state::State;
 use crate::error::{Fault, Pointer};
 use crate::host::log::Log;
 use crate::host::process::{self, Process, process_stat, socket_pair};
-use crate::launch::conversation::{Circumstances, Conversation};
+use crate::launch::conversation::{Conversation, FailureContext};
 use crate::launch::spawn::clone_once;
 use crate::plan::process::cpu_list::Mask;
 use crate::program::Program;
@@ -24,12 +24,12 @@ use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 
 /// Clones the process into its cgroup and into the namespaces that the parent enters.
-pub(super) fn bear<'a>(
+pub(super) fn clone_process<'a>(
     container: &Container,
     request: &mut Request<'_>,
     checked: &mut Checked,
     program: &'a mut Program,
-) -> Result<(Conversation<'a>, Option<Awaiting>)> {
+) -> Result<(Conversation<'a>, Option<PendingAttach>)> {
     let state = &container.state;
     let (ours, theirs) = socket_pair()?;
     program.close_all_but(theirs.as_fd(), request.preserve_fds);
@@ -46,7 +46,7 @@ pub(super) fn bear<'a>(
     };
     // The container's processes are running already and can see the new one; CVE-2019-5736.
     request.executable.release();
-    enter_for_child(checked.init.as_fd(), checked.parents_kinds)?;
+    enter_for_child(checked.init.as_fd(), checked.joined_by_parent)?;
     let own_cgroup = std::mem::replace(&mut checked.own_cgroup, Ok(None));
     let born = clone(own_cgroup, request.cgroup.as_ref(), state, program, &theirs);
     let (process, awaiting) = born.map_err(|error| match is_too_late(&error, state) {
@@ -59,13 +59,13 @@ pub(super) fn bear<'a>(
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
-    let circumstances = Circumstances {
+    let context = FailureContext {
         cgroup: state.cgroup().map(Path::to_owned),
         // With `--ignore-paused` the caller is prepared to wait.
-        may_stand_still: request.when_paused == WhenPaused::Wait,
-        ..Circumstances::default()
+        may_stay_frozen: request.when_paused == WhenPaused::Wait,
+        ..FailureContext::default()
     };
-    let child = Conversation::new((process, 0), ours, request.signals, program, circumstances)?;
+    let child = Conversation::new((process, 0), ours, request.signals, program, context)?;
     Ok((child, awaiting))
 }
 
@@ -106,14 +106,14 @@ fn is_too_late(error: &anyhow::Error, state: &State) -> bool {
 /// Clones into the container's cgroup, or into that of its init process: a container that itself runs
 /// containers must move its processes out of a cgroup whose controllers it delegates; cgroup-v2.rst § No
 /// Internal Process Constraint. If the kernel would kill the process there, it is cloned outside, waits, and
-/// the returned [`Awaiting`] moves it in.
+/// the returned [`PendingAttach`] moves it in.
 fn clone(
     own: Result<Option<Destination>, Errno>,
     below: Option<&Below>,
     state: &State,
     program: &mut Program,
     theirs: &OwnedFd,
-) -> Result<(Process, Option<Awaiting>)> {
+) -> Result<(Process, Option<PendingAttach>)> {
     let path = state.cgroup();
     let open = |errno: Errno| {
         anyhow!(errno).context(format!(
@@ -157,20 +157,20 @@ fn clone(
             drop(process);
             program.wait_at_birth();
             let process = clone_into(None, program, theirs).map_err(|errno| not_added(errno, None))?;
-            Ok((process, Some(Awaiting { destination, is_named })))
+            Ok((process, Some(PendingAttach { destination, is_named })))
         }
         _ => Ok((process, None)),
     }
 }
 
 /// A cgroup that a waiting process is still to be moved into.
-pub(super) struct Awaiting {
+pub(super) struct PendingAttach {
     destination: Destination,
     /// Whether it was given by `--cgroup`, rather than being the container's own.
     is_named: bool,
 }
 
-impl Awaiting {
+impl PendingAttach {
     /// Moves process `pid` there.
     pub(super) fn attach(&self, pid: i32, state: &State) -> Result<()> {
         match self.destination.attach(pid) {

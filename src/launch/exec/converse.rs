@@ -4,25 +4,25 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::Result;
 
-use super::birth::Awaiting;
+use super::birth::PendingAttach;
 use super::preflight::{Checked, OomScoreOf};
 use crate::container::Container;
 use crate::container::state::{State, Status};
 use crate::host::terminal::Terminal;
-use crate::launch::conversation::{Conversation, Duty, Parent, Turn};
+use crate::launch::conversation::{Conversation, Parent, Turn, WaitReason};
 use crate::launch::seccomp_agent;
 use crate::launch::seccomp_agent::Agent;
 
 /// Handles the child's messages.
-struct Adder<'a> {
+struct ExecEvents<'a> {
     state: &'a State,
-    awaiting: Option<Awaiting>,
+    awaiting: Option<PendingAttach>,
     agent: Option<Agent>,
     terminal: Option<Terminal>,
 }
 
-impl Parent for Adder<'_> {
-    fn born(&mut self, child: &Conversation<'_>, _duty: Duty) -> Result<()> {
+impl Parent for ExecEvents<'_> {
+    fn born(&mut self, child: &Conversation<'_>, _duty: WaitReason) -> Result<()> {
         self.awaiting.take().map_or(Ok(()), |cgroup| cgroup.attach(child.process.pid, self.state))
     }
 
@@ -45,24 +45,24 @@ impl Parent for Adder<'_> {
 pub(super) fn converse(
     container: &Container,
     checked: &mut Checked,
-    awaiting: Option<Awaiting>,
+    awaiting: Option<PendingAttach>,
     child: &mut Conversation<'_>,
 ) -> Result<Option<Terminal>> {
-    let born = awaiting.is_some().then_some(Turn::Born(Duty::Attach));
-    let successor = checked.is_succeeded.then_some(Turn::Successor);
+    let born = awaiting.is_some().then_some(Turn::Born(WaitReason::Attach));
+    let successor = checked.has_successor.then_some(Turn::Successor);
     let state = &container.state;
-    let mut adder = Adder { state, awaiting, agent: checked.agent.take(), terminal: None };
-    child.serve([born, successor].into_iter().flatten(), &mut adder)?;
-    child.process.introduce(checked.pidfd_socket.take(), b"setns")?;
+    let mut events = ExecEvents { state, awaiting, agent: checked.agent.take(), terminal: None };
+    child.serve([born, successor].into_iter().flatten(), &mut events)?;
+    child.process.send_pidfd(checked.pidfd_socket.take(), b"setns")?;
     if let Some(rdt) = state.intel_rdt() {
         rdt.add(child.process.pid)?;
     }
     if let OomScoreOf::Child(score) = checked.oom_score {
         child.process.adjust_oom_score(score, checked.at.field("oomScoreAdj"))?;
     }
-    child.serve(checked.relays_terminal.then_some(Turn::Terminal), &mut adder)?;
+    child.serve(checked.relays_terminal.then_some(Turn::Terminal), &mut events)?;
     child.go_on()?;
-    let listening = adder.agent.is_some().then_some(Turn::Listening);
-    child.serve([listening, Some(Turn::Started)].into_iter().flatten(), &mut adder)?;
-    Ok(adder.terminal)
+    let listening = events.agent.is_some().then_some(Turn::Listening);
+    child.serve([listening, Some(Turn::Started)].into_iter().flatten(), &mut events)?;
+    Ok(events.terminal)
 }

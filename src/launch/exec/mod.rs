@@ -64,7 +64,7 @@ pub struct Added {
 pub fn exec(container: &Container, wanted: Wanted, mut request: Request<'_>) -> Result<Added> {
     let (mut checked, plan, inputs) = preflight::check(container, wanted, &request)?;
     let mut program = Program::exec(plan, inputs)?;
-    let (mut child, awaiting) = birth::bear(container, &mut request, &mut checked, &mut program)?;
+    let (mut child, awaiting) = birth::clone_process(container, &mut request, &mut checked, &mut program)?;
     let terminal = converse::converse(container, &mut checked, awaiting, &mut child)?;
     request.log.debug("setns_init: about to exec: the program has begun");
     let pid_file = request.pid_file.map(|path| PidFile::write(path, child.process.pid)).transpose()?;

@@ -45,7 +45,7 @@ fn differs(link: &str, pid: i32) -> std::io::Result<bool> {
 
 /// Returns the kinds of namespaces that the parent joins itself: the pid namespace, for its children, and,
 /// without privileges, the user namespace before it, which gives the capabilities to join the pid namespace.
-pub(super) fn parents_kinds(kinds: i32, own: Sets) -> i32 {
+pub(super) fn joined_by_parent(kinds: i32, own: Sets) -> i32 {
     match kinds & libc::CLONE_NEWPID {
         0 => 0,
         pid if is_privileged(own) => pid,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::namespaces::{ids_inside, is_privileged, kinds_to_join, parents_kinds};
+use super::namespaces::{ids_inside, is_privileged, joined_by_parent, kinds_to_join};
 use super::{Request, WhenPaused};
 use crate::cgroup::Destination;
 use crate::container::state::State;
@@ -31,9 +31,9 @@ pub(super) struct Checked {
     /// The container's cgroup, if it has one of its own that can be opened.
     pub(super) own_cgroup: Result<Option<Destination>, Errno>,
     /// The namespaces that the parent enters itself (`CLONE_NEW*`).
-    pub(super) parents_kinds: i32,
+    pub(super) joined_by_parent: i32,
     /// Whether the cloned process is an intermediate that clones a successor, which becomes the program.
-    pub(super) is_succeeded: bool,
+    pub(super) has_successor: bool,
     pub(super) pidfd_socket: Option<OwnedFd>,
     pub(super) agent: Option<Agent>,
     pub(super) relays_terminal: bool,
@@ -84,12 +84,12 @@ pub(super) fn check(
     require_inherited(request.preserve_fds, &request.executable)?;
     let filter = filter::load(container.directory())?;
     let agent = filter.as_ref().map(seccomp_agent::prepare).transpose()?.flatten();
-    let is_succeeded = is_succeeded(container, &plan, kinds, own)?;
-    let parents_kinds = if is_succeeded { 0 } else { parents_kinds(kinds, own) };
+    let has_successor = has_successor(container, &plan, kinds, own)?;
+    let joined_by_parent = if has_successor { 0 } else { joined_by_parent(kinds, own) };
     let inputs = ExecInputs {
         init: init.try_clone().context("duplicate the pidfd of the init process")?,
-        kinds: kinds & !parents_kinds,
-        is_succeeded,
+        kinds: kinds & !joined_by_parent,
+        has_successor,
         ids,
         in_user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
         keyring: state.keyring.then(|| CString::new(State::keyring_name(&state.id))).transpose()?,
@@ -102,8 +102,8 @@ pub(super) fn check(
     let checked = Checked {
         init,
         own_cgroup,
-        parents_kinds,
-        is_succeeded,
+        joined_by_parent,
+        has_successor,
         pidfd_socket,
         agent,
         relays_terminal: plan.process.terminal && request.stays,
@@ -159,7 +159,7 @@ fn own_cgroup(state: &State) -> Result<Option<Destination>, Errno> {
 /// The new process is visible as soon as it is in the container's pid namespace. This is for cases where a
 /// process there could follow its /proc links into the host's tree (CVE-2016-9962). Within a user namespace
 /// no process may access one that comes from outside.
-fn is_succeeded(container: &Container, plan: &ExecPlan, kinds: i32, own: Sets) -> Result<bool> {
+fn has_successor(container: &Container, plan: &ExecPlan, kinds: i32, own: Sets) -> Result<bool> {
     let may_trace = container.may_trace(plan.process.capabilities.may_trace())?;
     let joins = kinds & (libc::CLONE_NEWPID | libc::CLONE_NEWUSER);
     Ok(may_trace && joins == libc::CLONE_NEWPID && is_privileged(own))

@@ -84,8 +84,8 @@ impl Unwritten {
                 hint: None,
             })?;
         }
-        let users = Begun::new(pid, IdKind { word: "uid", at }, self.users, &self.maps.users)?;
-        let groups = Begun::new(pid, IdKind { word: "gid", at }, self.groups, &self.maps.groups)?;
+        let users = MapWriter::new(pid, IdKind { word: "uid", at }, self.users, &self.maps.users)?;
+        let groups = MapWriter::new(pid, IdKind { word: "gid", at }, self.groups, &self.maps.groups)?;
         users.end()?;
         groups.end()
     }
@@ -109,12 +109,12 @@ impl IdKind<'_> {
 }
 
 /// A map that is being written. A tool takes a moment, so both run at the same time.
-struct Begun<'a> {
+struct MapWriter<'a> {
     kind: IdKind<'a>,
     tool: Option<Child>,
 }
 
-impl<'a> Begun<'a> {
+impl<'a> MapWriter<'a> {
     fn new(pid: i32, kind: IdKind<'a>, way: Way, map: &Map) -> Result<Self> {
         let text = map.text();
         if way == Way::Tool {

@@ -1,6 +1,6 @@
 //! The view of one container with its processes.
 
-use super::{Data, History, Order, Seen, View, highest_first};
+use super::{Data, History, Order, Sample, View, highest_first};
 use crate::cgroup::{Limit, Transfers};
 use crate::host::terminal::screen::{Line, Size};
 use crate::monitor::amounts::{bytes, hundredths};
@@ -41,7 +41,7 @@ impl View {
         picture
     }
 
-    fn summary(&self, seen: &Seen, data: &Data, size: Size) -> Vec<String> {
+    fn summary(&self, seen: &Sample, data: &Data, size: Size) -> Vec<String> {
         let usage = seen.usage.as_ref();
         let memory = usage.and_then(|usage| usage.memory);
         let memory_limit = memory.map_or(Limit::Unknown, |memory| memory.limit);

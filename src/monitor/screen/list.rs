@@ -48,7 +48,7 @@ impl View {
     fn add_graphs(&self, columns: &mut Vec<Column>, data: &Data, size: Size) {
         let room = if size.columns >= 160 { 20 } else { 8 };
         let none = History::default();
-        let graph = |rank, bars: &dyn Fn(&History, &super::Seen) -> String| Column {
+        let graph = |rank, bars: &dyn Fn(&History, &super::Sample) -> String| Column {
             title: "HISTORY",
             kind: ColumnKind::Words { at_least: room },
             rank,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::host::Host;
 use super::processes::{Process, Watch};
 use super::text::{Charset, cut};
-use super::{Seen, graph};
+use super::{Sample, graph};
 use crate::cgroup::Limit;
 use crate::container::state::Status;
 use crate::host::terminal::keys::Key;
@@ -71,7 +71,7 @@ pub struct Data {
     /// The share of all processors used since the previous sample, in hundredths of a percent.
     host_cpu: Option<u64>,
     host_history: History,
-    seen: Vec<Seen>,
+    seen: Vec<Sample>,
     /// By container name, with the pid of the init process, so that a new container of the same name starts a
     /// new history.
     history: BTreeMap<String, (i32, History)>,
@@ -93,7 +93,7 @@ impl Data {
     }
 
     /// Adds a sample of all containers.
-    pub fn update(&mut self, seen: Vec<Seen>) {
+    pub fn update(&mut self, seen: Vec<Sample>) {
         let host = Host::look();
         self.host_cpu = host.cpu_since(&self.host);
         self.host_history
@@ -111,7 +111,7 @@ impl Data {
         self.seen = seen;
     }
 
-    fn history_of(&self, seen: &Seen) -> Option<&History> {
+    fn history_of(&self, seen: &Sample) -> Option<&History> {
         self.history.get(&seen.id).map(|(_, history)| history)
     }
 
@@ -262,8 +262,8 @@ impl View {
         }
     }
 
-    fn in_order<'a>(&self, seen: &'a [Seen]) -> Vec<&'a Seen> {
-        let key: fn(&Seen) -> Option<u64> = match self.order {
+    fn in_order<'a>(&self, seen: &'a [Sample]) -> Vec<&'a Sample> {
+        let key: fn(&Sample) -> Option<u64> = match self.order {
             Order::Cpu => |seen| seen.rates.cpu,
             Order::Memory => |seen| Some(seen.usage.as_ref()?.memory?.used()),
             Order::Pids => |seen| seen.usage.as_ref()?.pids,
@@ -275,8 +275,8 @@ impl View {
     }
 
     /// The row of the selected container.
-    fn mark(&self, seen: &[Seen]) -> usize {
-        let is_marked = |seen: &&Seen| Some(&seen.id) == self.marked.as_ref();
+    fn mark(&self, seen: &[Sample]) -> usize {
+        let is_marked = |seen: &&Sample| Some(&seen.id) == self.marked.as_ref();
         self.in_order(seen).iter().position(is_marked).unwrap_or(0)
     }
 
@@ -325,7 +325,7 @@ PRESSURE        % of the last 10 seconds in which some process was stalled (some
     }
 }
 
-fn is_paused(seen: &&Seen) -> bool {
+fn is_paused(seen: &&Sample) -> bool {
     seen.status == Status::Paused
 }
 

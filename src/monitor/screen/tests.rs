@@ -243,6 +243,6 @@ fn another_container_of_the_same_name_has_another_history() {
     data.update(vec![one.clone()]);
     data.update(vec![one.clone()]);
     assert_eq!(kept(&data), 2);
-    data.update(vec![Seen { pid: one.pid + 1, ..one }]);
+    data.update(vec![Sample { pid: one.pid + 1, ..one }]);
     assert_eq!(kept(&data), 1);
 }

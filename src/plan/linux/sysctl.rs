@@ -22,7 +22,7 @@ const IPC: [&str; 8] = [
 
 /// One kernel parameter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Setting {
+pub struct CloneOptions {
     /// The name in the bundle.
     pub key: String,
     /// Below /proc/sys.
@@ -33,7 +33,7 @@ pub struct Setting {
 }
 
 /// Kernel parameters, sorted by name.
-pub type Settings = Vec<Setting>;
+pub type Settings = Vec<CloneOptions>;
 
 /// Plans the object at `at` (`/linux/sysctl`).
 ///
@@ -61,7 +61,7 @@ pub fn plan(sysctl: &HashMap<String, String>, namespaces: &NamespacePlan, at: &P
         }
         let c_string = |text: String| CString::new(text).map_err(|_| at.error("contains a NUL byte"));
         let (path, value) = (c_string(path)?, c_string(value.clone())?);
-        settings.push(Setting { key: key.clone(), path, value, namespace });
+        settings.push(CloneOptions { key: key.clone(), path, value, namespace });
     }
     settings.sort();
     Ok(settings)
@@ -73,7 +73,7 @@ pub fn require_domainname(settings: &Settings, name: &CStr, at: &Pointer) -> Res
     let other =
         settings.iter().find(|set| set.path.as_c_str() == c"kernel/domainname" && *set.value != *name);
     match other {
-        Some(Setting { key, value, .. }) => Err(at.field(key).error_with_hint(
+        Some(CloneOptions { key, value, .. }) => Err(at.field(key).error_with_hint(
             format_args!("{value:?} conflicts with /domainname {name:?}"),
             "use only /domainname",
         )),

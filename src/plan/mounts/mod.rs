@@ -56,7 +56,7 @@ pub type Numbered = (usize, Step);
 
 /// What the mounts depend on.
 #[derive(Debug, Clone, Copy)]
-pub struct Around<'a> {
+pub struct MountContext<'a> {
     /// Relative bind sources start here.
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
@@ -104,7 +104,7 @@ impl MountPlan {
 }
 
 /// Plans `mounts`, the array at `at` (`/mounts`).
-pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Result<MountPlan> {
+pub fn plan(mounts: &[runtime::Mount], around: MountContext<'_>, at: &Pointer) -> Result<MountPlan> {
     if !mounts.is_empty() && !around.mount_namespace {
         return Err(at.error_with_hint(
             "mounts require a mount namespace",
@@ -131,7 +131,7 @@ pub fn plan(mounts: &[runtime::Mount], around: Around<'_>, at: &Pointer) -> Resu
 /// The step, the step that makes the mount read-only at the end, and the id mapping.
 type Planned = (Step, Option<Step>, Option<IdMapping>);
 
-fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Planned> {
+fn one(mount: &runtime::Mount, around: MountContext<'_>, at: &Pointer) -> Result<Planned> {
     let empty = Vec::new();
     let options = mount.options().as_ref().unwrap_or(&empty);
     let sum = Options::parse(options);
@@ -159,7 +159,7 @@ fn one(mount: &runtime::Mount, around: Around<'_>, at: &Pointer) -> Result<Plann
 fn bind(
     mount: &runtime::Mount,
     sum: &Options<'_>,
-    around: Around<'_>,
+    around: MountContext<'_>,
     target: MountTarget,
     at: &Pointer,
 ) -> Result<Step> {
@@ -232,9 +232,9 @@ mod tests {
     use super::*;
     use crate::error::line;
 
-    fn around() -> Around<'static> {
+    fn around() -> MountContext<'static> {
         let (bundle, rootfs) = (Path::new("/bundle"), Path::new("/bundle/rootfs"));
-        Around { bundle, rootfs, mount_namespace: true, label: None }
+        MountContext { bundle, rootfs, mount_namespace: true, label: None }
     }
 
     fn planned(value: &serde_json::Value) -> Result<Vec<Step>> {
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn mounts_without_a_mount_namespace_are_refused() {
         let mounts: Vec<runtime::Mount> = serde_json::from_value(json!([{"destination": "/a"}])).unwrap();
-        let around = Around { mount_namespace: false, ..around() };
+        let around = MountContext { mount_namespace: false, ..around() };
         let error = plan(&mounts, around, &Pointer::root().field("mounts")).unwrap_err();
         assert!(line(&error).starts_with("config.json: /mounts: mounts require a mount namespace"));
     }
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn the_label_goes_to_the_file_systems_that_take_it() {
         let label = Label { key: c"fscontext", context: c"u:r:t:s0:c1,c2".into() };
-        let around = Around { label: Some(&label), ..around() };
+        let around = MountContext { label: Some(&label), ..around() };
         let planned = |kind: &str| {
             let mount = json!([{"destination": "/sys", "type": kind, "options": ["context=\"x:y,z\""]}]);
             let mounts: Vec<runtime::Mount> = serde_json::from_value(mount).unwrap();
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_label_among_long_options_keeps_its_commas() {
         let label = Label { key: c"context", context: c"u:r:t:s0:c1,c2".into() };
-        let around = Around { label: Some(&label), ..around() };
+        let around = MountContext { label: Some(&label), ..around() };
         let long = format!("lowerdir={}", "/layer".repeat(60));
         let mount = json!([{"destination": "/a", "type": "overlay", "options": [long, "sync", "shared"]}]);
         let mounts: Vec<runtime::Mount> = serde_json::from_value(mount).unwrap();

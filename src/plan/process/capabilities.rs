@@ -18,7 +18,7 @@ pub struct CapabilityPlan {
     /// Ambient capabilities that cannot be raised because they are not both permitted and inheritable.
     pub lost_ambient: u64,
     /// Capabilities that were dropped because the runtime itself lacks them.
-    pub not_ours: u64,
+    pub unavailable: u64,
 }
 
 impl CapabilityPlan {
@@ -26,7 +26,7 @@ impl CapabilityPlan {
     /// warning, not an error.
     pub fn limit_to(&mut self, own: Sets) {
         let wanted = self.sets.effective | self.sets.permitted | self.sets.inheritable;
-        self.not_ours = wanted & !own.permitted;
+        self.unavailable = wanted & !own.permitted;
         for set in [&mut self.sets.effective, &mut self.sets.permitted, &mut self.sets.inheritable] {
             *set &= own.permitted;
         }
@@ -34,27 +34,28 @@ impl CapabilityPlan {
     }
 
     /// Whether a process can gain `capability`.
-    pub fn may_have(&self, capability: caps::Capability) -> bool {
+    pub fn may_gain(&self, capability: caps::Capability) -> bool {
         let possible = self.bounding | self.sets.permitted | self.sets.inheritable;
         possible & capability.bitmask() != 0
     }
 
     /// Whether a process can gain CAP_SYS_PTRACE.
     pub fn may_trace(&self) -> bool {
-        self.may_have(caps::Capability::CAP_SYS_PTRACE)
+        self.may_gain(caps::Capability::CAP_SYS_PTRACE)
     }
 
     /// The deviations from the bundle, one message each.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let not_ours = (self.not_ours != 0)
-            .then(|| format!("ignoring capability {}: the runtime does not have it", names(self.not_ours)));
+        let unavailable = (self.unavailable != 0).then(|| {
+            format!("ignoring capability {}: the runtime does not have it", names(self.unavailable))
+        });
         let ambient = (self.lost_ambient != 0).then(|| {
             format!(
                 "can't raise ambient capability {}: not permitted and inheritable",
                 names(self.lost_ambient)
             )
         });
-        not_ours.into_iter().chain(ambient)
+        unavailable.into_iter().chain(ambient)
     }
 }
 
@@ -85,7 +86,7 @@ pub fn plan(capabilities: Option<&LinuxCapabilities>, at: &Pointer) -> Result<Ca
         sets,
         ambient: ambient & possible,
         lost_ambient: ambient & !possible,
-        not_ours: 0,
+        unavailable: 0,
     })
 }
 

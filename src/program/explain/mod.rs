@@ -140,7 +140,7 @@ impl Failed<'_> {
             | Step::JoinNamespacesOf { .. }
             | Step::HoldPidNamespace { .. }
             | Step::Successor { .. }
-            | Step::TakeIds { .. }
+            | Step::SwitchIds { .. }
             | Step::Loopback
             | Step::NewNamespaces { .. }
             | Step::TimeOffsets { .. }

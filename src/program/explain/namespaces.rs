@@ -29,7 +29,7 @@ pub(super) fn sentence(failed: Failed<'_>) -> Sentence {
         Step::Successor { kinds } => {
             plain(format!("clone the init process in the new {} namespace", namespaces::words(*kinds)))
         }
-        Step::TakeIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
+        Step::SwitchIds { uid, gid } => plain(format!("become user {uid}:{gid} of the user namespace")),
         Step::Loopback => plain("bring up interface lo".into()),
         Step::NewNamespaces { kinds } => plain(format!("create the {} namespace", namespaces::words(*kinds))),
         Step::TimeOffsets { .. } => Sentence {

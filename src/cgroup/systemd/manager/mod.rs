@@ -112,12 +112,12 @@ impl Manager {
         Ok(Self { buses, interrupts, connection, address, patience, deadline })
     }
 
-    /// Prepares for cleaning up: a new deadline, and signals no longer abort waiting. `is_deaf` says whether
+    /// Prepares for cleaning up: a new deadline, and signals no longer abort waiting. `is_timeout` says whether
     /// the manager has failed to reply before.
-    pub(super) fn clean_up(&mut self, is_deaf: bool) {
+    pub(super) fn clean_up(&mut self, is_timeout: bool) {
         self.interrupts = None;
         self.connection.ignore_interrupts();
-        self.patience = if is_deaf { BRIEF } else { CLEANING };
+        self.patience = if is_timeout { BRIEF } else { CLEANING };
         self.deadline = Instant::now() + self.patience;
     }
 
@@ -385,22 +385,22 @@ fn is_refused(error: &anyhow::Error, name: &str) -> bool {
 
 /// Whether it is unknown if systemd has carried out or will carry out the request, as opposed to refused.
 pub(super) fn is_unanswered(error: &anyhow::Error) -> bool {
-    error.is::<Deaf>() || error.is::<WasInterrupted>() || was_cut_off(error)
+    error.is::<NoReply>() || error.is::<WasInterrupted>() || was_cut_off(error)
 }
 
 /// Whether systemd has not replied in time.
-pub(super) fn is_deaf(error: &anyhow::Error) -> bool {
-    error.is::<Deaf>()
+pub(super) fn is_timeout(error: &anyhow::Error) -> bool {
+    error.is::<NoReply>()
 }
 
 /// No reply in time from this address.
 #[derive(Debug)]
-struct Deaf {
+struct NoReply {
     address: Address,
     patience: Duration,
 }
 
-impl fmt::Display for Deaf {
+impl fmt::Display for NoReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "systemd did not answer within {:?} at {}", self.patience, self.address.as_str())
     }
@@ -431,7 +431,7 @@ fn told(
         return WasInterrupted(signal).into();
     }
     if error.is::<TimedOut>() {
-        return anyhow!(Errno::TIMEDOUT).context(Deaf { address: address.clone(), patience });
+        return anyhow!(Errno::TIMEDOUT).context(NoReply { address: address.clone(), patience });
     }
     match error.downcast::<Refused>() {
         Ok(refused) => anyhow!(refused).context("systemd replied"),
