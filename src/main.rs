@@ -39,9 +39,8 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 }
 
 fn report(Failure { help, text, status }: Failure) -> ExitCode {
-    let printed = help.map_or(Ok(ExitCode::SUCCESS), |help| print(&help));
-    let (text, status) = printed.map_or_else(|failure| (failure.text, failure.status), |_| (text, status));
-    // If standard error is closed, the error cannot be reported anywhere.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let unprinted = help.and_then(|help| print(&help).err()).map(|failure| failure.text + "\n");
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{}{text}", unprinted.unwrap_or_default());
     ExitCode::from(status)
 }

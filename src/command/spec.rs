@@ -32,17 +32,13 @@ pub struct Spec {
     file: PathBuf,
 }
 
-/// Writes the file into the bundle directory, where it must not exist yet.
 impl Action for Spec {
     fn run(&self, _context: &Context) -> Result<ExitCode> {
-        run(self).map(|()| ExitCode::SUCCESS)
+        write(self).map(|()| ExitCode::SUCCESS)
     }
 }
 
-fn run(args: &Spec) -> Result<()> {
-    write(args)
-}
-
+/// Writes the file into the bundle directory, where it must not exist yet.
 fn write(args: &Spec) -> Result<()> {
     let config = if args.rootless {
         Config::rootless(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())

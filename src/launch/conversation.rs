@@ -13,7 +13,7 @@ use rustix::net::SendFlags;
 
 use crate::cgroup;
 use crate::cgroup::{OomCounts, OomFiles};
-use crate::host::process::{self, Process, pid_of};
+use crate::host::process::{Process, pid_of};
 use crate::host::signals::{SignalQueue, Signals};
 use crate::init::protocol;
 use crate::init::protocol::Message;
@@ -88,8 +88,6 @@ enum ChildEvent {
 pub(super) struct Conversation<'a> {
     /// Killed on drop, unless kept.
     pub(super) process: Process,
-    /// When it started, in clock ticks since boot.
-    pub(super) start: u64,
     /// Signals that ask this process to end; until the container is complete they undo it.
     pub(super) interrupts: SignalQueue,
     socket: OwnedFd,
@@ -114,16 +112,16 @@ pub(super) struct FailureContext {
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 impl<'a> Conversation<'a> {
-    /// Starts a conversation with `process`, which started at `start` and has the other end of `socket`.
+    /// Starts a conversation with `process`, which has the other end of `socket`.
     pub(super) fn new(
-        (process, start): (Process, u64),
+        process: Process,
         socket: OwnedFd,
         signals: &Signals,
         program: &'a Program,
         context: FailureContext,
     ) -> Result<Self> {
         let interrupts = signals.interrupts()?;
-        Ok(Self { process, start, interrupts, socket, program, context })
+        Ok(Self { process, interrupts, socket, program, context })
     }
 
     /// Listens until the child has taken all of `turns`, in order, and has `parent` handle each.
@@ -193,7 +191,6 @@ impl<'a> Conversation<'a> {
         let pid = pid_of(pidfd.as_fd()).context("inspect the init process")?;
         self.go_on()?;
         self.process = Process { pid, pidfd, keep: false };
-        self.start = process::start(pid)?;
         Ok(())
     }
 

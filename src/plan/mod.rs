@@ -64,20 +64,22 @@ pub enum JoinedUser {
 }
 
 impl JoinedUser {
-    /// Adjusts the bundle's `namespaces` and `id_maps` to it.
-    fn settle(
-        &self,
-        namespaces: NamespacePlan,
-        id_maps: Option<IdMaps>,
-    ) -> Result<(NamespacePlan, Option<IdMaps>)> {
-        Ok(match self {
-            Self::Unknown => (namespaces, id_maps),
-            Self::Own => (namespaces.without(libc::CLONE_NEWUSER), id_maps),
-            Self::Maps(maps) => {
-                maps.require_same(id_maps.as_ref(), &namespaces)?;
-                (namespaces, Some(maps.clone()))
-            }
-        })
+    /// The id maps of the container, for which the bundle gives `id_maps`.
+    ///
+    /// # Errors
+    /// If the bundle gives others than the namespace has.
+    fn maps(&self, namespaces: &NamespacePlan, id_maps: Option<IdMaps>) -> Result<Option<IdMaps>> {
+        let Self::Maps(maps) = self else { return Ok(id_maps) };
+        maps.require_same(id_maps.as_ref(), namespaces)?;
+        Ok(Some(maps.clone()))
+    }
+
+    /// `namespaces` without what cannot be joined.
+    fn leave_out_own(&self, namespaces: NamespacePlan) -> NamespacePlan {
+        match self {
+            Self::Own => namespaces.without(libc::CLONE_NEWUSER),
+            Self::Unknown | Self::Maps(_) => namespaces,
+        }
     }
 }
 
@@ -195,10 +197,11 @@ impl Plan {
         let at = root.field("linux");
         let linux = LinuxFields { object: spec.linux().as_ref(), at: &at };
         let id_maps = id_maps::plan(linux.object, &namespaces, &at)?;
-        let (namespaces, id_maps) = host.joined_user.settle(namespaces, id_maps)?;
+        let id_maps = host.joined_user.maps(&namespaces, id_maps)?;
         let mut process = first_process(spec, &root)?;
-        // Within a user namespace a process can have all capabilities.
-        if let Some(own) = host.capabilities.filter(|_| !namespaces.has(libc::CLONE_NEWUSER)) {
+        // Within a user namespace of its own a process can have all capabilities.
+        let is_inside = namespaces.has(libc::CLONE_NEWUSER) && !matches!(host.joined_user, JoinedUser::Own);
+        if let Some(own) = host.capabilities.filter(|_| !is_inside) {
             process.capabilities.limit_to(own);
         }
         let label = linux.label(spec, &root)?;
@@ -254,7 +257,7 @@ impl Plan {
             sysctl,
         };
         plan.require_mapped()?;
-        Ok(plan)
+        Ok(Self { namespaces: host.joined_user.leave_out_own(plan.namespaces), ..plan })
     }
 
     /// # Errors

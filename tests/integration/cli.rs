@@ -17,6 +17,7 @@ suite![
     help_of_each_command_ends_well,
     an_unknown_command_fails_and_is_named,
     an_unknown_option_fails_and_is_named,
+    a_usage_error_is_told_though_its_help_cannot_be_printed,
     no_command_at_all_shows_the_help,
     spec_writes_a_config_that_runs,
     spec_refuses_to_overwrite,
@@ -103,6 +104,17 @@ fn an_unknown_option_fails_and_is_named() {
     let output = Container::new().command("run").args(["--frobnicate", "x"]).output();
     assert_ne!(output.code(), 0);
     assert!(format!("{}{}", output.stdout, output.stderr).contains("frobnicate"), "{output:#?}");
+}
+
+fn a_usage_error_is_told_though_its_help_cannot_be_printed() -> Outcome {
+    need_own()?;
+    let call = Invocation::of_the_runtime().args(["state", "--frob"]).after_shell("exec >/dev/full;");
+    let output = call.fails_with("flag provided but not defined: --frob");
+    assert!(
+        output.stderr.contains("write to standard output: no space left on device (ENOSPC)"),
+        "{output:#?}"
+    );
+    Ok(())
 }
 
 fn no_command_at_all_shows_the_help() -> Outcome {

@@ -61,6 +61,8 @@ pub(super) struct Pending {
     pub(super) pidfd_socket: Option<OwnedFd>,
     pub(super) relays_terminal: bool,
     pub(super) inherited: u32,
+    /// When the process that was cloned first started, in clock ticks since boot.
+    pub(super) start: u64,
     pub(super) executable: Guard,
     /// The cgroup's OOM counters before the clone.
     pub(super) earlier_ooms: OomCounts,
@@ -117,6 +119,7 @@ pub(super) fn acquire(request: &Request<'_>, checked: Checked) -> Result<(Held, 
         pidfd_socket: checked.pidfd_socket,
         relays_terminal: plan.process.terminal && request.program == Start::Attached,
         inherited,
+        start: 0,
         executable: checked.executable,
         earlier_ooms,
         oom_files,

@@ -14,6 +14,7 @@ use crate::cgroup::{Cgroup, intel_rdt};
 use crate::container::filter;
 use crate::container::state::State;
 use crate::error::{Fault, Pointer, Stage};
+use crate::host::process;
 use crate::host::terminal::Terminal;
 use crate::launch::conversation::{Conversation, Parent, Turn, WaitReason};
 use crate::launch::netns;
@@ -77,7 +78,9 @@ pub(super) fn converse(
 
     be_born(child, pending, rdt.as_ref(), &mut events)?;
     child.process.send_pidfd(pending.pidfd_socket.take(), b"standard")?;
-    let mut state = pending.record.of_process(child.process.pid, child.start);
+    let is_first = pending.setup.succeeded.is_none() && !pending.setup.late;
+    let start = if is_first { pending.start } else { process::start(child.process.pid)? };
+    let mut state = pending.record.of_process(child.process.pid, start);
     state.resources = bundle.resources()?;
     directory.save_excerpt(&bundle.excerpt()?)?;
     if let Some(filter) = &pending.filter {

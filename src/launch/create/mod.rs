@@ -138,8 +138,7 @@ fn make(bundle: &Bundle, request: &Request<'_>, undone: &mut PoststopState) -> R
     let checked = preflight::check(bundle, request)?;
     let (mut held, mut pending, plan, inputs) = acquire::acquire(request, checked)?;
     let mut program = Program::new(plan, inputs)?;
-    let mut child = clone_init(request, &mut held, &mut pending, &mut program)?;
-    undone.remember(pending.record.state());
+    let mut child = clone_init(request, &mut held, &mut pending, &mut program, undone)?;
     let ready = converse::converse(bundle, &mut held, &mut pending, &mut child)?;
     commit::commit(request, held, pending, child, ready, undone)
 }
@@ -150,6 +149,7 @@ fn clone_init<'a>(
     held: &mut Held,
     pending: &mut Pending,
     program: &'a mut Program,
+    undone: &mut PoststopState,
 ) -> Result<Conversation<'a>> {
     let (ours, theirs) = socket_pair()?;
     program.close_all_but(theirs.as_fd(), pending.inherited);
@@ -167,6 +167,7 @@ fn clone_init<'a>(
     if !held.cgroup.attaches_late() {
         held.cgroup.attach(process.pid)?;
     }
+    undone.remember(pending.record.state());
     // runc's own tests look for these words, the names of the corresponding code in runc.
     request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
     let steps = program.steps.len();
@@ -177,5 +178,6 @@ fn clone_init<'a>(
         earlier_ooms: Some(pending.earlier_ooms),
         oom_files: pending.oom_files.take(),
     };
-    Conversation::new((process, start), ours, request.signals, program, context)
+    pending.start = start;
+    Conversation::new(process, ours, request.signals, program, context)
 }

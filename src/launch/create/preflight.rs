@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::user_namespace::{self, UserNamespace, require_privileges};
+use super::user_namespace::{self, UserNamespace, require_privileges, require_user_namespace};
 use super::{Cgroups, Request, Start, Switch};
 use crate::bundle::Bundle;
 use crate::cgroup::Driver;
@@ -61,6 +61,7 @@ pub(super) fn check(bundle: &Bundle, request: &Request<'_>) -> Result<Checked> {
         executable.release();
     }
     let own = cred::capabilities().context("look up the runtime's capabilities")?;
+    require_user_namespace(&namespaces, own)?;
     let mut join = open_namespaces(&namespaces)?;
     let host = HostFacts {
         driver: driver(request),
@@ -75,8 +76,9 @@ pub(super) fn check(bundle: &Bundle, request: &Request<'_>) -> Result<Checked> {
         executable.release();
     }
     require_privileges(&plan, own)?;
-    join.retain(|(join, _)| plan.namespaces.joined(join.kind).is_some());
     require_unchanged(&plan, &join)?;
+    // Not the runtime's own user namespace.
+    join.retain(|(join, _)| plan.namespaces.joined(join.kind).is_some());
     let user = UserNamespace::of(&plan, &host.joined_user, own)?;
     require_safe_switch(&plan, request.switch)?;
     let labels = lsm::labels(plan.process.labels(), &Pointer::root().field("process"))?;

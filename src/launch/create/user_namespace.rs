@@ -13,7 +13,7 @@ use crate::host::rootless::is_initial;
 use crate::launch::spawn::raise_hard_limits;
 use crate::launch::user_namespace::{Unwritten, Writer};
 use crate::plan::linux::id_maps::IdMaps;
-use crate::plan::linux::namespaces::Join;
+use crate::plan::linux::namespaces::{Join, NamespacePlan};
 use crate::plan::process::Rlimit;
 use crate::plan::{JoinedUser, Plan};
 use crate::program::{Ids, Privileges, User};
@@ -136,7 +136,13 @@ pub(super) fn require_privileges(plan: &Plan, own: Sets) -> Result<()> {
         let message = "id-mapped mounts are not supported for rootless containers";
         return Err(mapping.at.error_with_hint(message, "mapping ids requires CAP_SYS_ADMIN; run as root"));
     }
-    if plan.namespaces.has(libc::CLONE_NEWUSER) {
+    require_user_namespace(&plan.namespaces, own)
+}
+
+/// # Errors
+/// Without privileges, if the container is in no user namespace.
+pub(super) fn require_user_namespace(namespaces: &NamespacePlan, own: Sets) -> Result<()> {
+    if is_privileged(own) || namespaces.has(libc::CLONE_NEWUSER) {
         return Ok(());
     }
     let at = Pointer::root().field("linux").field("namespaces");

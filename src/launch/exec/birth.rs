@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -60,12 +59,12 @@ pub(super) fn clone_process<'a>(
     let steps = program.steps.len();
     request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
     let context = FailureContext {
-        cgroup: state.cgroup().map(Path::to_owned),
+        cgroup: checked.cgroup.take(),
         // With `--ignore-paused` the caller is prepared to wait.
         may_stay_frozen: request.when_paused == WhenPaused::Wait,
         ..FailureContext::default()
     };
-    let child = Conversation::new((process, 0), ours, request.signals, program, context)?;
+    let child = Conversation::new(process, ours, request.signals, program, context)?;
     Ok((child, awaiting))
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,7 +28,9 @@ use crate::sys::{Errno, cred};
 pub(super) struct Checked {
     /// The container's first process, as a pidfd.
     pub(super) init: OwnedFd,
-    /// The container's cgroup, if it has one of its own that can be opened.
+    /// The path of the container's cgroup, if it has one of its own.
+    pub(super) cgroup: Option<PathBuf>,
+    /// That cgroup, if it can be opened.
     pub(super) own_cgroup: Result<Option<Destination>, Errno>,
     /// The namespaces that the parent enters itself (`CLONE_NEW*`).
     pub(super) joined_by_parent: i32,
@@ -66,7 +68,8 @@ pub(super) fn check(
     request: &Request<'_>,
 ) -> Result<(Checked, ExecPlan, ExecInputs)> {
     let state = &container.state;
-    let (init, own_cgroup) = require_running(container, request)?;
+    let (init, cgroup) = require_running(container, request)?;
+    let (cgroup, own_cgroup) = cgroup;
     let kinds = kinds_to_join(state)?;
     let own = cred::capabilities().context("look up the runtime's capabilities")?;
     let joins_user = kinds & libc::CLONE_NEWUSER != 0;
@@ -101,6 +104,7 @@ pub(super) fn check(
     };
     let checked = Checked {
         init,
+        cgroup,
         own_cgroup,
         joined_by_parent,
         has_successor,
@@ -129,29 +133,30 @@ fn rootfs(state: &State) -> Result<Option<CString>> {
 }
 
 /// Returns the init process and the container's cgroup, if a process can be added now.
-fn require_running(
-    container: &Container,
-    request: &Request<'_>,
-) -> Result<(OwnedFd, Result<Option<Destination>, Errno>)> {
+fn require_running(container: &Container, request: &Request<'_>) -> Result<(OwnedFd, OwnCgroup)> {
     let state = &container.state;
     let Some(init) = container.init()? else { bail!("cannot exec in a stopped container") };
     if state.creating {
         bail!("cannot exec in a container that is still being created");
     }
-    let own_cgroup = own_cgroup(state);
-    if request.when_paused == WhenPaused::Refuse && matches!(&own_cgroup, Ok(Some(own)) if own.is_frozen()) {
+    let cgroup = own_cgroup(state);
+    if request.when_paused == WhenPaused::Refuse && matches!(&cgroup.1, Ok(Some(own)) if own.is_frozen()) {
         bail!("cannot exec in a paused container (use --ignore-paused to override)");
     }
-    Ok((init, own_cgroup))
+    Ok((init, cgroup))
 }
 
+/// The path of the container's cgroup, and the cgroup.
+type OwnCgroup = (Option<PathBuf>, Result<Option<Destination>, Errno>);
+
 /// The container's own cgroup. A cgroup that has since disappeared is not an error yet; see `birth.rs`.
-fn own_cgroup(state: &State) -> Result<Option<Destination>, Errno> {
-    let cgroup = state.cgroup();
-    match state.recorded_cgroup() {
-        Some(_) if cgroup.is_none() => Err(Errno::NOENT),
-        _ => cgroup.map(Destination::of_container).transpose(),
-    }
+fn own_cgroup(state: &State) -> OwnCgroup {
+    let path = state.cgroup().map(Path::to_owned);
+    let opened = match state.recorded_cgroup() {
+        Some(_) if path.is_none() => Err(Errno::NOENT),
+        _ => path.as_deref().map(Destination::of_container).transpose(),
+    };
+    (path, opened)
 }
 
 /// Whether the process must be cloned late, when its intermediate is already at the container's root.
