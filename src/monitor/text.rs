@@ -4,6 +4,8 @@
 //! other parts of the screen. Only characters known to be one or two columns wide are written; any other
 //! becomes `?`.
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// The characters that a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
@@ -44,36 +46,31 @@ impl Charset {
     }
 }
 
-/// Characters one column wide: Latin, Greek, Cyrillic, Armenian, and punctuation and block elements.
-const NARROW: [(char, char); 9] = [
-    ('\u{20}', '\u{7e}'),
-    ('\u{a1}', '\u{ac}'),
-    ('\u{ae}', '\u{2ff}'),
-    ('\u{370}', '\u{377}'),
-    ('\u{37a}', '\u{37f}'),
-    ('\u{384}', '\u{482}'),
-    ('\u{48a}', '\u{52f}'),
-    ('\u{2010}', '\u{2027}'),
-    ('\u{2580}', '\u{259f}'),
-];
-/// Characters two columns wide: Japanese, Chinese, Korean; UAX 11, "East Asian Width".
-const WIDE: [(char, char); 5] = [
-    ('\u{3041}', '\u{3096}'),
-    ('\u{30a1}', '\u{30ff}'),
-    ('\u{3400}', '\u{4dbf}'),
-    ('\u{4e00}', '\u{9fff}'),
-    ('\u{ac00}', '\u{d7a3}'),
-];
-
+/// Returns the width of a character in columns; 0 if it differs between terminals or depends on the characters
+/// beside it.
+///
+/// It is never less than a terminal uses, because a line too long for the screen would scroll it. So of the narrow
+/// characters only letters, digits and some marks in common use are allowed, not those that may be shown wide (emoji
+/// that are text by default, regional indicators, unassigned code points). Right-to-left scripts are not allowed
+/// either: some terminals reorder them together with the text beside them.
 fn columns_of(letter: char) -> usize {
-    let is_in =
-        |ranges: &[(char, char)]| ranges.iter().any(|(first, last)| (*first..=*last).contains(&letter));
-    if is_in(&NARROW) {
-        1
-    } else if is_in(&WIDE) {
-        2
-    } else {
-        0
+    match letter {
+        ' '..='~' => 1,
+        // What Unicode keeps for letters from right to left: DerivedBidiClass.txt.
+        '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' => 0,
+        '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}' => 0,
+        // Blanks.
+        '\u{115f}' | '\u{3000}' => 0,
+        // Letters in frames, and colours of skins.
+        '\u{1f100}'..='\u{1f1ff}' | '\u{1f3fb}'..='\u{1f3ff}' => 0,
+        '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{bf}' | '×' | '÷' => 1,
+        // Dashes, quotation marks, dots; currencies; bars and blocks.
+        '\u{2010}'..='\u{2027}' | '\u{20a0}'..='\u{20c0}' | '\u{2580}'..='\u{259f}' => 1,
+        letter => match letter.width() {
+            Some(2) => 2,
+            Some(1) if letter.is_alphanumeric() => 1,
+            _ => 0,
+        },
     }
 }
 
@@ -139,6 +136,41 @@ mod tests {
         assert_eq!(harmless(b"\xe6\x97", Charset::Utf8), "?");
         assert_eq!(harmless("größer 日本".as_bytes(), Charset::Utf8), "größer 日本");
         assert_eq!(harmless("größer".as_bytes(), Charset::Ascii), "gr??er");
+        for (text, shown) in [
+            // Blanks that are none or end a line, a soft hyphen, fillers of Hangul.
+            ("a\u{a0}b\u{2028}c\u{2029}d\u{3000}e\u{ad}f\u{115f}\u{1160}\u{3164}", "a?b?c?d?e?f???"),
+            // Marks above, below and around letters.
+            ("e\u{301}\u{323} क\u{94d}ष ก\u{e34} ㄱ\u{20dd}", "e?? क?ष ก? ㄱ?"),
+            // Changes of the direction, and letters from right to left.
+            ("\u{200e}\u{200f}\u{61c}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}", "????????"),
+            ("\u{2066}\u{2067}\u{2068}\u{2069} אב עק ١٢", "???? ?? ?? ??"),
+            // Joined, coloured, of a country, chosen by a selector.
+            ("👩\u{200d}🚀 👍\u{1f3fd} 🇩🇪 ❤\u{fe0f} 1\u{fe0f}\u{20e3}", "👩?🚀 👍? ?? ?? 1??"),
+            ("\u{fe00}\u{e0100}\u{e0041}\u{180b}", "????"),
+            // Private, not assigned, not a character.
+            ("\u{e0b0}\u{f0000}\u{378}\u{ffff}\u{fffd}", "?????"),
+            ("Ελλάδα Київ Երևան ქართ ไทย 日本 한국 ﾊﾝ", "Ελλάδα Київ Երևան ქართ ไทย 日本 한국 ﾊﾝ"),
+        ] {
+            assert_eq!(harmless(text.as_bytes(), Charset::Utf8), shown, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn letters_take_no_more_columns_than_they_are_counted_for() {
+        use unicode_width::UnicodeWidthStr;
+
+        assert_eq!(["日本", "ｱ", "Ａ", "한", "👩?🚀", "café", "▁█…€"].map(width), [4, 1, 2, 2, 5, 4, 4]);
+        let shown: Vec<char> = ('\0'..=char::MAX).filter(|letter| columns_of(*letter) > 0).collect();
+        assert!(
+            shown.iter().all(|letter| !letter.is_control() && (*letter == ' ' || !letter.is_whitespace()))
+        );
+        // Each beside itself and beside those that letters are joined by most often.
+        for letter in shown {
+            for other in ['a', '日', '👩', '한', 'न', letter] {
+                let pair: String = [letter, other].iter().collect();
+                assert!(UnicodeWidthStr::width(&*pair) <= width(&pair), "{pair:?}");
+            }
+        }
     }
 
     #[test]
