@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use runtime::sys::alloc::Arena;
+use runtime::{Call, Failure, Parsed};
 use serde_json::{Value, json};
 
 static ARENA: Arena = Arena::new();
@@ -59,13 +60,24 @@ fn main() -> ExitCode {
     USE_ARENA.store(called == "arena", Ordering::Relaxed);
     if called == "arena" || called == "system" {
         let words: Vec<OsString> = std::env::args_os().collect();
-        return runtime::dispatch(&words).unwrap_or_else(|failure| {
+        return perform(&words).unwrap_or_else(|failure| {
             let _ = writeln!(std::io::stderr(), "{}", failure.text);
             ExitCode::from(failure.status)
         });
     }
     compare();
     ExitCode::SUCCESS
+}
+
+/// As main.rs does.
+fn perform(words: &[OsString]) -> Result<ExitCode, Failure> {
+    match Call::read(words)? {
+        Parsed::Text(text) => {
+            let written = std::io::stdout().write_all(text.as_bytes());
+            written.map(|()| ExitCode::SUCCESS).map_err(Failure::of_output)
+        }
+        Parsed::Command(call) => call.action.run(&call.context).map_err(|error| call.failure(error)),
+    }
 }
 
 fn compare() {
