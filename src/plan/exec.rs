@@ -76,8 +76,9 @@ impl ExecPlan {
         let (excerpt, mut unknown_capabilities) = document::excerpt(excerpt)?;
         let at = Pointer::root().field("linux");
         let personality = excerpt.linux.personality.as_ref();
-        let personality =
-            personality.map(|wanted| super::personality(wanted, &at.field("personality"))).transpose()?;
+        let personality = personality
+            .map(|wanted| super::fields::personality(wanted, &at.field("personality")))
+            .transpose()?;
         let memory_policy = excerpt.linux.memory_policy.as_ref();
         let memory_policy =
             memory_policy.map(|wanted| memory_policy::plan(wanted, &at.field("memoryPolicy"))).transpose()?;
