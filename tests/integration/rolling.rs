@@ -241,7 +241,7 @@ fn the_third_of_five_is_short_of_memory_and_the_first_two_are_as_before() -> Out
         assert_eq!(fleet.history(at).len(), if at < 3 { 3 } else { 1 });
     }
     let table = fleet.table(2);
-    assert!(table.contains("out of memory") && table.contains("memory.max 16777216 -> max"), "{table}");
+    assert!(table.contains("OOM-killed") && table.contains("memory.max 16777216 -> max"), "{table}");
     Ok(())
 }
 

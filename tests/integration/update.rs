@@ -552,7 +552,7 @@ fn a_contradiction_with_what_is_in_force_is_refused() -> Outcome {
     changes_nothing(
         &container,
         update(&container, &["--memory", "100M"]),
-        "error: in force: /memory/swap: 67108864: memory+swap limit should be >= memory limit, 104857600",
+        "error: current limits: /memory/swap: 67108864: memory+swap limit should be >= memory limit, 104857600",
     );
     changes_nothing(
         &container,
