@@ -1,15 +1,16 @@
 //! Passes the descriptor for `SCMP_ACT_NOTIFY` to the seccomp agent, with the container process state;
 //! config-linux.md § The Container Process State, seccomp_unotify(2).
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::net::SocketType;
 use rustix::process::PidfdGetfdFlags;
 use serde::Serialize;
 
+use crate::container::state::{State, Status};
 use crate::error::{Fault, Pointer};
-use crate::host::unix_socket;
+use crate::host::{process, unix_socket};
 use crate::init::protocol;
 use crate::plan::linux::seccomp::{Filter, Listener};
 use crate::sys::{Errno, seccomp};
@@ -19,14 +20,6 @@ use crate::sys::{Errno, seccomp};
 pub struct Agent {
     socket: OwnedFd,
     listener: Listener,
-}
-
-/// The container, as described to the agent.
-#[derive(Debug)]
-pub struct Container<'a> {
-    pub oci_version: &'a str,
-    /// The state as JSON; runtime.md § State.
-    pub state: Vec<u8>,
 }
 
 /// The container process state without the container's state, in the order of the specification's example.
@@ -73,27 +66,31 @@ impl Agent {
         Ok(Self { socket, listener: listener.clone() })
     }
 
-    /// Duplicates descriptor `number` of process `pid`, which `pidfd` refers to, and sends it to the agent.
+    /// Duplicates descriptor `number` of `process` and sends it to the agent, with the `state` of the container
+    /// in this `status`.
     pub fn pass_on(
         self,
-        pidfd: BorrowedFd<'_>,
-        pid: i32,
+        process: &process::Process,
         number: i32,
-        container: &Container<'_>,
+        state: &State,
+        status: Status,
     ) -> Result<()> {
+        let container = state.text(status)?;
         // The parent sends it because the profile may make sendmsg(2) itself wait for the agent, which does
         // not listen yet.
-        let descriptor = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
+        let descriptor =
+            rustix::process::pidfd_getfd(process.pidfd.as_fd(), number, PidfdGetfdFlags::empty());
         let descriptor = descriptor.map_err(|errno| {
             let hint = (errno == Errno::PERM).then(|| "requires CAP_SYS_PTRACE".to_owned());
             anyhow!(errno).context(Fault { hint, ..fault("get the listener from the process") })
         })?;
         let metadata = self.listener.metadata.as_deref();
-        let process = Process { oci_version: container.oci_version, fds: ["seccompFd"], pid, metadata };
-        let mut text = serde_json::to_vec(&process).context("encode the container process state")?;
+        let (oci_version, pid) = (&*state.oci_version, process.pid);
+        let described = Process { oci_version, fds: ["seccompFd"], pid, metadata };
+        let mut text = serde_json::to_vec(&described).context("encode the container process state")?;
         text.pop();
         text.extend(b",\"state\":");
-        text.extend(&container.state);
+        text.extend(&container);
         text.push(b'}');
         protocol::send_descriptor(self.socket.as_fd(), &text, descriptor.as_fd())
             .with_context(|| fault("send the listener to the seccomp agent"))

@@ -1,20 +1,39 @@
 //! Cloning a container's process, and what the parent does just around it. Nothing else clones one.
 
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::cgroup::{Cgroup, OomCounts};
 use crate::error::{Fault, Hint};
-use crate::host::process::{self, Birth, Process, is_single_threaded};
+use crate::host::log::Log;
+use crate::host::process::{self, Birth, Process, is_single_threaded, socket_pair};
 use crate::plan::linux::namespaces::Join;
 use crate::plan::process::Rlimit;
 use crate::program::Program;
 use crate::sys::Errno;
-use crate::sys::process::{Cloned, clone3, rlimit, set_rlimit, setns};
+use crate::sys::process::{Cloned, clone3, close_on_exec_from, rlimit, set_rlimit, setns};
 use crate::{cgroup, init};
-use std::os::fd::BorrowedFd;
+
+/// Prepares this process's descriptors for a clone that performs `program` and inherits `inherited` of them from
+/// 3 on; returns the two ends of the conversation, the parent's first.
+pub(super) fn connect(program: &mut Program, inherited: u32) -> Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socket_pair()?;
+    program.close_all_but(theirs.as_fd(), inherited);
+    // Descriptors that our caller left open are not for the container; those that are come first
+    // (CVE-2024-21626).
+    close_on_exec_from(inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    Ok((ours, theirs))
+}
+
+/// Logs that process `pid` has been cloned and performs `program`.
+pub(super) fn log_clone(log: &Log, pid: i32, program: &Program) {
+    // runc's own tests look for these words, the names of the corresponding code in runc.
+    log.debug(format_args!("nsexec container setup: one clone3 made process {pid}"));
+    let steps = program.steps.len();
+    log.debug(format_args!("child process in init(): it performs {steps} steps"));
+}
 
 /// Clones a process that performs `program` and reports on `theirs`, with new namespaces of the kinds `new`
 /// (`CLONE_NEW*`), in `cgroup` if one is given.

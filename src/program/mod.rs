@@ -1,5 +1,5 @@
-//! The order of everything the init process does. Read [`Program::new`] from the top to see when /proc is
-//! mounted.
+//! The order of everything the init process does. Read [`Program::new`] from the top; `root.rs`, which it calls,
+//! shows when /proc is mounted.
 //!
 //! Each step is stored with the place in `config.json` that it comes from, so that a failure, which arrives
 //! as a step number and an errno, becomes a message about the bundle.

@@ -57,10 +57,10 @@ pub(super) struct Finish {
 
 /// How the opened directory becomes `/`.
 struct PendingSwitch {
-    pub(super) switch: RootSwitch,
+    switch: RootSwitch,
     /// Whether the rootfs is a tree opened by the parent, which is attached to `/` when it is opened.
-    pub(super) is_attached: bool,
-    pub(super) propagation: Option<(u64, Recursion)>,
+    is_attached: bool,
+    propagation: Option<(u64, Recursion)>,
 }
 
 impl Program {

@@ -1,8 +1,6 @@
 //! What happens once the container is recorded: its program starts, or waits for `start`, and the guards are
 //! disarmed.
 
-use std::os::fd::AsFd as _;
-
 use anyhow::Result;
 
 use super::acquire::{Held, Pending};
@@ -13,7 +11,6 @@ use crate::container::PidFile;
 use crate::container::hooks::poststart;
 use crate::container::state::{State, Status};
 use crate::launch::conversation::{Conversation, Parent, Turn};
-use crate::launch::seccomp_agent;
 use crate::launch::seccomp_agent::Agent;
 
 /// Lets the program start, writes the pid file, prints warnings, and disarms the guards.
@@ -87,11 +84,9 @@ struct StartEvents<'a> {
 
 impl Parent for StartEvents<'_> {
     fn listening(&mut self, child: &Conversation<'_>, number: i32) -> Result<()> {
-        let Some(agent) = self.agent.take() else { return Ok(()) };
-        let seen = seccomp_agent::Container {
-            oci_version: &self.state.oci_version,
-            state: self.state.text(Status::Creating)?,
-        };
-        agent.pass_on(child.process.pidfd.as_fd(), child.process.pid, number, &seen)
+        match self.agent.take() {
+            Some(agent) => agent.pass_on(&child.process, number, self.state, Status::Creating),
+            None => Ok(()),
+        }
     }
 }

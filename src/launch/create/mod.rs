@@ -23,10 +23,10 @@ mod trees;
 mod user_namespace;
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::acquire::{Held, Pending};
 use self::hooks::PoststopState;
@@ -36,15 +36,14 @@ use crate::container::{Container, ContainerId, Root};
 use crate::host::environment::Environment;
 use crate::host::log::Log;
 use crate::host::notify::NotifySocket;
-use crate::host::process::socket_pair;
 use crate::host::rootless::Rootless;
 use crate::host::self_exe::Guard;
 use crate::host::signals::Signals;
 use crate::host::terminal::Terminal;
 use crate::launch::conversation::{Conversation, FailureContext};
+use crate::launch::spawn;
 use crate::launch::spawn::CloneOptions;
 use crate::program::Program;
-use crate::sys::process::close_on_exec_from;
 
 /// What the caller of `create` or `run` asked for.
 #[derive(Debug)]
@@ -151,11 +150,7 @@ fn clone_init<'a>(
     program: &'a mut Program,
     undone: &mut PoststopState,
 ) -> Result<Conversation<'a>> {
-    let (ours, theirs) = socket_pair()?;
-    program.close_all_but(theirs.as_fd(), pending.inherited);
-    // Descriptors that our caller left open are not for the container; those that are come first
-    // (CVE-2024-21626).
-    close_on_exec_from(pending.inherited.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    let (ours, theirs) = spawn::connect(program, pending.inherited)?;
     let setting = CloneOptions {
         new: pending.setup.cloned,
         pid_namespace: pending.pid_namespace.as_ref(),
@@ -168,10 +163,7 @@ fn clone_init<'a>(
         held.cgroup.attach(process.pid)?;
     }
     undone.remember(pending.record.state());
-    // runc's own tests look for these words, the names of the corresponding code in runc.
-    request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
-    let steps = program.steps.len();
-    request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    spawn::log_clone(request.log, process.pid, program);
     let context = FailureContext {
         cgroup: held.cgroup.path().map(Path::to_owned),
         may_stay_frozen: false,

@@ -13,13 +13,14 @@ use crate::container::Container;
 use crate::container::state::State;
 use crate::error::{Fault, Pointer};
 use crate::host::log::Log;
-use crate::host::process::{self, Process, process_stat, socket_pair};
+use crate::host::process::{self, Process, process_stat};
 use crate::launch::conversation::{Conversation, FailureContext};
+use crate::launch::spawn;
 use crate::launch::spawn::clone_once;
 use crate::plan::process::cpu_list::Mask;
 use crate::program::Program;
 use crate::sys::Errno;
-use crate::sys::process::{close_on_exec_from, set_dumpable, setns};
+use crate::sys::process::{set_dumpable, setns};
 use crate::sys::scheduling::set_affinity;
 
 /// Clones the process into its cgroup and into the namespaces that the parent enters.
@@ -30,11 +31,7 @@ pub(super) fn clone_process<'a>(
     program: &'a mut Program,
 ) -> Result<(Conversation<'a>, Option<PendingAttach>)> {
     let state = &container.state;
-    let (ours, theirs) = socket_pair()?;
-    program.close_all_but(theirs.as_fd(), request.preserve_fds);
-    // Descriptors that our caller left open are not for the container; those that are come first
-    // (CVE-2024-21626).
-    close_on_exec_from(request.preserve_fds.saturating_add(3)).context("mark descriptors close-on-exec")?;
+    let (ours, theirs) = spawn::connect(program, request.preserve_fds)?;
     // Before the process enters the container's cgroup; config.md § Linux Process.
     if let Some(processors) = checked.initial_affinity.take() {
         be_on(processors, &checked.at, request.log)?;
@@ -54,10 +51,7 @@ pub(super) fn clone_process<'a>(
     })?;
     lent.map(OomScore::take_back).transpose()?;
     drop(theirs);
-    // runc's own tests look for these words, the names of the corresponding code in runc.
-    request.log.debug(format_args!("nsexec container setup: one clone3 made process {}", process.pid));
-    let steps = program.steps.len();
-    request.log.debug(format_args!("child process in init(): it performs {steps} steps"));
+    spawn::log_clone(request.log, process.pid, program);
     let context = FailureContext {
         cgroup: checked.cgroup.take(),
         // With `--ignore-paused` the caller is prepared to wait.

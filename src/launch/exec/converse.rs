@@ -1,6 +1,6 @@
 //! The parent's side until the program has started.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::Result;
 
@@ -10,7 +10,6 @@ use crate::container::Container;
 use crate::container::state::{State, Status};
 use crate::host::terminal::Terminal;
 use crate::launch::conversation::{Conversation, Parent, Turn, WaitReason};
-use crate::launch::seccomp_agent;
 use crate::launch::seccomp_agent::Agent;
 
 /// Handles the child's messages.
@@ -34,10 +33,10 @@ impl Parent for ExecEvents<'_> {
     }
 
     fn listening(&mut self, child: &Conversation<'_>, number: i32) -> Result<()> {
-        let Some(agent) = self.agent.take() else { return Ok(()) };
-        let state = self.state.text(Status::Running)?;
-        let seen = seccomp_agent::Container { oci_version: &self.state.oci_version, state };
-        agent.pass_on(child.process.pidfd.as_fd(), child.process.pid, number, &seen)
+        match self.agent.take() {
+            Some(agent) => agent.pass_on(&child.process, number, self.state, Status::Running),
+            None => Ok(()),
+        }
     }
 }
 
