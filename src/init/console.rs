@@ -9,7 +9,7 @@ use rustix::termios::Winsize;
 
 use super::path::NumberedPath;
 use super::step::{Failure, Of as _, Part};
-use super::{mount, path};
+use super::{detached, mount, path};
 use crate::init::protocol;
 use crate::sys::weakened;
 
@@ -45,7 +45,7 @@ pub fn open(
             false => None,
         };
         let source = named.as_ref().unwrap_or(&peer);
-        mount::attach(mount::detached_clone(source.as_fd(), false)?.as_fd(), target.as_fd())
+        mount::attach(detached::detached_clone(source.as_fd(), false)?.as_fd(), target.as_fd())
             .of(Part::Target)?;
     }
     let number = rustix::fs::fstat(&peer)?.st_rdev;

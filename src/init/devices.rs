@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::step::{Entry, Failure, Of as _, Part, item};
-use super::{mount, path};
+use super::{detached, mount, path};
 use crate::sys::cred;
 use crate::sys::mount::{Attributes, Recursion, set_attributes};
 
@@ -40,7 +40,7 @@ fn make(
         Entry::Node { name, mode, device, uid, gid, ready } => {
             let kind = FileType::from_raw_mode(*mode);
             if let (Some(nodes), Some(ready)) = (nodes, ready) {
-                return match mount_node(mount::clone_at(nodes, ready)?.as_fd(), directory, name) {
+                return match mount_node(detached::clone_at(nodes, ready)?.as_fd(), directory, name) {
                     Err(Errno::EXIST) => expect_node(directory, name, kind, *device),
                     result => result,
                 };
@@ -85,7 +85,7 @@ fn bind_node(
     device: u64,
 ) -> Result<(), Errno> {
     let host = path::joined(path, name)?;
-    let source = mount::clone_tree(host.as_cstr(0)?, false)?;
+    let source = detached::clone_tree(host.as_cstr(0)?, false)?;
     if !is_node(source.as_fd(), c"", kind, device)? {
         return Err(Errno::NODEV);
     }

@@ -19,6 +19,7 @@
 
 mod console;
 mod copy_up;
+mod detached;
 mod devices;
 mod hold;
 pub(crate) mod home;
@@ -36,8 +37,8 @@ mod sysctl;
 mod time;
 
 // Used by the parent, which does some of the work for an unprivileged init process.
+pub use self::detached::{clone_source, clone_tree, detached};
 pub use self::hold::hold;
-pub use self::mount::{clone_source, clone_tree, detached};
 pub use self::path::open_inside;
 pub use self::streams::is_null_device;
 

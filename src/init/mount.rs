@@ -12,6 +12,7 @@ use rustix::mount::{
     UnmountFlags,
 };
 
+use super::detached::{clone_at, clone_source, clone_tree, detached, detached_clone};
 use super::kernel_trees::KernelTrees;
 use super::path::NumberedPath;
 use super::step::{
@@ -21,7 +22,6 @@ use super::{copy_up, path, procfs};
 use crate::sys::mount::{Attributes, Recursion, set_attributes};
 use crate::sys::weakened;
 
-const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 /// `MOUNT_ATTR__ATIME`: the mask of the access time settings.
 const ATIME: u64 = 0x70;
 /// linux/magic.h.
@@ -35,51 +35,6 @@ const LINKED: [&str; 4] = ["CVE-2019-19921", "CVE-2023-27561", "CVE-2023-28642",
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, c"", target, c"", flags)
-}
-
-/// Returns a detached clone of the mount, or the part of it, at a descriptor; with `recursive`, of the mounts
-/// below, too.
-pub fn detached_clone(of: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
-    let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
-    rustix::mount::open_tree(of, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)
-}
-
-/// Returns a detached clone of the mount, or the part of it, at a host path; with `recursive`, of the mounts
-/// below, too.
-pub fn clone_tree(path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
-    let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
-    rustix::mount::open_tree(CWD, path, flags)
-}
-
-/// Returns a detached clone of the mount at `name` in `directory`.
-pub fn clone_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    rustix::mount::open_tree(directory, name, CLONE | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
-}
-
-/// Returns a detached clone of the source of `what`.
-pub fn clone_source(what: &Bind) -> Result<OwnedFd, Errno> {
-    let mut flags = CLONE;
-    if what.recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    if !what.follow_source {
-        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    }
-    rustix::mount::open_tree(CWD, what.source.as_c_str(), flags)
-}
-
-/// Returns a new detached file system with these parameters.
-pub fn detached(
-    fstype: &CStr,
-    parameters: &[(&CStr, &CStr)],
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd, Errno> {
-    let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in parameters {
-        rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
-    }
-    rustix::mount::fsconfig_create(context.as_fd())?;
-    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Attaches `tree` on top of the root. No path leads there, because processes resolve paths below the mount
@@ -219,7 +174,7 @@ fn new(
 /// # Errors
 /// `EPERM` if something else is mounted there.
 fn stand_in(path: &CStr, what: &Mount) -> Result<OwnedFd, Errno> {
-    let clone = rustix::mount::open_tree(CWD, path, CLONE | OpenTreeFlags::AT_RECURSIVE)?;
+    let clone = clone_tree(path, true)?;
     if u64::try_from(rustix::fs::fstatfs(&clone)?.f_type) != Ok(CGROUP2_MAGIC) {
         return Err(Errno::PERM);
     }
@@ -246,7 +201,7 @@ fn mounted_the_old_way(what: &Mount, options: &OldStyle, target: BorrowedFd<'_>)
         let flags = MountFlags::from_bits_retain(options.flags.try_into().unwrap_or(0));
         let data = options.data.as_c_str();
         rustix::mount::mount(source, path(&place).as_cstr(), what.fstype.as_c_str(), flags, data)?;
-        let mounted = rustix::mount::open_tree(&scratch, c"m", CLONE)?;
+        let mounted = clone_at(scratch.as_fd(), c"m")?;
         let set = what.attributes.bits().into();
         let what = Attributes { set, clear: ATIME, propagation: 0 };
         set_attributes(mounted.as_fd(), Recursion::ThisMount, what)?;

@@ -10,7 +10,7 @@ use rustix::mount::{FsOpenFlags, MountAttrFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
-use super::mount::detached;
+use super::detached::detached;
 use super::path::is_on_procfs;
 use crate::init::protocol;
 use crate::init::protocol::SIZE;

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::{mount, path};
+use super::{detached, mount, path};
 
 /// Devices whose nodes are interchangeable, and their paths in the container; devices.txt. Terminals are not
 /// among them: a terminal is passed to the container on purpose.
@@ -72,7 +72,7 @@ fn open(root: BorrowedFd<'_>, path: &CStr, device: u64, flags: OFlags) -> Result
 #[inline(never)]
 fn open_new(device: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let directory = mount::detached(c"tmpfs", &[(c"nr_inodes", c"2")], attributes)?;
+    let directory = detached::detached(c"tmpfs", &[(c"nr_inodes", c"2")], attributes)?;
     let mode = Mode::from_raw_mode(0o666);
     rustix::fs::mknodat(&directory, c"node", FileType::CharacterDevice, mode, device)?;
     open(directory.as_fd(), c"node", device, flags)
