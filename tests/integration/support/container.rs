@@ -257,11 +257,27 @@ impl Container {
         fs::write(self.bundle.rootfs().join("tmp/go"), "").unwrap();
     }
 
-    /// Runs it in the foreground; it is running when this returns.
+    /// Runs it in the foreground; its program has begun when this returns. The record is there a moment before: whoever is
+    /// killed in between has not started.
     #[track_caller]
     pub fn run_beside(&self) -> super::process::Running {
+        const PF_FORKNOEXEC: u64 = 0x40;
         let running = self.spawn();
-        wait::wait_until("it runs", || self.on_id("state").output().stdout.contains("\"running\""));
+        let mut pid = None;
+        wait::wait_until("it runs", || {
+            let output = self.on_id("state").output();
+            let state: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+            pid = state["pid"].as_i64().filter(|_| state["status"] == "running");
+            pid.is_some()
+        });
+        let stat = format!("/proc/{}/stat", pid.unwrap());
+        wait::wait_until("its program has begun", || {
+            // Whoever has ended meanwhile had begun.
+            let stat = fs::read_to_string(&stat).unwrap_or_default();
+            let flags =
+                stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+            flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+        });
         running
     }
 
