@@ -46,7 +46,7 @@ struct File {
 fn rust_files(directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten() {
-        let path = format!("{directory}/{}", entry.unwrap().file_name().display());
+        let path = format!("{directory}/{}", entry.unwrap().file_name().to_string_lossy());
         if path.ends_with(".rs") { found.push(path) } else { found.extend(rust_files(&path)) }
     }
     found

@@ -56,7 +56,7 @@ pub fn document(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
     if !may_be_read(found.file_type()) {
         return Err(wrong(&found));
     }
-    let file = open(path, OFlags::empty()).with_context(failed)?;
+    let file = open(path, 0).with_context(failed)?;
     let found = file.metadata().with_context(failed)?;
     if !may_be_read(found.file_type()) {
         return Err(wrong(&found));
@@ -88,7 +88,7 @@ pub fn text(stream: impl Read) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Errors of open(2), such as `NotFound`, unchanged.
 pub fn record(path: &Path) -> io::Result<Vec<u8>> {
-    opened_record(open(path, OFlags::NOFOLLOW)?.into())
+    opened_record(open(path, libc::O_NOFOLLOW)?.into())
 }
 
 /// As [`record`], for a file opened with [`RECORD`].
@@ -136,10 +136,10 @@ pub const RECORD: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-fn open(path: &Path, more: OFlags) -> io::Result<File> {
+fn open(path: &Path, more: i32) -> io::Result<File> {
     // Neither wait for a pipe's writer, nor acquire a controlling terminal.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | more;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn at_most(most: u64, stream: impl Read) -> io::Result<Vec<u8>> {
@@ -245,7 +245,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let pipe = open(&path, OFlags::empty()).unwrap();
+        let pipe = open(&path, 0).unwrap();
         let now = || look(&pipe, &Timespec::default()).unwrap();
         let writer = || OpenOptions::new().write(true).open(&path).unwrap();
         assert_eq!(now(), Seen::Nobody);

@@ -220,13 +220,13 @@ fn full(mount: &Mount, place: &Path) -> String {
         let number = |text: &str| text.trim().parse::<u64>().ok();
         let descendants = control_file::value(&read("cgroup.stat"), "nr_descendants").and_then(number);
         for (file, used) in [("cgroup.max.depth", Some(depth)), ("cgroup.max.descendants", descendants)] {
-            if let Some(most) = number(&read(file))
-                && used.is_some_and(|used| used >= most)
-            {
-                return format!(
-                    "{} is {most}: raise it, or choose another cgroupsPath",
-                    path.join(file).display()
-                );
+            if let Some(most) = number(&read(file)) {
+                if used.is_some_and(|used| used >= most) {
+                    return format!(
+                        "{} is {most}: raise it, or choose another cgroupsPath",
+                        path.join(file).display()
+                    );
+                }
             }
         }
     }

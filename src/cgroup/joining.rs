@@ -41,10 +41,10 @@ impl Below {
     /// # Errors
     /// In runc's wording, where it has one.
     pub fn parse(arguments: &[String]) -> Result<Self> {
-        if let [path] = arguments
-            && !path.contains(':')
-        {
-            return Ok(Self { path: clean(path)?, controllers: Vec::new() });
+        if let [path] = arguments {
+            if !path.contains(':') {
+                return Ok(Self { path: clean(path)?, controllers: Vec::new() });
+            }
         }
         let mut below = Self::default();
         for argument in arguments {

@@ -142,8 +142,7 @@ impl CgroupPlan {
     /// A limit was asked for, which needs a cgroup; `way_out` is the hint.
     pub fn without_limits(self, way_out: &str) -> Result<Self> {
         if let Some(limit) = self.limits.writes.iter().find(|write| write.refused != WhenRefused::Unneeded) {
-            let message =
-                format_args!("{} = {:?} requires a cgroup for the container", limit.file, limit.value);
+            let message = format!("{} = {:?} requires a cgroup for the container", limit.file, limit.value);
             return Err(limit.at.error_with_hint(message, way_out));
         }
         Ok(Self { place: None, ..self })

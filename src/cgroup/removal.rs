@@ -71,10 +71,10 @@ fn kill_those(path: &Path, is_meant: impl Fn(i32, &ProcessStat) -> Result<bool>)
         let number = pid.as_raw_pid();
         let Some(stat) = process_stat(number)? else { continue };
         // pidfd_open(2) fails for a process that has ended, and for a thread of a threaded cgroup.
-        if is_meant(number, &stat)?
-            && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-        {
-            found.push((pid, process));
+        if is_meant(number, &stat)? {
+            if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+                found.push((pid, process));
+            }
         }
     }
     if found.is_empty() {

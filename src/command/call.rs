@@ -129,11 +129,12 @@ impl Call {
             Err(error) => {
                 let own = command.definition();
                 // runc accepts the global options after the command, too.
-                if error.is::<UsageError>()
-                    && let Some(moved) =
+                if error.is::<UsageError>() {
+                    if let Some(moved) =
                         go_flags::with_global_first(arguments, words.len(), &own, &Cli::command())
-                {
-                    return Self::understand(program, &moved, protected);
+                    {
+                        return Self::understand(program, &moved, protected);
+                    }
                 }
                 log.error(&error);
                 Err(Failure::of_words(error, || help::of(program, &own)))
@@ -235,11 +236,11 @@ pub fn check(arguments: &[OsString]) -> Option<anyhow::Error> {
     let command = registry::find(&words.first()?.to_string_lossy())?;
     let own = command.definition();
     let error = registry::matches(command.name, own.clone(), &words).err()?;
-    if error.is::<UsageError>()
-        && let Some(moved) = go_flags::with_global_first(arguments, words.len(), &own, &Cli::command())
-    {
-        assert_eq!(moved.len(), arguments.len(), "a word is lost of {arguments:?}");
-        return check(&moved);
+    if error.is::<UsageError>() {
+        if let Some(moved) = go_flags::with_global_first(arguments, words.len(), &own, &Cli::command()) {
+            assert_eq!(moved.len(), arguments.len(), "a word is lost of {arguments:?}");
+            return check(&moved);
+        }
     }
     let _ = help::of("runtime", &own);
     Some(error)

@@ -106,7 +106,7 @@ fn says(argument: &Arg) -> String {
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let default = argument.get_default_values().first().filter(|_| takes_value);
     if let Some(default) = default {
-        let _ = write!(text, " [default: {}]", default.display());
+        let _ = write!(text, " [default: {}]", default.to_string_lossy());
     }
     text
 }

@@ -219,11 +219,11 @@ fn picture(table: Vec<String>, size: Size) -> Vec<Line> {
     if let Some(title) = lines.first_mut() {
         *title = Line::bold(std::mem::take(&mut title.text));
     }
-    if count > room
-        && let Some(last) = lines.last_mut()
-    {
-        let text = format!("... and {} more", count - room + 1);
-        *last = Line::plain(text.chars().take(size.columns).collect::<String>());
+    if count > room {
+        if let Some(last) = lines.last_mut() {
+            let text = format!("... and {} more", count - room + 1);
+            *last = Line::plain(text.chars().take(size.columns).collect::<String>());
+        }
     }
     lines
 }

@@ -90,11 +90,12 @@ impl Directory {
     /// loses its directory to this just before locking it makes another.
     pub(super) fn clear_unnamed(root: &Path) {
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNNAMED))
-                && let Ok(directory) = Self::open(entry.path())
-                && directory.lock(Duration::ZERO).is_ok_and(|is_locked| is_locked)
-            {
-                let _ = unlinkat(CWD, entry.path(), AtFlags::REMOVEDIR);
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNNAMED)) {
+                if let Ok(directory) = Self::open(entry.path()) {
+                    if directory.lock(Duration::ZERO).is_ok_and(|is_locked| is_locked) {
+                        let _ = unlinkat(CWD, entry.path(), AtFlags::REMOVEDIR);
+                    }
+                }
             }
         }
     }

@@ -139,8 +139,7 @@ pub fn open_outputs(annotations: &BTreeMap<String, String>) -> Result<Outputs> {
         let Some(path) = annotations.get(&name) else { return Ok(None) };
         // O_NONBLOCK: do not wait for a reader of a fifo. O_NOCTTY: do not acquire a controlling terminal.
         // O_NONBLOCK is cleared again for the hook.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let flags = flags.bits().cast_signed();
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
         let set = |file: File| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file.into());
         let opened = file.and_then(|file| Ok(set(file)?));

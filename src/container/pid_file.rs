@@ -71,11 +71,12 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Some(own) = self.own.take()
-            && let (Ok(own), Ok(found)) = (fstat(&own), statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW))
-            && (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)
-        {
-            let _ = unlinkat(CWD, &self.path, AtFlags::empty());
+        if let Some(own) = self.own.take() {
+            if let (Ok(own), Ok(found)) = (fstat(&own), statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW)) {
+                if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
+                    let _ = unlinkat(CWD, &self.path, AtFlags::empty());
+                }
+            }
         }
     }
 }

@@ -49,10 +49,10 @@ impl Container {
             if !closed.revents().is_empty() {
                 break;
             }
-            if !interrupt.revents().is_empty()
-                && let Some(signal) = interrupts.take()?
-            {
-                bail!("interrupted by {signal} before the container's program started");
+            if !interrupt.revents().is_empty() {
+                if let Some(signal) = interrupts.take()? {
+                    bail!("interrupted by {signal} before the container's program started");
+                }
             }
         }
         let mut said = Vec::new();

@@ -44,9 +44,8 @@ impl Dice for Bytes<'_> {
     fn roll(&mut self, sides: u64) -> u64 {
         let mut number = 0;
         let mut reach = 1_u64;
-        while reach < sides
-            && let Some((first, rest)) = self.0.split_first()
-        {
+        while reach < sides {
+            let Some((first, rest)) = self.0.split_first() else { break };
             self.0 = rest;
             number = number << 8 | u64::from(*first);
             reach = reach.saturating_mul(256);

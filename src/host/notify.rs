@@ -66,7 +66,7 @@ impl NotifySocket {
         let host = match host.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddrUnix::new_abstract_name(name)
                 .and_then(|address| unix_socket::connect_to(&address, SocketType::DGRAM))
-                .with_context(|| format!("connect to {}", host.display())),
+                .with_context(|| format!("connect to {}", Path::new(host).display())),
             None => unix_socket::connect(Path::new(host), SocketType::DGRAM),
         };
         Ok(Self {
@@ -213,8 +213,7 @@ mod tests {
     fn waiting_ends_when_the_host_has_read_the_barrier_away() {
         let fixture = fixture();
         fixture.container_says(b"READY=1");
-        let us = pidfd_open(Pid::from_raw(std::process::id().cast_signed()).unwrap(), PidfdFlags::empty())
-            .unwrap();
+        let us = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).unwrap();
         std::thread::scope(|scope| {
             // The kernel drops a descriptor if the message is read without asking for it.
             let host = scope.spawn(|| [fixture.host_hears(), fixture.host_hears(), fixture.host_hears()]);

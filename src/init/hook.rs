@@ -173,7 +173,7 @@ impl Watch<'_> {
             if writable {
                 self.write(around.state);
             }
-            if readable && let Some(output) = &self.output {
+            if let Some(output) = self.output.as_ref().filter(|_| readable) {
                 match said.read(output.as_fd()) {
                     Ok(0) => self.output = None,
                     Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}

@@ -292,8 +292,10 @@ impl NumberedPath {
         while divisor > 0 {
             let digit = number.checked_div(divisor).unwrap_or(0).checked_rem(10).unwrap_or(0);
             begun |= digit > 0 || divisor == 1;
-            if begun && let Some(place) = places.next() {
-                *place = b'0'.wrapping_add(u8::try_from(digit).unwrap_or(0));
+            if begun {
+                if let Some(place) = places.next() {
+                    *place = b'0'.wrapping_add(u8::try_from(digit).unwrap_or(0));
+                }
             }
             divisor = divisor.checked_div(10).unwrap_or(0);
         }

@@ -241,18 +241,18 @@ impl<'a> Conversation<'a> {
             if !news.revents().is_empty() {
                 return Ok(());
             }
-            if !interrupt.revents().is_empty()
-                && let Some(signal) = self.interrupts.take()?
-            {
-                bail!("interrupted by {signal} before the container was started");
+            if !interrupt.revents().is_empty() {
+                if let Some(signal) = self.interrupts.take()? {
+                    bail!("interrupted by {signal} before the container was started");
+                }
             }
             // A cgroup above may be frozen, and then the child never runs.
-            if ready == 0
-                && !self.context.may_stay_frozen
-                && let Some(path) = self.context.cgroup.as_deref()
-                && cgroup::is_effectively_frozen(path)
-            {
-                bail!("container's cgroup unexpectedly frozen: {}", path.display());
+            if ready == 0 && !self.context.may_stay_frozen {
+                if let Some(path) = self.context.cgroup.as_deref() {
+                    if cgroup::is_effectively_frozen(path) {
+                        bail!("container's cgroup unexpectedly frozen: {}", path.display());
+                    }
+                }
             }
         }
     }

@@ -154,10 +154,10 @@ pub(super) fn require_joinable(pid_namespace: &(Join, OwnedFd)) -> Result<()> {
 /// raise them itself. Failure is ignored here; setting the limit reports it.
 pub(super) fn raise_hard_limits(pid: i32, limits: &[Rlimit]) {
     for (resource, _, hard) in limits {
-        if let Ok((soft, own)) = rlimit(*resource)
-            && *hard > own
-        {
-            let _ = set_rlimit(pid, *resource, soft, *hard);
+        if let Ok((soft, own)) = rlimit(*resource) {
+            if *hard > own {
+                let _ = set_rlimit(pid, *resource, soft, *hard);
+            }
         }
     }
 }

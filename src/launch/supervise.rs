@@ -156,11 +156,11 @@ impl Foreground<'_> {
     }
 
     fn relay(&mut self, side: Side) {
-        if let Some(terminal) = &mut self.terminal
-            && terminal.advance(side).is_err()
-        {
-            // As when a terminal window is closed: the programs inside get SIGHUP.
-            self.terminal = None;
+        if let Some(terminal) = &mut self.terminal {
+            if terminal.advance(side).is_err() {
+                // As when a terminal window is closed: the programs inside get SIGHUP.
+                self.terminal = None;
+            }
         }
     }
 

@@ -143,13 +143,13 @@ fn one(hook: &runtime::Hook, at: &Pointer) -> Result<Hook> {
     if !hook.path().is_absolute() {
         return Err(at.field("path").error(format_args!("path {path:?} must be absolute")));
     }
-    if let Some(timeout) = hook.timeout()
-        && timeout <= 0
-    {
-        return Err(at.field("timeout").error_with_hint(
-            format_args!("timeout {timeout} must be greater than zero"),
-            "omit it for a hook without a time limit",
-        ));
+    if let Some(timeout) = hook.timeout() {
+        if timeout <= 0 {
+            return Err(at.field("timeout").error_with_hint(
+                format_args!("timeout {timeout} must be greater than zero"),
+                "omit it for a hook without a time limit",
+            ));
+        }
     }
     let args = hook.args().clone().unwrap_or_default();
     without_nul(std::slice::from_ref(&path), |_| at.field("path"))?;

@@ -201,11 +201,11 @@ impl Rolling<'_> {
         let reason = stop.announce(tell);
         let mut changed = done.len();
         // This container has its old limits, but lost processes.
-        if let Stop::Failed(id, error) = &stop
-            && let Some(loss) = error.downcast_ref::<Loss>()
-        {
-            changed += 1;
-            tell(&Event::NotRolledBack { id: id.as_str(), reason: &loss.to_string() });
+        if let Stop::Failed(id, error) = &stop {
+            if let Some(loss) = error.downcast_ref::<Loss>() {
+                changed += 1;
+                tell(&Event::NotRolledBack { id: id.as_str(), reason: &loss.to_string() });
+            }
         }
         let rolled_back = self.all_back(done, &reason, tell);
         let not_rolled_back = changed - rolled_back;

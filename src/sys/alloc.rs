@@ -90,10 +90,10 @@ unsafe impl GlobalAlloc for Arena {
             // SAFETY: it is not in the arena, so it comes from the system allocator, with this layout.
             return unsafe { System.realloc(pointer, layout, new_size) };
         };
-        if let Some(new_end) = start.checked_add(new_size)
-            && (self.move_end(start + layout.size(), new_end) || new_size <= layout.size())
-        {
-            return pointer;
+        if let Some(new_end) = start.checked_add(new_size) {
+            if self.move_end(start + layout.size(), new_end) || new_size <= layout.size() {
+                return pointer;
+            }
         }
         // SAFETY: the caller guarantees that the new size does not overflow when rounded up to the alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
@@ -148,7 +148,7 @@ mod tests {
 
         /// Checks the first `length` bytes, at both ends, where other pieces would overlap.
         fn check(&self, length: usize) {
-            assert!(!self.start.is_null() && self.start.addr().is_multiple_of(self.layout.align()));
+            assert!(!self.start.is_null() && self.start.addr() % self.layout.align() == 0);
             for place in [0, length / 2, length - 1] {
                 // SAFETY: `place` is in the piece, as `length` is at most its size.
                 let at = unsafe { self.start.add(place) };

@@ -1,6 +1,6 @@
 //! `exec`: the process as configured by the container, by options, or by a process.json.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 
@@ -217,11 +217,9 @@ fn a_process_json_replaces_the_process() {
 /// `--process <(…)`, as shells have it.
 fn a_process_json_may_come_through_a_pipe() {
     let container = Container::idling();
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty()).unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
     // Without a user it is root's.
-    writer.write_all(br#"{"args": ["/bin/echo", "hello"], "cwd": "/"}"#).unwrap();
-    drop(writer);
+    File::from(writer).write_all(br#"{"args": ["/bin/echo", "hello"], "cwd": "/"}"#).unwrap();
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     let output = container.exec_with(["-p", &path], NO_OPTIONS).succeeds();
     assert_eq!(output.stdout, "hello\n");

@@ -1,6 +1,6 @@
 //! The process: program, identity and limits; config.md § Process.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
@@ -641,8 +641,8 @@ fn the_terminal_of_the_caller_keeps_its_owner() -> Outcome {
 fn pipes_given_as_standard_streams_become_the_users() -> Outcome {
     need_other_than("crun", "leaves them alone without a terminal")?;
     let container = with_user_1000(Container::with_script("stat -L -c %u /dev/stdin; head -c 4 </dev/stdin"));
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(b"text").unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    File::from(writer).write_all(b"text").unwrap();
     let output = container.run_with(NO_OPTIONS).stdin(reader).succeeds();
     assert_eq!(output.stdout, "1000\ntext");
     Ok(())

@@ -60,17 +60,18 @@ fn resources(container: Option<&Container>, is_second: bool) -> Value {
         resources["cpu"]["cpus"] = if two { pick(0, 1).to_string() } else { "0".to_owned() }.into();
         resources["cpu"]["mems"] = "0".into();
     }
-    if has_controller("io")
-        && let Ok(disk) = need_disk()
-    {
-        let (major, minor) = device_numbers(&disk);
-        let rate = pick(1_048_576, 4_194_304);
-        let device = json!([{ "major": major, "minor": minor, "rate": rate }]);
-        resources["blockIO"] = json!({ "throttleReadBpsDevice": device, "throttleWriteIOPSDevice": device });
-        let has_weight =
-            |name: &str| container.is_some_and(|container| container.cgroup().join(name).exists());
-        if has_weight("io.weight") || has_weight("io.bfq.weight") {
-            resources["blockIO"]["weight"] = pick(300, 700).into();
+    if has_controller("io") {
+        if let Ok(disk) = need_disk() {
+            let (major, minor) = device_numbers(&disk);
+            let rate = pick(1_048_576, 4_194_304);
+            let device = json!([{ "major": major, "minor": minor, "rate": rate }]);
+            resources["blockIO"] =
+                json!({ "throttleReadBpsDevice": device, "throttleWriteIOPSDevice": device });
+            let has_weight =
+                |name: &str| container.is_some_and(|container| container.cgroup().join(name).exists());
+            if has_weight("io.weight") || has_weight("io.bfq.weight") {
+                resources["blockIO"]["weight"] = pick(300, 700).into();
+            }
         }
     }
     if has_controller("hugetlb") && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {

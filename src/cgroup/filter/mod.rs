@@ -256,7 +256,7 @@ impl Op {
 }
 
 fn plain(code: u8, register: u8, number: u32) -> Instruction {
-    Instruction { code, registers: register, offset: 0, immediate: number.cast_signed() }
+    Instruction { code, registers: register, offset: 0, immediate: i32::from_ne_bytes(number.to_ne_bytes()) }
 }
 
 /// The prologue: loads type, access, major and minor number.

@@ -40,7 +40,7 @@ pub(super) fn run(filter: Option<&Filter>, question: Question) -> bool {
     loop {
         let Instruction { code, registers: names, offset, immediate } = filter.instructions()[at];
         let (to, from) = (usize::from(names & 15), usize::from(names >> 4));
-        let number = immediate.cast_unsigned();
+        let number = u32::from_ne_bytes(immediate.to_ne_bytes());
         at += 1;
         let jump = usize::try_from(offset).unwrap();
         match code {

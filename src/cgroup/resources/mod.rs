@@ -101,12 +101,10 @@ impl Limits {
     /// its final value. `memory.high`, which makes the kernel reclaim memory first, comes just before it.
     pub(super) fn order_kills_last(&mut self) {
         let is_high = |write: &Write| write.file == "memory.high";
-        let (mut last, others): (Vec<_>, Vec<_>) =
+        let (last, others): (Vec<_>, Vec<_>) =
             self.writes.drain(..).partition(|write| is_high(write) || can_kill(&write.file));
-        last.sort_by_key(|write| can_kill(&write.file));
-        let kill = last.pop_if(|write| can_kill(&write.file));
-        last.retain(|write| !can_kill(&write.file));
-        self.writes.extend(others.into_iter().chain(last).chain(kill));
+        let (mut kills, last): (Vec<_>, Vec<_>) = last.into_iter().partition(|write| can_kill(&write.file));
+        self.writes.extend(others.into_iter().chain(last).chain(kills.pop()));
     }
 
     /// Returns the pointers of all values.

@@ -24,8 +24,7 @@ pub(super) fn huge_pages(pages: &[LinuxHugepageLimit], at: &Pointer, writes: &mu
         let at = at.index(index);
         let (size, limit) = (page.page_size(), page.limit());
         if !is_page_size(size) {
-            let message =
-                format_args!("invalid page size {size:?} (expected e.g. \"64KB\", \"2MB\" or \"1GB\")");
+            let message = format!("invalid page size {size:?} (expected e.g. \"64KB\", \"2MB\" or \"1GB\")");
             return Err(at.field("pageSize").error(message));
         }
         if limit < 0 {
@@ -78,7 +77,7 @@ pub(super) fn unified(files: &HashMap<String, String>, at: &Pointer, writes: &mu
             return Err(at.error(format_args!("unified resource {name:?} must be a file name (no slashes)")));
         }
         if name.contains('\0') || !name.split_once('.').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()) {
-            let message = format_args!("unified resource {name:?} must be in the form CONTROLLER.PARAMETER");
+            let message = format!("unified resource {name:?} must be in the form CONTROLLER.PARAMETER");
             return Err(at.error(message));
         }
         if ACTIONS.contains(&name) {

@@ -33,7 +33,7 @@ impl Names {
             [""] => ("", "runtime", id.replace('+', "\\x2b")),
             [slice, prefix, name] => (*slice, *prefix, (*name).to_owned()),
             _ => {
-                let message = format_args!(
+                let message = format!(
                     "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
                 );
                 return Err(at.error_with_hint(message, "such as \"system.slice:docker:1234\""));
@@ -52,7 +52,7 @@ impl Names {
         }
         let unit = format!("{prefix}-{name}{SCOPE}");
         if name.is_empty() || !is_name(&unit) {
-            let message = format_args!("invalid unit name {unit:?}");
+            let message = format!("invalid unit name {unit:?}");
             let hint = "at most 255 letters, digits, \":\", \"-\", \"_\", \".\", \"\\\" and \"@\"";
             return Err(at.error_with_hint(message, hint));
         }

@@ -191,7 +191,7 @@ impl Planned {
         for write in &self.limits.writes {
             if !journal::can_restore(cgroup, &write.file, &write.value) {
                 let message =
-                    format_args!("{} cannot be read back, so the change could not be reverted", write.file);
+                    format!("{} cannot be read back, so the change could not be reverted", write.file);
                 return Err(write.at.error(message));
             }
         }

@@ -71,10 +71,10 @@ pub(super) fn sync(input: &[u8]) {
     if let Some(words) = said(input) {
         assert!(words.len() < input.len());
     }
-    if let Ok(bytes) = <[u8; SIZE]>::try_from(input)
-        && let Some(message) = Message::from_bytes(bytes)
-    {
-        assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
+    if let Ok(bytes) = <[u8; SIZE]>::try_from(input) {
+        if let Some(message) = Message::from_bytes(bytes) {
+            assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
+        }
     }
 }
 

@@ -23,7 +23,6 @@ use std::{error, fmt, io};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 
 use self::daemons::Daemon;
@@ -174,7 +173,7 @@ impl Log {
             let path = OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes));
             append_to(Path::new(path)).map(To::File)
         };
-        let to = to.with_context(|| format!("open the log {}", destination.display()))?;
+        let to = to.with_context(|| format!("open the log {}", Path::new(destination).display()))?;
         Ok(Self { to, format, level, is_stuck: Cell::new(false) })
     }
 
@@ -242,8 +241,7 @@ impl Log {
 /// # Errors
 /// `ENXIO` for a fifo without a reader, instead of blocking.
 fn append_to(path: &Path) -> Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = flags.bits().cast_signed();
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(flags).open(path);
     file.map_err(|error| {
         let is_pipe = || std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());

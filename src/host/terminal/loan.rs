@@ -72,20 +72,21 @@ impl TerminalGuard {
         if self.is_in_background() {
             return false;
         }
-        if let Some(keyboard) = &self.keyboard
-            && let Ok(mut modes) = rustix::termios::tcgetattr(keyboard)
-            && let Ok(mut saved) = self.saved.try_lock()
-        {
-            // Do not save our own modes, which are still set if the process was stopped by SIGSTOP.
-            if saved.is_none() || modes.local_modes.contains(LocalModes::ICANON) {
-                *saved = Some(modes.clone());
+        if let Some(keyboard) = &self.keyboard {
+            if let Ok(mut modes) = rustix::termios::tcgetattr(keyboard) {
+                if let Ok(mut saved) = self.saved.try_lock() {
+                    // Do not save our own modes, which are still set if the process was stopped by SIGSTOP.
+                    if saved.is_none() || modes.local_modes.contains(LocalModes::ICANON) {
+                        *saved = Some(modes.clone());
+                    }
+                    modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+                    // Make read(2) return single bytes, whatever the settings for non-canonical mode were.
+                    modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+                    modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+                    // A failure means that the terminal is gone, which reading from it will report.
+                    let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
+                }
             }
-            modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
-            // Make read(2) return single bytes, whatever the settings for non-canonical mode were.
-            modes.special_codes[SpecialCodeIndex::VMIN] = 1;
-            modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-            // A failure means that the terminal is gone, which reading from it will report.
-            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &modes);
         }
         self.is_taken.store(true, Ordering::Relaxed);
         true
@@ -114,10 +115,10 @@ impl TerminalGuard {
         pending.clear();
         let saved = self.saved.try_lock().ok().and_then(|mut saved| saved.take());
         // In the background, the modes are the shell's.
-        if let (Some(keyboard), Some(saved)) = (&self.keyboard, saved)
-            && !self.is_in_background()
-        {
-            let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &saved);
+        if let (Some(keyboard), Some(saved)) = (&self.keyboard, saved) {
+            if !self.is_in_background() {
+                let _ = rustix::termios::tcsetattr(keyboard, OptionalActions::Now, &saved);
+            }
         }
     }
 

@@ -60,12 +60,12 @@ impl Pty {
 
     /// Must be called when the descriptor from [`Pty::polled`] is ready.
     pub(super) fn wake(&mut self) -> Result<(), Errno> {
-        if let Some(edges) = &self.edges
-            && self.hung_up
-        {
-            let mut events = Vec::with_capacity(1);
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            rustix::io::retry_on_intr(|| epoll::wait(edges, spare_capacity(&mut events), Some(&now)))?;
+        if let Some(edges) = &self.edges {
+            if self.hung_up {
+                let mut events = Vec::with_capacity(1);
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                rustix::io::retry_on_intr(|| epoll::wait(edges, spare_capacity(&mut events), Some(&now)))?;
+            }
         }
         self.hung_up = false;
         Ok(())

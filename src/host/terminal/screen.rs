@@ -224,10 +224,10 @@ impl Screen {
             polled.get(1).is_some_and(|output| output.revents().intersects(PollFlags::HUP | PollFlags::ERR));
         drop(polled);
         // First, because SIGHUP is more specific than a hang-up seen by poll(2).
-        if is_ready.first() == Some(&true)
-            && let Some(event) = self.answer()?
-        {
-            return Ok(Some(event));
+        if is_ready.first() == Some(&true) {
+            if let Some(event) = self.answer()? {
+                return Ok(Some(event));
+            }
         }
         if is_gone {
             return Ok(Some(Event::Gone));

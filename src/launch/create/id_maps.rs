@@ -66,7 +66,7 @@ impl Mounting<'_> {
         else {
             return Ok(());
         };
-        let message = format_args!(
+        let message = format!(
             "source {:?} is covered by /mounts/{earlier}, which is mounted only after the ids are mapped",
             self.bind.source
         );

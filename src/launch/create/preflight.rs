@@ -174,11 +174,13 @@ fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(Join, OwnedFd)>> {
 /// If a namespace to join is the runtime's own and the container's settings would change the host.
 fn require_unchanged(plan: &Plan, join: &[(Join, OwnedFd)]) -> Result<()> {
     for (join, namespace) in join {
-        if let Some(changed) = plan.changes(join.kind)
-            && is_own(namespace.as_fd(), join.kind)
-        {
-            let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
-            return Err(join.at().error_with_hint(message, format_args!("{changed} would affect the host")));
+        if let Some(changed) = plan.changes(join.kind) {
+            if is_own(namespace.as_fd(), join.kind) {
+                let message = format!("{:?} is the runtime's own {} namespace", join.path, word(join.kind));
+                return Err(join
+                    .at()
+                    .error_with_hint(message, format_args!("{changed} would affect the host")));
+            }
         }
     }
     Ok(())

@@ -13,12 +13,13 @@ use crate::plan::linux::namespaces;
 /// Returns the id maps of the user namespace `namespace`, which was opened at `path`, as seen from the
 /// runtime's own user namespace.
 pub fn id_maps(namespace: BorrowedFd<'_>, path: &Path) -> Result<IdMaps> {
-    if let Some(pid) = process_of(path)
-        && let Ok(maps) = read(pid)
-        // The pid has not been reused: its namespace is still the same one.
-        && namespaces::is_at(namespace, path)
-    {
-        return Ok(maps);
+    if let Some(pid) = process_of(path) {
+        if let Ok(maps) = read(pid) {
+            // The pid has not been reused: its namespace is still the same one.
+            if namespaces::is_at(namespace, path) {
+                return Ok(maps);
+            }
+        }
     }
     read(Holder::joined(namespace)?.pid())
 }

@@ -92,7 +92,7 @@ impl Map {
             }
             for (first, field) in [(range.inside, "containerID"), (range.outside, "hostID")] {
                 if first.checked_add(range.size).is_none() {
-                    let message = format_args!("{} ids starting at {first} exceed 4294967294", range.size);
+                    let message = format!("{} ids starting at {first} exceed 4294967294", range.size);
                     return Err(place(index, field).error(message));
                 }
             }
@@ -103,7 +103,7 @@ impl Map {
                     [(range.inside, other.inside, "containerID"), (range.outside, other.outside, "hostID")]
                 {
                     if overlap(first, other_first, other.size) {
-                        let message = format_args!(
+                        let message = format!(
                             "{} ids starting at {first} overlap with range {other_index}",
                             range.size
                         );

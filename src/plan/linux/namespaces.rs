@@ -103,13 +103,13 @@ pub fn plan(namespaces: &[LinuxNamespace], at: &Pointer) -> Result<NamespacePlan
             }
         }
     }
-    if plan.is_new(libc::CLONE_NEWUSER)
-        && let Some(join) = plan.join.iter().find(|join| join.kind == libc::CLONE_NEWNS)
-    {
-        return Err(join.at().error_with_hint(
-            "a new user namespace has no privileges over an existing mount namespace",
-            "create a new mount namespace as well, or join the user namespace that owns it",
-        ));
+    if plan.is_new(libc::CLONE_NEWUSER) {
+        if let Some(join) = plan.join.iter().find(|join| join.kind == libc::CLONE_NEWNS) {
+            return Err(join.at().error_with_hint(
+                "a new user namespace has no privileges over an existing mount namespace",
+                "create a new mount namespace as well, or join the user namespace that owns it",
+            ));
+        }
     }
     Ok(plan)
 }

@@ -58,11 +58,11 @@ pub fn plan(
                 "a name may contain one %d, which the kernel replaces with a number",
             ));
         }
-        if !device.is_template()
-            && let Some(other) = planned.iter().find(|other| other.inside == device.inside)
-        {
-            let message = format!("name {inside:?} is already used by {:?}", other.host);
-            return Err(at.field("name").error(message));
+        if !device.is_template() {
+            if let Some(other) = planned.iter().find(|other| other.inside == device.inside) {
+                let message = format!("name {inside:?} is already used by {:?}", other.host);
+                return Err(at.field("name").error(message));
+            }
         }
         planned.push(device);
     }

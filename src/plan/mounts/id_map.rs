@@ -123,7 +123,7 @@ impl Triplet {
                 Ok(Range { outside, ..self.range })
             }
             _ => {
-                let message = format_args!(
+                let message = format!(
                     "{size} ids starting at {id} are not covered by a single range of the container's mappings"
                 );
                 Err(at.error(message))

@@ -138,10 +138,13 @@ fn one(mount: &runtime::Mount, around: MountContext<'_>, at: &Pointer) -> Result
     let fstype = mount.typ().as_deref().unwrap_or("none");
     let is_bind = sum.bind.is_some() || fstype == "bind";
     let id_mapping = id_map::plan(mount, &sum, is_bind, at)?;
-    if let Some(index) = sum.copy_up
-        && (is_bind || fstype != "tmpfs")
-    {
-        return Err(at.field("options").index(index).error("option \"tmpcopyup\" requires type \"tmpfs\""));
+    if let Some(index) = sum.copy_up {
+        if is_bind || fstype != "tmpfs" {
+            return Err(at
+                .field("options")
+                .index(index)
+                .error("option \"tmpcopyup\" requires type \"tmpfs\""));
+        }
     }
     let target = target(mount, &sum, fstype, is_bind, around.rootfs, &at.field("destination"))?;
     let (this_mount, whole_tree) = (sum.this_mount.attributes(), sum.whole_tree.attributes());

@@ -140,10 +140,10 @@ fn require_absolute(cwd: &Path, at: &Pointer) -> Result<()> {
 }
 
 fn check_user(user: &runtime::User, at: &Pointer) -> Result<()> {
-    if let Some(umask) = user.umask()
-        && umask > 0o777
-    {
-        return Err(at.field("umask").error(format_args!("umask {umask} exceeds 511 (octal 0777)")));
+    if let Some(umask) = user.umask() {
+        if umask > 0o777 {
+            return Err(at.field("umask").error(format_args!("umask {umask} exceeds 511 (octal 0777)")));
+        }
     }
     refuse_no_change(user, at)
 }
@@ -192,7 +192,7 @@ fn environment(env: &[String], at: &Pointer) -> Result<Vec<CString>> {
     let entries = c_strings(env, at)?;
     if let Some((index, entry)) = entries.iter().enumerate().find(|(_, entry)| variable_name(entry).is_none())
     {
-        let wrong = format_args!("invalid environment variable {entry:?}");
+        let wrong = format!("invalid environment variable {entry:?}");
         return Err(at.index(index).error_with_hint(wrong, "expected NAME=VALUE"));
     }
     Ok(last_of_each(entries))

@@ -26,13 +26,14 @@ pub struct Call {
 }
 
 const fn number(number: libc::c_long) -> u64 {
-    number.cast_unsigned()
+    u64::from_ne_bytes(number.to_ne_bytes())
 }
 
 impl Call {
     /// What can happen there.
     pub fn kinds(&self, arguments: &[u64; 5]) -> Vec<Kind> {
-        let creates = self.name == "openat" && arguments[2] & u64::from(libc::O_CREAT.cast_unsigned()) != 0;
+        let creates =
+            self.name == "openat" && arguments[2] & u64::from(rustix::fs::OFlags::CREATE.bits()) != 0;
         let full = creates.then_some(ENOSPC);
         let errnos = self.errnos.iter().copied().chain(full);
         [Kind::Kill].into_iter().chain(errnos.map(Kind::Fail)).collect()
@@ -42,7 +43,7 @@ impl Call {
 /// The call of this number with these arguments. `None`: it changes nothing, and nobody would notice if it failed, or it cannot.
 pub fn find(number: u64, arguments: &[u64; 5]) -> Option<&'static Call> {
     let call = CALLS.iter().find(|call| call.number == number)?;
-    let is_dup = arguments[1] == u64::from(libc::F_DUPFD_CLOEXEC.cast_unsigned());
+    let is_dup = i32::try_from(arguments[1]) == Ok(libc::F_DUPFD_CLOEXEC);
     // The other requests look at flags, or set them; and a limit that is asked for is not set.
     let counts = match call.name {
         "fcntl" => is_dup,

@@ -336,7 +336,7 @@ impl Tracer<'_> {
             self.at_beginning(pid);
         } else if let Some(errno) = tracee.fails.take() {
             let failed = registers(pid).and_then(|mut registers| {
-                registers.rax = (-i64::from(errno as i32)).cast_unsigned();
+                registers.rax = u64::from_ne_bytes((-i64::from(errno as i32)).to_ne_bytes());
                 ptrace::setregs(pid, registers)
             });
             // Somebody may have killed it.

@@ -37,9 +37,9 @@ pub fn remove_tree(directory: &Path) {
     let inside = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at).starts_with(directory));
     if let Some(mount) = mounts.lines().find(inside) {
         eprintln!("not removed, for something is mounted there: {mount}");
-    } else if let Err(error) = fs::remove_dir_all(directory)
-        && directory.exists()
-    {
-        eprintln!("remove {}: {error}", directory.display());
+    } else if let Err(error) = fs::remove_dir_all(directory) {
+        if directory.exists() {
+            eprintln!("remove {}: {error}", directory.display());
+        }
     }
 }

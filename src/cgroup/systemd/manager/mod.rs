@@ -223,12 +223,12 @@ impl Manager {
             let begun = job.insert(job_of(answer?)?);
             manager.end_of(begun).map(Some)
         });
-        if let (Err(error), Some(job)) = (&result, job)
-            && is_unanswered(error)
-        {
-            // Its dependencies may be met only after everyone has given up on the unit.
-            self.clean_up(false);
-            let _ = self.connection.call(job_at(&job), "Cancel", &[], self.deadline);
+        if let (Err(error), Some(job)) = (&result, job) {
+            if is_unanswered(error) {
+                // Its dependencies may be met only after everyone has given up on the unit.
+                self.clean_up(false);
+                let _ = self.connection.call(job_at(&job), "Cancel", &[], self.deadline);
+            }
         }
         match result.map_err(|error| blame(error, properties, doing))? {
             Some(result) if result != "done" => {
@@ -297,10 +297,10 @@ impl Manager {
         loop {
             let told = self.connection.signal(self.deadline)?;
             // Job id, object path, unit, result.
-            if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice()
-                && path == job
-            {
-                return Ok(result.clone());
+            if let [_, Value::Object(path), _, Value::Text(result)] = told.as_slice() {
+                if path == job {
+                    return Ok(result.clone());
+                }
             }
         }
     }
@@ -425,10 +425,10 @@ fn told(
     address: &Address,
     patience: Duration,
 ) -> anyhow::Error {
-    if error.is::<Interrupted>()
-        && let Some(Ok(Some(signal))) = interrupts.map(SignalQueue::take)
-    {
-        return WasInterrupted(signal).into();
+    if error.is::<Interrupted>() {
+        if let Some(Ok(Some(signal))) = interrupts.map(SignalQueue::take) {
+            return WasInterrupted(signal).into();
+        }
     }
     if error.is::<TimedOut>() {
         return anyhow!(Errno::TIMEDOUT).context(NoReply { address: address.clone(), patience });

@@ -57,7 +57,7 @@ fn word(question: &Question, offset: u32) -> u32 {
 pub fn is_acceptable(program: &[Instruction]) -> bool {
     let ahead = |place: usize, skip: usize| place + skip + 1 < program.len();
     let is_fine = |(place, instruction): (usize, &Instruction)| match instruction.code {
-        LOAD => instruction.number.is_multiple_of(4) && instruction.number < 64,
+        LOAD => instruction.number % 4 == 0 && instruction.number < 64,
         AND | ANSWER => true,
         JUMP => ahead(place, usize::try_from(instruction.number).unwrap()),
         EQUAL | GREATER | GREATER_OR_EQUAL | ANY_BIT => {

@@ -82,10 +82,8 @@ fn plan_for(native: Arch, seccomp: &LinuxSeccomp, unknown: Unknown, at: &Pointer
     let profile = profile::read(seccomp, native, unknown, at)?;
     let program = bpf::compile(&ranges::sections(&profile), profile.default);
     if program.len() > LONGEST {
-        let message = format_args!(
-            "filter has {} instructions, more than the kernel's limit of {LONGEST}",
-            program.len()
-        );
+        let message =
+            format!("filter has {} instructions, more than the kernel's limit of {LONGEST}", program.len());
         return Err(at.field("syscalls").error_with_hint(message, "use fewer rules or conditions"));
     }
     let unknown = profile.unknown.into_iter().map(str::to_owned).collect();
